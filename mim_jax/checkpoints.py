@@ -1,0 +1,123 @@
+"""Checkpoints of one fold: the only file that knows Orbax.
+
+A step holds three items: `generator` (parameters and statistics, all that scoring needs), `training` (everything else that training needs) and
+`model` (JSON: how to build the generator again). Orbax writes into a temporary directory and renames it, so a step is whole or absent.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from mim_jax.training import AdversarialState
+
+FORMAT = 1  # of the model description; raised when an older reader could not understand a newer file
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged, or of another network."""
+
+
+class FoldCheckpoints:
+    """The checkpoints in one directory, newest last. Saving is asynchronous; leaving the `with` block waits for it."""
+
+    def __init__(self, directory: Path, *, keep: int = 2, read_only: bool = False):
+        """Opens `directory`, created unless `read_only`; `keep` is how many steps stay."""
+        self.directory = directory.resolve()
+        if read_only and not self.directory.is_dir():
+            raise CheckpointError(f"{self.directory} does not exist: train this fold first")
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=None if read_only else keep,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def __enter__(self) -> "FoldCheckpoints":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._manager.close()
+
+    def latest_step(self) -> int | None:
+        """Updates made at the newest whole checkpoint; None where there is none."""
+        return self._manager.latest_step()
+
+    def save(self, state: AdversarialState, model: Mapping[str, Any]) -> None:
+        """Saves `state` under its step; does nothing where that step is saved already."""
+        step = int(state.step)
+        if step == self.latest_step():
+            return
+        generator, rest = _split(state)
+        saved = self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                generator=ocp.args.StandardSave(generator),
+                training=ocp.args.StandardSave(rest),
+                model=ocp.args.JsonSave({"format": FORMAT, **model}),
+            ),
+        )
+        if not saved:
+            raise CheckpointError(
+                f"step {step} was not saved in {self.directory}, whose newest step is {self.latest_step()}: "
+                "the directory belongs to a longer run; use another workdir"
+            )
+
+    def restore(self, abstract: AdversarialState) -> AdversarialState:
+        """The newest state, in the structure, shapes and dtypes of `abstract` (from `jax.eval_shape`)."""
+        generator, rest = _split(abstract)
+        found = self._restore(
+            generator=ocp.args.StandardRestore(_on_device(generator)),
+            training=ocp.args.StandardRestore(_on_device(rest)),
+        )
+        return AdversarialState(
+            generator_params=found["generator"]["params"],
+            batch_stats=found["generator"]["batch_stats"],
+            **found["training"],
+        )
+
+    def model(self) -> dict[str, Any]:
+        """The description saved with the newest step."""
+        model = dict(self._restore(model=ocp.args.JsonRestore())["model"])
+        if model.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{self.directory} has checkpoint format {model.get('format')!r}, this version reads {FORMAT}: "
+                "use the version of mim_jax that wrote it"
+            )
+        return model
+
+    def generator_variables(self, abstract: Any) -> Any:
+        """Only the generator of the newest step: {"params", "batch_stats"} as in `abstract`."""
+        return self._restore(generator=ocp.args.StandardRestore(_on_device(abstract)))["generator"]
+
+    def _restore(self, **items: Any) -> Any:
+        step = self.latest_step()
+        if step is None:
+            raise CheckpointError(f"{self.directory} holds no whole checkpoint: train this fold first")
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        # Orbax and TensorStore raise many types for damaged or foreign files; the caller needs the name and the way out.
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise CheckpointError(
+                f"step {step} in {self.directory} cannot be read ({reason[:300]}): delete {self.directory / str(step)} to go "
+                "back to an earlier step, or train again"
+            ) from error
+
+
+def _split(state: AdversarialState) -> tuple[dict[str, Any], dict[str, Any]]:
+    fields = {name: getattr(state, name) for name in state.__dataclass_fields__}
+    generator = {"params": fields.pop("generator_params"), "batch_stats": fields.pop("batch_stats")}
+    return generator, fields
+
+
+def _on_device(abstract: Any) -> Any:
+    """Adds a sharding to every leaf: without one Orbax restores onto the devices that the file names, which may not be here."""
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract)

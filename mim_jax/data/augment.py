@@ -1,0 +1,88 @@
+"""The augmented test set of the paper (section 3.1): five images from each, by flips and saturation.
+
+The copies of one image are not independent: an uncertainty has to treat them as one (`origin` tells).
+"""
+
+from collections.abc import Callable
+
+import dm_pix as pix
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+COPIES = 5
+
+# For each of the five copies: flip left to right (bool), flip upside down (bool), saturation factor (float).
+Plan = tuple[jax.Array, jax.Array, jax.Array]
+
+
+def augment_test(
+    images: np.ndarray, *, mode: str = "fixed", seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Five images from each; all five lie side by side.
+
+    The paper's "44 -> 220" leaves open whether the original is among the five: in mode "fixed" it is.
+
+    Args:
+      images: uint8 `[N, S, S, 3]`, RGB.
+      mode: "fixed": the original, flipped left to right, flipped upside down, saturation x 0.7, and x 1.3.
+        "random": five draws of both flips, each with probability 0.5, and saturation x U(0.5, 1.5).
+      seed: for "random"; the draws of an image depend on the seed and on its index alone.
+
+    Returns:
+      uint8 `[5N, S, S, 3]`; `origin`, int `[5N]`, the index of the image each was made from; `copy`, int
+      `[5N]`, 0 to 4 in "fixed", where 0 is the original bit for bit, 1 to 5 in "random", which has none.
+
+    Raises:
+      ValueError: the mode is unknown, or the images have another shape or type.
+    """
+    if mode not in _MODES:
+        raise ValueError(f"unknown augmentation mode {mode!r}: choose one of {', '.join(_MODES)}")
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise ValueError(f"images must be uint8 [N, S, S, 3], but are {images.dtype} {list(images.shape)}")
+    draw_plan, first_copy = _MODES[mode]
+    key = jax.random.key(seed)
+    augmented = np.empty((len(images), COPIES, *images.shape[1:]), dtype=np.uint8)
+    # One image at a time: its five copies are all that floating point ever holds.
+    for i, image in enumerate(images):
+        augmented[i] = _apply(image, *draw_plan(jax.random.fold_in(key, i)))
+    origin = np.repeat(np.arange(len(images)), COPIES)
+    copy = np.tile(np.arange(first_copy, first_copy + COPIES), len(images))
+    return augmented.reshape(-1, *images.shape[1:]), origin, copy
+
+
+@jax.jit
+def _apply(image: jax.Array, mirrored: jax.Array, upside_down: jax.Array, saturation: jax.Array) -> jax.Array:
+    """One image, uint8 `[S, S, 3]`, by all rows of a plan: uint8 `[5, S, S, 3]`."""
+
+    def one(mirrored: jax.Array, upside_down: jax.Array, saturation: jax.Array) -> jax.Array:
+        flipped = jnp.where(mirrored, pix.flip_left_right(image), image)
+        flipped = jnp.where(upside_down, pix.flip_up_down(flipped), flipped)
+        coloured = pix.adjust_saturation(flipped.astype(jnp.float32) / 255, saturation)
+        # To the nearest level, half to even. A factor of one leaves the pixels out of all arithmetic.
+        return jnp.where(saturation == 1, flipped, jnp.round(255 * coloured).astype(jnp.uint8))
+
+    return jax.vmap(one)(mirrored, upside_down, saturation)
+
+
+def _fixed_plan(key: jax.Array) -> Plan:
+    del key  # Nothing is drawn.
+    mirrored = jnp.array([False, True, False, False, False])
+    upside_down = jnp.array([False, False, True, False, False])
+    return mirrored, upside_down, jnp.array([1, 1, 1, 0.7, 1.3], dtype=jnp.float32)
+
+
+def _random_plan(key: jax.Array) -> Plan:
+    mirrored, upside_down, saturation = jax.random.split(key, 3)
+    return (
+        jax.random.bernoulli(mirrored, 0.5, (COPIES,)),
+        jax.random.bernoulli(upside_down, 0.5, (COPIES,)),
+        jax.random.uniform(saturation, (COPIES,), jnp.float32, 0.5, 1.5),
+    )
+
+
+# The plan, and the number of the first copy.
+_MODES: dict[str, tuple[Callable[[jax.Array], Plan], int]] = {
+    "fixed": (_fixed_plan, 0),
+    "random": (_random_plan, 1),
+}

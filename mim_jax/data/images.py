@@ -1,0 +1,267 @@
+"""From the bytes of any photograph to clean pixels of one size, or to a plain reason why not.
+
+`decode_image` and `load_image` return uint8 RGB `[size, size, 3]` or raise `UnusableImage`, and nothing else,
+whatever the bytes are. The shorter side is scaled to `size` (bicubic, antialiased) and the centre is cut out.
+Orientation is applied and transparency laid on white; grey, palette, CMYK and 16-bit images become 8-bit RGB;
+colour profiles are ignored.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+MAX_PIXELS = 50_000_000
+MAX_BYTES = 64 * 2**20
+MIN_SIDE = 32
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+
+# What a file that is refused, or too damaged to be opened, shows in its first bytes: (offset, bytes, name).
+_SIGNATURES = (
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (8, b"WEBP", "WEBP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"GIF8", "GIF"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftypmif1", "HEIC"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"%PDF", "PDF"),
+    (0, b"PK\x03\x04", "ZIP"),
+    (128, b"DICM", "DICOM"),
+    (0, b"BM", "BMP"),
+)
+
+# EXIF orientation n -> what turns the stored pixels upright (EXIF 2.32, tag 0x0112).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION, _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 0x0112, 0x0102, 0x0153
+
+
+class UnusableImage(ValueError):
+    """An image that cannot be used: `reason` says why in plain words; `path` is the file, or "" for bytes."""
+
+    def __init__(self, reason: str, path: str = ""):
+        super().__init__(reason, path)
+        self.reason = reason
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}" if self.path else self.reason
+
+
+def load_image(
+    path: str | os.PathLike[str],
+    *,
+    size: int,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+    min_side: int = MIN_SIDE,
+) -> np.ndarray:
+    """`decode_image` of a file: uint8 `[size, size, 3]`, or `UnusableImage` for whatever is wrong with it."""
+    name = os.fspath(path)
+    try:
+        data = _read(Path(path), max_bytes)
+        return decode_image(data, size=size, max_pixels=max_pixels, max_bytes=max_bytes, min_side=min_side)
+    except UnusableImage as error:
+        raise UnusableImage(error.reason, name) from None
+
+
+def decode_image(
+    data: bytes,
+    *,
+    size: int,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+    min_side: int = MIN_SIDE,
+) -> np.ndarray:
+    """Decodes the bytes of a JPEG, PNG, WEBP, BMP or TIFF image.
+
+    Args:
+      data: the whole file.
+      size: side of the square that is returned, in pixels.
+      max_pixels: larger images are refused before any pixel is decoded.
+      max_bytes: larger files are refused.
+      min_side: images with a shorter side than this, in pixels, are refused.
+
+    Returns:
+      uint8 `[size, size, 3]`, RGB.
+
+    Raises:
+      UnusableImage: the bytes cannot be decoded safely and completely, or hold more than one picture.
+      ValueError: `size` is not positive.
+    """
+    if size < 1:
+        raise ValueError(f"size={size}: the side of the decoded image must be at least 1 pixel")
+    if not data:
+        raise UnusableImage("an empty file (0 bytes)")
+    _check_bytes(len(data), max_bytes)
+    try:
+        with _pillow_silenced(), Image.open(BytesIO(data), formats=_FORMATS) as image:
+            _check_header(image, max_pixels, min_side)
+            return _to_pixels(image, size)
+    except UnusableImage:
+        raise
+    except UnidentifiedImageError:
+        raise UnusableImage(_describe_foreign(data)) from None
+    except Image.DecompressionBombError:
+        raise UnusableImage(f"too many pixels; at most {max_pixels:,} are allowed") from None
+    # The fence: on hostile bytes Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error,
+    # zlib.error, MemoryError and more, and the set changes with its version. No file may stop a run.
+    except Exception as error:
+        raise UnusableImage(f"damaged: {_one_line(error)}") from None
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    if "\0" in str(path):
+        raise UnusableImage("no such file")
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise UnusableImage("a folder, not a file")
+        # Opening a pipe would wait for a writer for ever; a device never ends.
+        if not stat.S_ISREG(status.st_mode):
+            raise UnusableImage("not a regular file")
+        _check_bytes(status.st_size, max_bytes)
+        with path.open("rb") as file:
+            return file.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise UnusableImage("no such file") from None
+    except PermissionError:
+        raise UnusableImage("not readable (permission denied)") from None
+    except OSError as error:
+        loops = error.errno == errno.ELOOP
+        raise UnusableImage("a symbolic link that leads in a circle" if loops else _one_line(error)) from None
+
+
+def _check_bytes(count: int, max_bytes: int) -> None:
+    if count > max_bytes:
+        raise UnusableImage(f"a file of {count:,} bytes; at most {max_bytes:,} are allowed")
+
+
+def _check_header(image: Image.Image, max_pixels: int, min_side: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise UnusableImage(f"{width}x{height} pixels; at most {max_pixels:,} pixels in all are allowed")
+    if min(width, height) < min_side:
+        raise UnusableImage(f"{width}x{height} pixels; at least {min_side}x{min_side} are needed")
+    # Many phones write previews or a depth map behind the photograph (MPO); the photograph comes first.
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        raise UnusableImage(f"an animated or multi-page {image.format}; save one of its pictures by itself")
+
+
+def _to_pixels(image: Image.Image, size: int) -> np.ndarray:
+    # A large JPEG is decoded at 1/2, 1/4 or 1/8 of its side, but never below twice the wanted size, where the
+    # antialiased reduction that follows still decides the result.
+    image.draft(None, (2 * size, 2 * size))
+    image.load()
+    # Only now: a PNG may carry EXIF behind its pixels, and Pillow turns TIFF images upright while it loads.
+    upright = _UPRIGHT.get(_orientation(image))
+    image = _to_rgb(image)
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    # Cut and scaled in one step, so that memory is bounded for any aspect ratio.
+    box = (left, top, left + side, top + side)
+    image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    # The crop is central and square, so turning the result equals turning the photograph.
+    if upright is not None:
+        image = image.transpose(upright)
+    return np.array(image, dtype=np.uint8)
+
+
+def _orientation(image: Image.Image) -> int:
+    # A damaged EXIF block says nothing about the pixels: they are taken as stored.
+    with contextlib.suppress(Exception):
+        return int(image.getexif().get(_ORIENTATION, 1))
+    return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise UnusableImage("floating-point pixels, whose range is unknown; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        return _from_deep_grey(image).convert("RGB")
+    if image.has_transparency_data:
+        colours = image.convert("RGBA")
+        canvas = Image.new("RGB", image.size, "white")
+        canvas.paste(colours, mask=colours.getchannel("A"))
+        return canvas
+    return image.convert("RGB")
+
+
+def _from_deep_grey(image: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits scaled by the range of its samples, 255 v / peak; Pillow itself would clip."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+    if bits > 16:
+        raise UnusableImage(f"{bits}-bit pixels, whose range is unknown; save it with 8 or 16 bits")
+    signed = tags.get(_SAMPLE_FORMAT, (1,))[0] == 2
+    peak = 2 ** (bits - signed) - 1
+    grey = np.rint(np.asarray(image, dtype=np.float32) * (255 / peak))
+    return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
+
+
+def _describe_foreign(data: bytes) -> str:
+    found = next(
+        (name for start, magic, name in _SIGNATURES if data[start : start + len(magic)] == magic), ""
+    )
+    if found in _FORMATS:
+        return f"damaged: its {found} header cannot be read"
+    if not found:
+        # Text has no NUL and decodes (a character may be cut at the end of the sample).
+        sample = data[:512]
+        found = (
+            "text" if b"\0" not in sample and "�" not in sample.decode(errors="replace")[:-1] else "unknown"
+        )
+    return f"{found} content; JPEG, PNG, WEBP, BMP or TIFF is needed"
+
+
+def _one_line(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+# `warnings.catch_warnings` saves and restores a list that all threads share: decoders that overlap would
+# restore each other's. So the first one in silences Pillow, and the last one out restores the list.
+_silence = threading.Lock()
+_decoding = 0
+_filters = contextlib.ExitStack()
+
+
+@contextlib.contextmanager
+def _pillow_silenced() -> Iterator[None]:
+    """Keeps Pillow's warnings (large image, odd metadata) from the user: what matters is in the reason."""
+    global _decoding
+    with _silence:
+        if _decoding == 0:
+            _filters.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+        _decoding += 1
+    try:
+        yield
+    finally:
+        with _silence:
+            _decoding -= 1
+            if _decoding == 0:
+                _filters.close()

@@ -1,0 +1,289 @@
+"""What is in a data set, and what in it would spoil a result: duplicates, leaks between folds, lost files.
+
+Near-duplicates are found by a perceptual hash. It survives scaling, compression and mild changes of colour,
+but not mirroring, turning or cropping. For images with hardly any contrast it means nothing, and is not used.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from scipy.fft import dctn
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from mim_jax.data.datasets import Dataset
+from mim_jax.data.folds import Fold
+
+HASH_DISTANCE = 4  # Bits of 63.
+FLAT_STD = 4.0  # Grey levels of 255; below, compression decides the bits of the hash.
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of finding: its name for programs, a title, each instance, and what to do about it."""
+
+    kind: str
+    title: str
+    items: tuple[str, ...]
+    advice: str
+
+
+@dataclass(frozen=True)
+class FoldCounts:
+    """Images and groups of the positive class on both sides of one fold."""
+
+    index: int
+    train_images: int
+    train_groups: int
+    test_images: int
+    test_groups: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found. `images` and `groups` count by class, the positive one first; `flat` have no hash."""
+
+    source: str
+    size: int
+    positive: str
+    images: dict[str, int]
+    groups: dict[str, int]
+    folds: tuple[FoldCounts, ...]
+    flat: int
+    findings: tuple[Finding, ...]
+
+
+def inspect(
+    dataset: Dataset,
+    *,
+    positive: str,
+    folds: Sequence[Fold] | None,
+    hash_distance: int = HASH_DISTANCE,
+) -> Inspection:
+    """Counts what is there and looks for everything that would spoil a result.
+
+    Args:
+      dataset: the images, with their groups and the files that were left out.
+      positive: the class that is split into folds.
+      folds: of the images of the positive class, in their order in `dataset`; None where there are none.
+      hash_distance: images whose hashes differ in at most this many of 63 bits are near-duplicates.
+    """
+    images = {positive: 0} | dataset.class_counts()
+    contents = _contents(dataset.images)
+    hashes, flat = perceptual_hashes(dataset.images)
+    near = _near_pairs(hashes, flat, hash_distance)
+    first, second = near.T
+    # Images of one group may look alike, that is what groups are for.
+    near = near[(contents[first] != contents[second]) & (dataset.groups[first] != dataset.groups[second])]
+    groups = dataset.groups[dataset.labels == positive]
+    return Inspection(
+        source=dataset.source,
+        size=dataset.images.shape[1],
+        positive=positive,
+        images=images,
+        groups={label: len(np.unique(dataset.groups[dataset.labels == label])) for label in images},
+        folds=tuple(_count_fold(fold, groups) for fold in folds or ()),
+        flat=int(flat.sum()),
+        findings=(
+            *_about_pairs(dataset, positive, _identical_pairs(contents), "exact", "Identical images"),
+            *_about_pairs(dataset, positive, near, "near", "Near-duplicates"),
+            *_about_groups(dataset),
+            *_about_files(dataset, positive),
+        ),
+    )
+
+
+def near_duplicate_clusters(images: np.ndarray, *, hash_distance: int = HASH_DISTANCE) -> np.ndarray:
+    """Clusters of identical and near-identical images: uint8 `[N, S, S, 3]` to int `[N]`, cluster of each."""
+    hashes, flat = perceptual_hashes(images)
+    pairs = [_identical_pairs(_contents(images)), _near_pairs(hashes, flat, hash_distance)]
+    return _clusters(np.concatenate(pairs), len(images))
+
+
+def perceptual_hashes(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """DCT hash (pHash) of each image: which of its 63 lowest frequencies but the mean lie above their median.
+
+    Args:
+      images: uint8 `[N, S, S, 3]`.
+
+    Returns:
+      uint64 `[N]`; bool `[N]`, True where the image is too flat for its hash to mean anything.
+    """
+    grey = np.empty((len(images), 32, 32), dtype=np.float32)
+    for i, image in enumerate(images):
+        grey[i] = np.asarray(Image.fromarray(image).convert("L").resize((32, 32), Image.Resampling.LANCZOS))
+    low = dctn(grey, axes=(1, 2), norm="ortho")[:, :8, :8].reshape(-1, 64)[:, 1:]
+    bits = (low > np.median(low, axis=1, keepdims=True)).astype(np.uint64) << np.arange(63, dtype=np.uint64)
+    return np.bitwise_or.reduce(bits, axis=1), grey.std(axis=(1, 2)) < FLAT_STD
+
+
+def format_inspection(inspection: Inspection, *, shown: int = 10) -> str:
+    """The inspection as plain text for a terminal, with the first `shown` instances of each finding."""
+    total = sum(inspection.images.values())
+    side = inspection.size
+    lines = [f"{total} images, {side}x{side} pixels, from {inspection.source}", ""]
+    rows = [
+        (label, str(count), str(inspection.groups[label]), "trained on" * (label == inspection.positive))
+        for label, count in inspection.images.items()
+    ]
+    lines += _table(("class", "images", "groups", ""), [*rows, ("total", str(total), "", "")])
+    if inspection.folds:
+        header = ("fold", "train images", "train groups", "test images", "test groups")
+        counts = [
+            (fold.index, fold.train_images, fold.train_groups, fold.test_images, fold.test_groups)
+            for fold in inspection.folds
+        ]
+        lines += ["", *_table(header, [tuple(map(str, row)) for row in counts])]
+    for finding in inspection.findings:
+        lines += ["", finding.title + (f": {len(finding.items)}" if finding.items else "")]
+        lines += [f"  {item}" for item in finding.items[:shown]]
+        if len(finding.items) > shown:
+            lines.append(f"  ... and {len(finding.items) - shown} more")
+        lines.append(f"  What to do: {finding.advice}")
+    if not inspection.findings:
+        lines += ["", "Nothing was found that would need mending."]
+    lines += ["", "Copies that are mirrored, turned or cropped are not recognised."]
+    if inspection.flat:
+        lines.append(f"{inspection.flat} images with hardly any contrast were compared for identity only.")
+    return "\n".join(lines)
+
+
+def _contents(images: np.ndarray) -> np.ndarray:
+    """A number for each image, equal for images with the same pixels."""
+    digests = [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
+    return np.unique(np.array(digests, dtype="S32"), return_inverse=True)[1]
+
+
+def _identical_pairs(contents: np.ndarray) -> np.ndarray:
+    return _pairs(len(contents), lambda rows: contents[rows, None] == contents[None, :])
+
+
+def _near_pairs(hashes: np.ndarray, flat: np.ndarray, distance: int) -> np.ndarray:
+    def near(rows: np.ndarray) -> np.ndarray:
+        differing = np.bitwise_count(hashes[rows, None] ^ hashes[None, :])
+        return (differing <= distance) & ~flat[rows, None] & ~flat[None, :]
+
+    return _pairs(len(hashes), near)
+
+
+def _pairs(count: int, related: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """All related i < j, int `[P, 2]`. `related` compares some rows with everything: bool `[rows, count]`."""
+    found = [np.empty((0, 2), dtype=np.int64)]
+    for start in range(0, count, 256):
+        rows = np.arange(start, min(start + 256, count))
+        first, second = np.nonzero(related(rows))
+        pairs = np.stack([rows[first], second], axis=1)
+        found.append(pairs[pairs[:, 0] < pairs[:, 1]])
+    return np.concatenate(found)
+
+
+def _clusters(pairs: np.ndarray, count: int) -> np.ndarray:
+    graph = coo_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    return connected_components(graph, directed=False)[1]
+
+
+def _about_pairs(dataset: Dataset, positive: str, pairs: np.ndarray, kind: str, what: str) -> list[Finding]:
+    """Pairs sorted by what they spoil; within each sort, pairs that hang together are one item."""
+    first, second = pairs.T
+    across = dataset.labels[first] != dataset.labels[second]
+    leak = ~across & (dataset.labels[first] == positive) & (dataset.groups[first] != dataset.groups[second])
+    sorts = (
+        (
+            across,
+            "across_classes",
+            "in different classes",
+            "look at them and keep each in the class it belongs to; one of the labels is wrong.",
+        ),
+        (
+            leak,
+            "across_groups",
+            f"of {positive} in different groups",
+            "give them one group in manifest.csv, or keep one; now training images come back as test images.",
+        ),
+        (
+            ~across & ~leak,
+            "within_class",
+            "within a class",
+            "keep one of them; each copy counts again in the results.",
+        ),
+    )
+    sign = " = " if kind == "exact" else " ~ "
+    findings = []
+    for chosen, where, place, advice in sorts:
+        items = tuple(sign.join(dataset.names[members]) for members in _members(pairs[chosen], len(dataset)))
+        if items:
+            findings.append(Finding(f"{kind}_{where}", f"{what} {place}", items, advice))
+    return findings
+
+
+def _members(pairs: np.ndarray, count: int) -> list[np.ndarray]:
+    """The indices of each cluster of two or more."""
+    clusters = _clusters(pairs, count)
+    involved = np.unique(pairs)
+    return [involved[clusters[involved] == cluster] for cluster in np.unique(clusters[involved])]
+
+
+def _about_groups(dataset: Dataset) -> list[Finding]:
+    findings = []
+    if not dataset.grouped:
+        findings.append(
+            Finding(
+                "ungrouped",
+                "No groups are known; each image is taken as a patient of its own",
+                (),
+                "if several images show one patient, say so in manifest.csv (columns file,group) or with "
+                "--config.data.group_pattern; otherwise the results flatter.",
+            )
+        )
+    labels_of: dict[str, Counter[str]] = {}
+    for group, label in zip(dataset.groups.tolist(), dataset.labels.tolist(), strict=True):
+        labels_of.setdefault(group, Counter())[label] += 1
+    crossing = tuple(
+        f"{group}: " + ", ".join(f"{count} {label}" for label, count in sorted(labels.items()))
+        for group, labels in sorted(labels_of.items())
+        if len(labels) > 1
+    )
+    if crossing:
+        advice = (
+            "check the labels of these patients; where only the name recurs, put the class in front of it."
+        )
+        findings.append(Finding("groups_across_classes", "Groups in more than one class", crossing, advice))
+    if dataset.group_problems:
+        items = tuple(f"{name}: {problem}" for name, problem in dataset.group_problems)
+        advice = "correct the manifest or the group pattern."
+        findings.append(
+            Finding("group_problems", "Files that do not fit the manifest or pattern", items, advice)
+        )
+    return findings
+
+
+def _about_files(dataset: Dataset, positive: str) -> list[Finding]:
+    findings = []
+    if dataset.unusable:
+        items = tuple(f"{name}: {reason}" for name, reason in dataset.unusable)
+        advice = "mend or remove them; they are left out of training and results."
+        findings.append(Finding("unusable", "Unusable files", items, advice))
+    if not np.any(dataset.labels != positive):
+        advice = "add images of other conditions; without them a network can be trained but not evaluated."
+        findings.append(Finding("no_negatives", f"There is no class but {positive}", (), advice))
+    return findings
+
+
+def _count_fold(fold: Fold, groups: np.ndarray) -> FoldCounts:
+    train, test = len(np.unique(groups[fold.train])), len(np.unique(groups[fold.test]))
+    return FoldCounts(fold.index, len(fold.train), train, len(fold.test), test)
+
+
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Aligned columns: the first and what is no number to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = []
+    for row in (header, *rows):
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return lines

@@ -1,0 +1,239 @@
+"""Trained folds -> inpainted images, similarities, decisions: what people import to use a model.
+
+The shape is scikit-learn's of novelty detection: `score_samples` is high for images like the training class, `predict` gives 1 for them and -1 for
+the rest. A score never depends on what else is in the batch.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from mim_jax import masks, workdir
+from mim_jax.models import make_generator
+from mim_jax.similarity import METRICS, Similarities, composite_similarities
+from mim_jax.training import from_network_range, to_network_range
+
+Fill = Callable[[jax.Array, tuple[int, int], int], jax.Array]  # images [B, S, S, 3], offset, M -> patches [B, M, M, 3]
+BATCH_SIZES = (1, 8, 32)  # what batches are padded to: three compilations serve any number of images
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How an image is compared with its inpainting; see `mim_jax.similarity`."""
+
+    metric: str = "ssim_hbd"  # the one that scores
+    window: str = "gaussian"
+    bins: int = 256
+    region: str = "image"
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise ValueError(f"unknown metric {self.metric!r}: choose one of {', '.join(METRICS)}")
+
+    def __call__(self, images: jax.Array, patches: jax.Array, mask_size: int) -> Similarities:
+        """Similarities `[B]` of images `[B, S, S, 3]` and their inpaintings."""
+        offset = masks.center_offset(images.shape[1], mask_size)
+        return composite_similarities(
+            images, patches, offset, region=self.region, window=self.window, bins=self.bins
+        )
+
+
+def network_fill(generator: nn.Module, variables: Any, images: jax.Array, mask_size: int) -> jax.Array:
+    """The central hole as a trained generator paints it: images `[B, S, S, 3]` -> patches `[B, M, M, 3]` in [0, 1]."""
+    offset = masks.center_offset(images.shape[1], mask_size)
+    x = to_network_range(images)
+    masked = jax.vmap(lambda image: masks.hide(image, offset, mask_size=mask_size))(x)
+    return from_network_range(generator.apply(variables, masked, train=False))
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """One generator a fold, and a threshold.
+
+    Attributes:
+      generator: the Flax module.
+      variables: for each fold {"params", "batch_stats"}.
+      image_size: pixels a side of what the network takes.
+      mask_size: pixels a side of the hole.
+      threshold: an image whose score is strictly greater is like the training class; None = not calibrated.
+      threshold_origin: what the threshold was fitted on, for people to read.
+      measure: metric and its options.
+    """
+
+    generator: nn.Module
+    variables: Sequence[Any]
+    image_size: int
+    mask_size: int
+    threshold: float | None = None
+    threshold_origin: str = ""
+    measure: Measure = field(default_factory=Measure)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, fold: int | None = None) -> "Detector":
+        """The detector of a finished workdir: all folds, whose scores are averaged, or one of them.
+
+        Raises:
+          ValueError: not a workdir, no such fold, or a checkpoint that is missing, damaged or of another network.
+        """
+        from mim_jax.checkpoints import FoldCheckpoints  # Orbax takes a second to import; scoring arrays does not need it
+
+        root = Path(path).expanduser().resolve()
+        config = workdir.read_json(root / "config.json")
+        folds = range(config["data"]["folds"])
+        if fold is not None and fold not in folds:
+            raise ValueError(f"{root} has folds 0 to {len(folds) - 1}, not {fold}")
+        model: dict[str, Any] = {}
+        variables = []
+        for k in folds if fold is None else [fold]:
+            with FoldCheckpoints(root / f"fold_{k}" / "checkpoints", read_only=True) as checkpoints:
+                model = checkpoints.model()
+                generator = make_generator(model["generator"], model["options"], dtype=jnp.float32)
+                variables.append(checkpoints.generator_variables(abstract_variables(generator, model["image_size"])))
+        threshold, origin, measure = None, "", Measure()
+        if (root / "calibration.json").exists():
+            calibration = workdir.read_json(root / "calibration.json")
+            threshold = calibration["pooled"] if fold is None else calibration["folds"][fold]
+            origin, measure = calibration["origin"], Measure(**calibration["measure"])
+        return cls(generator, variables, model["image_size"], model["mask_size"], threshold, origin, measure)
+
+    def pure(self) -> tuple[Callable[[Any, jax.Array], Similarities], Any]:
+        """`(fn, variables)` for use inside other code's `jit`: `fn(variables, images)` -> the five similarities, averaged over folds.
+
+        Images are uint8 or float in [0, 1], `[B, S, S, 3]`; each similarity is float32 `[B]`.
+        """
+
+        def fn(variables: Any, images: jax.Array) -> Similarities:
+            every = [
+                self.measure(images, network_fill(self.generator, v, images, self.mask_size), self.mask_size)
+                for v in variables
+            ]
+            return jax.tree.map(lambda *values: sum(values[1:], start=values[0]) / len(values), *every)
+
+        return fn, tuple(self.variables)
+
+    def similarities(self, images: np.ndarray | jax.Array) -> dict[str, np.ndarray]:
+        """Each metric for each fold, float64 `[folds, N]`.
+
+        Args:
+          images: uint8, or float in [0, 1]; `[N, S, S, 3]` or one `[S, S, 3]`.
+        """
+        batch = self._batch(images)
+        folds = [
+            measure_all(self.generator, variables, batch, mask_size=self.mask_size, measure=self.measure)
+            for variables in self.variables
+        ]
+        return {metric: np.stack([scores[metric] for scores in folds]) for metric in METRICS}
+
+    def score_samples(self, images: np.ndarray | jax.Array) -> np.ndarray:
+        """The chosen metric averaged over folds, float64 `[N]`; high = like the training class."""
+        return self.similarities(images)[self.measure.metric].mean(axis=0)
+
+    def anomaly_score(self, images: np.ndarray | jax.Array) -> np.ndarray:
+        """`1 - score_samples`, for those who count the other way."""
+        return 1.0 - self.score_samples(images)
+
+    def decision_function(self, images: np.ndarray | jax.Array) -> np.ndarray:
+        """`score_samples - threshold`: positive = like the training class."""
+        if self.threshold is None:
+            raise ValueError(
+                "this detector has no threshold: evaluate its workdir with --mode=evaluate, or give one with "
+                "dataclasses.replace(detector, threshold=...)"
+            )
+        return self.score_samples(images) - self.threshold
+
+    def predict(self, images: np.ndarray | jax.Array) -> np.ndarray:
+        """1 = like the training class, -1 = not; int64 `[N]`."""
+        return np.where(self.decision_function(images) > 0, 1, -1)
+
+    def inpaint(self, images: np.ndarray | jax.Array, *, fold: int = 0) -> np.ndarray:
+        """The images with their centre as the generator of one fold paints it: float32 in [0, 1], `[N, S, S, 3]`."""
+        batch = self._batch(images)
+        return inpaint_all(self.generator, self.variables[fold], batch, mask_size=self.mask_size)
+
+    def _batch(self, images: np.ndarray | jax.Array) -> np.ndarray:
+        batch = np.asarray(images)
+        if batch.ndim == 3:
+            batch = batch[None]
+        wanted = (self.image_size, self.image_size, 3)
+        if batch.ndim != 4 or batch.shape[1:] != wanted:
+            raise ValueError(
+                f"images must be [N, {', '.join(map(str, wanted))}] or one {list(wanted)}, got {list(np.shape(images))}: "
+                f"read files with mim_jax.data.images.load_image(path, size={self.image_size})"
+            )
+        if batch.dtype != np.uint8 and not np.issubdtype(batch.dtype, np.floating):
+            raise ValueError(f"images must be uint8, or float in [0, 1], not {batch.dtype}")
+        return batch
+
+
+def abstract_variables(generator: nn.Module, image_size: int) -> Any:
+    """Shapes and dtypes of the generator's variables."""
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.eval_shape(lambda key, x: generator.init(key, x, train=True), key, images)
+
+
+def measure_all(
+    generator: nn.Module, variables: Any, images: np.ndarray, *, mask_size: int, measure: Measure
+) -> dict[str, np.ndarray]:
+    """Each metric for `images` `[N, S, S, 3]`, float64 `[N]`, a batch at a time."""
+    return _collect(lambda batch: _network_similarities(generator, variables, batch, mask_size, measure), images)
+
+
+def measure_filled(fill: Fill, images: np.ndarray, *, mask_size: int, measure: Measure) -> dict[str, np.ndarray]:
+    """As `measure_all`, for a hole filled by a function of `mim_jax.controls`."""
+    return _collect(lambda batch: _filled_similarities(fill, batch, mask_size, measure), images)
+
+
+def inpaint_all(generator: nn.Module, variables: Any, images: np.ndarray, *, mask_size: int) -> np.ndarray:
+    """Composites: `images` with their centre painted, float32 in [0, 1]."""
+    done = [np.asarray(_composite(generator, variables, b, mask_size))[:n] for b, n in padded_batches(images)]
+    return np.concatenate(done) if done else np.zeros(images.shape, np.float32)
+
+
+def padded_batches(images: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    """Batches of at most `BATCH_SIZES[-1]` images, padded with zeros to one of `BATCH_SIZES`, and how many of them are real."""
+    for start in range(0, len(images), BATCH_SIZES[-1]):
+        batch = images[start : start + BATCH_SIZES[-1]]
+        size = next(size for size in BATCH_SIZES if size >= len(batch))
+        yield np.concatenate((batch, np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype))), len(batch)
+
+
+def _collect(score: Callable[[np.ndarray], Similarities], images: np.ndarray) -> dict[str, np.ndarray]:
+    columns: dict[str, list[np.ndarray]] = {metric: [np.zeros(0)] for metric in METRICS}
+    for batch, real in padded_batches(images):
+        for metric, values in score(batch)._asdict().items():
+            columns[metric].append(np.asarray(values, np.float64)[:real])
+    return {metric: np.concatenate(parts) for metric, parts in columns.items()}
+
+
+def _as_float(images: jax.Array) -> jax.Array:
+    return images.astype(jnp.float32) / 255.0 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
+
+
+def _network_similarities_impl(
+    generator: nn.Module, variables: Any, images: jax.Array, mask_size: int, measure: Measure
+) -> Similarities:
+    return measure(images, network_fill(generator, variables, images, mask_size), mask_size)
+
+
+def _filled_similarities_impl(fill: Fill, images: jax.Array, mask_size: int, measure: Measure) -> Similarities:
+    offset = masks.center_offset(images.shape[1], mask_size)
+    return measure(images, fill(_as_float(images), offset, mask_size), mask_size)
+
+
+def _composite_impl(generator: nn.Module, variables: Any, images: jax.Array, mask_size: int) -> jax.Array:
+    patches = network_fill(generator, variables, images, mask_size)
+    offset = masks.center_offset(images.shape[1], mask_size)
+    return jax.vmap(lambda image, patch: masks.paste(image, patch, offset))(_as_float(images), patches)
+
+
+_network_similarities = jax.jit(_network_similarities_impl, static_argnums=(0, 3, 4))
+_filled_similarities = jax.jit(_filled_similarities_impl, static_argnums=(0, 2, 3))
+_composite = jax.jit(_composite_impl, static_argnums=(0, 3))

@@ -1,0 +1,63 @@
+"""The mask: where the hole is, and how an image is cut, hidden and mended (Eq. 1-2).
+
+One image `[H, W, C]` at a time; `jax.vmap` gives the batch. Boxes are half-open: a hole of `mask_size` at `offset = (row, column)` covers
+rows `row .. row + mask_size - 1`. (Eq. 1 prints inclusive bounds up to H, which would reach outside the image.) In a mask 1 means hidden.
+All functions work in any pixel range; `fill` is in the range of the image.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def center_offset(size: int, mask_size: int) -> tuple[int, int]:
+    """Offset of the centred hole used at inference: (56, 56) for 224 and 112."""
+    check_sizes(size, mask_size)
+    start = (size - mask_size) // 2
+    return start, start
+
+
+def random_offsets(key: jax.Array, count: int, *, size: int, mask_size: int) -> jax.Array:
+    """Draws `count` hole positions, uniform over 0 .. size - mask_size inclusive on both axes.
+
+    Returns:
+      int32 `[count, 2]`, (row, column).
+    """
+    check_sizes(size, mask_size)
+    return jax.random.randint(key, (count, 2), 0, size - mask_size + 1, dtype=jnp.int32)
+
+
+def box_mask(offset: jax.Array | tuple[int, int], *, size: int, mask_size: int) -> jax.Array:
+    """Eq. 1: float32 `[size, size, 1]`, 1 inside the hole and 0 elsewhere."""
+    check_sizes(size, mask_size)
+    row, column = offset[0], offset[1]
+    index = jnp.arange(size)
+    rows = (index >= row) & (index < row + mask_size)
+    columns = (index >= column) & (index < column + mask_size)
+    return (rows[:, None] & columns[None, :])[..., None].astype(jnp.float32)
+
+
+def hide(image: jax.Array, offset: jax.Array | tuple[int, int], *, mask_size: int, fill: float = 1.0) -> jax.Array:
+    """Eq. 2, `I' = I * (1 - M) + M`: the image `[S, S, C]` with its hole painted `fill` (1 = white)."""
+    mask = box_mask(offset, size=image.shape[0], mask_size=mask_size)
+    # A selection, not the printed sum: the same values, and pixels outside the hole stay bit-equal.
+    return jnp.where(mask > 0, jnp.asarray(fill, image.dtype), image)
+
+
+def cut(image: jax.Array, offset: jax.Array | tuple[int, int], *, mask_size: int) -> jax.Array:
+    """The pixels under the hole, `I_masked` of Eq. 3: `[mask_size, mask_size, C]`."""
+    check_sizes(image.shape[0], mask_size)
+    return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), (mask_size, mask_size, image.shape[-1]))
+
+
+def paste(image: jax.Array, patch: jax.Array, offset: jax.Array | tuple[int, int]) -> jax.Array:
+    """The image with `patch` `[M, M, C]` put into its hole; all other pixels bit-equal."""
+    check_sizes(image.shape[0], patch.shape[0])
+    return jax.lax.dynamic_update_slice(image, patch.astype(image.dtype), (offset[0], offset[1], 0))
+
+
+def check_sizes(size: int, mask_size: int) -> None:
+    """Raises ValueError unless a hole of `mask_size` fits into an image of `size`."""
+    if not 0 < mask_size <= size:
+        raise ValueError(
+            f"the mask (mask_size={mask_size}) does not fit the image (size={size}): choose 1 <= mask_size <= size"
+        )

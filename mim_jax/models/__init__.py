@@ -1,0 +1,28 @@
+"""The networks. A generator is any Flax module `masked [B, S, S, 3] -> patch [B, S/2, S/2, 3]`, both in [-1, 1], called with `train=`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flax import linen as nn
+
+from mim_jax.models.context_encoder import ContextEncoder
+from mim_jax.models.discriminator import PatchDiscriminator
+from mim_jax.models.unet import UNet
+
+GENERATORS: dict[str, Callable[..., nn.Module]] = {"context_encoder": ContextEncoder, "unet": UNet}
+
+
+def make_generator(name: str, options: Mapping[str, Any], *, dtype: Any) -> nn.Module:
+    """The generator called `name`, built with those of `options` that it takes.
+
+    Raises:
+      ValueError: unknown name; the message lists the known ones.
+    """
+    if name not in GENERATORS:
+        raise ValueError(f"unknown generator {name!r}: choose one of {', '.join(sorted(GENERATORS))}")
+    constructor = GENERATORS[name]
+    known = getattr(constructor, "__dataclass_fields__", {})
+    return constructor(dtype=dtype, **{key: value for key, value in options.items() if key in known})
+
+
+__all__ = ["GENERATORS", "ContextEncoder", "PatchDiscriminator", "UNet", "make_generator"]

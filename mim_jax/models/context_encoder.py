@@ -1,0 +1,91 @@
+"""The paper's generator: a context encoder that paints the hole from its surroundings.
+
+Pathak et al., "Context Encoders: Feature Learning by Inpainting", CVPR 2016, in the layout of the PyTorch-GAN re-implementation, whose
+shapes and point-wise bottleneck match the paper's Figure 4 (its Tables S1-S2 are not public). Here BatchNorm has eps 1e-5; that
+implementation's 0.8 is a momentum given as eps.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mim_jax.models.layers import BatchNorm, Conv, leaky_relu
+
+BOTTLENECKS = ("pointwise", "channelwise_fc", "global")
+
+
+class ContextEncoder(nn.Module):
+    """Masked image `[B, S, S, 3]` in [-1, 1] -> patch `[B, S/2, S/2, 3]` in [-1, 1].
+
+    40,401,187 parameters at width 64, 4,000 bottleneck channels and the point-wise bottleneck.
+
+    Attributes:
+      width: features of the first layer; the others scale with it.
+      bottleneck: "pointwise" (the paper: a 1x1 convolution, which mixes no positions), "channelwise_fc" (Pathak et al.: each feature map
+        through its own dense layer, then the 1x1 convolution) or "global" (one convolution over all positions and back).
+      bottleneck_channels: features between encoder and decoder.
+      dtype: of the computation; parameters and statistics stay float32.
+    """
+
+    width: int = 64
+    bottleneck: str = "pointwise"
+    bottleneck_channels: int = 4000
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, masked: jax.Array, *, train: bool) -> jax.Array:
+        check_image_size("context_encoder", masked.shape[1], 32)
+        if self.bottleneck not in BOTTLENECKS:
+            raise ValueError(f"unknown bottleneck {self.bottleneck!r}: choose one of {', '.join(BOTTLENECKS)}")
+        w = self.width
+        x = masked.astype(self.dtype)
+        for layer, features in enumerate((w, w, 2 * w, 4 * w, 8 * w)):
+            x = Conv(features, 4, stride=2, padding=1, dtype=self.dtype, name=f"encoder_{layer}")(x)
+            if layer:
+                x = BatchNorm(train, dtype=self.dtype, name=f"encoder_norm_{layer}")(x)
+            x = leaky_relu(x)
+
+        if self.bottleneck == "global":
+            side = x.shape[1]
+            x = Conv(self.bottleneck_channels, side, dtype=self.dtype, name="bottleneck")(x)
+            x = leaky_relu(BatchNorm(train, dtype=self.dtype, name="bottleneck_norm")(x))
+            x = Conv(8 * w, side, transpose=True, dtype=self.dtype, name="bottleneck_out")(x)
+            x = nn.relu(BatchNorm(train, dtype=self.dtype, name="bottleneck_out_norm")(x))
+        else:
+            if self.bottleneck == "channelwise_fc":
+                x = ChannelwiseDense(dtype=self.dtype, name="channelwise_fc")(x)
+            # No norm and no activation, so that this layer and the transposed convolution behind it are one linear map.
+            x = Conv(self.bottleneck_channels, 1, dtype=self.dtype, name="bottleneck")(x)
+
+        for layer, features in enumerate((8 * w, 4 * w, 2 * w, w)):
+            x = Conv(features, 4, stride=2, padding=1, transpose=True, dtype=self.dtype, name=f"decoder_{layer}")(x)
+            x = nn.relu(BatchNorm(train, dtype=self.dtype, name=f"decoder_norm_{layer}")(x))
+        x = Conv(3, 3, padding=1, dtype=self.dtype, name="to_rgb")(x)
+        return jnp.tanh(x.astype(jnp.float32))
+
+
+class ChannelwiseDense(nn.Module):
+    """Each feature map through its own dense layer over positions (Pathak et al. 2016, section 3.1): C (n^4 + n^2) parameters for n x n maps."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, height, width, channels = x.shape
+        positions = height * width
+        kernel = self.param("kernel", nn.initializers.normal(0.02), (channels, positions, positions), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (channels, positions), jnp.float32)
+        flat = x.reshape(batch, positions, channels)
+        mixed = jnp.einsum("bpc,cpq->bqc", flat, kernel.astype(self.dtype))
+        mixed = mixed + bias.T.astype(self.dtype)[None]
+        return mixed.reshape(batch, height, width, channels)
+
+
+def check_image_size(name: str, size: int, multiple: int) -> None:
+    """Raises ValueError unless `size` is a positive multiple of `multiple`, naming the nearest sizes that are."""
+    if size < multiple or size % multiple:
+        below, above = size // multiple * multiple, (size // multiple + 1) * multiple
+        fits = f"{below} or {above}" if below else f"{above}"
+        raise ValueError(f"the generator {name} takes image sizes that are multiples of {multiple}, not {size}: try {fits}")

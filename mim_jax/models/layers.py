@@ -1,0 +1,205 @@
+"""Convolutions, strided and transposed, in the form each backend runs fast; batch and instance normalisation.
+
+XLA's convolutions are well served by cuDNN on GPUs. On CPUs (jaxlib 0.10) the gradient of a transposed convolution takes tens of times
+as long as the same sums written as matrix products, and any convolution inside a loop or a nested call falls back to a slow path. So
+each operation has a `lax` form and a matrix form, made of slices, shifts and one large product, which is fast wherever it stands;
+`jax.lax.platform_dependent` picks at lowering.
+
+Layout: images `[B, H, W, C]`, kernels `[k, k, C_in, C_out]` as in Flax. Padding is symmetric and given in pixels, as in PyTorch
+(`SAME` differs from `padding=1` for a 3x3 kernel with stride 2).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def conv(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
+    """Cross-correlation: `[B, H, W, I]` with `[k, k, I, O]` gives `[B, (H + 2p - k) // s + 1, ..., O]`."""
+    forms = {"cpu": _conv_matrix, "default": _conv_lax}
+    return lax.platform_dependent(x, kernel, **_bind(forms, stride, padding))
+
+
+def conv_transpose(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
+    """Transposed convolution: `[B, H, W, I]` with `[k, k, I, O]` gives `[B, (H - 1) s - 2p + k, ..., O]`.
+
+    Input pixel (i, j) adds `x[i, j] @ kernel[a, b]` to output pixel (s i + a - p, s j + b - p): `torch.nn.ConvTranspose2d` with its
+    weight `[I, O, k, k]` transposed to `[k, k, I, O]`, without a flip.
+    """
+    forms = {"cpu": _conv_transpose_matrix, "default": _conv_transpose_lax}
+    return lax.platform_dependent(x, kernel, **_bind(forms, stride, padding))
+
+
+def _bind(forms: dict[str, Callable[..., jax.Array]], stride: int, padding: int) -> dict[str, Callable[..., jax.Array]]:
+    return {name: lambda x, w, form=form: form(x, w, stride, padding) for name, form in forms.items()}
+
+
+def _precision(x: jax.Array) -> lax.Precision:
+    # float32 means float32: without this, GPUs would quietly use TF32.
+    return lax.Precision.HIGHEST if x.dtype == jnp.float32 else lax.Precision.DEFAULT
+
+
+def _conv_lax(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    pads = ((padding, padding), (padding, padding))
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), pads, dimension_numbers=_DIMENSIONS, precision=_precision(x)
+    )
+
+
+def _conv_transpose_lax(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    pad = kernel.shape[0] - 1 - padding
+    return lax.conv_general_dilated(
+        x,
+        kernel[::-1, ::-1],
+        (1, 1),
+        ((pad, pad), (pad, pad)),
+        lhs_dilation=(stride, stride),
+        dimension_numbers=_DIMENSIONS,
+        precision=_precision(x),
+    )
+
+
+def _conv_matrix(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    taps, features = kernel.shape[0], kernel.shape[-1]
+    batch, height, width, channels = x.shape
+    if stride == 1 and 4 * features < channels:
+        return _conv_by_sums(x, kernel, padding)
+    out_height, out_width = ((n + 2 * padding - taps) // stride + 1 for n in (height, width))
+    phases = _split_phases(x, stride, padding, taps)
+    columns = [
+        phases[a % stride][b % stride][:, a // stride : a // stride + out_height, b // stride : b // stride + out_width]
+        for a in range(taps)
+        for b in range(taps)
+    ]
+    matrix = jnp.concatenate(columns, axis=-1).reshape(batch * out_height * out_width, taps * taps * channels)
+    product = jnp.dot(matrix, kernel.reshape(-1, features), precision=_precision(x))
+    return product.reshape(batch, out_height, out_width, features)
+
+
+def _split_phases(x: jax.Array, stride: int, padding: int, taps: int) -> list[list[jax.Array]]:
+    """phases[a][b][:, i, j] = padded[:, stride * i + a, stride * j + b]: strided slices turned into plain ones."""
+    if stride == 1:
+        return [[jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))]]
+    batch, height, width, channels = x.shape
+    # Padding at the far side is rounded up, so that every phase has the same size.
+    far = [padding + (-(n + 2 * padding)) % stride for n in (height, width)]
+    padded = jnp.pad(x, ((0, 0), (padding, far[0]), (padding, far[1]), (0, 0)))
+    rows, columns = padded.shape[1] // stride, padded.shape[2] // stride
+    blocks = padded.reshape(batch, rows, stride, columns, stride, channels)
+    return [[blocks[:, :, a, :, b] for b in range(stride)] for a in range(stride)]
+
+
+def _conv_by_sums(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    """Stride 1 with few output features: multiply first, then shift and add k*k thin images (less memory than k*k wide ones)."""
+    batch, height, width, channels = x.shape
+    taps, features = kernel.shape[0], kernel.shape[-1]
+    weights = kernel.transpose(2, 0, 1, 3).reshape(channels, taps * taps * features)
+    products = jnp.dot(x.reshape(-1, channels), weights, precision=_precision(x))
+    products = products.reshape(batch, height, width, taps, taps, features)
+    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0), (0, 0), (0, 0))
+    products = jnp.pad(products, pads)
+    out_height, out_width = height + 2 * padding - taps + 1, width + 2 * padding - taps + 1
+    shifted = [
+        products[:, a : a + out_height, b : b + out_width, a, b] for a in range(taps) for b in range(taps)
+    ]
+    return sum(shifted[1:], start=shifted[0])
+
+
+def _conv_transpose_matrix(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    batch, height, width, channels = x.shape
+    taps, features = kernel.shape[0], kernel.shape[-1]
+    blocks = -(-taps // stride)  # kernel taps a = stride * block + phase
+    if blocks * stride != taps:
+        grow = blocks * stride - taps
+        kernel = jnp.pad(kernel, ((0, grow), (0, grow), (0, 0), (0, 0)))
+    side = blocks * stride
+    weights = kernel.transpose(2, 0, 1, 3).reshape(channels, side * side * features)
+    products = jnp.dot(x.reshape(-1, channels), weights, precision=_precision(x))
+    products = products.reshape(batch, height, width, blocks, stride, blocks, stride, features)
+    # Output row s i + a with a = s p + q lies in block row i + p, phase q: shift by whole blocks, then interleave the phases.
+    total = jnp.zeros((batch, height + blocks - 1, width + blocks - 1, stride, stride, features), x.dtype)
+    for p in range(blocks):
+        for q in range(blocks):
+            pads = ((0, 0), (p, blocks - 1 - p), (q, blocks - 1 - q), (0, 0), (0, 0), (0, 0))
+            total = total + jnp.pad(products[:, :, :, p, :, q], pads)
+    full = total.transpose(0, 1, 3, 2, 4, 5)
+    full = full.reshape(batch, (height + blocks - 1) * stride, (width + blocks - 1) * stride, features)
+    out_height, out_width = ((n - 1) * stride - 2 * padding + taps for n in (height, width))
+    return full[:, padding : padding + out_height, padding : padding + out_width]
+
+
+class Conv(nn.Module):
+    """Convolution with bias; kernel drawn from N(0, 0.02), bias 0 (context encoder's initialisation)."""
+
+    features: int
+    taps: int
+    stride: int = 1
+    padding: int = 0
+    transpose: bool = False
+    dtype: Any = jnp.float32  # of the computation; parameters stay float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (self.taps, self.taps, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.normal(0.02), shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
+        operation = conv_transpose if self.transpose else conv
+        y = operation(x.astype(self.dtype), kernel.astype(self.dtype), stride=self.stride, padding=self.padding)
+        return y + bias.astype(self.dtype)[None, None, None, :]
+
+
+def _scale_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)
+
+
+class BatchNorm(nn.Module):
+    """`torch.nn.BatchNorm2d(eps=1e-5, momentum=0.1)`, statistics in float32; scale drawn from N(1, 0.02), bias 0.
+
+    The running variance is the unbiased one, as in PyTorch (Flax keeps the biased one).
+    """
+
+    train: bool
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        features = x.shape[-1]
+        scale = self.param("scale", _scale_init, (features,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (features,), jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
+        wide = x.astype(jnp.float32)
+        if self.train:
+            mean = jnp.mean(wide, (0, 1, 2))
+            var = jnp.mean(jnp.square(wide - _as_row(mean)), (0, 1, 2))
+            if not self.is_initializing():
+                count = x.size // features
+                running_mean.value += 0.1 * (mean - running_mean.value)
+                running_var.value += 0.1 * (var * (count / max(count - 1, 1)) - running_var.value)
+        else:
+            mean, var = running_mean.value, running_var.value
+        factor = scale * jax.lax.rsqrt(var + 1e-5)
+        return ((wide - _as_row(mean)) * _as_row(factor) + _as_row(bias)).astype(self.dtype)
+
+
+def instance_norm(x: jax.Array) -> jax.Array:
+    """`torch.nn.InstanceNorm2d` (eps 1e-5, no parameters): each image and channel by its own mean and variance; samples never mix."""
+    wide = x.astype(jnp.float32)
+    mean = jnp.mean(wide, (1, 2), keepdims=True)
+    var = jnp.mean(jnp.square(wide - mean), (1, 2), keepdims=True)
+    return ((wide - mean) * jax.lax.rsqrt(var + 1e-5)).astype(x.dtype)
+
+
+def leaky_relu(x: jax.Array) -> jax.Array:
+    """Slope 0.2 (Flax's default is 0.01)."""
+    return nn.leaky_relu(x, 0.2)
+
+
+def _as_row(vector: jax.Array) -> jax.Array:
+    return vector[None, None, None, :]

@@ -1,0 +1,103 @@
+"""What a run writes while it goes: metrics.jsonl, TensorBoard events and a progress bar."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+class Recorder:
+    """One line of JSON an event in `workdir/metrics.jsonl`, the same numbers as TensorBoard events, and progress for the person waiting."""
+
+    def __init__(self, workdir: Path):
+        self.path = workdir / "metrics.jsonl"
+        self._tensorboard = workdir / "tensorboard"
+        self._writers: dict[int, SummaryWriter] = {}
+        self._bar: tqdm | None = None
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for writer in self._writers.values():
+            writer.close()
+        self.finish()
+
+    def rewind(self, fold: int, epoch: int) -> None:
+        """Forgets what was written of `fold` after `epoch`, so that a resumed run leaves the file of an uninterrupted one."""
+        if not self.path.exists():
+            return
+        kept = [e for e in read_events(self.path) if not (e.get("fold") == fold and e.get("epoch", 0) > epoch)]
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(event) + "\n" for event in kept))
+        os.replace(temporary, self.path)
+
+    def epoch(self, fold: int, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
+        """Records the means of one epoch."""
+        self._write({"event": "epoch", "fold": fold, "epoch": epoch, "step": step, **metrics})
+        for name, value in metrics.items():
+            self._writer(fold).add_scalar(name, value, step)
+
+    def panel(self, fold: int, step: int, image: np.ndarray) -> None:
+        """Records a picture, uint8 `[H, W, 3]`, in TensorBoard."""
+        self._writer(fold).add_image("inpainting", image, step, dataformats="HWC")
+
+    def event(self, name: str, **fields: Any) -> None:
+        """Records anything else."""
+        self._write({"event": name, **fields})
+
+    def start(self, title: str, total: int, done: int = 0) -> None:
+        """Begins a stretch of work of `total` units; a bar on a terminal, a line now and then elsewhere."""
+        self.finish()
+        # mininterval keeps piped logs short: there tqdm would print a line at each update.
+        interval = 0.1 if sys.stderr.isatty() else 20.0
+        self._bar = tqdm(
+            desc=title, total=total, initial=done, mininterval=interval, maxinterval=interval, dynamic_ncols=True
+        )
+
+    def advance(self, count: int = 1, **shown: float) -> None:
+        """Moves the bar and shows some numbers beside it."""
+        if self._bar is not None:
+            if shown:
+                self._bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
+            self._bar.update(count)
+
+    def describe(self, title: str) -> None:
+        """Renames the stretch of work."""
+        if self._bar is not None:
+            self._bar.set_description(title, refresh=False)
+
+    def finish(self) -> None:
+        """Ends the stretch of work."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _write(self, event: Mapping[str, Any]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(event) + "\n")
+
+    def _writer(self, fold: int) -> SummaryWriter:
+        if fold not in self._writers:
+            self._writers[fold] = SummaryWriter(str(self._tensorboard / f"fold_{fold}"))
+        return self._writers[fold]
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """The events of a metrics.jsonl; a last line cut short by a crash is left out."""
+    events = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return events

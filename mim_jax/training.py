@@ -1,0 +1,256 @@
+"""One adversarial update, and epochs of it: pure functions on explicit state. Nothing here touches a file.
+
+The generator moves first, then the discriminator on the same fakes, as in the context encoder. All randomness of update n comes from
+`fold_in(key, n)`, and the order of epoch e from `fold_in(key, e)`: a resumed run repeats the uninterrupted one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+from jax import lax
+
+from mim_jax import losses, masks
+
+REAL_INPUTS = ("patch", "masked_image")
+Metrics = dict[str, jax.Array]
+
+
+class AdversarialState(struct.PyTreeNode):
+    """Everything that changes while training."""
+
+    step: jax.Array  # int32 [], updates made
+    generator_params: Any
+    batch_stats: Any
+    generator_opt: optax.OptState
+    discriminator_params: Any
+    discriminator_opt: optax.OptState
+
+
+@dataclass(frozen=True)
+class Game:
+    """Everything that stays: networks, optimiser, losses and sizes. Hashable, so that it can be a static argument of `jit`."""
+
+    generator: nn.Module
+    discriminator: nn.Module
+    optimizer: optax.GradientTransformation
+    schedule: Callable[[jax.Array], jax.Array]
+    image_size: int
+    mask_size: int
+    pixel_weight: float  # Eq. 7, alpha_G
+    adversarial_weight: float  # Eq. 7, beta_G
+    generator_target: float  # Eq. 5: 1 makes the game adversarial, the printed 0 does not
+    real_weight: float  # Eq. 10, alpha_D
+    fake_weight: float  # Eq. 10, beta_D
+    real_input: str  # Eq. 9: "patch" (its text) or "masked_image" (its formula)
+
+    def __post_init__(self) -> None:
+        masks.check_sizes(self.image_size, self.mask_size)
+        if self.real_input not in REAL_INPUTS:
+            raise ValueError(f"unknown real_input {self.real_input!r}: choose one of {', '.join(REAL_INPUTS)}")
+
+
+DECAYS: dict[str, Callable[[float, int], optax.Schedule]] = {
+    "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
+    "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
+    "exponential": lambda rate, steps: optax.exponential_decay(rate, steps, 0.01),
+    "step": lambda rate, steps: optax.piecewise_constant_schedule(rate, {steps // 2: 0.1, steps * 3 // 4: 0.1}),
+    "constant": lambda rate, steps: optax.constant_schedule(rate),
+}
+
+
+def make_schedule(decay: str, *, learning_rate: float, steps: int) -> optax.Schedule:
+    """The learning rate after n of `steps` updates. The paper says only that it decays; cosine to zero is the default.
+
+    "exponential" ends at 1 % of the start; "step" divides by ten at half and at three quarters.
+    """
+    if decay not in DECAYS:
+        raise ValueError(f"unknown learning-rate decay {decay!r}: choose one of {', '.join(DECAYS)}")
+    return DECAYS[decay](learning_rate, steps)
+
+
+def init_state(key: jax.Array, game: Game) -> AdversarialState:
+    """Fresh networks and optimiser states.
+
+    Raises:
+      ValueError: the generator does not paint patches of `game.mask_size`.
+    """
+    generator_key, discriminator_key = jax.random.split(key)
+    images = jnp.zeros((1, game.image_size, game.image_size, 3))
+    patch = jax.eval_shape(
+        lambda: game.generator.init_with_output(generator_key, images, train=True)[0]
+    )
+    if patch.shape[1] != game.mask_size:
+        raise ValueError(
+            f"this generator paints {patch.shape[1]} pixels a side for images of {game.image_size}, but mask_size is "
+            f"{game.mask_size}: set mask_size={patch.shape[1]}"
+        )
+    variables = game.generator.init(generator_key, images, train=True)
+    patches = jnp.zeros((1, game.mask_size, game.mask_size, 3))
+    discriminator_params = game.discriminator.init(discriminator_key, patches)["params"]
+    return AdversarialState(
+        step=jnp.zeros((), jnp.int32),
+        generator_params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        generator_opt=game.optimizer.init(variables["params"]),
+        discriminator_params=discriminator_params,
+        discriminator_opt=game.optimizer.init(discriminator_params),
+    )
+
+
+def adversarial_step(
+    game: Game, state: AdversarialState, images: jax.Array, key: jax.Array
+) -> tuple[AdversarialState, Metrics]:
+    """One update of both networks on one batch.
+
+    Args:
+      game: networks, optimiser, losses.
+      state: before the update.
+      images: uint8 or float32 in [0, 1], `[B, S, S, 3]`.
+      key: the run's key; folded with the step here, so the same key serves every update.
+
+    Returns:
+      The state after the update and scalar float32 metrics: losses, the mean of D(real) and D(fake), and the learning rate.
+    """
+    size = {"mask_size": game.mask_size}
+    real = to_network_range(images)
+    offsets = masks.random_offsets(
+        jax.random.fold_in(key, state.step), real.shape[0], size=game.image_size, **size
+    )
+    masked = jax.vmap(lambda image, offset: masks.hide(image, offset, **size))(real, offsets)
+    target = jax.vmap(lambda image, offset: masks.cut(image, offset, **size))(real, offsets)
+    return update_on(game, state, masked, target)
+
+
+def update_on(
+    game: Game, state: AdversarialState, masked: jax.Array, target: jax.Array
+) -> tuple[AdversarialState, Metrics]:
+    """The update itself, on masked images `[B, S, S, 3]` and their hidden patches `[B, M, M, 3]`, both in [-1, 1]."""
+
+    def discriminate(params: Any, x: jax.Array) -> jax.Array:
+        return game.discriminator.apply({"params": params}, x)
+
+    def loss_of_generator(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array, jax.Array, jax.Array]]:
+        fake, changed = game.generator.apply(
+            {"params": params, "batch_stats": state.batch_stats}, masked, train=True, mutable=["batch_stats"]
+        )
+        pixel = jnp.mean(losses.mean_absolute_error(fake, target))
+        scores = discriminate(state.discriminator_params, fake)
+        adversarial = jnp.mean(losses.mean_squared_error(scores, game.generator_target))
+        total = losses.generator_loss(
+            pixel, adversarial, pixel_weight=game.pixel_weight, adversarial_weight=game.adversarial_weight
+        )
+        return total, (changed["batch_stats"], fake, pixel, adversarial)
+
+    (loss_g, (batch_stats, fake, pixel, adversarial)), grads_g = jax.value_and_grad(loss_of_generator, has_aux=True)(
+        state.generator_params
+    )
+
+    def loss_of_discriminator(params: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        if game.real_input == "patch":
+            # One pass for both: InstanceNorm does not mix samples.
+            both = discriminate(params, jnp.concatenate((target, fake)))
+            real_scores, fake_scores = jnp.split(both, 2)
+        else:
+            real_scores, fake_scores = discriminate(params, masked), discriminate(params, fake)
+        loss = losses.discriminator_loss(
+            real_scores, fake_scores, real_weight=game.real_weight, fake_weight=game.fake_weight
+        )
+        return jnp.mean(loss), (jnp.mean(real_scores), jnp.mean(fake_scores))
+
+    (loss_d, (d_real, d_fake)), grads_d = jax.value_and_grad(loss_of_discriminator, has_aux=True)(
+        state.discriminator_params
+    )
+
+    updates_g, opt_g = game.optimizer.update(grads_g, state.generator_opt, state.generator_params)
+    updates_d, opt_d = game.optimizer.update(grads_d, state.discriminator_opt, state.discriminator_params)
+    metrics = {
+        "loss_generator": loss_g,
+        "loss_pixel": pixel,
+        "loss_adversarial": adversarial,
+        "loss_discriminator": loss_d,
+        "d_real": d_real,
+        "d_fake": d_fake,
+        "learning_rate": jnp.asarray(game.schedule(state.step), jnp.float32),
+    }
+    state = AdversarialState(
+        step=state.step + 1,
+        generator_params=optax.apply_updates(state.generator_params, updates_g),
+        batch_stats=batch_stats,
+        generator_opt=opt_g,
+        discriminator_params=optax.apply_updates(state.discriminator_params, updates_d),
+        discriminator_opt=opt_d,
+    )
+    return state, metrics
+
+
+def steps_per_epoch(images: int, batch_size: int, *, drop_last: bool) -> int:
+    """Updates in one pass over the data; a short last batch counts unless dropped."""
+    return images // batch_size if drop_last else -(-images // batch_size)
+
+
+def epoch_orders(key: jax.Array, images: int, epochs: jax.Array) -> jax.Array:
+    """For each epoch number in `epochs` `[E]`, its own shuffle of 0 .. images-1: int32 `[E, images]`."""
+    shuffle = jax.random.fold_in(key, 0)
+    return jax.vmap(lambda e: jax.random.permutation(jax.random.fold_in(shuffle, e), images))(epochs)
+
+
+def train_epochs(
+    game: Game,
+    state: AdversarialState,
+    images: jax.Array,
+    epochs: jax.Array,
+    key: jax.Array,
+    *,
+    batch_size: int,
+    drop_last: bool,
+) -> tuple[AdversarialState, Metrics]:
+    """Whole epochs in one dispatch.
+
+    Args:
+      game: networks, optimiser, losses.
+      state: before the first of these epochs.
+      images: uint8 `[N, S, S, 3]`, all training images, on the device.
+      epochs: int32 `[E]`, the epoch numbers to run.
+      key: the fold's key.
+      batch_size: examples an update; the last, shorter batch has its own static shape (no padding that BatchNorm would see).
+      drop_last: leave the short batch out.
+
+    Returns:
+      The state, and the metrics averaged over each epoch's examples: `[E]` each.
+    """
+    count = images.shape[0]
+    full = count // batch_size
+    rest = 0 if drop_last else count % batch_size
+    mask_key = jax.random.fold_in(key, 1)
+
+    def step(state: AdversarialState, index: jax.Array) -> tuple[AdversarialState, Metrics]:
+        return adversarial_step(game, state, images[index], mask_key)
+
+    def epoch(state: AdversarialState, order: jax.Array) -> tuple[AdversarialState, Metrics]:
+        batches = order[: full * batch_size].reshape(full, batch_size)
+        state, metrics = lax.scan(step, state, batches)
+        total = {name: jnp.sum(values) * batch_size for name, values in metrics.items()}
+        if rest:
+            state, last = step(state, order[full * batch_size :])
+            total = {name: value + last[name] * rest for name, value in total.items()}
+        return state, {name: value / (full * batch_size + rest) for name, value in total.items()}
+
+    orders = epoch_orders(key, count, epochs)
+    return lax.scan(epoch, state, orders)
+
+
+def to_network_range(images: jax.Array) -> jax.Array:
+    """uint8 or [0, 1] -> float32 in [-1, 1]."""
+    scale = 255.0 if images.dtype == jnp.uint8 else 1.0
+    return images.astype(jnp.float32) * (2.0 / scale) - 1.0
+
+
+def from_network_range(x: jax.Array) -> jax.Array:
+    """[-1, 1] -> float32 in [0, 1], clipped."""
+    return jnp.clip((x.astype(jnp.float32) + 1.0) * 0.5, 0.0, 1.0)

@@ -1,0 +1,74 @@
+"""The folder of a run: claimed by one configuration, resumed by the same, refused to another."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# These sections do not touch training; a finished run may be evaluated again under others.
+FREE_SECTIONS = ("evaluation", "decision")
+
+
+def claim(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
+    """Makes `path` the workdir of `config`, or checks that it is already.
+
+    Returns:
+      The absolute path. `config.json` in it holds the whole configuration.
+
+    Raises:
+      ValueError: not writable, or claimed by another configuration; the message lists the fields that differ.
+    """
+    workdir = Path(path).expanduser().resolve()
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"the workdir {workdir} cannot be written ({error.strerror}): choose another with --workdir"
+        ) from error
+    saved = workdir / "config.json"
+    if saved.exists():
+        before, now = flatten(read_json(saved)), flatten(config)
+        different = [
+            f"{name}: {before.get(name, 'absent')!r} there, {now.get(name, 'absent')!r} here"
+            for name in sorted(before.keys() | now.keys())
+            if before.get(name) != now.get(name) and name.split(".")[0] not in FREE_SECTIONS
+        ]
+        if different:
+            raise ValueError(
+                f"the workdir {workdir} belongs to another configuration ({'; '.join(different)}): "
+                "give this run its own --workdir, or the same configuration"
+            )
+    write_json(saved, config)
+    return workdir
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; ValueError names the file where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not exist: is {path.parent} the workdir of a run?") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): restore it, or use another workdir") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes the file whole or not at all."""
+    temporary = path.with_suffix(path.suffix + ".tmp")
+    temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    os.replace(temporary, path)
