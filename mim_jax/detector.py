@@ -21,7 +21,7 @@ from mim_jax.similarity import METRICS, Similarities, composite_similarities
 from mim_jax.training import from_network_range, to_network_range
 
 Fill = Callable[[jax.Array, tuple[int, int], int], jax.Array]  # images [B, S, S, 3], offset, M -> patches [B, M, M, 3]
-BATCH_SIZES = (1, 8, 32)  # what batches are padded to: three compilations serve any number of images
+BATCH_SIZES = (8, 32)  # what batches are padded to: two compilations serve any number of images (on CPU a batch of 1 rounds differently)
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,9 @@ def interval_figure(
         for index, (method, values) in enumerate(parts.items()):
             shown = [name for name in names if name in values]
             rows = np.array([names.index(name) for name in shown]) + spread * (index - (len(parts) - 1) / 2)
-            mean, low, high = (np.array([values[name][key] for name in shown]) for key in ("mean", "low", "high"))
+            mean, low, high = (
+                np.array([values[name][key] for name in shown]) for key in ("mean", "low", "high")
+            )
             color = _COLORS[index % len(_COLORS)]
             axes.hlines(rows, low, high, color=color, linewidth=2.2 if index == 0 else 1.2)
             axes.plot(
@@ -291,7 +293,10 @@ def roc_curves(
     for row in scores:
         if row["fold"] == fold and row["augmented"]:
             rows.setdefault(row["method"], []).append((row[metric], row["positive"]))
-    return {method: roc(*(np.array(column) for column in zip(*pairs, strict=True))) for method, pairs in rows.items()}
+    return {
+        method: roc(*(np.array(column) for column in zip(*pairs, strict=True)))
+        for method, pairs in rows.items()
+    }
 
 
 def _stages(panels: Panels, row: int) -> tuple[np.ndarray, ...]:

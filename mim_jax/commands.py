@@ -1,0 +1,113 @@
+"""What launch.py can do: each mode as a function, and mistakes as sentences on stderr with an exit status.
+
+Exit status: 0 done; 1 a mistake or a failure, told in one sentence; 2 some files could not be used; 130 stopped, to be resumed.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+UNUSABLE_FILES, INTERRUPTED = 2, 130
+
+
+def execute(mode: str, *, config: Mapping[str, Any], workdir: str | None, device: str, paths: Sequence[str]) -> int:
+    """Runs one mode and returns the exit status."""
+    try:
+        choose_device(device)
+        use_compilation_cache()
+        return MODES[mode](config, workdir or "", paths)
+    except KeyboardInterrupt:
+        print("launch.py: stopped; the same command with the same --workdir goes on from the last checkpoint", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        from mim_jax.experiment import Interrupted, NonFiniteLoss
+
+        if isinstance(error, Interrupted):
+            print(f"launch.py: {error}", file=sys.stderr)
+            return INTERRUPTED
+        if isinstance(error, ValueError | OSError | NonFiniteLoss):
+            print(f"launch.py: {error}", file=sys.stderr)
+            return 1
+        raise
+
+
+def choose_device(device: str) -> None:
+    """Settles where JAX computes. Raises ValueError where a GPU is asked for and none answers."""
+    if device == "auto":
+        return
+    jax.config.update("jax_platforms", "cuda" if device == "gpu" else "cpu")
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        raise ValueError(
+            f"--device={device} was asked for, but JAX finds no such device ({str(error).splitlines()[0]}): install the "
+            "[cuda12] extra and an NVIDIA driver, or use --device=auto"
+        ) from error
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in a folder of this user alone: JAX trusts what it finds there."""
+    if jax.config.jax_compilation_cache_dir:
+        return
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mim_jax" / "compiled"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)
+    except OSError:
+        return  # a home that cannot be written costs time, nothing else
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def run(config: Mapping[str, Any], workdir: str, paths: Sequence[str], *, training: bool = True, evaluation: bool = True) -> int:
+    """Trains what is not trained yet, evaluates, and writes the report."""
+    from mim_jax import experiment
+    from mim_jax.recorder import Recorder
+    from mim_jax.workdir import claim
+
+    began = time.perf_counter()
+    experiment.check(config)
+    path = claim(workdir, config)
+    dataset = load(config)
+    with Recorder(path) as recorder:
+        if training:
+            experiment.train(config, path, dataset, recorder)
+        if evaluation:
+            from mim_jax import judgement
+
+            page = judgement.evaluate(config, path, dataset, recorder, began=began)
+            print(f"report: {page}")
+    return 0
+
+
+def train(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
+    """Only trains."""
+    return run(config, workdir, paths, evaluation=False)
+
+
+def evaluate(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
+    """Only evaluates what is trained, and writes the report."""
+    return run(config, workdir, paths, training=False)
+
+
+def load(config: Mapping[str, Any]) -> Any:
+    """The data, with a word on what is being read and on what cannot be used."""
+    from mim_jax import experiment
+
+    source = config["data"]["root"] or "the embedded procedural images (they say nothing about mpox)"
+    print(f"data: {source}", file=sys.stderr)
+    dataset = experiment.load_data(config)
+    for name, reason in dataset.unusable:
+        print(f"left out: {name}: {reason}", file=sys.stderr)
+    return dataset
+
+
+MODES: dict[str, Callable[[Mapping[str, Any], str, Sequence[str]], int]] = {
+    "run": run,
+    "train": train,
+    "evaluate": evaluate,
+}
