@@ -77,9 +77,9 @@ def run(config: Mapping[str, Any], workdir: str, paths: Sequence[str], *, traini
         if training:
             experiment.train(config, path, dataset, recorder)
         if evaluation:
-            from mim_jax import judgement
+            from mim_jax import results
 
-            page = judgement.evaluate(config, path, dataset, recorder, began=began)
+            page = results.evaluate(config, path, dataset, recorder, began=began)
             print(f"report: {page}")
     return 0
 

@@ -180,11 +180,12 @@ def _train_fold(
             drop_last=settings["drop_last"],
         )
         values = {name: np.asarray(column, np.float64) for name, column in metrics.items()}
-        rate = count * len(images) / (time.perf_counter() - began)
+        seconds = (time.perf_counter() - began) / count
+        timing = {"images_per_s": len(images) / seconds, "seconds": seconds}
         for i in range(count):
             means = {name: float(column[i]) for name, column in values.items()}
             _check_finite(means, fold, epoch + i + 1, (epoch + i + 1) * updates, checkpoints)
-            recorder.epoch(fold, epoch + i + 1, (epoch + i + 1) * updates, {**means, "images_per_s": rate})
+            recorder.epoch(fold, epoch + i + 1, (epoch + i + 1) * updates, {**means, **timing})
         epoch += count
         recorder.advance(count, pixel=values["loss_pixel"][-1], d_fake=values["d_fake"][-1])
         if settings["panel_every"] and epoch % settings["panel_every"] == 0:

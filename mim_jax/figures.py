@@ -17,35 +17,49 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
+from matplotlib.ticker import MaxNLocator
 
 from mim_jax.evaluation import roc
 
+PRIMARY = "ssim_hbd"  # the metric that the paper proposes
+REFERENCE = "mim"
 METRIC_NAMES = {"ssim_hbd": "SSIM+HBD", "ssim": "SSIM", "hbd": "HBD", "mae": "MAE", "mse": "MSE"}
 METHOD_NAMES = {"mim": "MIM", "mean_fill": "mean-colour fill", "harmonic_fill": "harmonic fill"}
 KINDS = ("typical", "best", "worst")
-ROWS_A_FIGURE = 6  # image rows of one panel figure
-DIFFERENCE_SCALE = 0.5  # absolute difference shown as the brightest colour
+DIFFERENCE_SCALE = 0.25  # absolute difference that is drawn as the brightest colour
+TRAINING_CURVES = {  # figure -> (axis title, {column of the history: name in words})
+    "loss_pixel": ("pixel loss (mean absolute error)", {"loss_pixel": "pixel loss"}),
+    "loss_adversarial": ("adversarial loss of the generator", {"loss_adversarial": "adversarial loss"}),
+    "loss_discriminator": ("loss of the discriminator", {"loss_discriminator": "discriminator loss"}),
+    "discriminator": (
+        "mean output of the discriminator",
+        {"d_real": "D(real), target 1", "d_fake": "D(fake), target 0"},
+    ),
+    "learning_rate": ("learning rate", {"learning_rate": "learning rate"}),
+}
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666")
 _LINES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "D", "^")
-_WIDTH = 4.6  # inches
-_NOTICE_COLOR = "#A00000"
-_STYLE = {
+_NOTICE_STYLE: dict[str, Any] = {"color": "#A00000", "ha": "left"}
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#444444",
-    "axes.linewidth": 0.8,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
     "legend.frameon": False,
-    "legend.handlelength": 2.2,
+    "legend.borderaxespad": 0.2,
     "text.parse_math": False,  # a file name may hold dollar signs
 }
-# Pixels of photographs that all panel figures may hold together. One compresses to about 2.5 bytes, and base64
-# adds a third: with the other figures the page stays under four megabytes.
-_PHOTOGRAPH_PIXELS = 800_000
+# Image rows of one panel figure, and the pixels of photographs that all of them may hold together. A pixel
+# takes up to three bytes, and base64 adds a third: with the other figures the page stays below four megabytes.
+_PANEL_ROWS = 6
+_PHOTOGRAPH_PIXELS = 750_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +67,7 @@ class Panels:
     """Test images with their inpaintings, chosen by the experiment.
 
     Attributes:
-      images: uint8 or float in [0, 1], `[n, S, S, 3]`.
+      images: uint8, or float in [0, 1], `[n, S, S, 3]`.
       inpainted: the composites, float in [0, 1], `[n, S, S, 3]`.
       offset: (row, column) of the hole's first pixel.
       mask_size: side of the hole in pixels.
@@ -77,70 +91,113 @@ class Panels:
     kind: np.ndarray
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            column = getattr(self, field.name)
-            if field.name not in ("offset", "mask_size") and len(column) != len(self.images):
+        for name in {field.name for field in fields(self)} - {"offset", "mask_size"}:
+            found = len(getattr(self, name))
+            if found != len(self.images):
                 raise ValueError(
-                    f"{field.name} has {len(column)} entries for {len(self.images)} images: "
-                    "one an image is needed"
+                    f"{name} has {found} entries for {len(self.images)} images: one each is needed"
                 )
-        for kind in self.kind:
-            if kind not in KINDS:
-                raise ValueError(f"unknown kind of panel {str(kind)!r}: use one of {', '.join(KINDS)}")
+        unknown = sorted(set(map(str, self.kind)) - set(KINDS))
+        if unknown:
+            raise ValueError(f"unknown kind of panel {unknown[0]!r}: use one of {', '.join(KINDS)}")
+
+    def figures(self) -> dict[str, np.ndarray]:
+        """Figure name -> the rows that it shows; what was picked by score is ordered by score."""
+        chosen = {}
+        for kind in KINDS:
+            for positive, side in ((True, "training"), (False, "others")):
+                rows = np.flatnonzero((self.kind == kind) & (self.positive == positive))
+                if kind != "typical":
+                    rows = rows[np.argsort(self.scores[rows] * (-1 if kind == "best" else 1), kind="stable")]
+                for part, start in enumerate(range(0, len(rows), _PANEL_ROWS)):
+                    chosen[f"panels_{side}_{kind}_{part + 1}"] = rows[start : start + _PANEL_ROWS]
+        return chosen
 
 
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """One line of a training figure; curves that share a label share its entry in the legend."""
+def draw(
+    results: Mapping[str, Any],
+    scores: Sequence[Mapping[str, Any]],
+    history: Sequence[Mapping[str, Any]],
+    panels: Panels,
+    *,
+    notice: str = "",
+) -> dict[str, bytes]:
+    """Every figure of the report that there are data for: name -> PNG, `notice` written above each."""
+    pngs = {}
+    for end, place in extremes(results).items():
+        pairs: dict[str, list[tuple[float, bool]]] = {}
+        for row in scores:
+            if row["fold"] == results["splits"][place]["fold"] and row["augmented"]:
+                pairs.setdefault(row["method"], []).append((row[PRIMARY], row["positive"]))
+        curves = {method: roc(*map(np.array, zip(*pair, strict=True))) for method, pair in pairs.items()}
+        aurocs = {
+            method: metrics[PRIMARY]["folds"][place]["value"]
+            for method, metrics in results["auroc"]["augmented"].items()
+        }
+        if curves:
+            pngs[f"roc_{end}"] = roc_figure(curves, aurocs, notice=notice)
+    for part in ("group", "class"):
+        if results[f"per_{part}"].get(REFERENCE):
+            pngs[f"per_{part}"] = interval_figure(
+                ranked(results[f"per_{part}"]), xlabel=f"AUROC against one {part}, SSIM+HBD", notice=notice
+            )
+    series = _scores_by_group(results, scores)
+    if series:
+        decision = results["decision"]
+        thresholds = [value for value in decision["thresholds"] if value is not None]
+        pngs["histograms"] = histogram_figure(series, thresholds, decision["pooled"], notice=notice)
+    cell = _panel_cell(len(panels.images), panels.images.shape[1])
+    for name, rows in panels.figures().items():
+        pngs[name] = panel_figure(panels, rows, cell=cell, notice=notice)
+    epochs = [row for row in history if row.get("event") == "epoch"]
+    if epochs:
+        for name, (ylabel, columns) in TRAINING_CURVES.items():
+            pngs[name] = curve_figure(epochs, columns, ylabel=ylabel, notice=notice)
+    return pngs
 
-    label: str
-    steps: Sequence[int]
-    values: Sequence[float]
-    style: int
+
+def extremes(results: Mapping[str, Any]) -> dict[str, int]:
+    """Places of the "best" and the "worst" fold by the network's AUROC; one alone where they are the same."""
+    values = [fold["value"] for fold in results["auroc"]["augmented"][REFERENCE][PRIMARY]["folds"]]
+    best, worst = values.index(max(values)), values.index(min(values))
+    return {"best": best, "worst": worst} if best != worst else {"best": best}
+
+
+def ranked(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The network first among the methods, and the parts by its mean AUROC, highest first."""
+    order = sorted(parts[REFERENCE], key=lambda name: -parts[REFERENCE][name]["mean"])
+    methods = [REFERENCE, *(method for method in parts if method != REFERENCE)]
+    return {method: {name: parts[method][name] for name in order} for method in methods}
+
+
+def groups_of_classes(results: Mapping[str, Any]) -> dict[str, str]:
+    """Class -> group, for the classes other than the training class."""
+    groups, positive = results["data"]["class_groups"], results["data"]["positive"]
+    return {name: group for group, names in groups.items() for name in names if name != positive}
 
 
 def printable(value: object) -> str:
     """The text of `value` with line breaks, control and direction characters spelled out."""
     return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for char in str(value)
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in str(value)
     )
-
-
-def metric_name(metric: str) -> str:
-    """The metric as the paper writes it."""
-    return METRIC_NAMES.get(metric, metric)
-
-
-def method_name(method: str) -> str:
-    """The method in words."""
-    return METHOD_NAMES.get(method, method)
 
 
 def roc_figure(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]], aurocs: Mapping[str, float], *, notice: str = ""
 ) -> bytes:
-    """ROC curves (Figure 6): label -> (false positive rate, true positive rate), and label -> AUROC."""
+    """ROC curves (Figure 6): method -> (false, true positive rate), and method -> AUROC."""
     with matplotlib.rc_context(_STYLE):
         figure = _figure(4.3, notice)
-        axes = figure.add_subplot()
+        axes = figure.add_subplot(aspect="equal", xlim=(0, 1), ylim=(0, 1.01))
         axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8)
-        for index, (label, (false_rate, true_rate)) in enumerate(curves.items()):
-            axes.plot(
-                false_rate,
-                true_rate,
-                color=_COLORS[index % len(_COLORS)],
-                linestyle=_LINES[index % len(_LINES)],
-                linewidth=2.2 if index == 0 else 1.4,
-                label=f"{_drawable(label, 24)}  {aurocs[label]:.4f}",
-            )
-        axes.set(
-            xlim=(0, 1),
-            ylim=(0, 1.01),
-            aspect="equal",
-            xlabel="false positive rate (others called mpox-like)",
-            ylabel="true positive rate (mpox found)",
-        )
+        for index, (method, (false_rate, true_rate)) in enumerate(curves.items()):
+            name = METHOD_NAMES.get(method, method)
+            style: dict[str, Any] = {"color": _COLORS[index % 7], "linestyle": _LINES[index % 4]}
+            label = f"{_drawable(name, 24)}  {aurocs[method]:.4f}"
+            axes.plot(false_rate, true_rate, **style, linewidth=1.4 if index else 2.2, label=label)
+        axes.set_xlabel("false positive rate (others called mpox-like)")
+        axes.set_ylabel("true positive rate (mpox found)")
         axes.legend(loc="lower right", title="AUROC", alignment="left")
         return _png(figure)
 
@@ -148,173 +205,148 @@ def roc_figure(
 def interval_figure(
     parts: Mapping[str, Mapping[str, Mapping[str, Any]]], *, xlabel: str, notice: str = ""
 ) -> bytes:
-    """Dots with intervals: method -> part -> {"n", "mean", "low", "high"}, parts in the first method's order."""
-    names = list(next(iter(parts.values())))
-    spread = 0.26 if len(parts) > 1 else 0.0
+    """Dots with intervals: method -> part -> {"n", "mean", "low", "high"}, the same parts for each method."""
+    first = next(iter(parts.values()))
     with matplotlib.rc_context(_STYLE):
-        figure = _figure(1.3 + 0.14 * len(parts) * len(names) + 0.1 * len(names), notice)
-        axes = figure.add_subplot()
+        figure = _figure(1.1 + (0.1 + 0.13 * len(parts)) * len(first), notice)
+        axes = figure.add_subplot(xlabel=xlabel, ylim=(len(first) - 0.4, -0.6))
         axes.axvline(0.5, color="#999999", linewidth=0.8)
         for index, (method, values) in enumerate(parts.items()):
-            shown = [name for name in names if name in values]
-            rows = np.array([names.index(name) for name in shown]) + spread * (index - (len(parts) - 1) / 2)
-            mean, low, high = (
-                np.array([values[name][key] for name in shown]) for key in ("mean", "low", "high")
-            )
-            color = _COLORS[index % len(_COLORS)]
-            axes.hlines(rows, low, high, color=color, linewidth=2.2 if index == 0 else 1.2)
-            axes.plot(
-                mean,
-                rows,
-                _MARKERS[index % len(_MARKERS)],
-                color=color,
-                markerfacecolor=color if index == 0 else "white",
-                markersize=5.5 if index == 0 else 4.5,
-                label=_drawable(method_name(method), 24),
-            )
-        labels = [f"{_drawable(name, 22)} ({parts[next(iter(parts))][name]['n']})" for name in names]
-        axes.set_yticks(range(len(names)), labels)
-        axes.set(xlabel=xlabel, ylim=(len(names) - 0.4, -0.6))
-        axes.grid(axis="x", color="#E4E4E4", linewidth=0.6)
-        axes.set_axisbelow(True)
-        figure.legend(loc="outside upper left", ncols=3, columnspacing=1.2, handlelength=1.2)
+            rows = np.arange(len(first)) + 0.26 * (index - (len(parts) - 1) / 2)
+            mean, low, high = ([value[key] for value in values.values()] for key in ("mean", "low", "high"))
+            color = _COLORS[index % 7]
+            axes.hlines(rows, low, high, color=color, linewidth=1.2 if index else 2.2)
+            label = _drawable(METHOD_NAMES.get(method, method), 24)
+            style: dict[str, Any] = {"color": color, "markerfacecolor": "white" if index else color}
+            axes.plot(mean, rows, _MARKERS[index % 4], **style, markersize=5, label=label)
+        axes.set_yticks(
+            range(len(first)), [f"{_drawable(name, 22)} ({value['n']})" for name, value in first.items()]
+        )
+        axes.grid(axis="x")
+        _legend_above(figure, axes)
         return _png(figure)
 
 
 def histogram_figure(
-    series: Mapping[str, np.ndarray],
-    *,
-    xlabel: str,
-    thresholds: Sequence[float] = (),
-    pooled: float | None = None,
-    notice: str = "",
+    series: Mapping[str, np.ndarray], thresholds: Sequence[float], pooled: float | None, *, notice: str = ""
 ) -> bytes:
-    """One histogram a row on a common axis, each in per cent of its own images.
+    """Score histograms, one row for each of `series` (the training class first), with the thresholds.
 
-    Args:
-      series: label -> scores; the first is the training class.
-      xlabel: title of the score axis.
-      thresholds: one a fold, drawn thin.
-      pooled: the threshold over all folds, drawn dashed and labelled.
-      notice: written above the figure.
+    The folds' thresholds are thin lines, the pooled one is dashed.
     """
-    marks = [*thresholds, *([] if pooled is None else [pooled])]
-    every = np.concatenate([*series.values(), np.array(marks, dtype=np.float64)])
-    edges = np.histogram_bin_edges(every, bins=40)
+    pooled_line = [] if pooled is None else [pooled]
+    edges = np.histogram_bin_edges(np.concatenate([*series.values(), thresholds, pooled_line]), bins=40)
     with matplotlib.rc_context(_STYLE):
         figure = _figure(0.75 + 0.85 * len(series), notice)
-        grid = figure.subplots(len(series), 1, sharex=True, squeeze=False)
-        for index, (axes, (label, scores)) in enumerate(zip(grid[:, 0], series.items(), strict=True)):
-            heights = 100 * np.histogram(scores, edges)[0] / max(1, len(scores))
-            axes.stairs(heights, edges, fill=True, color=_COLORS[0] if index == 0 else "#8A8A8A")
+        rows = figure.subplots(len(series), 1, sharex=True, squeeze=False)[:, 0]
+        for index, (axes, (label, scores)) in enumerate(zip(rows, series.items(), strict=True)):
+            shares = 100 * np.histogram(scores, edges)[0] / len(scores)
+            axes.stairs(shares, edges, fill=True, color="#8A8A8A" if index else _COLORS[0])
             for threshold in thresholds:
-                axes.axvline(threshold, color="#444444", linewidth=0.5, alpha=0.6)
-            if pooled is not None:
-                axes.axvline(pooled, color="black", linewidth=1.2, linestyle="--")
-            axes.set_title(f"{_drawable(label, 40)}, n = {len(scores)}", loc="left", pad=3)
+                axes.axvline(threshold, color="#444444", linewidth=0.5)
+            for threshold in pooled_line:
+                axes.axvline(threshold, color="black", linewidth=1.2, linestyle="--")
+            axes.set_title(f"{_drawable(label, 30)}, n = {len(scores)}", loc="left", pad=3)
         if pooled is not None:
-            grid[0, 0].set_title(f"threshold {pooled:.4f} (dashed)", loc="right", fontsize=8, pad=3)
-        grid[-1, 0].set_xlabel(xlabel)
+            rows[0].set_title(f"threshold {pooled:.4f}", loc="right", fontsize=8, pad=3)
+        rows[-1].set_xlabel("SSIM+HBD similarity (high = mpox-like)")
         figure.supylabel("images, % of the row", fontsize=9)
         return _png(figure)
 
 
-def curve_figure(curves: Sequence[Curve], *, ylabel: str, notice: str = "") -> bytes:
-    """Training curves over epochs, the folds overlaid."""
+def curve_figure(
+    epochs: Iterable[Mapping[str, Any]], columns: Mapping[str, str], *, ylabel: str, notice: str = ""
+) -> bytes:
+    """Curves over the epochs, one a fold and column; colours tell the columns, or the folds of a single one."""
+    unique = {(row["fold"], row["epoch"]): row for row in epochs}  # of a repeated epoch the last counts
     with matplotlib.rc_context(_STYLE):
         figure = _figure(2.9, notice)
-        axes = figure.add_subplot()
-        seen: set[str] = set()
-        for curve in curves:
-            axes.plot(
-                curve.steps,
-                curve.values,
-                color=_COLORS[curve.style % len(_COLORS)],
-                linewidth=1.1,
-                marker="." if len(curve.steps) < 3 else "",
-                label="_" if curve.label in seen else curve.label,
-            )
-            seen.add(curve.label)
-        axes.set(xlabel="epoch", ylabel=ylabel)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(color="#E4E4E4", linewidth=0.6)
-        if len(seen) > 1:
-            figure.legend(loc="outside upper left", ncols=5, columnspacing=1.0, handlelength=1.2)
+        axes = figure.add_subplot(xlabel="epoch", ylabel=ylabel)
+        folds = sorted({fold for fold, _ in unique})
+        for index, (column, words) in enumerate(columns.items()):
+            for place, fold in enumerate(folds):
+                rows = [unique[key] for key in sorted(unique) if key[0] == fold]
+                values = [math.nan if row[column] is None else row[column] for row in rows]
+                color = _COLORS[(index if len(columns) > 1 else place) % 7]
+                label = (words if place == 0 else "_") if len(columns) > 1 else f"fold {fold + 1}"
+                marker = "." if len(rows) == 1 else ""
+                axes.plot(
+                    [row["epoch"] for row in rows], values, color=color, lw=1.1, marker=marker, label=label
+                )
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid()
+        _legend_above(figure, axes)
         return _png(figure)
 
 
-def panel_cell(count: int, size: int) -> int:
-    """Side in pixels of one drawn image when `count` images of side `size` are shown in one report."""
-    # Of a row's four images the original counts whole, the masked and the inpainted one less, the difference
-    # hardly at all: about 2.6 images.
-    return max(48, min(size, 200, math.isqrt(int(_PHOTOGRAPH_PIXELS / (2.6 * max(1, count))))))
-
-
-def panel_figure(panels: Panels, rows: Sequence[int], *, cell: int, notice: str = "") -> bytes:
-    """Figure 5: original, masked, inpainted and absolute difference, one image a row.
-
-    Args:
-      panels: the images.
-      rows: which of them.
-      cell: side in pixels of one drawn image.
-      notice: written above the figure.
-    """
+def panel_figure(panels: Panels, rows: Sequence[int] | np.ndarray, *, cell: int, notice: str = "") -> bytes:
+    """Figure 5: original, masked, inpainted, absolute difference; each drawn `cell` pixels wide."""
     dpi = max(100.0, cell / 1.12)
-    gap, text, top = 0.04, 0.21, 0.2 + (0.2 if notice else 0)  # inches
-    side = cell / dpi
+    side, gap, text, top = cell / dpi, 0.04, 0.21, 0.4 if notice else 0.2  # inches
     width, height = 4 * side + 3 * gap, top + len(rows) * (side + text)
-    letters = int(width * 72 / (7.5 * 0.62))
+    letters = int(width * 72 / (7.5 * 0.56))
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), dpi=dpi)
-        if notice:
-            figure.text(0, 1 - 0.13 / height, notice, color=_NOTICE_COLOR, fontsize=7.5)
+        figure.text(0, 1 - 0.13 / height, notice, fontsize=7.5, **_NOTICE_STYLE)
         for column, title in enumerate(("original", "masked", "inpainted", "difference")):
             left = (column * (side + gap) + side / 2) / width
             figure.text(left, 1 - (top - 0.05) / height, title, ha="center", fontsize=8)
         for line, row in enumerate(rows):
             bottom = height - top - line * (side + text) - side
             for column, picture in enumerate(_stages(panels, row)):
-                axes = figure.add_axes(
-                    (column * (side + gap) / width, bottom / height, side / width, side / height)
-                )
+                left = column * (side + gap)
+                axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
                 axes.imshow(picture, cmap="magma", vmin=0, vmax=DIFFERENCE_SCALE)
                 axes.set_axis_off()
-            head = f"{panels.scores[row]:.4f}  {_drawable(panels.classes[row], 20)}  fold {panels.folds[row] + 1}  "
-            name = _drawable(panels.names[row], max(8, letters - len(head)))
-            figure.text(0, (bottom - 0.14) / height, head + name, fontsize=7.5)
+            fold = panels.folds[row] + 1
+            words = f"{panels.scores[row]:.4f}  {_drawable(panels.classes[row], 20)}  fold {fold}  "
+            words += _drawable(panels.names[row], max(8, letters - len(words)))
+            figure.text(0, (bottom - 0.14) / height, words, fontsize=7.5)
         return _png(figure)
 
 
-def roc_curves(
-    scores: Iterable[Mapping[str, Any]], *, fold: int, metric: str
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """ROC curves of one fold on its augmented test set: method -> (false, true positive rate)."""
-    rows: dict[str, list[tuple[float, bool]]] = {}
-    for row in scores:
-        if row["fold"] == fold and row["augmented"]:
-            rows.setdefault(row["method"], []).append((row[metric], row["positive"]))
-    return {
-        method: roc(*(np.array(column) for column in zip(*pairs, strict=True)))
-        for method, pairs in rows.items()
-    }
-
-
 def _stages(panels: Panels, row: int) -> tuple[np.ndarray, ...]:
-    """Original, masked, inpainted `[S, S, 3]`, and absolute difference `[S, S]`, floats in [0, 1]."""
+    """Original, masked and inpainted `[S, S, 3]`, absolute difference `[S, S]`, floats in [0, 1]."""
     image = panels.images[row]
     original = image / np.float32(255) if image.dtype == np.uint8 else np.clip(image, 0, 1)
     inpainted = np.clip(panels.inpainted[row], 0, 1)
-    masked = original.copy()
-    first, left = panels.offset
-    masked[first : first + panels.mask_size, left : left + panels.mask_size] = 1
+    masked, (top, left) = original.copy(), panels.offset
+    masked[top : top + panels.mask_size, left : left + panels.mask_size] = 1
     return original, masked, inpainted, np.mean(np.abs(original - inpainted), axis=-1)
 
 
+def _panel_cell(count: int, size: int) -> int:
+    """Side in pixels of one drawn image where `count` images of side `size` are shown."""
+    # Of the four images of a row the original counts whole, the masked and the inpainted one less, and the
+    # difference hardly at all: about 2.6 images.
+    return max(48, min(size, 200, math.isqrt(int(_PHOTOGRAPH_PIXELS / (2.6 * max(1, count))))))
+
+
+def _scores_by_group(
+    results: Mapping[str, Any], scores: Iterable[Mapping[str, Any]]
+) -> dict[str, np.ndarray]:
+    """The network's scores of the plain test images: the training class, then the groups of the others."""
+    groups, positive, rest = groups_of_classes(results), results["data"]["positive"], "other classes"
+    series: dict[str, list[float]] = {name: [] for name in (positive, *groups.values(), rest)}
+    for row in scores:
+        if row["method"] == REFERENCE and row["plain"]:
+            series[positive if row["positive"] else groups.get(row["class"], rest)].append(row[PRIMARY])
+    return {name: np.array(values) for name, values in series.items() if values}
+
+
 def _figure(height: float, notice: str) -> Figure:
-    figure = Figure(figsize=(_WIDTH, height + (0.25 if notice else 0)), dpi=180, layout="constrained")
+    figure = Figure(figsize=(4.6, height + (0.25 if notice else 0)), dpi=160, layout="constrained")
     if notice:
-        figure.suptitle(notice, x=0.01, ha="left", color=_NOTICE_COLOR, fontsize=8)
+        figure.suptitle(notice, x=0.01, fontsize=8, **_NOTICE_STYLE)
     return figure
+
+
+def _legend_above(figure: Figure, axes: Any) -> None:
+    """Entries in rows above the axes, where a single one says nothing and is left out."""
+    _, labels = axes.get_legend_handles_labels()
+    if len(labels) > 1:
+        anchor = {"loc": "lower left", "bbox_to_anchor": (0, 1.01)}
+        axes.legend(**anchor, ncols=3 if max(map(len, labels)) > 6 else 5, columnspacing=1, handlelength=1.2)
 
 
 def _png(figure: Figure) -> bytes:
