@@ -1,0 +1,27 @@
+"""MIM (Mask, Inpainting and Measure): one-class novelty detection by masked inpainting, in JAX.
+
+The names below are loaded when first used, so that importing one part costs no other.
+"""
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "Detector": "mim_jax.detector",
+    "Similarities": "mim_jax.similarity",
+    "similarities": "mim_jax.similarity",
+    "composite_similarities": "mim_jax.similarity",
+    "load_image": "mim_jax.data.images",
+    "UnusableImage": "mim_jax.data.images",
+}
+__all__ = list(_HOME)  # noqa: PLE0604 (names, all strings)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mim_jax' has no attribute {name!r}; it offers {', '.join(_HOME)}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOME)

@@ -1,7 +1,8 @@
 """Checkpoints of one fold: the only file that knows Orbax.
 
-A step holds three items: `generator` (parameters and statistics, all that scoring needs), `training` (everything else that training needs) and
-`model` (JSON: how to build the generator again). Orbax writes into a temporary directory and renames it, so a step is whole or absent.
+A step holds three items: `generator` (parameters and statistics, all that scoring needs), `training`
+(everything else that training needs) and `model` (JSON: how to build the generator again). Orbax writes into
+a temporary directory and renames it, so a step is whole or absent.
 """
 
 from collections.abc import Mapping
@@ -22,7 +23,10 @@ class CheckpointError(ValueError):
 
 
 class FoldCheckpoints:
-    """The checkpoints in one directory, newest last. Saving is asynchronous; leaving the `with` block waits for it."""
+    """The checkpoints in one directory, newest last.
+
+    Saving is asynchronous; leaving the `with` block waits for it.
+    """
 
     def __init__(self, directory: Path, *, keep: int = 2, read_only: bool = False):
         """Opens `directory`, created unless `read_only`; `keep` is how many steps stay."""
@@ -87,7 +91,8 @@ class FoldCheckpoints:
         model = dict(self._restore(model=ocp.args.JsonRestore())["model"])
         if model.get("format") != FORMAT:
             raise CheckpointError(
-                f"{self.directory} has checkpoint format {model.get('format')!r}, this version reads {FORMAT}: "
+                f"{self.directory} has checkpoint format {model.get('format')!r}, this version reads "
+                f"{FORMAT}: "
                 "use the version of mim_jax that wrote it"
             )
         return model
@@ -102,12 +107,13 @@ class FoldCheckpoints:
             raise CheckpointError(f"{self.directory} holds no whole checkpoint: train this fold first")
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
-        # Orbax and TensorStore raise many types for damaged or foreign files; the caller needs the name and the way out.
+        # Orbax and TensorStore raise many types for damaged or foreign files; the caller needs the
+        # name and the way out.
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise CheckpointError(
-                f"step {step} in {self.directory} cannot be read ({reason[:300]}): delete {self.directory / str(step)} to go "
-                "back to an earlier step, or train again"
+                f"step {step} in {self.directory} cannot be read ({reason[:300]}): delete its folder to "
+                "go back to an earlier step, or train again"
             ) from error
 
 
@@ -118,6 +124,11 @@ def _split(state: AdversarialState) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _on_device(abstract: Any) -> Any:
-    """Adds a sharding to every leaf: without one Orbax restores onto the devices that the file names, which may not be here."""
+    """Adds a sharding to every leaf.
+
+    Without one Orbax restores onto the devices that the file names, which may not be here.
+    """
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract
+    )

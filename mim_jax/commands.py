@@ -1,6 +1,7 @@
 """What launch.py can do: each mode as a function, and mistakes as sentences on stderr with an exit status.
 
-Exit status: 0 done; 1 a mistake or a failure, told in one sentence; 2 some files could not be used; 130 stopped, to be resumed.
+Exit status: 0 done; 1 a mistake or a failure, told in one sentence; 2 some files could not be used; 130
+stopped, to be resumed.
 """
 
 import os
@@ -11,18 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from tqdm import tqdm
 
 UNUSABLE_FILES, INTERRUPTED = 2, 130
 
 
-def execute(mode: str, *, config: Mapping[str, Any], workdir: str | None, device: str, paths: Sequence[str]) -> int:
+def execute(
+    mode: str, *, config: Mapping[str, Any], workdir: str | None, device: str, paths: Sequence[str]
+) -> int:
     """Runs one mode and returns the exit status."""
     try:
         choose_device(device)
         use_compilation_cache()
         return MODES[mode](config, workdir or "", paths)
     except KeyboardInterrupt:
-        print("launch.py: stopped; the same command with the same --workdir goes on from the last checkpoint", file=sys.stderr)
+        print(
+            "launch.py: stopped; the same command with the same --workdir goes on from the last checkpoint",
+            file=sys.stderr,
+        )
         return INTERRUPTED
     except Exception as error:
         from mim_jax.experiment import Interrupted, NonFiniteLoss
@@ -45,14 +52,15 @@ def choose_device(device: str) -> None:
         jax.devices()
     except RuntimeError as error:
         raise ValueError(
-            f"--device={device} was asked for, but JAX finds no such device ({str(error).splitlines()[0]}): install the "
+            f"--device={device} was asked for, but JAX finds no such device ({str(error).splitlines()[0]}): "
+            "install the "
             "[cuda12] extra and an NVIDIA driver, or use --device=auto"
         ) from error
 
 
 def use_compilation_cache() -> None:
     """Keeps compiled programs in a folder of this user alone: JAX trusts what it finds there."""
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.values["jax_compilation_cache_dir"]:
         return
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mim_jax" / "compiled"
     try:
@@ -63,7 +71,14 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
-def run(config: Mapping[str, Any], workdir: str, paths: Sequence[str], *, training: bool = True, evaluation: bool = True) -> int:
+def run(
+    config: Mapping[str, Any],
+    workdir: str,
+    paths: Sequence[str],
+    *,
+    training: bool = True,
+    evaluation: bool = True,
+) -> int:
     """Trains what is not trained yet, evaluates, and writes the report."""
     from mim_jax import experiment
     from mim_jax.recorder import Recorder
@@ -94,20 +109,66 @@ def evaluate(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> i
     return run(config, workdir, paths, training=False)
 
 
-def load(config: Mapping[str, Any]) -> Any:
-    """The data, with a word on what is being read and on what cannot be used."""
+def load(config: Mapping[str, Any], *, quiet: bool = False) -> Any:
+    """The data, with a word on what is being read and, unless `quiet`, on what cannot be used."""
     from mim_jax import experiment
 
     source = config["data"]["root"] or "the embedded procedural images (they say nothing about mpox)"
     print(f"data: {source}", file=sys.stderr)
     dataset = experiment.load_data(config)
-    for name, reason in dataset.unusable:
+    for name, reason in () if quiet else dataset.unusable:
         print(f"left out: {name}: {reason}", file=sys.stderr)
     return dataset
+
+
+def check_data(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
+    """Prints what the data hold and what to do about it."""
+    from mim_jax import experiment
+    from mim_jax.data import inspection
+
+    dataset = load(config, quiet=True)
+    folds, trouble = None, None
+    try:
+        folds = experiment.make_folds(config, dataset)
+    except ValueError as error:  # too few images for the folds: the rest is worth knowing all the same
+        trouble = error
+    print(inspection.format_inspection(inspection.inspect(dataset, positive=dataset.positive, folds=folds)))
+    if trouble:
+        raise trouble
+    return UNUSABLE_FILES if dataset.unusable else 0
+
+
+def score(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
+    """Scores files and folders with a trained workdir.
+
+    Prints a table and writes `scored.csv` into the workdir.
+    """
+    from mim_jax import scoring
+    from mim_jax.detector import Detector
+
+    if not paths:
+        raise ValueError(
+            "--mode=score needs images or folders after the flags: launch.py --mode=score --workdir=RUN "
+            "photo.jpg"
+        )
+    files = scoring.find_files(paths)
+    detector = Detector.load(workdir)
+    rows = list(
+        tqdm(
+            scoring.score_files(detector, files), total=len(files), desc="scoring", unit="image", disable=None
+        )
+    )
+    print(scoring.format_table(rows, detector))
+    table = Path(workdir).expanduser().resolve() / "scored.csv"
+    scoring.write_csv(table, rows, folds=len(detector.variables))
+    print(f"every metric of every fold: {table}")
+    return UNUSABLE_FILES if any(row.reason for row in rows) else 0
 
 
 MODES: dict[str, Callable[[Mapping[str, Any], str, Sequence[str]], int]] = {
     "run": run,
     "train": train,
     "evaluate": evaluate,
+    "score": score,
+    "check_data": check_data,
 }

@@ -1,7 +1,7 @@
 """Trained folds -> inpainted images, similarities, decisions: what people import to use a model.
 
-The shape is scikit-learn's of novelty detection: `score_samples` is high for images like the training class, `predict` gives 1 for them and -1 for
-the rest. A score never depends on what else is in the batch.
+The shape is scikit-learn's of novelty detection: `score_samples` is high for images like the training class,
+`predict` gives 1 for them and -1 for the rest. A score never depends on what else is in the batch.
 """
 
 import os
@@ -20,8 +20,11 @@ from mim_jax.models import make_generator
 from mim_jax.similarity import METRICS, Similarities, composite_similarities
 from mim_jax.training import from_network_range, to_network_range
 
-Fill = Callable[[jax.Array, tuple[int, int], int], jax.Array]  # images [B, S, S, 3], offset, M -> patches [B, M, M, 3]
-BATCH_SIZES = (8, 32)  # what batches are padded to: two compilations serve any number of images (on CPU a batch of 1 rounds differently)
+# images [B, S, S, 3], offset, M -> patches [B, M, M, 3]
+Fill = Callable[[jax.Array, tuple[int, int], int], jax.Array]
+# Batches are padded to one of these: two compilations serve any number of images. (On CPU a batch of one
+# rounds differently from larger ones, so it is not among them.)
+BATCH_SIZES = (8, 32)
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,15 @@ class Measure:
 
 
 def network_fill(generator: nn.Module, variables: Any, images: jax.Array, mask_size: int) -> jax.Array:
-    """The central hole as a trained generator paints it: images `[B, S, S, 3]` -> patches `[B, M, M, 3]` in [0, 1]."""
+    """The central hole as a trained generator paints it.
+
+    Images `[B, S, S, 3]` -> patches `[B, M, M, 3]` in [0, 1].
+    """
     offset = masks.center_offset(images.shape[1], mask_size)
     x = to_network_range(images)
     masked = jax.vmap(lambda image: masks.hide(image, offset, mask_size=mask_size))(x)
-    return from_network_range(generator.apply(variables, masked, train=False))
+    patch: Any = generator.apply(variables, masked, train=False)
+    return from_network_range(patch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +87,12 @@ class Detector:
         """The detector of a finished workdir: all folds, whose scores are averaged, or one of them.
 
         Raises:
-          ValueError: not a workdir, no such fold, or a checkpoint that is missing, damaged or of another network.
+          ValueError: not a workdir, no such fold, or a checkpoint that is missing, damaged or of another
+            network.
         """
-        from mim_jax.checkpoints import FoldCheckpoints  # Orbax takes a second to import; scoring arrays does not need it
+        from mim_jax.checkpoints import (
+            FoldCheckpoints,
+        )  # Orbax takes a second to import; scoring arrays does not need it
 
         root = Path(path).expanduser().resolve()
         config = workdir.read_json(root / "config.json")
@@ -95,7 +105,9 @@ class Detector:
             with FoldCheckpoints(root / f"fold_{k}" / "checkpoints", read_only=True) as checkpoints:
                 model = checkpoints.model()
                 generator = make_generator(model["generator"], model["options"], dtype=jnp.float32)
-                variables.append(checkpoints.generator_variables(abstract_variables(generator, model["image_size"])))
+                variables.append(
+                    checkpoints.generator_variables(abstract_variables(generator, model["image_size"]))
+                )
         threshold, origin, measure = None, "", Measure()
         if (root / "calibration.json").exists():
             calibration = workdir.read_json(root / "calibration.json")
@@ -104,7 +116,9 @@ class Detector:
         return cls(generator, variables, model["image_size"], model["mask_size"], threshold, origin, measure)
 
     def pure(self) -> tuple[Callable[[Any, jax.Array], Similarities], Any]:
-        """`(fn, variables)` for use inside other code's `jit`: `fn(variables, images)` -> the five similarities, averaged over folds.
+        """`(fn, variables)` for use inside other code's `jit`.
+
+        `fn(variables, images)` gives the five similarities, averaged over folds.
 
         Images are uint8 or float in [0, 1], `[B, S, S, 3]`; each similarity is float32 `[B]`.
         """
@@ -153,7 +167,10 @@ class Detector:
         return np.where(self.decision_function(images) > 0, 1, -1)
 
     def inpaint(self, images: np.ndarray | jax.Array, *, fold: int = 0) -> np.ndarray:
-        """The images with their centre as the generator of one fold paints it: float32 in [0, 1], `[N, S, S, 3]`."""
+        """The images with their centre as the generator of one fold paints it.
+
+        Float32 in [0, 1], `[N, S, S, 3]`.
+        """
         batch = self._batch(images)
         return inpaint_all(self.generator, self.variables[fold], batch, mask_size=self.mask_size)
 
@@ -164,7 +181,8 @@ class Detector:
         wanted = (self.image_size, self.image_size, 3)
         if batch.ndim != 4 or batch.shape[1:] != wanted:
             raise ValueError(
-                f"images must be [N, {', '.join(map(str, wanted))}] or one {list(wanted)}, got {list(np.shape(images))}: "
+                f"images must be [N, {', '.join(map(str, wanted))}] or one {list(wanted)}, got "
+                f"{list(np.shape(images))}: "
                 f"read files with mim_jax.data.images.load_image(path, size={self.image_size})"
             )
         if batch.dtype != np.uint8 and not np.issubdtype(batch.dtype, np.floating):
@@ -183,10 +201,14 @@ def measure_all(
     generator: nn.Module, variables: Any, images: np.ndarray, *, mask_size: int, measure: Measure
 ) -> dict[str, np.ndarray]:
     """Each metric for `images` `[N, S, S, 3]`, float64 `[N]`, a batch at a time."""
-    return _collect(lambda batch: _network_similarities(generator, variables, batch, mask_size, measure), images)
+    return _collect(
+        lambda batch: _network_similarities(generator, variables, batch, mask_size, measure), images
+    )
 
 
-def measure_filled(fill: Fill, images: np.ndarray, *, mask_size: int, measure: Measure) -> dict[str, np.ndarray]:
+def measure_filled(
+    fill: Fill, images: np.ndarray, *, mask_size: int, measure: Measure
+) -> dict[str, np.ndarray]:
     """As `measure_all`, for a hole filled by a function of `mim_jax.controls`."""
     return _collect(lambda batch: _filled_similarities(fill, batch, mask_size, measure), images)
 
@@ -198,11 +220,14 @@ def inpaint_all(generator: nn.Module, variables: Any, images: np.ndarray, *, mas
 
 
 def padded_batches(images: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-    """Batches of at most `BATCH_SIZES[-1]` images, padded with zeros to one of `BATCH_SIZES`, and how many of them are real."""
+    """Batches padded with zeros to one of `BATCH_SIZES`, and how many images of each are real."""
     for start in range(0, len(images), BATCH_SIZES[-1]):
         batch = images[start : start + BATCH_SIZES[-1]]
         size = next(size for size in BATCH_SIZES if size >= len(batch))
-        yield np.concatenate((batch, np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype))), len(batch)
+        yield (
+            np.concatenate((batch, np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype))),
+            len(batch),
+        )
 
 
 def _collect(score: Callable[[np.ndarray], Similarities], images: np.ndarray) -> dict[str, np.ndarray]:
@@ -223,7 +248,9 @@ def _network_similarities_impl(
     return measure(images, network_fill(generator, variables, images, mask_size), mask_size)
 
 
-def _filled_similarities_impl(fill: Fill, images: jax.Array, mask_size: int, measure: Measure) -> Similarities:
+def _filled_similarities_impl(
+    fill: Fill, images: jax.Array, mask_size: int, measure: Measure
+) -> Similarities:
     offset = masks.center_offset(images.shape[1], mask_size)
     return measure(images, fill(_as_float(images), offset, mask_size), mask_size)
 

@@ -1,4 +1,7 @@
-"""The protocol: for each fold train, checkpoint, score; then the tables and the report. The only module that reads a configuration."""
+"""The protocol: for each fold train, checkpoint, score.
+
+Then the tables and the report. The only module that reads a configuration.
+"""
 
 import functools
 import hashlib
@@ -15,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mim_jax import detector, training, workdir
+from mim_jax import detector, masks, training
 from mim_jax.checkpoints import FoldCheckpoints
 from mim_jax.data import datasets, folds
 from mim_jax.models import PatchDiscriminator, make_generator
@@ -60,7 +63,9 @@ def make_folds(config: Config, dataset: datasets.Dataset) -> list[folds.Fold]:
     return folds.make_folds(groups, folds=data["folds"], seed=config["seed"], grouped=data["grouped"])
 
 
-def split_training(config: Config, dataset: datasets.Dataset, fold: folds.Fold) -> tuple[np.ndarray, np.ndarray]:
+def split_training(
+    config: Config, dataset: datasets.Dataset, fold: folds.Fold
+) -> tuple[np.ndarray, np.ndarray]:
     """Indices into `dataset` of the images to train on and of those held out of training, by group."""
     share = config["data"]["held_out"]
     indices = dataset.positives[fold.train]
@@ -87,10 +92,12 @@ def check(config: Config) -> None:
             f"unknown precision {config['training']['precision']!r}: choose auto, bfloat16 or float32"
         )
     if config["evaluation"]["augmentation"] not in ("fixed", "random"):
-        raise ValueError(f"unknown augmentation {config['evaluation']['augmentation']!r}: choose fixed or random")
+        raise ValueError(
+            f"unknown augmentation {config['evaluation']['augmentation']!r}: choose fixed or random"
+        )
     if config["decision"]["rule"] not in ("calibrated", "paper"):
         raise ValueError(f"unknown decision rule {config['decision']['rule']!r}: choose calibrated or paper")
-    training.masks.check_sizes(size, mask_size)
+    masks.check_sizes(size, mask_size)
     jax.eval_shape(functools.partial(training.init_state, game=make_game(config, steps=1)), jax.random.key(0))
 
 
@@ -129,19 +136,26 @@ def train(config: Config, path: Path, dataset: datasets.Dataset, recorder: Recor
     smallest = min(len(split) for split in splits)
     if settings["batch_size"] > smallest:
         raise ValueError(
-            f"config.training.batch_size (={settings['batch_size']}) exceeds the {smallest} training images of a fold: "
+            f"config.training.batch_size (={settings['batch_size']}) exceeds the {smallest} training images "
+            "of a fold: "
             f"set --config.training.batch_size={smallest} or less"
         )
-    run_epochs = jax.jit(training.train_epochs, static_argnames=("game", "batch_size", "drop_last"), donate_argnames="state")
+    run_epochs = jax.jit(
+        training.train_epochs, static_argnames=("game", "batch_size", "drop_last"), donate_argnames="state"
+    )
     games: dict[int, training.Game] = {}
     recorder.start("training", total=len(splits) * settings["epochs"])
     with _stop_requested() as stop:
         for k, split in enumerate(splits):
-            updates = training.steps_per_epoch(len(split), settings["batch_size"], drop_last=settings["drop_last"])
+            updates = training.steps_per_epoch(
+                len(split), settings["batch_size"], drop_last=settings["drop_last"]
+            )
             game = games.setdefault(updates, make_game(config, steps=updates * settings["epochs"]))
             recorder.describe(f"training fold {k + 1}/{len(splits)}")
             with FoldCheckpoints(path / f"fold_{k}" / "checkpoints", keep=settings["keep"]) as checkpoints:
-                _train_fold(config, k, game, run_epochs, dataset.images[split], updates, checkpoints, recorder, stop)
+                _train_fold(
+                    config, k, game, run_epochs, dataset.images[split], updates, checkpoints, recorder, stop
+                )
     recorder.finish()
 
 
@@ -194,7 +208,8 @@ def _train_fold(
             checkpoints.save(state, model)
         if stop.is_set():
             raise Interrupted(
-                f"stopped after epoch {epoch} of fold {fold + 1} and saved: the same command with the same --workdir goes on from there"
+                f"stopped after epoch {epoch} of fold {fold + 1} and saved: the same command with the same "
+                "--workdir goes on from there"
             )
 
 
@@ -224,12 +239,16 @@ def _epochs_until_look(settings: Config, epoch: int) -> int:
     return min([most, settings["epochs"] - epoch, *(every - epoch % every for every in stops)])
 
 
-def _check_finite(means: Mapping[str, float], fold: int, epoch: int, step: int, checkpoints: FoldCheckpoints) -> None:
+def _check_finite(
+    means: Mapping[str, float], fold: int, epoch: int, step: int, checkpoints: FoldCheckpoints
+) -> None:
     for name, value in means.items():
         if not np.isfinite(value):
             raise NonFiniteLoss(
-                f"{name} is {value} in epoch {epoch} (update {step}) of fold {fold + 1}: lower --config.optimizer.learning_rate "
-                f"or use --config.training.precision=float32; the newest checkpoint is that of update {checkpoints.latest_step()}"
+                f"{name} is {value} in epoch {epoch} (update {step}) of fold {fold + 1}: lower "
+                "--config.optimizer.learning_rate "
+                f"or use --config.training.precision=float32; the newest checkpoint is that of update "
+                f"{checkpoints.latest_step()}"
             )
 
 
@@ -238,12 +257,15 @@ def _panel(game: training.Game, state: training.AdversarialState, images: np.nda
     variables = {"params": state.generator_params, "batch_stats": state.batch_stats}
     painted = detector.inpaint_all(game.generator, variables, images, mask_size=game.mask_size)
     rows = np.concatenate((images / 255.0, painted), axis=2)
-    return np.uint8(np.round(255 * np.concatenate(rows, axis=0)))
+    return np.round(255 * np.concatenate(rows, axis=0)).astype(np.uint8)
 
 
 @contextmanager
 def _stop_requested() -> Iterator[threading.Event]:
-    """Sets the event on the first SIGINT or SIGTERM, so that the epoch under way can be saved; a second one stops at once."""
+    """Sets the event on the first SIGINT or SIGTERM, so that the epoch under way can be saved.
+
+    A second one stops at once.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
@@ -262,5 +284,3 @@ def _stop_requested() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-

@@ -21,7 +21,6 @@ from matplotlib.ticker import MaxNLocator
 
 from mim_jax.evaluation import roc
 
-PRIMARY = "ssim_hbd"  # the metric that the paper proposes
 REFERENCE = "mim"
 METRIC_NAMES = {"ssim_hbd": "SSIM+HBD", "ssim": "SSIM", "hbd": "HBD", "mae": "MAE", "mse": "MSE"}
 METHOD_NAMES = {"mim": "MIM", "mean_fill": "mean-colour fill", "harmonic_fill": "harmonic fill"}
@@ -57,9 +56,9 @@ _STYLE: Any = {
     "text.parse_math": False,  # a file name may hold dollar signs
 }
 # Image rows of one panel figure, and the pixels of photographs that all of them may hold together. A pixel
-# takes up to three bytes, and base64 adds a third: with the other figures the page stays below four megabytes.
+# takes up to three bytes, and base64 adds a third: with all other figures the page stays under 4 MB.
 _PANEL_ROWS = 6
-_PHOTOGRAPH_PIXELS = 750_000
+_PHOTOGRAPH_PIXELS = 900_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +72,10 @@ class Panels:
       mask_size: side of the hole in pixels.
       names: str `[n]`.
       classes: str `[n]`.
-      scores: SSIM+HBD under the model of the fold, `[n]`.
+      scores: the deciding metric under the model of the fold, `[n]`.
       folds: int `[n]`, from 0.
       positive: bool `[n]`: is it of the training class?
-      kind: str `[n]`: "typical", "best" (among the highest scores of its side) or "worst" (the lowest).
+      kind: str `[n]`: "typical" (median score), "best" (highest scores of its side) or "worst" (lowest).
     """
 
     images: np.ndarray
@@ -123,29 +122,37 @@ def draw(
     notice: str = "",
 ) -> dict[str, bytes]:
     """Every figure of the report that there are data for: name -> PNG, `notice` written above each."""
+    metric = results["decision"]["metric"]
     pngs = {}
     for end, place in extremes(results).items():
         pairs: dict[str, list[tuple[float, bool]]] = {}
         for row in scores:
             if row["fold"] == results["splits"][place]["fold"] and row["augmented"]:
-                pairs.setdefault(row["method"], []).append((row[PRIMARY], row["positive"]))
+                pairs.setdefault(row["method"], []).append((row[metric], row["positive"]))
         curves = {method: roc(*map(np.array, zip(*pair, strict=True))) for method, pair in pairs.items()}
         aurocs = {
-            method: metrics[PRIMARY]["folds"][place]["value"]
-            for method, metrics in results["auroc"]["augmented"].items()
+            method: values[metric]["folds"][place]["value"]
+            for method, values in results["auroc"]["augmented"].items()
         }
         if curves:
             pngs[f"roc_{end}"] = roc_figure(curves, aurocs, notice=notice)
     for part in ("group", "class"):
         if results[f"per_{part}"].get(REFERENCE):
             pngs[f"per_{part}"] = interval_figure(
-                ranked(results[f"per_{part}"]), xlabel=f"AUROC against one {part}, SSIM+HBD", notice=notice
+                ranked(results[f"per_{part}"]),
+                xlabel=f"AUROC against one {part}, {metric_name(metric)}",
+                notice=notice,
             )
     series = _scores_by_group(results, scores)
     if series:
-        decision = results["decision"]
-        thresholds = [value for value in decision["thresholds"] if value is not None]
-        pngs["histograms"] = histogram_figure(series, thresholds, decision["pooled"], notice=notice)
+        thresholds = [value for value in results["decision"]["thresholds"] if value is not None]
+        pngs["histograms"] = histogram_figure(
+            series,
+            thresholds,
+            results["decision"]["pooled"],
+            xlabel=f"{metric_name(metric)} similarity (high = mpox-like)",
+            notice=notice,
+        )
     cell = _panel_cell(len(panels.images), panels.images.shape[1])
     for name, rows in panels.figures().items():
         pngs[name] = panel_figure(panels, rows, cell=cell, notice=notice)
@@ -158,7 +165,8 @@ def draw(
 
 def extremes(results: Mapping[str, Any]) -> dict[str, int]:
     """Places of the "best" and the "worst" fold by the network's AUROC; one alone where they are the same."""
-    values = [fold["value"] for fold in results["auroc"]["augmented"][REFERENCE][PRIMARY]["folds"]]
+    summary = results["auroc"]["augmented"][REFERENCE][results["decision"]["metric"]]
+    values = [fold["value"] for fold in summary["folds"]]
     best, worst = values.index(max(values)), values.index(min(values))
     return {"best": best, "worst": worst} if best != worst else {"best": best}
 
@@ -174,6 +182,11 @@ def groups_of_classes(results: Mapping[str, Any]) -> dict[str, str]:
     """Class -> group, for the classes other than the training class."""
     groups, positive = results["data"]["class_groups"], results["data"]["positive"]
     return {name: group for group, names in groups.items() for name in names if name != positive}
+
+
+def metric_name(metric: str) -> str:
+    """The metric as the paper writes it."""
+    return METRIC_NAMES.get(metric, metric)
 
 
 def printable(value: object) -> str:
@@ -228,7 +241,12 @@ def interval_figure(
 
 
 def histogram_figure(
-    series: Mapping[str, np.ndarray], thresholds: Sequence[float], pooled: float | None, *, notice: str = ""
+    series: Mapping[str, np.ndarray],
+    thresholds: Sequence[float],
+    pooled: float | None,
+    *,
+    xlabel: str,
+    notice: str = "",
 ) -> bytes:
     """Score histograms, one row for each of `series` (the training class first), with the thresholds.
 
@@ -248,8 +266,8 @@ def histogram_figure(
                 axes.axvline(threshold, color="black", linewidth=1.2, linestyle="--")
             axes.set_title(f"{_drawable(label, 30)}, n = {len(scores)}", loc="left", pad=3)
         if pooled is not None:
-            rows[0].set_title(f"threshold {pooled:.4f}", loc="right", fontsize=8, pad=3)
-        rows[-1].set_xlabel("SSIM+HBD similarity (high = mpox-like)")
+            rows[0].set_title(f"pooled threshold {pooled:.4f}", loc="right", fontsize=8, pad=3)
+        rows[-1].set_xlabel(xlabel)
         figure.supylabel("images, % of the row", fontsize=9)
         return _png(figure)
 
@@ -257,7 +275,7 @@ def histogram_figure(
 def curve_figure(
     epochs: Iterable[Mapping[str, Any]], columns: Mapping[str, str], *, ylabel: str, notice: str = ""
 ) -> bytes:
-    """Curves over the epochs, one a fold and column; colours tell the columns, or the folds of a single one."""
+    """Curves over the epochs, one a fold and column; colours tell columns, or the folds of a single one."""
     unique = {(row["fold"], row["epoch"]): row for row in epochs}  # of a repeated epoch the last counts
     with matplotlib.rc_context(_STYLE):
         figure = _figure(2.9, notice)
@@ -327,10 +345,11 @@ def _scores_by_group(
 ) -> dict[str, np.ndarray]:
     """The network's scores of the plain test images: the training class, then the groups of the others."""
     groups, positive, rest = groups_of_classes(results), results["data"]["positive"], "other classes"
+    metric = results["decision"]["metric"]
     series: dict[str, list[float]] = {name: [] for name in (positive, *groups.values(), rest)}
     for row in scores:
         if row["method"] == REFERENCE and row["plain"]:
-            series[positive if row["positive"] else groups.get(row["class"], rest)].append(row[PRIMARY])
+            series[positive if row["positive"] else groups.get(row["class"], rest)].append(row[metric])
     return {name: np.array(values) for name, values in series.items() if values}
 
 
@@ -345,7 +364,7 @@ def _legend_above(figure: Figure, axes: Any) -> None:
     """Entries in rows above the axes, where a single one says nothing and is left out."""
     _, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
-        anchor = {"loc": "lower left", "bbox_to_anchor": (0, 1.01)}
+        anchor = {"loc": "lower right", "bbox_to_anchor": (1, 1.01)}
         axes.legend(**anchor, ncols=3 if max(map(len, labels)) > 6 else 5, columnspacing=1, handlelength=1.2)
 
 

@@ -1,8 +1,9 @@
 """The mask: where the hole is, and how an image is cut, hidden and mended (Eq. 1-2).
 
-One image `[H, W, C]` at a time; `jax.vmap` gives the batch. Boxes are half-open: a hole of `mask_size` at `offset = (row, column)` covers
-rows `row .. row + mask_size - 1`. (Eq. 1 prints inclusive bounds up to H, which would reach outside the image.) In a mask 1 means hidden.
-All functions work in any pixel range; `fill` is in the range of the image.
+One image `[H, W, C]` at a time; `jax.vmap` gives the batch. Boxes are half-open: a hole of `mask_size` at
+`offset = (row, column)` covers rows `row .. row + mask_size - 1`. (Eq. 1 prints inclusive bounds up to H,
+which would reach outside the image.) In a mask 1 means hidden. All functions work in any pixel range; `fill`
+is in the range of the image.
 """
 
 import jax
@@ -36,7 +37,9 @@ def box_mask(offset: jax.Array | tuple[int, int], *, size: int, mask_size: int) 
     return (rows[:, None] & columns[None, :])[..., None].astype(jnp.float32)
 
 
-def hide(image: jax.Array, offset: jax.Array | tuple[int, int], *, mask_size: int, fill: float = 1.0) -> jax.Array:
+def hide(
+    image: jax.Array, offset: jax.Array | tuple[int, int], *, mask_size: int, fill: float = 1.0
+) -> jax.Array:
     """Eq. 2, `I' = I * (1 - M) + M`: the image `[S, S, C]` with its hole painted `fill` (1 = white)."""
     mask = box_mask(offset, size=image.shape[0], mask_size=mask_size)
     # A selection, not the printed sum: the same values, and pixels outside the hole stay bit-equal.
@@ -59,5 +62,6 @@ def check_sizes(size: int, mask_size: int) -> None:
     """Raises ValueError unless a hole of `mask_size` fits into an image of `size`."""
     if not 0 < mask_size <= size:
         raise ValueError(
-            f"the mask (mask_size={mask_size}) does not fit the image (size={size}): choose 1 <= mask_size <= size"
+            f"the mask (mask_size={mask_size}) does not fit the image (size={size}): choose 1 <= mask_size "
+            "<= size"
         )

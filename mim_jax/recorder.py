@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 
 class Recorder:
-    """One line of JSON an event in `workdir/metrics.jsonl`, the same numbers as TensorBoard events, and progress for the person waiting."""
+    """Writes to `workdir/metrics.jsonl` (one line an event), to TensorBoard, and to the person waiting."""
 
     def __init__(self, workdir: Path):
         self.path = workdir / "metrics.jsonl"
@@ -33,10 +33,12 @@ class Recorder:
         self.finish()
 
     def rewind(self, fold: int, epoch: int) -> None:
-        """Forgets what was written of `fold` after `epoch`, so that a resumed run leaves the file of an uninterrupted one."""
+        """Forgets what was written of `fold` after `epoch`, as if the run had never gone further."""
         if not self.path.exists():
             return
-        kept = [e for e in read_events(self.path) if not (e.get("fold") == fold and e.get("epoch", 0) > epoch)]
+        kept = [
+            e for e in read_events(self.path) if not (e.get("fold") == fold and e.get("epoch", 0) > epoch)
+        ]
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(event) + "\n" for event in kept))
         os.replace(temporary, self.path)
@@ -61,7 +63,12 @@ class Recorder:
         # mininterval keeps piped logs short: there tqdm would print a line at each update.
         interval = 0.1 if sys.stderr.isatty() else 20.0
         self._bar = tqdm(
-            desc=title, total=total, initial=done, mininterval=interval, maxinterval=interval, dynamic_ncols=True
+            desc=title,
+            total=total,
+            initial=done,
+            mininterval=interval,
+            maxinterval=interval,
+            dynamic_ncols=True,
         )
 
     def advance(self, count: int = 1, **shown: float) -> None:

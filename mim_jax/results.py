@@ -1,4 +1,4 @@
-"""What a trained workdir is worth: every test image scored by the fold that never saw it, the tables, and the report.
+"""What a trained workdir is worth: every test image scored by the fold that never saw it; tables and report.
 
 Reads the configuration as `experiment` does, trains nothing, and never lets a test image choose anything.
 """
@@ -35,8 +35,31 @@ PAPER_AUROC = {
     "mae": (0.7214, 0.0312),
     "mse": (0.6984, 0.0286),
 }
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "dm-pix", "numpy", "pillow", "scikit-learn", "mim-jax")
-COLUMNS = ("fold", "method", "name", "class", "group", "copy", "augmented", "plain", "positive", *METRICS, "decision")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "dm-pix",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+    "mim-jax",
+)
+COLUMNS = (
+    "fold",
+    "method",
+    "name",
+    "class",
+    "group",
+    "copy",
+    "augmented",
+    "plain",
+    "positive",
+    *METRICS,
+    "decision",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +85,8 @@ def make_bank(dataset: datasets.Dataset, *, mode: str, seed: int) -> Bank:
     """Positives with their five copies each, then all negatives (see `augment.augment_test`)."""
     positives, negatives = dataset.positives, dataset.negatives
     copies, origin, number = augment.augment_test(dataset.images[positives], mode=mode, seed=seed)
-    # The random mode has no untouched original among its five: it stands beside them, for the plain table alone.
+    # The random mode has no untouched original among its five: it stands beside them, for the plain
+    # table alone.
     apart = positives if not np.any(number == 0) else positives[:0]
     images = np.concatenate((copies, dataset.images[apart], dataset.images[negatives]))
     copy = np.concatenate((number, np.zeros(len(apart) + len(negatives), int)))
@@ -86,7 +110,8 @@ def evaluate(
     """
     if not len(dataset.negatives):
         raise ValueError(
-            f"{dataset.source} holds nothing but {dataset.positive!r}: add folders of other classes to test against"
+            f"{dataset.source} holds nothing but {dataset.positive!r}: add folders of other classes to test "
+            "against"
         )
     started = time.perf_counter()
     splits = experiment.make_folds(config, dataset)
@@ -108,16 +133,24 @@ def evaluate(
         # A control is the same in every fold: score the bank once and deal it out.
         scores = detector.measure_filled(fill, bank.images, mask_size=size, measure=measure)
         methods[name] = [
-            _scored(dataset, bank, part, {metric: values[part] for metric, values in scores.items()}) for part in parts
+            _scored(dataset, bank, part, {metric: values[part] for metric, values in scores.items()})
+            for part in parts
         ]
         recorder.advance(len(bank.images))
     recorder.finish()
 
     decision = _calibrate(config, methods["mim"], measure)
     workdir.write_json(path / "calibration.json", {**decision, "measure": experiment.measure_options(config)})
-    rows = [_rows(fold, method, scored, decision) for method, many in methods.items() for fold, scored in enumerate(many)]
+    rows = [
+        _rows(fold, method, scored, decision)
+        for method, many in methods.items()
+        for fold, scored in enumerate(many)
+    ]
     for fold in range(len(splits)):
-        _write_csv(path / f"fold_{fold}" / "scores.csv", [row for part in rows for row in part if row["fold"] == fold])
+        _write_csv(
+            path / f"fold_{fold}" / "scores.csv",
+            [row for part in rows for row in part if row["fold"] == fold],
+        )
     summary = summarize(
         methods,
         metrics=METRICS,
@@ -151,7 +184,9 @@ def evaluate(
     )
 
 
-def _load_fold(config: experiment.Config, path: Path, dataset: datasets.Dataset, fold: folds.Fold) -> detector.Detector:
+def _load_fold(
+    config: experiment.Config, path: Path, dataset: datasets.Dataset, fold: folds.Fold
+) -> detector.Detector:
     images = len(experiment.split_training(config, dataset, fold)[0])
     settings = config["training"]
     updates = training.steps_per_epoch(images, settings["batch_size"], drop_last=settings["drop_last"])
@@ -159,7 +194,8 @@ def _load_fold(config: experiment.Config, path: Path, dataset: datasets.Dataset,
         done, wanted = checkpoints.latest_step() or 0, updates * settings["epochs"]
     if done != wanted:
         raise ValueError(
-            f"fold {fold.index + 1} in {path} is trained for {done} of {wanted} updates: finish it with --mode=train"
+            f"fold {fold.index + 1} in {path} is trained for {done} of {wanted} updates: finish it with "
+            "--mode=train"
         )
     return detector.Detector.load(path, fold=fold.index)
 
@@ -186,14 +222,19 @@ def _scored(
     )
 
 
-def _calibrate(config: experiment.Config, scored: Sequence[ScoredImages], measure: detector.Measure) -> dict[str, Any]:
-    """Thresholds: for each fold from the other folds' test images, and one from all folds for images that no fold has seen.
+def _calibrate(
+    config: experiment.Config, scored: Sequence[ScoredImages], measure: detector.Measure
+) -> dict[str, Any]:
+    """Thresholds: for each fold from the other folds' test images, and one from all folds for images that no
+    fold has seen.
 
     The lowest score of each group stands for it: groups are independent, images of one patient are not.
     """
     if config["decision"]["rule"] == "paper":
         threshold = calibration.PAPER_THRESHOLD
-        origin = f"the paper's threshold, {threshold}; fitted by its authors on other data and another network"
+        origin = (
+            f"the paper's threshold, {threshold}; fitted by its authors on other data and another network"
+        )
         return {"folds": [threshold] * len(scored), "pooled": threshold, "origin": origin}
     lowest = []
     for fold in scored:
@@ -205,13 +246,16 @@ def _calibrate(config: experiment.Config, scored: Sequence[ScoredImages], measur
     def threshold_of(parts: Sequence[np.ndarray]) -> float | None:
         try:
             # "At least the calibrated score" said with the strict comparison that every rule uses.
-            return float(np.nextafter(calibration.miss_rate_threshold(np.concatenate(parts), miss_rate=rate), -np.inf))
+            return float(
+                np.nextafter(calibration.miss_rate_threshold(np.concatenate(parts), miss_rate=rate), -np.inf)
+            )
         except ValueError:
             return None
 
     thresholds = [threshold_of(lowest[:k] + lowest[k + 1 :]) for k in range(len(lowest))]
     origin = (
-        f"calibrated to miss at most {rate:.0%} of the training class in expectation, on the lowest score of each of its "
+        f"calibrated to miss at most {rate:.0%} of the training class in expectation, on the lowest score "
+        "of each of its "
         "groups in the other folds' test sets, each scored by the fold that did not train on it"
     )
     pooled = threshold_of(lowest)
@@ -228,7 +272,11 @@ def _rows(fold: int, method: str, scored: ScoredImages, decision: Mapping[str, A
         similarities = {metric: float(scored.similarities[metric][i]) for metric in METRICS}
         verdict = ""
         if method == "mim" and threshold is not None:
-            verdict = "mpox_like" if similarities[decision.get("metric", "ssim_hbd")] > threshold else "not_mpox_like"
+            verdict = (
+                "mpox_like"
+                if similarities[decision.get("metric", "ssim_hbd")] > threshold
+                else "not_mpox_like"
+            )
         rows.append(
             {
                 "fold": fold,
@@ -256,7 +304,9 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     os.replace(temporary, path)
 
 
-def _decision_table(dataset: datasets.Dataset, rows: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, int]]:
+def _decision_table(
+    dataset: datasets.Dataset, rows: Sequence[Sequence[Mapping[str, Any]]]
+) -> dict[str, dict[str, int]]:
     """Per class, plain test images: how many decisions over all folds, and how many said mpox-like."""
     table = {label: {"n": 0, "mpox_like": 0} for label in dataset.class_counts()}
     for row in (row for part in rows for row in part if row["plain"] and row["decision"]):
@@ -281,7 +331,10 @@ def _held_out_error(
     splits: Sequence[folds.Fold],
     models: Sequence[detector.Detector],
 ) -> dict[str, Any] | None:
-    """Inpainting error of the central hole on the images held out of training, per fold: what choices may be made by."""
+    """Inpainting error of the central hole on the images held out of training, per fold.
+
+    What choices may be made by.
+    """
     if not config["data"]["held_out"]:
         return None
     errors, counts = [], []
@@ -294,7 +347,9 @@ def _held_out_error(
             mask_size=model.mask_size,
             measure=detector.Measure(region="mask"),
         )
-        errors.append({"mae": float(np.mean(1 - similarities["mae"])), "ssim": float(np.mean(similarities["ssim"]))})
+        errors.append(
+            {"mae": float(np.mean(1 - similarities["mae"])), "ssim": float(np.mean(similarities["ssim"]))}
+        )
         counts.append(len(images))
     mean = {name: float(np.mean([error[name] for error in errors])) for name in ("mae", "ssim")}
     return {"images": counts, "folds": errors, "mean": mean}
@@ -385,7 +440,7 @@ def _choose_panels(
     metric: str,
     extremes: int = 4,
 ) -> Panels:
-    """Figure 5: typical test images (median score of their fold or class), and the best and worst scored of both sides."""
+    """Figure 5: test images of median score in their fold or class, and the best and worst of both sides."""
     chosen: list[tuple[int, int, str]] = []  # fold, position within its test set, kind
     for fold, test in enumerate(scored):
         own = np.flatnonzero(test.positive & test.plain)

@@ -1,7 +1,8 @@
 """One adversarial update, and epochs of it: pure functions on explicit state. Nothing here touches a file.
 
-The generator moves first, then the discriminator on the same fakes, as in the context encoder. All randomness of update n comes from
-`fold_in(key, n)`, and the order of epoch e from `fold_in(key, e)`: a resumed run repeats the uninterrupted one.
+The generator moves first, then the discriminator on the same fakes, as in the context encoder. All randomness
+of update n comes from `fold_in(key, n)`, and the order of epoch e from `fold_in(key, e)`: a resumed run
+repeats the uninterrupted one.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,10 @@ class AdversarialState(struct.PyTreeNode):
 
 @dataclass(frozen=True)
 class Game:
-    """Everything that stays: networks, optimiser, losses and sizes. Hashable, so that it can be a static argument of `jit`."""
+    """Everything that stays.
+
+    Networks, optimiser, losses and sizes. Hashable, so that it can be a static argument of `jit`.
+    """
 
     generator: nn.Module
     discriminator: nn.Module
@@ -52,20 +56,25 @@ class Game:
     def __post_init__(self) -> None:
         masks.check_sizes(self.image_size, self.mask_size)
         if self.real_input not in REAL_INPUTS:
-            raise ValueError(f"unknown real_input {self.real_input!r}: choose one of {', '.join(REAL_INPUTS)}")
+            raise ValueError(
+                f"unknown real_input {self.real_input!r}: choose one of {', '.join(REAL_INPUTS)}"
+            )
 
 
 DECAYS: dict[str, Callable[[float, int], optax.Schedule]] = {
     "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
     "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
     "exponential": lambda rate, steps: optax.exponential_decay(rate, steps, 0.01),
-    "step": lambda rate, steps: optax.piecewise_constant_schedule(rate, {steps // 2: 0.1, steps * 3 // 4: 0.1}),
+    "step": lambda rate, steps: optax.piecewise_constant_schedule(
+        rate, {steps // 2: 0.1, steps * 3 // 4: 0.1}
+    ),
     "constant": lambda rate, steps: optax.constant_schedule(rate),
 }
 
 
 def make_schedule(decay: str, *, learning_rate: float, steps: int) -> optax.Schedule:
-    """The learning rate after n of `steps` updates. The paper says only that it decays; cosine to zero is the default.
+    """The learning rate after n of `steps` updates. The paper says only that it decays; cosine to zero is the
+    default.
 
     "exponential" ends at 1 % of the start; "step" divides by ten at half and at three quarters.
     """
@@ -82,12 +91,11 @@ def init_state(key: jax.Array, game: Game) -> AdversarialState:
     """
     generator_key, discriminator_key = jax.random.split(key)
     images = jnp.zeros((1, game.image_size, game.image_size, 3))
-    patch = jax.eval_shape(
-        lambda: game.generator.init_with_output(generator_key, images, train=True)[0]
-    )
+    patch = jax.eval_shape(lambda: game.generator.init_with_output(generator_key, images, train=True)[0])
     if patch.shape[1] != game.mask_size:
         raise ValueError(
-            f"this generator paints {patch.shape[1]} pixels a side for images of {game.image_size}, but mask_size is "
+            f"this generator paints {patch.shape[1]} pixels a side for images of {game.image_size}, but "
+            "mask_size is "
             f"{game.mask_size}: set mask_size={patch.shape[1]}"
         )
     variables = game.generator.init(generator_key, images, train=True)
@@ -115,7 +123,8 @@ def adversarial_step(
       key: the run's key; folded with the step here, so the same key serves every update.
 
     Returns:
-      The state after the update and scalar float32 metrics: losses, the mean of D(real) and D(fake), and the learning rate.
+      The state after the update and scalar float32 metrics: losses, the mean of D(real) and D(fake), and the
+      learning rate.
     """
     size = {"mask_size": game.mask_size}
     real = to_network_range(images)
@@ -130,9 +139,9 @@ def adversarial_step(
 def update_on(
     game: Game, state: AdversarialState, masked: jax.Array, target: jax.Array
 ) -> tuple[AdversarialState, Metrics]:
-    """The update itself, on masked images `[B, S, S, 3]` and their hidden patches `[B, M, M, 3]`, both in [-1, 1]."""
+    """The update itself: masked images `[B, S, S, 3]` and their hidden patches `[B, M, M, 3]`, in [-1, 1]."""
 
-    def discriminate(params: Any, x: jax.Array) -> jax.Array:
+    def discriminate(params: Any, x: jax.Array) -> Any:
         return game.discriminator.apply({"params": params}, x)
 
     def loss_of_generator(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array, jax.Array, jax.Array]]:
@@ -147,9 +156,9 @@ def update_on(
         )
         return total, (changed["batch_stats"], fake, pixel, adversarial)
 
-    (loss_g, (batch_stats, fake, pixel, adversarial)), grads_g = jax.value_and_grad(loss_of_generator, has_aux=True)(
-        state.generator_params
-    )
+    (loss_g, (batch_stats, fake, pixel, adversarial)), grads_g = jax.value_and_grad(
+        loss_of_generator, has_aux=True
+    )(state.generator_params)
 
     def loss_of_discriminator(params: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         if game.real_input == "patch":
@@ -218,7 +227,8 @@ def train_epochs(
       images: uint8 `[N, S, S, 3]`, all training images, on the device.
       epochs: int32 `[E]`, the epoch numbers to run.
       key: the fold's key.
-      batch_size: examples an update; the last, shorter batch has its own static shape (no padding that BatchNorm would see).
+      batch_size: examples an update; the last, shorter batch has its own static shape (no padding that
+        BatchNorm would see).
       drop_last: leave the short batch out.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Shared test settings: implicit rank promotion is an error, so that a broadcasting slip cannot pass unseen."""
+"""Shared settings: implicit rank promotion is an error, so that a broadcasting slip cannot pass unseen."""
 
 import jax
 

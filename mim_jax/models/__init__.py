@@ -1,4 +1,8 @@
-"""The networks. A generator is any Flax module `masked [B, S, S, 3] -> patch [B, S/2, S/2, 3]`, both in [-1, 1], called with `train=`."""
+"""The networks.
+
+A generator is any Flax module that maps masked images `[B, S, S, 3]` to patches `[B, S/2, S/2, 3]`, both in
+[-1, 1], and is called with `train=`.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any

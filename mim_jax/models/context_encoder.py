@@ -1,8 +1,8 @@
 """The paper's generator: a context encoder that paints the hole from its surroundings.
 
-Pathak et al., "Context Encoders: Feature Learning by Inpainting", CVPR 2016, in the layout of the PyTorch-GAN re-implementation, whose
-shapes and point-wise bottleneck match the paper's Figure 4 (its Tables S1-S2 are not public). Here BatchNorm has eps 1e-5; that
-implementation's 0.8 is a momentum given as eps.
+Pathak et al., "Context Encoders: Feature Learning by Inpainting", CVPR 2016, in the layout of the PyTorch-GAN
+re-implementation, whose shapes and point-wise bottleneck match the paper's Figure 4 (its Tables S1-S2 are not
+public). Here BatchNorm has eps 1e-5; that implementation's 0.8 is a momentum given as eps.
 """
 
 from typing import Any
@@ -23,8 +23,9 @@ class ContextEncoder(nn.Module):
 
     Attributes:
       width: features of the first layer; the others scale with it.
-      bottleneck: "pointwise" (the paper: a 1x1 convolution, which mixes no positions), "channelwise_fc" (Pathak et al.: each feature map
-        through its own dense layer, then the 1x1 convolution) or "global" (one convolution over all positions and back).
+      bottleneck: "pointwise" (the paper: a 1x1 convolution, which mixes no positions), "channelwise_fc"
+        (Pathak et al.: each feature map through its own dense layer, then the 1x1 convolution) or "global"
+        (one convolution over all positions and back).
       bottleneck_channels: features between encoder and decoder.
       dtype: of the computation; parameters and statistics stay float32.
     """
@@ -38,7 +39,9 @@ class ContextEncoder(nn.Module):
     def __call__(self, masked: jax.Array, *, train: bool) -> jax.Array:
         check_image_size("context_encoder", masked.shape[1], 32)
         if self.bottleneck not in BOTTLENECKS:
-            raise ValueError(f"unknown bottleneck {self.bottleneck!r}: choose one of {', '.join(BOTTLENECKS)}")
+            raise ValueError(
+                f"unknown bottleneck {self.bottleneck!r}: choose one of {', '.join(BOTTLENECKS)}"
+            )
         w = self.width
         x = masked.astype(self.dtype)
         for layer, features in enumerate((w, w, 2 * w, 4 * w, 8 * w)):
@@ -56,18 +59,24 @@ class ContextEncoder(nn.Module):
         else:
             if self.bottleneck == "channelwise_fc":
                 x = ChannelwiseDense(dtype=self.dtype, name="channelwise_fc")(x)
-            # No norm and no activation, so that this layer and the transposed convolution behind it are one linear map.
+            # No norm and no activation, so that this layer and the transposed convolution
+            # behind it are one linear map.
             x = Conv(self.bottleneck_channels, 1, dtype=self.dtype, name="bottleneck")(x)
 
         for layer, features in enumerate((8 * w, 4 * w, 2 * w, w)):
-            x = Conv(features, 4, stride=2, padding=1, transpose=True, dtype=self.dtype, name=f"decoder_{layer}")(x)
+            x = Conv(
+                features, 4, stride=2, padding=1, transpose=True, dtype=self.dtype, name=f"decoder_{layer}"
+            )(x)
             x = nn.relu(BatchNorm(train, dtype=self.dtype, name=f"decoder_norm_{layer}")(x))
         x = Conv(3, 3, padding=1, dtype=self.dtype, name="to_rgb")(x)
         return jnp.tanh(x.astype(jnp.float32))
 
 
 class ChannelwiseDense(nn.Module):
-    """Each feature map through its own dense layer over positions (Pathak et al. 2016, section 3.1): C (n^4 + n^2) parameters for n x n maps."""
+    """Each feature map through its own dense layer over positions (Pathak et al.
+
+    2016, section 3.1): C (n^4 + n^2) parameters for n x n maps.
+    """
 
     dtype: Any = jnp.float32
 
@@ -75,7 +84,9 @@ class ChannelwiseDense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, height, width, channels = x.shape
         positions = height * width
-        kernel = self.param("kernel", nn.initializers.normal(0.02), (channels, positions, positions), jnp.float32)
+        kernel = self.param(
+            "kernel", nn.initializers.normal(0.02), (channels, positions, positions), jnp.float32
+        )
         bias = self.param("bias", nn.initializers.zeros_init(), (channels, positions), jnp.float32)
         flat = x.reshape(batch, positions, channels)
         mixed = jnp.einsum("bpc,cpq->bqc", flat, kernel.astype(self.dtype))
@@ -84,8 +95,10 @@ class ChannelwiseDense(nn.Module):
 
 
 def check_image_size(name: str, size: int, multiple: int) -> None:
-    """Raises ValueError unless `size` is a positive multiple of `multiple`, naming the nearest sizes that are."""
+    """Raises ValueError, naming sizes that fit, unless `size` is a positive multiple of `multiple`."""
     if size < multiple or size % multiple:
         below, above = size // multiple * multiple, (size // multiple + 1) * multiple
         fits = f"{below} or {above}" if below else f"{above}"
-        raise ValueError(f"the generator {name} takes image sizes that are multiples of {multiple}, not {size}: try {fits}")
+        raise ValueError(
+            f"the generator {name} takes image sizes that are multiples of {multiple}, not {size}: try {fits}"
+        )

@@ -1,12 +1,13 @@
 """Convolutions, strided and transposed, in the form each backend runs fast; batch and instance normalisation.
 
-XLA's convolutions are well served by cuDNN on GPUs. On CPUs (jaxlib 0.10) the gradient of a transposed convolution takes tens of times
-as long as the same sums written as matrix products, and any convolution inside a loop or a nested call falls back to a slow path. So
-each operation has a `lax` form and a matrix form, made of slices, shifts and one large product, which is fast wherever it stands;
+XLA's convolutions are well served by cuDNN on GPUs. On CPUs (jaxlib 0.10) the gradient of a transposed
+convolution takes tens of times as long as the same sums written as matrix products, and any convolution
+inside a loop or a nested call falls back to a slow path. So each operation has a `lax` form and a matrix
+form, made of slices, shifts and one large product, which is fast wherever it stands;
 `jax.lax.platform_dependent` picks at lowering.
 
-Layout: images `[B, H, W, C]`, kernels `[k, k, C_in, C_out]` as in Flax. Padding is symmetric and given in pixels, as in PyTorch
-(`SAME` differs from `padding=1` for a 3x3 kernel with stride 2).
+Layout: images `[B, H, W, C]`, kernels `[k, k, C_in, C_out]` as in Flax. Padding is symmetric and given in
+pixels, as in PyTorch (`SAME` differs from `padding=1` for a 3x3 kernel with stride 2).
 """
 
 from collections.abc import Callable
@@ -29,14 +30,16 @@ def conv(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.A
 def conv_transpose(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
     """Transposed convolution: `[B, H, W, I]` with `[k, k, I, O]` gives `[B, (H - 1) s - 2p + k, ..., O]`.
 
-    Input pixel (i, j) adds `x[i, j] @ kernel[a, b]` to output pixel (s i + a - p, s j + b - p): `torch.nn.ConvTranspose2d` with its
-    weight `[I, O, k, k]` transposed to `[k, k, I, O]`, without a flip.
+    Input pixel (i, j) adds `x[i, j] @ kernel[a, b]` to output pixel (s i + a - p, s j + b - p):
+    `torch.nn.ConvTranspose2d` with its weight `[I, O, k, k]` transposed to `[k, k, I, O]`, without a flip.
     """
     forms = {"cpu": _conv_transpose_matrix, "default": _conv_transpose_lax}
     return lax.platform_dependent(x, kernel, **_bind(forms, stride, padding))
 
 
-def _bind(forms: dict[str, Callable[..., jax.Array]], stride: int, padding: int) -> dict[str, Callable[..., jax.Array]]:
+def _bind(
+    forms: dict[str, Callable[..., jax.Array]], stride: int, padding: int
+) -> dict[str, Callable[..., jax.Array]]:
     return {name: lambda x, w, form=form: form(x, w, stride, padding) for name, form in forms.items()}
 
 
@@ -73,7 +76,9 @@ def _conv_matrix(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> 
     out_height, out_width = ((n + 2 * padding - taps) // stride + 1 for n in (height, width))
     phases = _split_phases(x, stride, padding, taps)
     columns = [
-        phases[a % stride][b % stride][:, a // stride : a // stride + out_height, b // stride : b // stride + out_width]
+        phases[a % stride][b % stride][
+            :, a // stride : a // stride + out_height, b // stride : b // stride + out_width
+        ]
         for a in range(taps)
         for b in range(taps)
     ]
@@ -83,7 +88,10 @@ def _conv_matrix(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> 
 
 
 def _split_phases(x: jax.Array, stride: int, padding: int, taps: int) -> list[list[jax.Array]]:
-    """phases[a][b][:, i, j] = padded[:, stride * i + a, stride * j + b]: strided slices turned into plain ones."""
+    """phases[a][b][:, i, j] = padded[:, stride * i + a, stride * j + b].
+
+    Strided slices turned into plain ones.
+    """
     if stride == 1:
         return [[jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))]]
     batch, height, width, channels = x.shape
@@ -96,7 +104,10 @@ def _split_phases(x: jax.Array, stride: int, padding: int, taps: int) -> list[li
 
 
 def _conv_by_sums(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """Stride 1 with few output features: multiply first, then shift and add k*k thin images (less memory than k*k wide ones)."""
+    """Stride 1 with few output features.
+
+    Multiply first, then shift and add k*k thin images (less memory than k*k wide ones).
+    """
     batch, height, width, channels = x.shape
     taps, features = kernel.shape[0], kernel.shape[-1]
     weights = kernel.transpose(2, 0, 1, 3).reshape(channels, taps * taps * features)
@@ -122,7 +133,8 @@ def _conv_transpose_matrix(x: jax.Array, kernel: jax.Array, stride: int, padding
     weights = kernel.transpose(2, 0, 1, 3).reshape(channels, side * side * features)
     products = jnp.dot(x.reshape(-1, channels), weights, precision=_precision(x))
     products = products.reshape(batch, height, width, blocks, stride, blocks, stride, features)
-    # Output row s i + a with a = s p + q lies in block row i + p, phase q: shift by whole blocks, then interleave the phases.
+    # Output row s i + a with a = s p + q lies in block row i + p, phase q: shift by whole blocks, then
+    # interleave the phases.
     total = jnp.zeros((batch, height + blocks - 1, width + blocks - 1, stride, stride, features), x.dtype)
     for p in range(blocks):
         for q in range(blocks):
@@ -150,7 +162,9 @@ class Conv(nn.Module):
         kernel = self.param("kernel", nn.initializers.normal(0.02), shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
         operation = conv_transpose if self.transpose else conv
-        y = operation(x.astype(self.dtype), kernel.astype(self.dtype), stride=self.stride, padding=self.padding)
+        y = operation(
+            x.astype(self.dtype), kernel.astype(self.dtype), stride=self.stride, padding=self.padding
+        )
         return y + bias.astype(self.dtype)[None, None, None, :]
 
 
@@ -159,7 +173,9 @@ def _scale_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
 
 
 class BatchNorm(nn.Module):
-    """`torch.nn.BatchNorm2d(eps=1e-5, momentum=0.1)`, statistics in float32; scale drawn from N(1, 0.02), bias 0.
+    """`torch.nn.BatchNorm2d(eps=1e-5, momentum=0.1)`, statistics in float32.
+
+    Scale is drawn from N(1, 0.02), bias 0.
 
     The running variance is the unbiased one, as in PyTorch (Flax keeps the biased one).
     """
@@ -189,7 +205,10 @@ class BatchNorm(nn.Module):
 
 
 def instance_norm(x: jax.Array) -> jax.Array:
-    """`torch.nn.InstanceNorm2d` (eps 1e-5, no parameters): each image and channel by its own mean and variance; samples never mix."""
+    """`torch.nn.InstanceNorm2d` (eps 1e-5, no parameters).
+
+    Each image and channel by its own mean and variance; samples never mix.
+    """
     wide = x.astype(jnp.float32)
     mean = jnp.mean(wide, (1, 2), keepdims=True)
     var = jnp.mean(jnp.square(wide - mean), (1, 2), keepdims=True)

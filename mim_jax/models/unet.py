@@ -16,8 +16,8 @@ from mim_jax.models.layers import BatchNorm, Conv, leaky_relu
 class UNet(nn.Module):
     """Masked image `[B, S, S, 3]` in [-1, 1] -> patch `[B, S/2, S/2, 3]` in [-1, 1]; S is a multiple of 16.
 
-    Four halvings and three doublings: the output is half the input's size, as the other generators'. Each decoder stage sees the encoder's
-    map of its own scale.
+    Four halvings and three doublings: the output is half the input's size, as the other generators'. Each
+    decoder stage sees the encoder's map of its own scale.
     """
 
     width: int = 32
@@ -36,7 +36,9 @@ class UNet(nn.Module):
             x = leaky_relu(x)
             skips.append(x)
         for layer, features in enumerate((4 * w, 2 * w, w)):
-            x = Conv(features, 4, stride=2, padding=1, transpose=True, dtype=self.dtype, name=f"decoder_{layer}")(x)
+            x = Conv(
+                features, 4, stride=2, padding=1, transpose=True, dtype=self.dtype, name=f"decoder_{layer}"
+            )(x)
             x = nn.relu(BatchNorm(train, dtype=self.dtype, name=f"decoder_norm_{layer}")(x))
             x = jnp.concatenate((x, skips[2 - layer]), axis=-1)
         x = Conv(3, 3, padding=1, dtype=self.dtype, name="to_rgb")(x)

@@ -1,0 +1,120 @@
+"""Files in, rows out: what --mode=score prints and writes."""
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mim_jax.data.datasets import list_images
+from mim_jax.data.images import UnusableImage, load_image
+from mim_jax.detector import BATCH_SIZES, Detector
+from mim_jax.similarity import METRICS
+
+
+@dataclass(frozen=True)
+class ScoredFile:
+    """One file: its similarities, `metric -> one a fold`, and the decision.
+
+    Or the reason why there are none.
+    """
+
+    path: str
+    similarities: dict[str, list[float]] = field(default_factory=dict)
+    decision: str = ""
+    reason: str = ""
+
+    def mean(self, metric: str) -> float:
+        """Averaged over folds."""
+        return float(np.mean(self.similarities[metric]))
+
+
+def find_files(paths: Sequence[str]) -> list[tuple[str, str]]:
+    """Files as named, folders as the images in them: (path, reason why it cannot be read, or "")."""
+    files: list[tuple[str, str]] = []
+    for path in paths:
+        if os.path.isdir(path):
+            names, refused = list_images(path)
+            found = [(os.path.join(path, name), "") for name in names]
+            found += [(os.path.join(path, name), reason) for name, reason in refused]
+            files += sorted(found) or [(path, "the folder holds no images")]
+        else:
+            files.append((path, ""))
+    return files
+
+
+def score_files(detector: Detector, files: Sequence[tuple[str, str]]) -> Iterator[ScoredFile]:
+    """Scores files in order, holding no more than one batch of them in memory."""
+    size = BATCH_SIZES[-1]
+    for start in range(0, len(files), size):
+        images: list[np.ndarray] = []
+        reasons: list[str] = []
+        for path, reason in files[start : start + size]:
+            try:
+                if reason:
+                    raise UnusableImage(reason)
+                images.append(load_image(path, size=detector.image_size))
+                reasons.append("")
+            except UnusableImage as error:
+                reasons.append(error.reason)
+        scores = detector.similarities(np.stack(images)) if images else {}
+        column = 0
+        for (path, _), reason in zip(files[start : start + size], reasons, strict=True):
+            if reason:
+                yield ScoredFile(path, reason=reason)
+                continue
+            own = {metric: [float(value) for value in scores[metric][:, column]] for metric in METRICS}
+            column += 1
+            yield ScoredFile(path, own, decide(detector, float(np.mean(own[detector.measure.metric]))))
+
+
+def decide(detector: Detector, score: float) -> str:
+    """The detector's decision on one score, in words."""
+    if detector.threshold is None:
+        return "no_threshold"
+    return "mpox_like" if score > detector.threshold else "not_mpox_like"
+
+
+def format_table(rows: Sequence[ScoredFile], detector: Detector) -> str:
+    """A table for the terminal: each metric averaged over folds, the decision, and reasons."""
+    width = max([len("file"), *(len(_shown(row.path)) for row in rows)])
+    lines = ["  ".join([f"{'file':{width}}", *(f"{metric:>8}" for metric in METRICS), "decision"])]
+    for row in rows:
+        name = f"{_shown(row.path):{width}}"
+        if row.reason:
+            lines.append(f"{name}  unusable: {row.reason}")
+        else:
+            values = "  ".join(f"{row.mean(metric):8.4f}" for metric in METRICS)
+            lines.append(f"{name}  {values}  {row.decision}")
+    if detector.threshold is None:
+        lines.append("threshold: none; evaluate the workdir with --mode=evaluate to have one")
+    else:
+        lines.append(
+            f"threshold: {detector.measure.metric} > {detector.threshold:.4f}; {detector.threshold_origin}"
+        )
+    return "\n".join(lines)
+
+
+def write_csv(path: Path, rows: Sequence[ScoredFile], *, folds: int) -> None:
+    """One row a file: decision, reason, the mean of each metric, and each metric of each fold."""
+    names = [(metric, k) for metric in METRICS for k in range(folds)]
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ["file", "decision", "reason", *METRICS, *(f"{metric}_fold_{k}" for metric, k in names)]
+        )
+        for row in rows:
+            values: list[float] = []
+            if not row.reason:
+                values = [row.mean(metric) for metric in METRICS]
+                values += [row.similarities[metric][k] for metric, k in names]
+            writer.writerow([row.path, row.decision, row.reason, *values])
+    os.replace(temporary, path)
+
+
+def _shown(path: str) -> str:
+    """Printable on one line, whatever the file is called."""
+    return path.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")

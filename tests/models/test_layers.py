@@ -1,0 +1,64 @@
+"""Both forms of each convolution give the same sums, forward and backward; both are PyTorch's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mim_jax.models import layers
+
+# (side, features in, features out, taps, stride, padding): every shape of layer that the networks have, and odd sizes.
+CONVOLUTIONS = [(16, 3, 8, 4, 2, 1), (16, 3, 8, 3, 2, 1), (9, 4, 6, 3, 2, 1), (7, 16, 2, 3, 1, 1), (6, 5, 40, 1, 1, 0)]
+CONVOLUTIONS += [(4, 5, 7, 4, 1, 0), (5, 3, 4, 3, 1, 1)]
+TRANSPOSED = [(7, 12, 5, 4, 2, 1), (3, 4, 6, 4, 2, 1), (1, 6, 3, 4, 1, 0), (5, 3, 4, 3, 2, 1), (4, 3, 2, 2, 2, 0)]
+
+
+def loss(form, stride, padding):
+    """A value and, through it, gradients that tell every output pixel apart."""
+
+    def value(x, kernel):
+        y = form(x, kernel, stride, padding)
+        return jnp.sum(jnp.sin(y) * jnp.arange(y.size, dtype=y.dtype).reshape(y.shape) / y.size), y
+
+    return jax.jit(jax.value_and_grad(value, argnums=(0, 1), has_aux=True))
+
+
+def check(forms, case):
+    side, before, after, taps, stride, padding = case
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, side, side, before), np.float32)
+    kernel = rng.standard_normal((taps, taps, before, after), np.float32) * 0.1
+    (plain, (_, y)), (matrix, (_, z)) = (
+        (loss(form, stride, padding)(x, kernel)[1], loss(form, stride, padding)(x, kernel)[0]) for form in forms
+    )
+    np.testing.assert_allclose(y, z, atol=1e-5)
+    for a, b in zip(plain, matrix, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    return x, kernel, np.asarray(y)
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_convolution_as_matrix_product(case):
+    check((layers._conv_lax, layers._conv_matrix), case)
+
+
+@pytest.mark.parametrize("case", TRANSPOSED)
+def test_transposed_convolution_as_matrix_product(case):
+    x, kernel, y = check((layers._conv_transpose_lax, layers._conv_transpose_matrix), case)
+    # Its definition, by loops: input pixel (i, j) adds x[i, j] @ kernel[a, b] to output pixel (s i + a - p, s j + b - p).
+    _, _, _, taps, stride, padding = case
+    side = x.shape[1]
+    expected = np.zeros((2, *(((side - 1) * stride + taps),) * 2, kernel.shape[-1]))
+    for i in range(side):
+        for j in range(side):
+            block = np.einsum("bc,klcf->bklf", x[:, i, j].astype(np.float64), kernel)
+            expected[:, stride * i : stride * i + taps, stride * j : stride * j + taps] += block
+    inner = slice(padding, expected.shape[1] - padding)
+    np.testing.assert_allclose(y, expected[:, inner, inner], atol=1e-5)
+
+
+def test_instance_norm_does_not_mix_samples():
+    x = jax.random.normal(jax.random.key(0), (4, 6, 6, 3))
+    whole = layers.instance_norm(x)
+    np.testing.assert_array_equal(whole[1:2], layers.instance_norm(x[1:2]))
+    np.testing.assert_allclose(jnp.mean(whole, (1, 2)), 0, atol=1e-6)
