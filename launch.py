@@ -4,54 +4,47 @@ python launch.py --config=configs/mim.py:quick --workdir=runs/quick
 python launch.py --mode=score --workdir=runs/quick photo.jpg folder/
 """
 
+import runpy
 import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    "configs/mim.py",
-    "Configuration, with :variant after the file; --config.a.b=value overrides a field.",
-    lock_config=True,
-)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same folder resumes it.")
-_MODE = flags.DEFINE_enum(
-    "mode",
-    "run",
-    ["run", "train", "evaluate", "score", "check_data"],
-    "run = train, evaluate and report; score = images or folders named after the flags; check_data = look "
-    "at the data only.",
-)
-_DEVICE = flags.DEFINE_enum(
-    "device", "auto", ["auto", "cpu", "gpu"], "Where to compute; gpu is an error where there is none."
-)
+CONFIG = "configs/mim.py"
+MODES = ["run", "train", "evaluate", "score", "check_data"]
+flags.DEFINE_string("workdir", None, "Folder of the run; the same folder resumes it.")
+flags.DEFINE_enum("mode", "run", MODES, "run = train, evaluate, report; score = files named after the flags.")
+flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "gpu is an error where there is none.")
+
+
+def parse(arguments: list[str]) -> list[str]:
+    """Reads the flags; a slip of the pen is one sentence that says what exists, not a traceback."""
+    try:
+        # Here and not above, because it reads the overrides at once.
+        config_flags.DEFINE_config_file("config", CONFIG, "File and :variant; --config.a.b=value overrides.")
+        rest = flags.FLAGS(arguments)
+        _ = flags.FLAGS.config.is_locked  # a file that cannot be loaded says so when it is first used
+        return rest
+    except AttributeError as error:
+        from mim_jax.workdir import flatten
+
+        path = next((a.split("=", 1)[1] for a in reversed(arguments) if a.startswith("--config=")), CONFIG)
+        config = runpy.run_path(path.split(":")[0])["get_config"]().to_dict()
+        sys.exit(f"launch.py: {' '.join(str(error).split())}; the fields are {', '.join(flatten(config))}")
+    except (flags.Error, ValueError, TypeError, OSError) as error:
+        # An error inside the configuration file arrives as the text of a traceback, its message last.
+        sys.exit(f"launch.py: {str(error).strip().splitlines()[-1].strip().removeprefix('ValueError: ')}")
 
 
 def main(arguments: list[str]) -> int:
-    logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it writes
-    from mim_jax import commands  # after the flags are read: --help and slips of the pen answer at once
+    from mim_jax import commands  # after the flags are read: --help and slips answer at once
 
-    if _MODE.value != "score" and len(arguments) > 1:
-        raise app.UsageError(f"unexpected argument {arguments[1]!r}: only --mode=score takes files")
-    if _MODE.value != "check_data" and not _WORKDIR.value:
-        raise app.UsageError(f"--mode={_MODE.value} needs --workdir=FOLDER")
+    logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it writes
+    flag = flags.FLAGS
     return commands.execute(
-        _MODE.value,
-        config=_CONFIG.value.to_dict(),
-        workdir=_WORKDIR.value,
-        device=_DEVICE.value,
-        paths=arguments[1:],
+        flag.mode, config=flag.config.to_dict(), workdir=flag.workdir, device=flag.device, paths=arguments[1:]
     )
 
 
-def run() -> None:
-    """Runs main; a mistake in the configuration is one sentence, not a traceback."""
-    try:
-        app.run(main)
-    except (ValueError, AttributeError, OSError) as error:
-        sys.exit(f"launch.py: {error}")
-
-
 if __name__ == "__main__":
-    run()
+    app.run(main, flags_parser=parse)

@@ -22,6 +22,10 @@ def execute(
 ) -> int:
     """Runs one mode and returns the exit status."""
     try:
+        if mode != "score" and paths:
+            raise ValueError(f"unexpected argument {paths[0]!r}: only --mode=score takes files")
+        if mode != "check_data" and not workdir:
+            raise ValueError(f"--mode={mode} needs --workdir=FOLDER")
         choose_device(device)
         use_compilation_cache()
         return MODES[mode](config, workdir or "", paths)
@@ -45,17 +49,16 @@ def execute(
 
 def choose_device(device: str) -> None:
     """Settles where JAX computes. Raises ValueError where a GPU is asked for and none answers."""
-    if device == "auto":
-        return
-    jax.config.update("jax_platforms", "cuda" if device == "gpu" else "cpu")
-    try:
-        jax.devices()
-    except RuntimeError as error:
-        raise ValueError(
-            f"--device={device} was asked for, but JAX finds no such device ({str(error).splitlines()[0]}): "
-            "install the "
-            "[cuda12] extra and an NVIDIA driver, or use --device=auto"
-        ) from error
+    if device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    elif device == "gpu":
+        try:
+            jax.devices("gpu")
+        except RuntimeError as error:
+            raise ValueError(
+                f"--device=gpu was asked for, but JAX finds none ({str(error).splitlines()[0]}): install the "
+                "[cuda12] extra and an NVIDIA driver, or use --device=auto"
+            ) from error
 
 
 def use_compilation_cache() -> None:
@@ -82,12 +85,13 @@ def run(
     """Trains what is not trained yet, evaluates, and writes the report."""
     from mim_jax import experiment
     from mim_jax.recorder import Recorder
-    from mim_jax.workdir import claim
+    from mim_jax.workdir import check, claim
 
     began = time.perf_counter()
     experiment.check(config)
-    path = claim(workdir, config)
+    check(workdir, config)
     dataset = load(config)
+    path = claim(workdir, config)  # after the data: a slip in their path should not claim a folder
     with Recorder(path) as recorder:
         if training:
             experiment.train(config, path, dataset, recorder)

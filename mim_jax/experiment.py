@@ -81,7 +81,7 @@ def split_training(
 def check(config: Config) -> None:
     """Raises ValueError for what can be known to be wrong before any image is read."""
     size, mask_size = config["data"]["image_size"], config["mask"]["size"]
-    detector.Measure(**measure_options(config))
+    measure = detector.Measure(**measure_options(config))
     if not 0 <= config["data"]["held_out"] <= 0.5:
         raise ValueError(f"config.data.held_out must lie in [0, 0.5], got {config['data']['held_out']}")
     for name in ("epochs", "batch_size", "checkpoint_every", "keep"):
@@ -98,6 +98,8 @@ def check(config: Config) -> None:
     if config["decision"]["rule"] not in ("calibrated", "paper"):
         raise ValueError(f"unknown decision rule {config['decision']['rule']!r}: choose calibrated or paper")
     masks.check_sizes(size, mask_size)
+    images, patches = (jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32) for side in (size, mask_size))
+    jax.eval_shape(functools.partial(measure, mask_size=mask_size), images, patches)
     jax.eval_shape(functools.partial(training.init_state, game=make_game(config, steps=1)), jax.random.key(0))
 
 

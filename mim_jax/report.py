@@ -62,9 +62,9 @@ _NOTES = """<h2>How to read this page</h2><ul>
 0.5 is chance, 1 is perfect. Scores are similarities: high means mpox-like.</li>
 <li>± is the population standard deviation over the folds (divided by k), as in the paper.</li>
 <li>Intervals are 95 % percentile intervals of a cluster bootstrap (resamples: see the configuration): whole
-groups are drawn, so that an image and its augmented copies, or the images of one patient, count as one. Differences
-between methods are paired by resample. The intervals hold for the models at hand and do not contain the
-spread of training anew; they are not corrected for the number of metrics and classes shown.</li>
+groups are drawn, so that an image and its augmented copies, or the images of one patient, count as one.
+Differences between methods are paired by resample. The intervals hold for the models at hand and do not
+contain the spread of training anew; they are not corrected for the number of metrics and classes shown.</li>
 <li>Folds are numbered from 1 here and from 0 in the files of the run.</li></ul>
 <p>Cite the paper for the method (Y. Yue and Z. Li, “Adversarial masked image inpainting for robust detection
 of mpox and non-mpox”, arXiv 2310.06318; journal version: Scientific Reports, 2025, doi
@@ -80,12 +80,12 @@ def write_report(
     history: Sequence[Mapping[str, Any]],
     panels: Panels,
 ) -> Path:
-    """Writes `report.html` and `figures/*.png` into an existing directory and returns the path of the page.
+    """Writes `report.html` and `figures/*.png` and returns the path of the page.
 
     Args:
-      workdir: the run's directory.
+      workdir: the run's directory, which exists.
       results: what results.json holds.
-      scores: what scores.csv holds, typed: one row an image, method and fold.
+      scores: what the scores.csv of all folds hold, typed: one row an image, method and fold.
       history: the events of training; those that are no "epoch" are passed over.
       panels: the images to show, possibly none.
     """
@@ -124,7 +124,7 @@ def _page(results: Mapping[str, Any], pngs: Mapping[str, bytes], panels: Panels)
         "content=\"default-src 'none';img-src data:;style-src 'unsafe-inline'\">"
         f"<title>{title}{f' ({SHORT_NOTICE})' if notice else ''}</title><style>{_CSS}</style></head>\n"
         f"<body><main>{banner}<h1>{title}</h1>\n"
-        + "\n".join(filter(None, sections)).replace(_NOTICE_MARK, mark)
+        + "\n".join(sections).replace(_NOTICE_MARK, mark)
         + "\n</main></body></html>\n"
     )
 
@@ -134,8 +134,8 @@ def _summary(results: Mapping[str, Any]) -> str:
     metric = results["decision"]["metric"]
     augmented, plain = (results["auroc"][kind][REFERENCE][metric] for kind in ("augmented", "plain"))
     origin = "that the paper proposes" if metric == "ssim_hbd" else "that the configuration names"
-    positive = results["data"]["positive"]
-    others = sum(name != positive for name in results["data"]["classes"])
+    positive, classes = results["data"]["positive"], results["data"]["classes"]
+    others = len(classes) - (positive in classes)
     chance = _compare(augmented["low"] - 0.5, augmented["high"] - 0.5, than="chance (0.5)")
     verdicts = "".join(
         f"<li>{_compare(value[metric]['low'], value[metric]['high'], than=_method(method))}: MIM minus "
@@ -200,11 +200,11 @@ def _roc(results: Mapping[str, Any], pngs: Mapping[str, bytes]) -> str:
         fold = results["splits"][place]["fold"] + 1
         captions[f"roc_{end}"] = f"Figure 6. ROC curves of the {end} fold (fold {fold}), augmented test set"
     words = (
-        f"The best and the worst fold have the highest and the lowest AUROC of MIM by {_metric(results['decision']['metric'])} on "
+        f"The best and the worst fold have the highest and the lowest AUROC of MIM by {_decider(results)} on "
         "the augmented test set. They are picked after the fact, to describe the spread: neither is an "
         "estimate of what a new run would reach."
     )
-    return _gallery("ROC curves", pngs, captions, words)
+    return _section("ROC curves", words, _gallery(pngs, captions))
 
 
 def _classes(results: Mapping[str, Any], pngs: Mapping[str, bytes]) -> str:
@@ -212,19 +212,16 @@ def _classes(results: Mapping[str, Any], pngs: Mapping[str, bytes]) -> str:
     for part in ("group", "class"):
         if results[f"per_{part}"].get(REFERENCE):
             parts = figures.ranked(results[f"per_{part}"])
-            title = f"AUROC of {_metric(results['decision']['metric'])} by {part}, augmented test sets, mean over the folds"
+            title = f"AUROC of {_decider(results)} by {part}, augmented test sets, mean over the folds"
             captions[f"per_{part}"] = f"Figure. {title}, 95 % interval; number of images in brackets"
-            rows = [
-                _row(
-                    _text(name),
-                    [str(value["n"]), *(_cell(_spread(m[name]), m[name]) for m in parts.values())],
-                )
-                for name, value in parts[REFERENCE].items()
-            ]
+            rows = []
+            for name, value in parts[REFERENCE].items():
+                cells = [_cell(_spread(values[name]), values[name]) for values in parts.values()]
+                rows.append(_row(_text(name), [str(value["n"]), *cells]))
             tables += _table(f"Table. {title} ± std", [part, "images", *map(_method, parts)], rows)
     details = f"<details><summary>The same as tables</summary>{tables}</details>" if tables else ""
     words = "All test images of the training class against a part of the others, ordered by MIM's AUROC."
-    return _gallery("AUROC by class", pngs, captions, words) + details
+    return _section("AUROC by class", words, _gallery(pngs, captions), details)
 
 
 def _inpaintings(results: Mapping[str, Any], pngs: Mapping[str, bytes], panels: Panels) -> str:
@@ -236,9 +233,9 @@ def _inpaintings(results: Mapping[str, Any], pngs: Mapping[str, bytes], panels: 
     words = (
         "The image, what the network saw, the image with the hole filled, and the absolute difference (mean "
         f"of the channels; black is none, the brightest colour {figures.DIFFERENCE_SCALE} of full scale or "
-        f"more). The number is {_metric(results['decision']['metric'])} by the model of that fold."
+        f"more). The number is {_decider(results)} by the model of that fold."
     )
-    return _gallery("Original, masked, inpainted", pngs, captions, words)
+    return _section("Original, masked, inpainted", words, _gallery(pngs, captions)) if captions else ""
 
 
 def _decisions(results: Mapping[str, Any], pngs: Mapping[str, bytes]) -> str:
@@ -254,15 +251,13 @@ def _decisions(results: Mapping[str, Any], pngs: Mapping[str, bytes]) -> str:
         for split, threshold in zip(results["splits"], decision["thresholds"], strict=True)
     )
     words = (
-        f"Thresholds ({_text(decision['rule'])}): {thresholds}pooled: {_number(decision['pooled'])}. The model "
-        "of every fold judges every image of the other classes, so each of these counts once a fold."
+        f"Thresholds ({_text(decision['rule'])}): {thresholds}pooled: {_number(decision['pooled'])}. The "
+        "model of every fold judges every image of the other classes, so each of these counts once a fold."
     )
-    caption = f"Figure. {_metric(results['decision']['metric'])} of the plain test images, all folds together, with the thresholds"
-    title = f"Table. Decisions by {_metric(decision['metric'])} on the plain test images, all folds together"
-    return (
-        _gallery("Scores and decisions", pngs, {"histograms": caption}, words)
-        or f"<h2>Scores and decisions</h2><p>{words}</p>"
-    ) + _table(title, ["class", "group", "decisions", "mpox-like", "share"], rows, "grouped")
+    caption = f"Figure. {_decider(results)} of the plain test images, all folds together, with the thresholds"
+    title = f"Table. Decisions by {_decider(results)} on the plain test images, all folds together"
+    table = _table(title, ["class", "group", "decisions", "mpox-like", "share"], rows, "grouped")
+    return _section("Scores and decisions", words, _gallery(pngs, {"histograms": caption}), table)
 
 
 def _splits(results: Mapping[str, Any]) -> str:
@@ -272,11 +267,11 @@ def _splits(results: Mapping[str, Any]) -> str:
     words = (
         "No group of images (a patient, say) is on both sides of a split."
         if results["data"]["grouped"]
-        else "Groups are not known for these data: images of one patient may be on both sides of a split, "
-        "which would make every figure here look better than it is."
+        else "The splits were made without regard to groups (patients, say): images of one may be on both "
+        "sides, which would make every figure here look better than it is."
     )
     table = _table("Table 1. Images in each split", ["", *columns.values()], rows)
-    return f"<h2>Who is in which split</h2><p>{words}</p>{table}"
+    return _section("Who is in which split", words, table)
 
 
 def _training(results: Mapping[str, Any], pngs: Mapping[str, bytes]) -> str:
@@ -284,56 +279,54 @@ def _training(results: Mapping[str, Any], pngs: Mapping[str, bytes]) -> str:
     counts = " and ".join(f"{count:,} ({_text(name)})" for name, count in training["parameters"].items())
     words = (
         f"{training['epochs']:,} epochs a fold. Parameters: {counts}. The network that is scored is the last "
-        "one, never one picked by a test score."
+        "one, never one picked by a test score. The curves of all folds lie over each other."
     )
-    captions = {
-        name: f"Figure. {ylabel.capitalize()}, folds overlaid"
-        for name, (ylabel, _) in figures.TRAINING_CURVES.items()
-    }
+    captions = {name: f"Figure. {axis.capitalize()}" for name, (axis, _) in figures.TRAINING_CURVES.items()}
     times = {f"train, fold {place + 1}": seconds for place, seconds in enumerate(wall["train"])}
     times |= {name: wall[name] for name in ("evaluate", "total")}
-    rows = [_row(name, [_duration(seconds)]) for name, seconds in times.items() if seconds is not None]
-    gallery = _gallery("Training", pngs, captions, words) or f"<h2>Training</h2><p>{words}</p>"
-    return gallery + _table("Table. Wall time", ["", "time"], rows)
+    rows = [_row(name, [_duration(seconds)]) for name, seconds in times.items()]
+    table = _table("Table. Wall time", ["", "time"], rows)
+    return _section("Training", words, _gallery(pngs, captions), table)
 
 
 def _data(results: Mapping[str, Any]) -> str:
     data = results["data"]
     rows = [_row(_text(name), [_group(results, name), str(n)]) for name, n in data["classes"].items()]
     classes = _table("Table. Images of each class", ["class", "group", "images"], rows, "grouped")
-    unusable = "<p>Every file could be used.</p>"
-    if data["unusable"]:
-        bad = [_row(_text(name), [_text(reason)]) for name, reason in data["unusable"]]
-        unusable = _table("Table. Files that could not be used", ["file", "reason"], bad, "words")
-    return (
-        f"<h2>Data</h2><p>Source: {_text(data['source'])}. Digest: <code>{_text(data['digest'])}</code>.</p>"
-        f"{unusable}<details><summary>Images of each class</summary>{classes}</details>"
-    )
+    bad = [_row(_text(name), [_text(reason)]) for name, reason in data["unusable"]]
+    unusable = _table("Table. Files that could not be used", ["file", "reason"], bad, "words")
+    words = f"Source: {_text(data['source'])}. Digest: <code>{_text(data['digest'])}</code>."
+    words += "" if bad else " Every file could be used."
+    details = f"<details><summary>Images of each class</summary>{classes}</details>"
+    return _section("Data", words, unusable, details)
 
 
 def _settings(results: Mapping[str, Any]) -> str:
-    environment = {name: value for name, value in results["environment"].items() if name != "versions"}
-    facts = {**environment, **results["environment"]["versions"], "seed": results["seed"]}
+    environment = dict(results["environment"])
+    facts = {**environment.pop("versions"), **environment, "seed": results["seed"]}
     hashes = results["training"]["parameter_hash"]
     facts |= {f"parameters of fold {place + 1}": value for place, value in enumerate(hashes)}
     rows = [_row(_text(name), [_text(value)]) for name, value in facts.items()]
     lines = json.dumps(results["config"], indent=2, ensure_ascii=False).split("\n")
     config = "\n".join(map(_text, lines))
-    return (
-        "<h2>Versions, device and configuration</h2>"
-        + _table("Table. Versions, device, seed and parameter hashes", ["item", "value"], rows, "words")
-        + f"<details><summary>Configuration</summary><pre>{config}</pre></details>"
-    )
+    details = f"<details><summary>Configuration</summary><pre>{config}</pre></details>"
+    table = _table("Table. Versions, device, seed, parameter hashes", ["item", "value"], rows, "words")
+    return _section("Versions, device and configuration", "What it takes to run this again.", table, details)
 
 
-def _table(title: str, header: Iterable[str], rows: Iterable[str], style: str = "") -> str:
-    """A table that scrolls inside its own box; all texts are HTML."""
+def _section(heading: str, words: str, *parts: str) -> str:
+    return f"<h2>{heading}</h2><p>{words}</p>{''.join(parts)}"
+
+
+def _table(title: str, header: Sequence[str], rows: Sequence[str], style: str = "") -> str:
+    """A table that scrolls inside its own box, or nothing where there are no rows; all texts are HTML."""
     head = "".join(f'<th scope="col">{cell}</th>' for cell in header)
-    return (
+    table = (
         f'<figure class="table"><figcaption>{_title(title)}</figcaption><div class="box" tabindex="0">'
         f'<table class="{style}"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
         "</div></figure>\n"
     )
+    return table if rows else ""
 
 
 def _row(name: str, cells: Iterable[str], style: str = "") -> str:
@@ -341,15 +334,15 @@ def _row(name: str, cells: Iterable[str], style: str = "") -> str:
     return f'<tr class="{style}"><th scope="row">{name}</th>{data}</tr>\n'
 
 
-def _gallery(heading: str, pngs: Mapping[str, bytes], captions: Mapping[str, str], words: str) -> str:
-    """A section with those figures that were drawn, or nothing where none was; all texts are HTML."""
+def _gallery(pngs: Mapping[str, bytes], captions: Mapping[str, str]) -> str:
+    """Those of the figures that were drawn; captions are HTML."""
     drawn = "".join(
         f'<figure><img alt="{caption}" src="data:image/png;base64,{base64.b64encode(pngs[name]).decode()}">'
         f"<figcaption>{_title(caption)}</figcaption></figure>\n"
         for name, caption in captions.items()
         if name in pngs
     )
-    return f'<h2>{heading}</h2><p>{words}</p><div class="grid">{drawn}</div>' if drawn else ""
+    return f'<div class="grid">{drawn}</div>'
 
 
 def _title(title: str) -> str:
@@ -368,6 +361,10 @@ def _method(name: str) -> str:
 
 def _metric(name: str) -> str:
     return _text(figures.metric_name(name))
+
+
+def _decider(results: Mapping[str, Any]) -> str:
+    return _metric(results["decision"]["metric"])
 
 
 def _group(results: Mapping[str, Any], name: str) -> str:

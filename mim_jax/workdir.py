@@ -11,13 +11,23 @@ FREE_SECTIONS = ("evaluation", "decision")
 
 
 def claim(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
-    """Makes `path` the workdir of `config`, or checks that it is already.
+    """Makes `path` the workdir of `config`: `config.json` in it holds the whole configuration.
 
     Returns:
-      The absolute path. `config.json` in it holds the whole configuration.
+      The absolute path.
 
     Raises:
-      ValueError: not writable, or claimed by another configuration; the message lists the fields that differ.
+      ValueError: as `check`.
+    """
+    workdir = check(path, config)
+    write_json(workdir / "config.json", config)
+    return workdir
+
+
+def check(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
+    """Raises ValueError where `path` cannot be written, or where another configuration has claimed it.
+
+    The message lists the fields that differ. Returns the absolute path.
     """
     workdir = Path(path).expanduser().resolve()
     try:
@@ -42,7 +52,6 @@ def claim(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
                 f"the workdir {workdir} belongs to another configuration ({'; '.join(different)}): "
                 "give this run its own --workdir, or the same configuration"
             )
-    write_json(saved, config)
     return workdir
 
 

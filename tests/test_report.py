@@ -102,7 +102,6 @@ def a_run(*, folds: int = 3, controls: bool = True, notice: str | None = None) -
         "paper": {"ssim_hbd": [0.8237, 0.0101], "ssim": [0.7582, 0.0455]},
         "training": {
             "epochs": 2,
-            "steps": 4,
             "parameters": {"generator": 40401187, "discriminator": 1555585},
             "parameter_hash": ["aa"] * folds,
         },
@@ -306,6 +305,17 @@ def test_summary_says_what_the_interval_of_the_difference_allows(tmp_path, undra
     assert f"sets: {words} chance (0.5)" in text
 
 
+def test_summary_is_by_the_metric_that_decides(tmp_path, undrawn):
+    run = a_run()
+    run["results"]["decision"]["metric"] = "hbd"
+    text = page_of(tmp_path, run).text
+    assert "HBD, the metric that the configuration names" in text
+    for kind in ("augmented", "plain"):
+        assert (
+            f"{run['results']['auroc'][kind]['mim']['hbd']['mean']:.4f}" in text.split("AUROC by metric")[0]
+        )
+
+
 def test_figures_take_the_rows_that_they_are_about(monkeypatch):
     run = a_run()
     folds = run["results"]["auroc"]["augmented"]["mim"]["ssim_hbd"]["folds"]
@@ -365,7 +375,7 @@ def test_small_runs_have_a_page_too(tmp_path):
     results["wall_time"]["train"] = []
     page = page_of(tmp_path, run)
     assert "1 other class with" in page.text and "No untrained control was scored" in page.text
-    assert "Every file could be used" in page.text and "Groups are not known" in page.text
+    assert "Every file could be used" in page.text and "without regard to groups" in page.text
     assert {file.stem for file in (tmp_path / "figures").iterdir()} == {
         "roc_best",
         "roc_worst",
