@@ -1,7 +1,8 @@
-"""The same networks and the same training step in PyTorch: what this package's numbers and speed are compared with.
+"""The same networks and the same training step in PyTorch: what this package's numbers and speed are compared
+with.
 
-Written from the layer tables of the context encoder, in PyTorch's own layout and modules, so that agreement is
-evidence. NCHW; images in [-1, 1].
+Written from the layer tables of the context encoder, in PyTorch's own layout and modules, so that agreement
+is evidence. NCHW; images in [-1, 1].
 """
 
 from collections.abc import Mapping
@@ -70,7 +71,7 @@ GENERATOR_LAYERS = [
 DISCRIMINATOR_LAYERS = [*(f"conv_{k}" for k in range(4)), "to_score"]
 
 
-def with_parameters(module: nn.Module) -> list[nn.Module]:
+def with_parameters(module: nn.Module) -> list[Any]:
     """The layers of a network that hold parameters, in order."""
     kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)
     return [layer for layer in module.modules() if isinstance(layer, kinds)]
@@ -108,7 +109,10 @@ def to_flax(layer: nn.Module, weight: torch.Tensor) -> np.ndarray:
 
 
 class Twin:
-    """Both networks, their optimisers and one step: generator first, then the discriminator on the same fakes."""
+    """Both networks, their optimisers and one step.
+
+    Generator first, then the discriminator on the same fakes.
+    """
 
     def __init__(
         self,

@@ -34,12 +34,8 @@ def _paper() -> ConfigDict:
     data.positive = "mpox"  # the class to train on; every other class is only ever tested
     data.image_size = 224  # pixels a side; the context encoder takes multiples of 32
     data.manifest = ""  # CSV with columns file,group; "" = root/manifest.csv where there is one
-    data.group_pattern = (
-        ""  # regular expression with one group on file names, e.g. ^[A-Z]+_(\d+)_ for MKP_17_01 = patient 17
-    )
-    data.grouped = (
-        True  # keep images of one group on one side of each split; False = the paper's plain shuffle
-    )
+    data.group_pattern = ""  # regular expression with one group on file names, e.g. ^[A-Z]+_(\d+)_ for MKP_17_01 = patient 17
+    data.grouped = True  # keep images of one group on one side of each split; False = the paper's plain shuffle
     data.strict = False  # True = stop at an unusable file; False = list it and leave it out
     data.folds = 5  # cross-validation over the images of the positive class
     data.held_out = 0.0  # share of each training split kept out of training, for choices that must not see test images; 0 = none
@@ -52,18 +48,14 @@ def _paper() -> ConfigDict:
     config.generator = generator = ConfigDict()
     generator.name = "context_encoder"  # or "unet"
     generator.width = 64  # features of the first layer
-    generator.bottleneck = (
-        "pointwise"  # the paper's; "channelwise_fc" and "global" mix positions (context_encoder only)
-    )
+    generator.bottleneck = "pointwise"  # the paper's; "channelwise_fc" and "global" mix positions (context_encoder only)
     generator.bottleneck_channels = 4000  # context_encoder only
 
     config.discriminator = discriminator = ConfigDict()
     discriminator.width = 64  # features of the first layer
 
     config.loss = loss = ConfigDict()
-    loss.pixel_weight = (
-        0.999  # Eq. 7, alpha_G; printed as 0.01; chosen by inpainting error on held-out mpox, see README.md
-    )
+    loss.pixel_weight = 0.999  # Eq. 7, alpha_G; printed as 0.01; chosen by inpainting error on held-out mpox, see README.md
     loss.adversarial_weight = 0.001  # Eq. 7, beta_G; printed as 0.99
     loss.generator_target = 1.0  # Eq. 5; printed as 0, which is no game: both networks would want the same
     loss.real_weight = 0.5  # Eq. 10, alpha_D
@@ -81,24 +73,16 @@ def _paper() -> ConfigDict:
     training.batch_size = 128  # 176 images: 128 + 48, two updates an epoch
     training.drop_last = False  # True = leave the short last batch out: 48 random images an epoch unseen
     training.precision = "auto"  # "bfloat16" where the device has it; "float32" everywhere (parameters and statistics always are)
-    training.epochs_per_dispatch = (
-        0  # epochs the device runs between two looks of the host; 0 = 1 on CPU, 10 elsewhere
-    )
+    training.epochs_per_dispatch = 0  # epochs the device runs between two looks of the host; 0 = 1 on CPU, 10 elsewhere
     training.checkpoint_every = 25  # epochs; the last epoch is always saved, and is the one that counts
     training.keep = 2  # checkpoints kept a fold
-    training.panel_every = (
-        50  # epochs between two panels of inpainted training images in TensorBoard; 0 = none
-    )
+    training.panel_every = 50  # epochs between two panels of inpainted training images in TensorBoard; 0 = none
 
     # The two sections below do not touch training: they may change when a finished workdir is evaluated again.
     config.evaluation = evaluation = ConfigDict()
     evaluation.metric = "ssim_hbd"  # the one that decides; all five are reported
-    evaluation.augmentation = (
-        "fixed"  # 44 -> 220: original, two flips, saturation 0.7 and 1.3; "random" = five random draws
-    )
-    evaluation.window = (
-        "gaussian"  # SSIM after Wang et al. 2004; "global" = Eq. 13 as printed, one window over the image
-    )
+    evaluation.augmentation = "fixed"  # 44 -> 220: original, two flips, saturation 0.7 and 1.3; "random" = five random draws
+    evaluation.window = "gaussian"  # SSIM after Wang et al. 2004; "global" = Eq. 13 as printed, one window over the image
     evaluation.bins = 256  # of each channel's histogram
     evaluation.region = "image"  # whole image, as the paper; "mask" = the hole only
     evaluation.resamples = 2000  # bootstrap resamples of every interval

@@ -14,7 +14,7 @@ _HOME = {
     "load_image": "mim_jax.data.images",
     "UnusableImage": "mim_jax.data.images",
 }
-__all__ = list(_HOME)  # noqa: PLE0604 (names, all strings)
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -3,20 +3,19 @@
 Reads the configuration as `experiment` does, trains nothing, and never lets a test image choose anything.
 """
 
-import csv
 import importlib.metadata
 import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from mim_jax import calibration, detector, experiment, masks, training, workdir
+from mim_jax import decisions, detector, experiment, masks, training, workdir
 from mim_jax.checkpoints import FoldCheckpoints
 from mim_jax.controls import CONTROLS
 from mim_jax.data import augment, datasets, folds, lesions
@@ -46,19 +45,6 @@ PACKAGES = (
     "pillow",
     "scikit-learn",
     "mim-jax",
-)
-COLUMNS = (
-    "fold",
-    "method",
-    "name",
-    "class",
-    "group",
-    "copy",
-    "augmented",
-    "plain",
-    "positive",
-    *METRICS,
-    "decision",
 )
 
 
@@ -139,17 +125,25 @@ def evaluate(
         recorder.advance(len(bank.images))
     recorder.finish()
 
-    decision = _calibrate(config, methods["mim"], measure)
-    workdir.write_json(path / "calibration.json", {**decision, "measure": experiment.measure_options(config)})
-    rows = [
-        _rows(fold, method, scored, decision)
+    settings = config["decision"]
+    if settings["rule"] == "paper":
+        thresholds = decisions.paper_thresholds(len(splits))
+    else:
+        thresholds = decisions.calibrate(
+            methods["mim"], metric=measure.metric, miss_rate=settings["miss_rate"]
+        )
+    workdir.write_json(
+        path / "calibration.json", {**asdict(thresholds), "measure": experiment.measure_options(config)}
+    )
+    table = [
+        row
         for method, many in methods.items()
         for fold, scored in enumerate(many)
+        for row in decisions.rows(fold, method, scored, thresholds if method == "mim" else None)
     ]
     for fold in range(len(splits)):
-        _write_csv(
-            path / f"fold_{fold}" / "scores.csv",
-            [row for part in rows for row in part if row["fold"] == fold],
+        decisions.write_csv(
+            path / f"fold_{fold}" / "scores.csv", (row for row in table if row["fold"] == fold)
         )
     summary = summarize(
         methods,
@@ -165,11 +159,11 @@ def evaluate(
         **summary,
         "held_out": _held_out_error(config, dataset, splits, models),
         "decision": {
-            "metric": measure.metric,
-            "rule": decision["origin"],
-            "thresholds": decision["folds"],
-            "pooled": decision["pooled"],
-            "table": _decision_table(dataset, rows),
+            "metric": thresholds.metric,
+            "rule": thresholds.origin,
+            "thresholds": thresholds.folds,
+            "pooled": thresholds.pooled,
+            "table": decisions.count_decisions(table),
         },
         "wall_time": {
             "train": _training_seconds(history, len(splits)),
@@ -179,9 +173,7 @@ def evaluate(
     }
     workdir.write_json(path / "results.json", results)
     panels = _choose_panels(dataset, bank, models, methods["mim"], parts, measure.metric)
-    return write_report(
-        path, results=results, scores=[row for part in rows for row in part], history=history, panels=panels
-    )
+    return write_report(path, results=results, scores=table, history=history, panels=panels)
 
 
 def _load_fold(
@@ -220,99 +212,6 @@ def _scored(
         plain=bank.plain[part],
         similarities=dict(scores),
     )
-
-
-def _calibrate(
-    config: experiment.Config, scored: Sequence[ScoredImages], measure: detector.Measure
-) -> dict[str, Any]:
-    """Thresholds: for each fold from the other folds' test images, and one from all folds for images that no
-    fold has seen.
-
-    The lowest score of each group stands for it: groups are independent, images of one patient are not.
-    """
-    if config["decision"]["rule"] == "paper":
-        threshold = calibration.PAPER_THRESHOLD
-        origin = (
-            f"the paper's threshold, {threshold}; fitted by its authors on other data and another network"
-        )
-        return {"folds": [threshold] * len(scored), "pooled": threshold, "origin": origin}
-    lowest = []
-    for fold in scored:
-        own = fold.select(fold.plain & fold.positive)
-        values = own.similarities[measure.metric]
-        lowest.append(np.array([values[own.groups == group].min() for group in np.unique(own.groups)]))
-    rate = config["decision"]["miss_rate"]
-
-    def threshold_of(parts: Sequence[np.ndarray]) -> float | None:
-        try:
-            # "At least the calibrated score" said with the strict comparison that every rule uses.
-            return float(
-                np.nextafter(calibration.miss_rate_threshold(np.concatenate(parts), miss_rate=rate), -np.inf)
-            )
-        except ValueError:
-            return None
-
-    thresholds = [threshold_of(lowest[:k] + lowest[k + 1 :]) for k in range(len(lowest))]
-    origin = (
-        f"calibrated to miss at most {rate:.0%} of the training class in expectation, on the lowest score "
-        "of each of its "
-        "groups in the other folds' test sets, each scored by the fold that did not train on it"
-    )
-    pooled = threshold_of(lowest)
-    if pooled is None:
-        count = sum(map(len, lowest))
-        origin = f"none: {count} groups of the training class cannot promise a miss rate of {rate:g}"
-    return {"folds": thresholds, "pooled": pooled, "origin": origin, "metric": measure.metric}
-
-
-def _rows(fold: int, method: str, scored: ScoredImages, decision: Mapping[str, Any]) -> list[dict[str, Any]]:
-    threshold = decision["folds"][fold]
-    rows = []
-    for i in range(len(scored)):
-        similarities = {metric: float(scored.similarities[metric][i]) for metric in METRICS}
-        verdict = ""
-        if method == "mim" and threshold is not None:
-            verdict = (
-                "mpox_like"
-                if similarities[decision.get("metric", "ssim_hbd")] > threshold
-                else "not_mpox_like"
-            )
-        rows.append(
-            {
-                "fold": fold,
-                "method": method,
-                "name": str(scored.names[i]),
-                "class": str(scored.classes[i]),
-                "group": str(scored.groups[i]),
-                "copy": int(scored.copies[i]),
-                "augmented": bool(scored.augmented[i]),
-                "plain": bool(scored.plain[i]),
-                "positive": bool(scored.positive[i]),
-                **similarities,
-                "decision": verdict,
-            }
-        )
-    return rows
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, path)
-
-
-def _decision_table(
-    dataset: datasets.Dataset, rows: Sequence[Sequence[Mapping[str, Any]]]
-) -> dict[str, dict[str, int]]:
-    """Per class, plain test images: how many decisions over all folds, and how many said mpox-like."""
-    table = {label: {"n": 0, "mpox_like": 0} for label in dataset.class_counts()}
-    for row in (row for part in rows for row in part if row["plain"] and row["decision"]):
-        table[row["class"]]["n"] += 1
-        table[row["class"]]["mpox_like"] += row["decision"] == "mpox_like"
-    return {label: counts for label, counts in table.items() if counts["n"]}
 
 
 def _class_groups(dataset: datasets.Dataset) -> dict[str, list[str]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from mim_jax.data.datasets import list_images
 from mim_jax.data.images import UnusableImage, load_image
+from mim_jax.decisions import decide
 from mim_jax.detector import BATCH_SIZES, Detector
 from mim_jax.similarity import METRICS
 
@@ -67,14 +68,9 @@ def score_files(detector: Detector, files: Sequence[tuple[str, str]]) -> Iterato
                 continue
             own = {metric: [float(value) for value in scores[metric][:, column]] for metric in METRICS}
             column += 1
-            yield ScoredFile(path, own, decide(detector, float(np.mean(own[detector.measure.metric]))))
-
-
-def decide(detector: Detector, score: float) -> str:
-    """The detector's decision on one score, in words."""
-    if detector.threshold is None:
-        return "no_threshold"
-    return "mpox_like" if score > detector.threshold else "not_mpox_like"
+            yield ScoredFile(
+                path, own, decide(float(np.mean(own[detector.measure.metric])), detector.threshold)
+            )
 
 
 def format_table(rows: Sequence[ScoredFile], detector: Detector) -> str:

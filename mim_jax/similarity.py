@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mim_jax import histograms
+
 METRICS = ("ssim_hbd", "ssim", "hbd", "mae", "mse")
-# The smallest Bhattacharyya coefficient told apart from 0; without it disjoint histograms would score -inf.
-SMALLEST_COEFFICIENT = 1e-12
 
 
 class Similarities(NamedTuple):
@@ -141,9 +141,9 @@ def hbd(
       ValueError: unfit shapes, dtypes or bins.
     """
     x, y = _checked(x, y)
-    _check_bins(bins)
-    histogram = functools.partial(_soft_histogram if soft else _histogram, bins=bins)
-    return _each(lambda a, b: _hbd(histogram(a), histogram(b), per_channel), x.shape[:-3], x, y)
+    histograms.check_bins(bins)
+    form = functools.partial(histograms.soft_histogram if soft else histograms.histogram, bins=bins)
+    return _each(lambda a, b: histograms.bhattacharyya(form(a), form(b), per_channel), x.shape[:-3], x, y)
 
 
 def ssim_hbd(x: jax.Array, y: jax.Array, **options: Any) -> jax.Array:
@@ -202,13 +202,13 @@ def composite_similarities(
 @functools.partial(jax.jit, static_argnames="options")
 def _similarities(x: jax.Array, y: jax.Array, *, options: Options) -> Similarities:
     x, y = _checked(x, y)
-    _check_bins(options.bins)
+    histograms.check_bins(options.bins)
     _check_window(x.shape, options)
 
     def measure(x: jax.Array, y: jax.Array) -> Similarities:
         dissimilarity = jnp.mean(_dissimilarity_map(x, y, options=options))
-        histograms = _histogram(x, bins=options.bins), _histogram(y, bins=options.bins)
-        return _joined(dissimilarity, histograms, x - y, 1.0, options)
+        counts = histograms.histogram(x, bins=options.bins), histograms.histogram(y, bins=options.bins)
+        return _joined(dissimilarity, counts, x - y, 1.0, options)
 
     return _each(measure, x.shape[:-3], x, y)
 
@@ -218,7 +218,7 @@ def _composite_similarities(
     image: jax.Array, patch: jax.Array, offset: jax.Array, *, region: str, options: Options
 ) -> Similarities:
     image, patch = _as_float(image), _as_float(patch)
-    _check_bins(options.bins)
+    histograms.check_bins(options.bins)
     _check_window((image if region == "image" else patch).shape, options)
     (height, width, channels), box_shape = image.shape[-3:], patch.shape[-3:]
     if options.window == "global":
@@ -249,10 +249,13 @@ def _composite_similarities(
         image: jax.Array, patch: jax.Array, box: jax.Array, before: jax.Array, after: jax.Array
     ) -> Similarities:
         dissimilarity = _dissimilarity_map(before, after, options=options)
-        hidden, filled = _histogram(box, bins=options.bins), _histogram(patch, bins=options.bins)
+        hidden, filled = (
+            histograms.histogram(box, bins=options.bins),
+            histograms.histogram(patch, bins=options.bins),
+        )
         if region == "mask":
             return _joined(jnp.mean(dissimilarity), (hidden, filled), box - patch, 1.0, options)
-        counts = _histogram(image, bins=options.bins)
+        counts = histograms.histogram(image, bins=options.bins)
         return _joined(
             jnp.sum(dissimilarity) / windows,
             (counts, counts - hidden + filled),
@@ -276,14 +279,14 @@ def _options(options: dict[str, Any]) -> Options:
 
 def _joined(
     dissimilarity: jax.Array,
-    histograms: tuple[jax.Array, jax.Array],
+    counts: tuple[jax.Array, jax.Array],
     difference: jax.Array,
     share: float,
     options: Options,
 ) -> Similarities:
     """The metrics of one image from its parts; `difference` covers `share` of the pixels, the rest is 0."""
     structure = jnp.minimum(1 - dissimilarity, 1.0)
-    colour = _hbd(*histograms, options.per_channel)
+    colour = histograms.bhattacharyya(*counts, options.per_channel)
     return Similarities(
         ssim_hbd=options.weights[0] * structure + options.weights[1] * colour,
         ssim=structure,
@@ -352,71 +355,6 @@ def _window_mean(planes: jax.Array, options: Options) -> jax.Array:
     return planes
 
 
-def _hbd(p: jax.Array, q: jax.Array, per_channel: bool) -> jax.Array:
-    """`1 + ln BC` of two histograms `[C, bins]` of equal mass, which need not be 1."""
-    if not per_channel:
-        p, q = p.reshape(1, -1), q.reshape(1, -1)
-    product = p * q
-    # The square root has no gradient at 0: a bin that is empty in one histogram adds nothing and gets none.
-    roots = jnp.where(product > 0, jnp.sqrt(jnp.where(product > 0, product, 1.0)), product)
-    # Divided by the mean of the two (equal) masses: where p equals q every step is exact, and BC is 1.
-    coefficient = 2 * jnp.sum(roots, axis=-1) / (jnp.sum(p, axis=-1) + jnp.sum(q, axis=-1))
-    return jnp.mean(1 + jnp.log(jnp.clip(coefficient, SMALLEST_COEFFICIENT, 1.0)))
-
-
-def _histogram(image: jax.Array, *, bins: int) -> jax.Array:
-    """Exact counts of an image `[H, W, C]`: float32 `[C, bins]`, with NaN where a pixel is NaN."""
-    levels = jnp.round(255 * jnp.clip(jax.lax.stop_gradient(image), 0.0, 1.0))
-    unknown = jnp.isnan(levels)
-    index = jnp.where(unknown, 0, levels).astype(jnp.int32) * bins // 256
-    # One and zero are exact in bfloat16; the sums are float32, exact below 2^24.
-    return _counts(index, jnp.where(unknown, jnp.nan, 1).astype(jnp.bfloat16), bins=bins)
-
-
-def _soft_histogram(image: jax.Array, *, bins: int) -> jax.Array:
-    """Soft counts of an image `[H, W, C]`: float32 `[C, bins]`, piecewise linear in the pixels."""
-    # Bin b holds the levels 256 b / bins to 256 (b + 1) / bins - 1; a place is counted in bins from the
-    # centre of bin 0.
-    place = (255 * jnp.clip(image, 0.0, 1.0) + 0.5) * (bins / 256) - 0.5
-    place = jnp.clip(place, 0.0, bins - 1.0)
-    lower = jnp.floor(jax.lax.stop_gradient(place))
-    upper_share = place - lower
-    index = jnp.where(jnp.isnan(lower), 0, lower).astype(jnp.int32)
-    lower_counts = _counts(index, 1 - upper_share, bins=bins)
-    return lower_counts + _counts(jnp.minimum(index + 1, bins - 1), upper_share, bins=bins)
-
-
-def _counts(index: jax.Array, mass: jax.Array, *, bins: int) -> jax.Array:
-    """Sums `mass` `[H, W, C]` into the bins that `index` names, channel by channel: float32 `[C, bins]`."""
-    added, multiplied = (functools.partial(form, bins=bins) for form in (_added_counts, _multiplied_counts))
-    return jax.lax.platform_dependent(index, mass, cpu=added, default=multiplied)
-
-
-def _added_counts(index: jax.Array, mass: jax.Array, *, bins: int) -> jax.Array:
-    """Pixel by pixel: on CPU a plain loop, ten times as fast as the products below."""
-    channels = index.shape[-1]
-    places = index + bins * jnp.arange(channels, dtype=jnp.int32).reshape(1, 1, channels)
-    masses = mass.reshape(-1).astype(jnp.float32)
-    counts = jnp.zeros(channels * bins, jnp.float32)
-    return counts.at[places.reshape(-1)].add(masses, mode="promise_in_bounds").reshape(channels, bins)
-
-
-def _multiplied_counts(index: jax.Array, mass: jax.Array, *, bins: int) -> jax.Array:
-    """One matrix product a channel, of the one-hot high and low halves of each index.
-
-    For accelerators, where additions that meet in one bin wait for each other.
-    """
-    planes = jnp.moveaxis(index, -1, 0).reshape(index.shape[-1], 1, -1)
-    masses = jnp.moveaxis(mass, -1, 0).reshape(planes.shape)
-    digits = jnp.arange(16, dtype=jnp.int32).reshape(1, 16, 1)
-    high, low = (planes // 16 == digits).astype(mass.dtype), (planes % 16 == digits).astype(mass.dtype)
-    precision = jax.lax.Precision.HIGHEST
-    counts = jnp.einsum(
-        "chn,cln->chl", high * masses, low, precision=precision, preferred_element_type=jnp.float32
-    )
-    return counts.reshape(index.shape[-1], 256)[:, :bins]
-
-
 def _as_float(image: jax.Array, max_val: float = 1.0) -> jax.Array:
     if image.dtype == jnp.uint8:
         return image.astype(jnp.float32) * max_val / 255
@@ -443,11 +381,6 @@ def _check_layout(shape: tuple[int, ...]) -> None:
         raise ValueError(
             f"images must have 1 or 3 channels on the last axis, got {shape[-1]} in {shape}{hint}"
         )
-
-
-def _check_bins(bins: int) -> None:
-    if not 1 <= bins <= 256:
-        raise ValueError(f"bins must be 1 to 256 (the levels of a byte), got {bins}")
 
 
 def _check_window(shape: tuple[int, ...], options: Options) -> None:

@@ -47,10 +47,13 @@ def pair():
     rng = np.random.default_rng(1)
 
     def shaken(tree):
-        return jax.tree.map(lambda leaf: leaf + np.float32(0.02) * rng.standard_normal(leaf.shape, np.float32), tree)
+        return jax.tree.map(
+            lambda leaf: leaf + np.float32(0.02) * rng.standard_normal(leaf.shape, np.float32), tree
+        )
 
     state = state.replace(
-        generator_params=shaken(state.generator_params), discriminator_params=shaken(state.discriminator_params)
+        generator_params=shaken(state.generator_params),
+        discriminator_params=shaken(state.discriminator_params),
     )
     generator, discriminator = torch_twin.Generator(WIDTH, CHANNELS), torch_twin.Discriminator(WIDTH)
     torch_twin.load(generator, torch_twin.GENERATOR_LAYERS, state.generator_params)
@@ -139,7 +142,10 @@ def test_one_step_has_the_same_losses_gradients_and_statistics(pair):
             for key, tensor in ((weight, layer.weight), ("bias", layer.bias)):
                 found, wanted = np.asarray(grads[name][key]), torch_twin.to_flax(layer, tensor.grad)
                 # A bias in front of a norm has gradient 0 but for rounding: that is compared with the whole.
-                assert relative(found, wanted) < 1e-4 or np.linalg.norm(found - wanted) < 1e-6 * whole, (name, key)
+                assert relative(found, wanted) < 1e-4 or np.linalg.norm(found - wanted) < 1e-6 * whole, (
+                    name,
+                    key,
+                )
 
     norms = [layer for layer in twin.generator.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
     names = [name for name in torch_twin.GENERATOR_LAYERS if "norm" in name]
@@ -149,7 +155,10 @@ def test_one_step_has_the_same_losses_gradients_and_statistics(pair):
 
 
 def test_twenty_steps_lie_over_each_other(pair):
-    """Adam turns the rounding of zero gradients into signs, so parameters drift apart; the loss curves do not."""
+    """Adam turns the rounding of zero gradients into signs, so parameters drift apart.
+
+    The loss curves do not.
+    """
     state, twin = pair
     ours, theirs = [], []
     for n in range(20):

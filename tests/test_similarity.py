@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
-from mim_jax import similarity
+from mim_jax import histograms
 from mim_jax.similarity import METRICS, composite_similarities, hbd, mae, mse, similarities, ssim, ssim_hbd
 
 SIZE = 40
@@ -135,11 +135,11 @@ def test_histogram_forms_of_the_backends_count_alike():
     levels = jnp.round(255 * image).astype(jnp.int32)
     expected = np.stack([np.bincount(np.asarray(levels[..., c]).ravel(), minlength=256) for c in range(3)])
     ones = jnp.ones(levels.shape, jnp.bfloat16)
-    for form in (similarity._added_counts, similarity._multiplied_counts):
+    for form in (histograms._added_counts, histograms._multiplied_counts):
         np.testing.assert_array_equal(form(levels, ones, bins=256), expected)
     masses = jnp.asarray(image_like(15))
-    added = similarity._added_counts(levels // 16, masses, bins=16)
-    multiplied = similarity._multiplied_counts(levels // 16, masses, bins=16)
+    added = histograms._added_counts(levels // 16, masses, bins=16)
+    multiplied = histograms._multiplied_counts(levels // 16, masses, bins=16)
     np.testing.assert_allclose(added, multiplied, rtol=1e-5)
 
 
@@ -181,7 +181,7 @@ def test_identical_images_give_exactly_one_and_no_pair_more(seed, low, high, lev
         assert np.isfinite(one) and one <= 1, metric
         np.testing.assert_allclose(one, other, atol=1e-6, err_msg=metric)
     assert forth.ssim >= -1 and forth.mae >= 0 and forth.mse >= forth.mae - 1e-6
-    assert forth.hbd >= 1 + np.log(similarity.SMALLEST_COEFFICIENT) - 1e-4
+    assert forth.hbd >= 1 + np.log(histograms.SMALLEST_COEFFICIENT) - 1e-4
 
 
 def test_more_noise_is_less_similar():

@@ -7,10 +7,23 @@ import pytest
 
 from mim_jax.models import layers
 
-# (side, features in, features out, taps, stride, padding): every shape of layer that the networks have, and odd sizes.
-CONVOLUTIONS = [(16, 3, 8, 4, 2, 1), (16, 3, 8, 3, 2, 1), (9, 4, 6, 3, 2, 1), (7, 16, 2, 3, 1, 1), (6, 5, 40, 1, 1, 0)]
+# (side, features in, features out, taps, stride, padding): every shape of layer that the networks have, and
+# odd sizes.
+CONVOLUTIONS = [
+    (16, 3, 8, 4, 2, 1),
+    (16, 3, 8, 3, 2, 1),
+    (9, 4, 6, 3, 2, 1),
+    (7, 16, 2, 3, 1, 1),
+    (6, 5, 40, 1, 1, 0),
+]
 CONVOLUTIONS += [(4, 5, 7, 4, 1, 0), (5, 3, 4, 3, 1, 1)]
-TRANSPOSED = [(7, 12, 5, 4, 2, 1), (3, 4, 6, 4, 2, 1), (1, 6, 3, 4, 1, 0), (5, 3, 4, 3, 2, 1), (4, 3, 2, 2, 2, 0)]
+TRANSPOSED = [
+    (7, 12, 5, 4, 2, 1),
+    (3, 4, 6, 4, 2, 1),
+    (1, 6, 3, 4, 1, 0),
+    (5, 3, 4, 3, 2, 1),
+    (4, 3, 2, 2, 2, 0),
+]
 
 
 def loss(form, stride, padding):
@@ -29,7 +42,8 @@ def check(forms, case):
     x = rng.standard_normal((2, side, side, before), np.float32)
     kernel = rng.standard_normal((taps, taps, before, after), np.float32) * 0.1
     (plain, (_, y)), (matrix, (_, z)) = (
-        (loss(form, stride, padding)(x, kernel)[1], loss(form, stride, padding)(x, kernel)[0]) for form in forms
+        (loss(form, stride, padding)(x, kernel)[1], loss(form, stride, padding)(x, kernel)[0])
+        for form in forms
     )
     np.testing.assert_allclose(y, z, atol=1e-5)
     for a, b in zip(plain, matrix, strict=True):
@@ -45,7 +59,8 @@ def test_convolution_as_matrix_product(case):
 @pytest.mark.parametrize("case", TRANSPOSED)
 def test_transposed_convolution_as_matrix_product(case):
     x, kernel, y = check((layers._conv_transpose_lax, layers._conv_transpose_matrix), case)
-    # Its definition, by loops: input pixel (i, j) adds x[i, j] @ kernel[a, b] to output pixel (s i + a - p, s j + b - p).
+    # Its definition, by loops: input pixel (i, j) adds x[i, j] @ kernel[a, b] to output pixel (s i + a
+    # - p, s j + b - p).
     _, _, _, taps, stride, padding = case
     side = x.shape[1]
     expected = np.zeros((2, *(((side - 1) * stride + taps),) * 2, kernel.shape[-1]))

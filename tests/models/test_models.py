@@ -34,7 +34,9 @@ def test_every_generator_paints_half_the_side(module, size):
 def test_bfloat16_changes_the_computation_but_not_the_parameters():
     module = ContextEncoder(8, "pointwise", 24, dtype=jnp.bfloat16)
     images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
-    out, variables = jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x, train=True), images)
+    out, variables = jax.eval_shape(
+        lambda x: module.init_with_output(jax.random.key(0), x, train=True), images
+    )
     assert out.dtype == jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
 

@@ -1,0 +1,83 @@
+"""Colour histograms without atomic additions, and the Bhattacharyya similarity of two of them (Eq. 14).
+
+Images `[H, W, C]`, float32 in [0, 1]; values outside count at the nearer end. Histograms are float32 `[C,
+bins]`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+# The smallest Bhattacharyya coefficient told apart from 0; without it disjoint histograms would score -inf.
+SMALLEST_COEFFICIENT = 1e-12
+
+
+def bhattacharyya(p: jax.Array, q: jax.Array, per_channel: bool) -> jax.Array:
+    """`1 + ln BC` of two histograms `[C, bins]` of equal mass, which need not be 1."""
+    if not per_channel:
+        p, q = p.reshape(1, -1), q.reshape(1, -1)
+    product = p * q
+    # The square root has no gradient at 0: a bin that is empty in one histogram adds nothing and gets none.
+    roots = jnp.where(product > 0, jnp.sqrt(jnp.where(product > 0, product, 1.0)), product)
+    # Divided by the mean of the two (equal) masses: where p equals q every step is exact, and BC is 1.
+    coefficient = 2 * jnp.sum(roots, axis=-1) / (jnp.sum(p, axis=-1) + jnp.sum(q, axis=-1))
+    return jnp.mean(1 + jnp.log(jnp.clip(coefficient, SMALLEST_COEFFICIENT, 1.0)))
+
+
+def histogram(image: jax.Array, *, bins: int) -> jax.Array:
+    """Exact counts of an image `[H, W, C]`: float32 `[C, bins]`, with NaN where a pixel is NaN."""
+    levels = jnp.round(255 * jnp.clip(jax.lax.stop_gradient(image), 0.0, 1.0))
+    unknown = jnp.isnan(levels)
+    index = jnp.where(unknown, 0, levels).astype(jnp.int32) * bins // 256
+    # One and zero are exact in bfloat16; the sums are float32, exact below 2^24.
+    return _counts(index, jnp.where(unknown, jnp.nan, 1).astype(jnp.bfloat16), bins=bins)
+
+
+def soft_histogram(image: jax.Array, *, bins: int) -> jax.Array:
+    """Soft counts of an image `[H, W, C]`: float32 `[C, bins]`, piecewise linear in the pixels."""
+    # Bin b holds the levels 256 b / bins to 256 (b + 1) / bins - 1; a place is counted in bins from the
+    # centre of bin 0.
+    place = (255 * jnp.clip(image, 0.0, 1.0) + 0.5) * (bins / 256) - 0.5
+    place = jnp.clip(place, 0.0, bins - 1.0)
+    lower = jnp.floor(jax.lax.stop_gradient(place))
+    upper_share = place - lower
+    index = jnp.where(jnp.isnan(lower), 0, lower).astype(jnp.int32)
+    lower_counts = _counts(index, 1 - upper_share, bins=bins)
+    return lower_counts + _counts(jnp.minimum(index + 1, bins - 1), upper_share, bins=bins)
+
+
+def _counts(index: jax.Array, mass: jax.Array, *, bins: int) -> jax.Array:
+    """Sums `mass` `[H, W, C]` into the bins that `index` names, channel by channel: float32 `[C, bins]`."""
+    added, multiplied = (functools.partial(form, bins=bins) for form in (_added_counts, _multiplied_counts))
+    return jax.lax.platform_dependent(index, mass, cpu=added, default=multiplied)
+
+
+def _added_counts(index: jax.Array, mass: jax.Array, *, bins: int) -> jax.Array:
+    """Pixel by pixel: on CPU a plain loop, ten times as fast as the products below."""
+    channels = index.shape[-1]
+    places = index + bins * jnp.arange(channels, dtype=jnp.int32).reshape(1, 1, channels)
+    masses = mass.reshape(-1).astype(jnp.float32)
+    counts = jnp.zeros(channels * bins, jnp.float32)
+    return counts.at[places.reshape(-1)].add(masses, mode="promise_in_bounds").reshape(channels, bins)
+
+
+def _multiplied_counts(index: jax.Array, mass: jax.Array, *, bins: int) -> jax.Array:
+    """One matrix product a channel, of the one-hot high and low halves of each index.
+
+    For accelerators, where additions that meet in one bin wait for each other.
+    """
+    planes = jnp.moveaxis(index, -1, 0).reshape(index.shape[-1], 1, -1)
+    masses = jnp.moveaxis(mass, -1, 0).reshape(planes.shape)
+    digits = jnp.arange(16, dtype=jnp.int32).reshape(1, 16, 1)
+    high, low = (planes // 16 == digits).astype(mass.dtype), (planes % 16 == digits).astype(mass.dtype)
+    precision = jax.lax.Precision.HIGHEST
+    counts = jnp.einsum(
+        "chn,cln->chl", high * masses, low, precision=precision, preferred_element_type=jnp.float32
+    )
+    return counts.reshape(index.shape[-1], 256)[:, :bins]
+
+
+def check_bins(bins: int) -> None:
+    if not 1 <= bins <= 256:
+        raise ValueError(f"bins must be 1 to 256 (the levels of a byte), got {bins}")
