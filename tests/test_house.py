@@ -1,0 +1,89 @@
+"""Imports run one way, the package is light to import, and every configuration can be built."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs import mim
+from mim_jax import experiment
+
+PACKAGE = Path(__file__).parent.parent / "mim_jax"
+# What each module may import of the package. A new arrow has to be drawn here, and must not point back.
+ALLOWED = {
+    "masks": set(),
+    "losses": set(),
+    "histograms": set(),
+    "similarity": {"histograms"},
+    "calibration": set(),
+    "evaluation": set(),
+    "workdir": set(),
+    "recorder": set(),
+    "controls": {"masks"},
+    "models": {"models"},
+    "data": {"data"},
+    "training": {"masks", "losses"},
+    "checkpoints": {"training"},
+    "figures": {"evaluation"},
+    "report": {"figures"},
+    "decisions": {"calibration", "evaluation", "similarity"},
+    "detector": {"masks", "models", "similarity", "training", "workdir", "checkpoints"},
+    "scoring": {"data", "decisions", "detector", "similarity"},
+    "experiment": {"masks", "training", "models", "detector", "checkpoints", "data", "recorder"},
+    "results": {
+        *("masks", "training", "detector", "experiment", "checkpoints", "controls", "data", "decisions"),
+        *("evaluation", "figures", "recorder", "report", "similarity", "workdir"),
+    },
+    "commands": {"experiment", "results", "recorder", "workdir", "data", "detector", "scoring"},
+}
+
+
+def imported(path):
+    """Names of the package's modules that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "mim_jax":
+            parts = node.module.split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("mim_jax.")}
+    return found
+
+
+def test_imports_run_one_way():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if name != "__init__":
+            assert imported(path) <= ALLOWED[name], path.name
+
+
+def test_only_the_protocol_reads_a_configuration():
+    readers = {path.stem for path in PACKAGE.rglob("*.py") if 'config["' in path.read_text()}
+    assert readers <= {"experiment", "results", "commands", "detector"}  # detector: the folds of a saved one
+
+
+@pytest.mark.parametrize("module", ["mim_jax", "mim_jax.similarity"])
+def test_importing_the_scorer_imports_no_heavy_package(module):
+    code = f"import sys, {module}; print(*sorted({{n.split('.')[0] for n in sys.modules}}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"flax", "optax", "orbax", "matplotlib", "sklearn", "PIL", "dm_pix", "scipy"} & (
+        set(loaded) - set(_with_jax())
+    )
+
+
+def _with_jax():
+    """What JAX itself brings."""
+    code = "import sys, jax; print(*sorted({n.split('.')[0] for n in sys.modules}))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.parametrize("variant", sorted(mim.VARIANTS))
+def test_every_configuration_can_be_built(variant):
+    experiment.check(mim.get_config(variant).to_dict())
+
+
+def test_an_unknown_variant_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"'quik'.*'quick', 'literal'"):
+        mim.get_config("quik")

@@ -1,0 +1,283 @@
+"""Runs as their user starts them: trained, killed, resumed, evaluated, scored, and every mistake in one sentence."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mim_jax import Detector, commands
+from mim_jax.data import lesions
+
+ROOT = Path(__file__).parent.parent
+TINY = {
+    "data.image_size": 32,
+    "mask.size": 16,
+    "data.folds": 2,
+    "data.procedural_positives": 12,
+    "data.procedural_negatives": 18,
+    "generator.width": 4,
+    "generator.bottleneck_channels": 8,
+    "discriminator.width": 4,
+    "training.epochs": 6,
+    "training.batch_size": 4,
+    "training.checkpoint_every": 2,
+    "training.panel_every": 3,
+    "evaluation.resamples": 50,
+}
+
+
+def command(workdir, *rest, **fields):
+    flags = [f"--config.{name}={value}" for name, value in {**TINY, **fields}.items()]
+    return [sys.executable, "launch.py", "--config=configs/mim.py:quick", f"--workdir={workdir}", *flags, *rest]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """A compilation cache of this test's own: the second run of a program starts at once."""
+    cache = tmp_path_factory.mktemp("cache")
+    return {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+def launch(environment, arguments, *, expect=0):
+    done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == expect, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, environment):
+    """An uninterrupted run, from launch to report."""
+    workdir = tmp_path_factory.mktemp("run") / "finished"
+    launch(environment, command(workdir))
+    return workdir
+
+
+def without_times(path):
+    """results.json and metrics.jsonl, less what a clock wrote."""
+    results = json.loads((path / "results.json").read_text())
+    results.pop("wall_time")
+    events = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for event in events:
+        event.pop("seconds", None), event.pop("images_per_s", None)
+    return results, events
+
+
+def test_a_run_leaves_what_the_readme_names(finished):
+    results, events = without_times(finished)
+    page = (finished / "report.html").read_text()
+    assert "say nothing about mpox" in page
+    for fold in results["auroc"]["augmented"]["mim"]["ssim_hbd"]["folds"]:
+        assert f"{fold['value']:.4f}" in page
+        assert fold["low"] <= fold["value"] <= fold["high"]
+    assert {"mim", "mean_fill", "harmonic_fill"} == set(results["auroc"]["augmented"])
+    assert [row["train"] + row["test"] for row in results["splits"]] == [12, 12]
+    assert [row["augmented"] for row in results["splits"]] == [5 * row["test"] for row in results["splits"]]
+    assert len(events) == 12
+    assert list((finished / "tensorboard").rglob("events*"))
+    assert list((finished / "figures").glob("*.png"))
+    for fold in range(2):
+        lines = (finished / f"fold_{fold}" / "scores.csv").read_text().splitlines()
+        assert len(lines) == 1 + 3 * (5 * results["splits"][fold]["test"] + 18)
+    assert not list(finished.rglob("*.pkl")) and not list(finished.rglob("*.pickle"))
+
+
+def test_every_auroc_follows_from_scores_csv(finished):
+    """The table is recomputed from the file by pairs, ties half."""
+    import csv
+
+    results, _ = without_times(finished)
+    for fold in range(2):
+        rows = list(csv.DictReader((finished / f"fold_{fold}" / "scores.csv").open()))
+        for method in ("mim", "mean_fill"):
+            for kind in ("augmented", "plain"):
+                own = [row for row in rows if row["method"] == method and row[kind] == "True"]
+                high = np.array([float(row["hbd"]) for row in own if row["positive"] == "True"])
+                low = np.array([float(row["hbd"]) for row in own if row["positive"] == "False"])
+                wins = (high[:, None] > low[None]).mean() + 0.5 * (high[:, None] == low[None]).mean()
+                found = results["auroc"][kind][method]["hbd"]["folds"][fold]["value"]
+                assert found == pytest.approx(wins, abs=1e-12)
+
+
+def test_killed_in_an_epoch_and_in_a_save_it_ends_as_if_it_had_not_been(finished, environment, tmp_path):
+    workdir = tmp_path / "killed"
+    metrics = workdir / "metrics.jsonl"
+
+    def mid_epoch():
+        return metrics.exists() and len(metrics.read_text().splitlines()) >= 3
+
+    def mid_save():
+        return any(".orbax-checkpoint-tmp" in str(path) for path in workdir.glob("fold_1/checkpoints/*"))
+
+    for moment in (mid_epoch, mid_save):
+        process = subprocess.Popen(
+            command(workdir, "--mode=train"), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and not moment():
+            time.sleep(0.0005)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "the run ended before the moment came"
+    launch(environment, command(workdir))
+    assert without_times(workdir) == without_times(finished)
+
+
+def test_asked_to_stop_it_saves_and_says_how_to_go_on(finished, environment, tmp_path):
+    workdir = tmp_path / "stopped"
+    process = subprocess.Popen(
+        command(workdir), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    while not (workdir / "metrics.jsonl").exists():
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == commands.INTERRUPTED, said
+    assert "the same command with the same --workdir goes on" in said
+    launch(environment, command(workdir))
+    assert without_times(workdir) == without_times(finished)
+
+
+def test_a_finished_run_is_not_trained_again(finished, environment, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    before = (copy / "metrics.jsonl").read_text()
+    launch(environment, command(copy, **{"evaluation.metric": "hbd"}))  # judged anew, by another metric
+    assert (copy / "metrics.jsonl").read_text() == before
+    assert json.loads((copy / "results.json").read_text())["decision"]["metric"] == "hbd"
+
+
+def test_another_configuration_is_refused_with_the_difference(finished, environment):
+    said = launch(environment, command(finished, **{"training.epochs": 7}), expect=1).stderr
+    assert "training.epochs: 6 there, 7 here" in said
+
+
+def test_scores_of_files_and_folders(finished, environment, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(3):
+        Image.fromarray(lesions.render("mpox", i, size=48)).save(folder / f"{i}.png")
+    (folder / "text.jpg").write_text("not an image")
+    arguments = [sys.executable, "launch.py", "--mode=score", f"--workdir={finished}", str(folder), "nowhere.png"]
+    said = launch(environment, arguments, expect=commands.UNUSABLE_FILES).stdout
+    assert said.count("unusable:") == 2
+    assert "no such file" in said
+    lines = (finished / "scored.csv").read_text().splitlines()
+    assert len(lines) == 6
+    assert "ssim_hbd_fold_1" in lines[0]
+
+
+def test_the_detector_is_one_function_however_it_is_called(finished):
+    detector = Detector.load(finished)
+    images = np.stack([lesions.render("eczema", i, size=32) for i in range(37)])
+    scores = detector.score_samples(images)
+    order = np.random.default_rng(0).permutation(37)
+    np.testing.assert_array_equal(detector.score_samples(images[order]), scores[order])
+    np.testing.assert_array_equal([detector.score_samples(image)[0] for image in images[:3]], scores[:3])
+    np.testing.assert_array_equal(detector.score_samples(images[:9]), scores[:9])
+    np.testing.assert_allclose(detector.score_samples(images / np.float32(255)), scores, atol=1e-6)
+    fn, variables = detector.pure()
+    np.testing.assert_allclose(fn(variables, images).ssim_hbd, scores, atol=1e-6)
+    folds = [Detector.load(finished, fold=k).score_samples(images) for k in range(2)]
+    np.testing.assert_allclose(np.mean(folds, axis=0), scores, atol=1e-12)
+    np.testing.assert_array_equal(detector.anomaly_score(images), 1 - scores)
+    assert set(detector.predict(images)) <= {1, -1}
+    painted = detector.inpaint(images[:2])
+    np.testing.assert_allclose(painted[:, :8], images[:2, :8] / 255, atol=1e-6)
+    assert np.abs(painted[:, 8:24, 8:24] - images[:2, 8:24, 8:24] / 255).max() > 0.01
+
+
+def test_a_detector_says_what_it_cannot_take(finished, tmp_path):
+    detector = Detector.load(finished)
+    with pytest.raises(ValueError, match=r"\[N, 32, 32, 3\].*got \[2, 40, 32, 3\]"):
+        detector.score_samples(np.zeros((2, 40, 32, 3), np.uint8))
+    with pytest.raises(ValueError, match="uint8, or float"):
+        detector.score_samples(np.zeros((32, 32, 3), np.int32))
+    with pytest.raises(ValueError, match="folds 0 to 1, not 7"):
+        Detector.load(finished, fold=7)
+    with pytest.raises(ValueError, match="is .* the workdir of a run"):
+        Detector.load(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named(finished, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    for file in (copy / "fold_1" / "checkpoints").rglob("*"):
+        if file.is_file() and "generator" in file.parts and file.stat().st_size > 500:
+            file.write_bytes(b"\0" * 100)
+    with pytest.raises(ValueError, match=r"fold_1.* cannot be read"):
+        Detector.load(copy)
+
+
+MISTAKES = {
+    "no_root": ({"data.root": "{tmp}/nowhere"}, "does not exist"),
+    "no_positive": ({"data.root": "{tmp}/tree", "data.positive": "warts"}, "warts"),
+    "too_few": ({"data.procedural_positives": 3, "data.folds": 5}, "5"),
+    "size": ({"data.image_size": 100}, "multiples of 32, not 100: try 96 or 128"),
+    "mask_larger": ({"mask.size": 64}, "does not fit the image"),
+    "mask_other": ({"mask.size": 12}, "set mask_size=16"),
+    "batch": ({"training.batch_size": 100}, "exceeds the 6 training images"),
+    "metric": ({"evaluation.metric": "psnr"}, "ssim_hbd, ssim, hbd, mae, mse"),
+    "window": ({"evaluation.window": "box"}, "unknown window 'box'"),
+    "generator": ({"generator.name": "vae"}, "context_encoder, unet"),
+    "decay": ({"optimizer.decay": "none"}, "cosine, linear"),
+    "diverged": ({"optimizer.learning_rate": 1e30}, "lower --config.optimizer.learning_rate"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_sentence(name, tmp_path, capsys, monkeypatch):
+    from configs.mim import get_config
+
+    monkeypatch.setattr(commands, "use_compilation_cache", lambda: None)
+    (tmp_path / "tree" / "mpox").mkdir(parents=True)
+    Image.fromarray(lesions.render("mpox", 0, size=48)).save(tmp_path / "tree" / "mpox" / "a.png")
+    fields, expected = MISTAKES[name]
+    config = get_config("quick")
+    for field, value in {**TINY, **fields}.items():
+        section, leaf = field.split(".")
+        config[section][leaf] = value.format(tmp=tmp_path) if isinstance(value, str) else value
+    status = commands.execute(
+        "train", config=config.to_dict(), workdir=str(tmp_path / "run"), device="auto", paths=[]
+    )
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("launch.py: ")]
+    assert status == 1
+    assert len(said) == 1 and expected in said[0]
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("--config=configs/mim.py:quik", "choose one of '', 'quick'"),
+        ("--config.data.rot=3", "the fields are data.folds"),
+        ("--config=configs/none.py", "configs/none.py"),
+        ("--mode=rum", "run|train|evaluate|score|check_data"),
+        ("--config.training.epochs=1.5", "invalid literal for int"),
+    ],
+)
+def test_a_slip_on_the_command_line_is_one_sentence(flag, expected):
+    done = subprocess.run(
+        [sys.executable, "launch.py", "--workdir=/nonexistent/run", flag], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert expected in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_unwritable_workdir_and_an_absent_gpu_are_named(tmp_path, capsys):
+    from configs.mim import get_config
+
+    config = get_config("quick").to_dict()
+    (tmp_path / "file").write_text("")
+    assert commands.execute("run", config=config, workdir=str(tmp_path / "file" / "run"), device="auto", paths=[]) == 1
+    assert "choose another with --workdir" in capsys.readouterr().err
+    if not any(device.platform == "gpu" for device in __import__("jax").devices()):
+        assert commands.execute("run", config=config, workdir=str(tmp_path / "run"), device="gpu", paths=[]) == 1
+        assert "--device=gpu was asked for" in capsys.readouterr().err

@@ -1,0 +1,136 @@
+"""One update by hand, and epochs of them: determinism, key use, equations as printed, one compilation."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mim_jax import training
+from mim_jax.models import ContextEncoder, PatchDiscriminator
+
+
+def constant(step):
+    return 1e-3
+
+
+GAME = training.Game(
+    generator=ContextEncoder(4, "pointwise", 8),
+    discriminator=PatchDiscriminator(4),
+    optimizer=optax.adam(1e-3),
+    schedule=constant,
+    image_size=32,
+    mask_size=16,
+    pixel_weight=0.999,
+    adversarial_weight=0.001,
+    generator_target=1.0,
+    real_weight=0.5,
+    fake_weight=0.5,
+    real_input="patch",
+)
+IMAGES = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
+KEY = jax.random.key(3)
+INIT = jax.jit(training.init_state, static_argnums=1)
+STEP = jax.jit(training.adversarial_step, static_argnums=0)
+EPOCHS = jax.jit(
+    functools.partial(training.train_epochs, batch_size=4, drop_last=False), static_argnames="game"
+)
+
+
+def run(first, count, state):
+    return EPOCHS(game=GAME, state=state, images=jnp.asarray(IMAGES), epochs=jnp.arange(first, first + count), key=KEY)
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_epochs_are_steps_in_the_shuffled_order():
+    """Ten images by four: 4 + 4 + 2, the short batch kept; metrics weighted by its size."""
+    state = INIT(jax.random.key(0), GAME)
+    after, metrics = run(0, 1, state)
+    order = np.asarray(training.epoch_orders(KEY, 10, jnp.arange(1))[0])
+    assert sorted(order) == list(range(10))
+    total = 0.0
+    for index in (order[:4], order[4:8], order[8:]):
+        state, one = STEP(GAME, state, jnp.asarray(IMAGES[index]), jax.random.fold_in(KEY, 1))
+        total += float(one["loss_pixel"]) * len(index)
+    assert int(after.step) == 3
+    assert float(metrics["loss_pixel"][0]) == pytest.approx(total / 10, rel=1e-4)
+    # Not the bits: the two programs are compiled apart, and Adam magnifies the rounding of zero gradients.
+    np.testing.assert_allclose(after.batch_stats["encoder_norm_1"]["mean"], state.batch_stats["encoder_norm_1"]["mean"], atol=1e-4)
+
+
+def test_two_epochs_are_one_and_one():
+    state = INIT(jax.random.key(0), GAME)
+    once, _ = run(0, 1, state)
+    twice, _ = run(1, 1, once)
+    again, _ = run(1, 1, run(0, 1, INIT(jax.random.key(0), GAME))[0])
+    assert_equal(twice, again)
+    orders = np.asarray(training.epoch_orders(KEY, 10, jnp.arange(2)))
+    assert not np.array_equal(orders[0], orders[1])
+
+
+def test_no_key_is_used_twice():
+    with jax.debug_key_reuse(True):
+        training.adversarial_step(GAME, INIT(jax.random.key(0), GAME), jnp.asarray(IMAGES[:2]), KEY)
+
+
+def test_every_part_of_the_state_moves():
+    state = INIT(jax.random.key(0), GAME)
+    after, _ = STEP(GAME, state, jnp.asarray(IMAGES[:4]), KEY)
+    for name in ("generator_params", "batch_stats", "discriminator_params"):
+        before, now = getattr(state, name), getattr(after, name)
+        changed = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), before, now)
+        assert all(jax.tree.leaves(changed)), name
+
+
+def test_a_weight_of_zero_cuts_the_generator_off_from_the_discriminator():
+    game = dataclasses.replace(GAME, adversarial_weight=0.0)
+    state = INIT(jax.random.key(0), GAME)
+    other = state.replace(discriminator_params=jax.tree.map(lambda p: p + 0.1, state.discriminator_params))
+    one, _ = STEP(game, state, jnp.asarray(IMAGES[:4]), KEY)
+    two, _ = STEP(game, other, jnp.asarray(IMAGES[:4]), KEY)
+    assert_equal(one.generator_params, two.generator_params)
+
+
+def test_the_printed_equations_are_no_game():
+    """With Eq. 5 and 8-9 as printed both networks want D(fake) = 0, and soon have it; with target 1 they do not."""
+    last = {}
+    for name, changes in {
+        "literal": {
+            "pixel_weight": 0.01,
+            "adversarial_weight": 0.99,
+            "generator_target": 0.0,
+            "real_input": "masked_image",
+        },
+        "default": {},
+    }.items():
+        game = dataclasses.replace(GAME, **changes)
+        state = INIT(jax.random.key(0), game)
+        for _ in range(60):
+            state, metrics = STEP(game, state, jnp.asarray(IMAGES[:8]), KEY)
+        last[name] = float(metrics["loss_adversarial"])
+    assert last["literal"] < 0.01
+    assert last["default"] > 0.3
+
+
+@pytest.mark.parametrize("decay", sorted(training.DECAYS))
+def test_schedules_start_at_the_rate_and_never_rise(decay):
+    schedule = training.make_schedule(decay, learning_rate=1e-3, steps=100)
+    rates = np.array([float(schedule(step)) for step in range(101)])
+    assert rates[0] == pytest.approx(1e-3)
+    assert np.all(np.diff(rates) <= 1e-12)
+    assert rates[100] < 1.1e-5 or decay == "constant"
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match=r"'cosinus'.*cosine, linear"):
+        training.make_schedule("cosinus", learning_rate=1e-3, steps=1)
+    with pytest.raises(ValueError, match="'patches'.*patch, masked_image"):
+        dataclasses.replace(GAME, real_input="patches")
+    with pytest.raises(ValueError, match=r"paints 16 pixels.*mask_size=16"):
+        training.init_state(KEY, dataclasses.replace(GAME, mask_size=8))
