@@ -67,7 +67,9 @@ def test_only_the_protocol_reads_a_configuration():
 @pytest.mark.parametrize("module", ["mim_jax", "mim_jax.similarity"])
 def test_importing_the_scorer_imports_no_heavy_package(module):
     code = f"import sys, {module}; print(*sorted({{n.split('.')[0] for n in sys.modules}}))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert not {"flax", "optax", "orbax", "matplotlib", "sklearn", "PIL", "dm_pix", "scipy"} & (
         set(loaded) - set(_with_jax())
     )
@@ -76,7 +78,9 @@ def test_importing_the_scorer_imports_no_heavy_package(module):
 def _with_jax():
     """What JAX itself brings."""
     code = "import sys, jax; print(*sorted({n.split('.')[0] for n in sys.modules}))"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
 
 
 @pytest.mark.parametrize("variant", sorted(mim.VARIANTS))

@@ -1,5 +1,9 @@
-"""Runs as their user starts them: trained, killed, resumed, evaluated, scored, and every mistake in one sentence."""
+"""Runs as their user starts them.
 
+Trained, killed, resumed, evaluated, scored, and every mistake in one sentence.
+"""
+
+import csv
 import json
 import os
 import shutil
@@ -36,7 +40,14 @@ TINY = {
 
 def command(workdir, *rest, **fields):
     flags = [f"--config.{name}={value}" for name, value in {**TINY, **fields}.items()]
-    return [sys.executable, "launch.py", "--config=configs/mim.py:quick", f"--workdir={workdir}", *flags, *rest]
+    return [
+        sys.executable,
+        "launch.py",
+        "--config=configs/mim.py:quick",
+        f"--workdir={workdir}",
+        *flags,
+        *rest,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +106,9 @@ def test_a_run_leaves_what_the_readme_names(finished):
 
 def test_every_auroc_follows_from_scores_csv(finished):
     """The table is recomputed from the file by pairs, ties half."""
-    import csv
-
     results, _ = without_times(finished)
     for fold in range(2):
-        rows = list(csv.DictReader((finished / f"fold_{fold}" / "scores.csv").open()))
+        rows = list(csv.DictReader((finished / f"fold_{fold}" / "scores.csv").read_text().splitlines()))
         for method in ("mim", "mean_fill"):
             for kind in ("augmented", "plain"):
                 own = [row for row in rows if row["method"] == method and row[kind] == "True"]
@@ -134,9 +143,7 @@ def test_killed_in_an_epoch_and_in_a_save_it_ends_as_if_it_had_not_been(finished
 
 def test_asked_to_stop_it_saves_and_says_how_to_go_on(finished, environment, tmp_path):
     workdir = tmp_path / "stopped"
-    process = subprocess.Popen(
-        command(workdir), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command(workdir), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     while not (workdir / "metrics.jsonl").exists():
         time.sleep(0.01)
         assert process.poll() is None
@@ -167,7 +174,14 @@ def test_scores_of_files_and_folders(finished, environment, tmp_path):
     for i in range(3):
         Image.fromarray(lesions.render("mpox", i, size=48)).save(folder / f"{i}.png")
     (folder / "text.jpg").write_text("not an image")
-    arguments = [sys.executable, "launch.py", "--mode=score", f"--workdir={finished}", str(folder), "nowhere.png"]
+    arguments = [
+        sys.executable,
+        "launch.py",
+        "--mode=score",
+        f"--workdir={finished}",
+        str(folder),
+        "nowhere.png",
+    ]
     said = launch(environment, arguments, expect=commands.UNUSABLE_FILES).stdout
     assert said.count("unusable:") == 2
     assert "no such file" in said
@@ -204,7 +218,7 @@ def test_a_detector_says_what_it_cannot_take(finished, tmp_path):
         detector.score_samples(np.zeros((32, 32, 3), np.int32))
     with pytest.raises(ValueError, match="folds 0 to 1, not 7"):
         Detector.load(finished, fold=7)
-    with pytest.raises(ValueError, match="is .* the workdir of a run"):
+    with pytest.raises(ValueError, match=r"is .* the workdir of a run"):
         Detector.load(tmp_path)
 
 
@@ -265,7 +279,10 @@ def test_a_mistake_is_one_sentence(name, tmp_path, capsys, monkeypatch):
 )
 def test_a_slip_on_the_command_line_is_one_sentence(flag, expected):
     done = subprocess.run(
-        [sys.executable, "launch.py", "--workdir=/nonexistent/run", flag], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "launch.py", "--workdir=/nonexistent/run", flag],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 1
     assert expected in done.stderr and "Traceback" not in done.stderr
@@ -276,8 +293,15 @@ def test_an_unwritable_workdir_and_an_absent_gpu_are_named(tmp_path, capsys):
 
     config = get_config("quick").to_dict()
     (tmp_path / "file").write_text("")
-    assert commands.execute("run", config=config, workdir=str(tmp_path / "file" / "run"), device="auto", paths=[]) == 1
+    assert (
+        commands.execute(
+            "run", config=config, workdir=str(tmp_path / "file" / "run"), device="auto", paths=[]
+        )
+        == 1
+    )
     assert "choose another with --workdir" in capsys.readouterr().err
     if not any(device.platform == "gpu" for device in __import__("jax").devices()):
-        assert commands.execute("run", config=config, workdir=str(tmp_path / "run"), device="gpu", paths=[]) == 1
+        assert (
+            commands.execute("run", config=config, workdir=str(tmp_path / "run"), device="gpu", paths=[]) == 1
+        )
         assert "--device=gpu was asked for" in capsys.readouterr().err
