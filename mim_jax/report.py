@@ -4,21 +4,15 @@ The page fetches nothing and needs no script. Whatever comes from data (file nam
 escaped where it enters the HTML. The same input gives the same bytes.
 """
 
-import base64
-import html
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mim_jax import figures
+from mim_jax import figures, page
 from mim_jax.figures import REFERENCE, Panels
 
-SHORT_NOTICE = "procedural images: says nothing about mpox"
-
-# Stands in every title until the page is put together; escaped text never holds it.
-_NOTICE_MARK = "<!--notice-->"
 _KINDS = {"typical": "median scores", "best": "highest scores", "worst": "lowest scores"}
 _SPLITS = {
     "train": "train",
@@ -29,34 +23,6 @@ _SPLITS = {
     "train_groups": "groups in train",
     "test_groups": "groups in test",
 }
-_CSS = """
-:root{color-scheme:light dark;--ink:#1c1f23;--soft:#59626d;--page:#fff;--line:#d9dde2;--band:#f4f6f8;
---warn:#a00000;--warnpage:#fff1f0}@media(prefers-color-scheme:dark){:root{--ink:#e6e8ea;--soft:#a3acb6;
---page:#15181b;--line:#3a4047;--band:#1f2327;--warn:#ff9d94;--warnpage:#3a1d1b}}*{box-sizing:border-box}
-body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,sans-serif;
-overflow-wrap:anywhere}main{max-width:68rem;margin:0 auto;padding:1rem 1rem 3rem}h1{font-size:1.7rem;
-line-height:1.25;margin:.8rem 0}h2{font-size:1.25rem;margin:2.4rem 0 .6rem;padding-top:.7rem;
-border-top:1px solid var(--line)}p,ul{max-width:46rem}.banner{border:2px solid var(--warn);
-background:var(--warnpage);padding:.7rem 1rem;border-radius:6px;max-width:none}
-.notice,.banner{color:var(--warn);font-weight:600}small{color:var(--soft);font-weight:400}
-.box{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums;
-overflow-wrap:normal}tbody th{min-width:7.5rem;position:sticky;left:0;background:var(--page);
-white-space:normal;overflow-wrap:break-word}th,td{padding:.32rem .7rem;border-bottom:1px solid var(--line);
-text-align:right;vertical-align:top;white-space:nowrap}
-th:first-child,.words td,.words th,.grouped :nth-child(2){text-align:left}
-.words tbody>*>*{white-space:normal;min-width:9rem;overflow-wrap:anywhere}td small{display:block;
-font-size:.78rem}tr.strong>*{background:var(--band);font-weight:600}tr.aside>*{color:var(--soft);
-font-style:italic;font-weight:400}.grid{display:grid;
-grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1.2rem;align-items:start}
-figure{margin:.6rem 0;max-width:33rem;min-width:0}figure.table{max-width:none;margin:1.2rem 0}
-img{display:block;width:100%;height:auto;background:#fff;padding:8px;border:1px solid var(--line);
-border-radius:6px}figcaption{font-size:.88rem;margin:.4rem 0}details{margin:1rem 0}summary{cursor:pointer;
-font-weight:600}pre{background:var(--band);padding:.8rem;overflow-x:auto;font-size:.8rem;line-height:1.4;
-overflow-wrap:normal}footer{margin-top:2.4rem;border-top:1px solid var(--line)}
-@media(max-width:30rem){th,td{padding:.3rem .45rem}table{font-size:.82rem}}@media print{body{font-size:10pt}
-main{max-width:none;padding:0}figure,tr{break-inside:avoid}.box{overflow:visible}h2{break-after:avoid}
-details::details-content{content-visibility:visible;height:auto}}
-"""
 _NOTES = """<h2>How to read this page</h2><ul>
 <li>AUROC is the chance that an image of the training class scores above another image, ties counting half:
 0.5 is chance, 1 is perfect. Scores are similarities: high means mpox-like.</li>
@@ -89,7 +55,7 @@ def write_report(
       history: the events of training; those that are no "epoch" are passed over.
       panels: the images to show, possibly none.
     """
-    notice = SHORT_NOTICE if results["notice"] else ""
+    notice = page.SHORT_NOTICE if results["notice"] else ""
     pngs = figures.draw(results, scores, history, panels, notice=notice)
     folder = Path(workdir) / "figures"
     folder.mkdir(exist_ok=True)
@@ -101,7 +67,6 @@ def write_report(
 
 
 def _page(results: Mapping[str, Any], pngs: Mapping[str, bytes], panels: Panels) -> str:
-    title, notice = _text(results["title"]), results["notice"]
     sections = (
         _summary(results),
         _metrics(results),
@@ -115,18 +80,7 @@ def _page(results: Mapping[str, Any], pngs: Mapping[str, bytes], panels: Panels)
         _settings(results),
         _NOTES,
     )
-    mark = f' <span class="notice">({SHORT_NOTICE})</span>' if notice else ""
-    banner = f'<p class="banner">{_text(notice)}</p>' if notice else ""
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none';img-src data:;style-src 'unsafe-inline'\">"
-        f"<title>{title}{f' ({SHORT_NOTICE})' if notice else ''}</title><style>{_CSS}</style></head>\n"
-        f"<body><main>{banner}<h1>{title}</h1>\n"
-        + "\n".join(sections).replace(_NOTICE_MARK, mark)
-        + "\n</main></body></html>\n"
-    )
+    return page.frame(results["title"], results["notice"], sections)
 
 
 def _summary(results: Mapping[str, Any]) -> str:
@@ -148,7 +102,7 @@ def _summary(results: Mapping[str, Any]) -> str:
         else "<p>No untrained control was scored: what the training contributes cannot be told here.</p>"
     )
     return (
-        f"<p>Trained on {_text(positive)} images alone, MIM tells them from {others} other "
+        f"<p>Trained on {page.text(positive)} images alone, MIM tells them from {others} other "
         f"class{'' if others == 1 else 'es'} with a mean AUROC of <b>{_number(augmented['mean'])}</b> (95 % "
         f"interval {_interval(augmented)}, population standard deviation {_number(augmented['std'])} over "
         f"{len(augmented['folds'])} folds) on the augmented test sets: {chance}. On the plain test images it "
@@ -177,21 +131,21 @@ def _auroc_table(results: Mapping[str, Any], kind: str, title: str) -> str:
     rows = []
     for place, split in enumerate(results["splits"]):
         folds = [values["folds"][place] for values in mim.values()]
-        rows.append(_row(f"MIM fold {split['fold'] + 1}", [_cell(_number(f["value"]), f) for f in folds]))
-    rows.append(_row("MIM mean ± std", map(_spread, mim.values()), "strong"))
-    rows.append(_row("95 % interval of the mean", map(_interval, mim.values()), "strong"))
+        rows.append(page.row(f"MIM fold {split['fold'] + 1}", [_cell(_number(f["value"]), f) for f in folds]))
+    rows.append(page.row("MIM mean ± std", map(_spread, mim.values()), "strong"))
+    rows.append(page.row("95 % interval of the mean", map(_interval, mim.values()), "strong"))
     for method, values in methods.items():
         if method != REFERENCE:
             cells = [_cell(_spread(values[metric]), values[metric]) for metric in mim]
-            rows.append(_row(f"{_method(method)}, mean ± std", cells))
+            rows.append(page.row(f"{_method(method)}, mean ± std", cells))
     if kind == "augmented":
         for method, values in results["differences"].items():
             cells = [_cell(_signed(values[metric]["mean"]), values[metric]) for metric in mim]
-            rows.append(_row(f"MIM minus {_method(method)}", cells))
+            rows.append(page.row(f"MIM minus {_method(method)}", cells))
         paper = results["paper"]
         cells = [" ± ".join(map(_number, paper.get(metric, (None,)))) for metric in mim]
-        rows.append(_row("paper (other data)", cells, "aside"))
-    return _table(title, ["", *map(_metric, mim)], rows)
+        rows.append(page.row("paper (other data)", cells, "aside"))
+    return page.table(title, ["", *map(_metric, mim)], rows)
 
 
 def _roc(results: Mapping[str, Any], pngs: Mapping[str, bytes]) -> str:
@@ -204,7 +158,7 @@ def _roc(results: Mapping[str, Any], pngs: Mapping[str, bytes]) -> str:
         "the augmented test set. They are picked after the fact, to describe the spread: neither is an "
         "estimate of what a new run would reach."
     )
-    return _section("ROC curves", words, _gallery(pngs, captions))
+    return page.section("ROC curves", words, page.gallery(pngs, captions))
 
 
 def _classes(results: Mapping[str, Any], pngs: Mapping[str, bytes]) -> str:
@@ -217,17 +171,17 @@ def _classes(results: Mapping[str, Any], pngs: Mapping[str, bytes]) -> str:
             rows = []
             for name, value in parts[REFERENCE].items():
                 cells = [_cell(_spread(values[name]), values[name]) for values in parts.values()]
-                rows.append(_row(_text(name), [str(value["n"]), *cells]))
-            tables += _table(f"Table. {title} ± std", [part, "images", *map(_method, parts)], rows)
+                rows.append(page.row(page.text(name), [str(value["n"]), *cells]))
+            tables += page.table(f"Table. {title} ± std", [part, "images", *map(_method, parts)], rows)
     details = f"<details><summary>The same as tables</summary>{tables}</details>" if tables else ""
     words = "All test images of the training class against a part of the others, ordered by MIM's AUROC."
-    return _section("AUROC by class", words, _gallery(pngs, captions), details)
+    return page.section("AUROC by class", words, page.gallery(pngs, captions), details)
 
 
 def _inpaintings(results: Mapping[str, Any], pngs: Mapping[str, bytes], panels: Panels) -> str:
     captions = {}
     for name, rows in panels.figures().items():
-        positive = _text(results["data"]["positive"])
+        positive = page.text(results["data"]["positive"])
         side = f"{positive} (training class)" if panels.positive[rows[0]] else "other classes"
         captions[name] = f"Figure 5. Test images, {side}, {_KINDS[str(panels.kind[rows[0]])]}"
     words = (
@@ -235,7 +189,9 @@ def _inpaintings(results: Mapping[str, Any], pngs: Mapping[str, bytes], panels: 
         f"of the channels; black is none, the brightest colour {figures.DIFFERENCE_SCALE} of full scale or "
         f"more). The number is {_decider(results)} by the model of that fold."
     )
-    return _section("Original, masked, inpainted", words, _gallery(pngs, captions)) if captions else ""
+    return (
+        page.section("Original, masked, inpainted", words, page.gallery(pngs, captions)) if captions else ""
+    )
 
 
 def _decisions(results: Mapping[str, Any], pngs: Mapping[str, bytes]) -> str:
@@ -245,60 +201,69 @@ def _decisions(results: Mapping[str, Any], pngs: Mapping[str, bytes]) -> str:
     for name in sorted(decision["table"], key=[*order, *sorted(decision["table"])].index):
         count, hits = decision["table"][name]["n"], decision["table"][name]["mpox_like"]
         share = f"{100 * hits / count:.1f} %" if count else "n/a"
-        rows.append(_row(_text(name), [_group(results, name), str(count), str(hits), share]))
+        rows.append(page.row(page.text(name), [_group(results, name), str(count), str(hits), share]))
     thresholds = "".join(
         f"fold {split['fold'] + 1}: {_number(threshold)}; "
         for split, threshold in zip(results["splits"], decision["thresholds"], strict=True)
     )
     words = (
-        f"Thresholds ({_text(decision['rule'])}): {thresholds}pooled: {_number(decision['pooled'])}. The "
+        f"Thresholds ({page.text(decision['rule'])}): {thresholds}pooled: {_number(decision['pooled'])}. The "
         "model of every fold judges every image of the other classes, so each of these counts once a fold."
     )
     caption = f"Figure. {_decider(results)} of the plain test images, all folds together, with the thresholds"
     title = f"Table. Decisions by {_decider(results)} on the plain test images, all folds together"
-    table = _table(title, ["class", "group", "decisions", "mpox-like", "share"], rows, "grouped")
-    return _section("Scores and decisions", words, _gallery(pngs, {"histograms": caption}), table)
+    table = page.table(title, ["class", "group", "decisions", "mpox-like", "share"], rows, "grouped")
+    return page.section("Scores and decisions", words, page.gallery(pngs, {"histograms": caption}), table)
 
 
 def _splits(results: Mapping[str, Any]) -> str:
     splits = results["splits"]
     columns = {key: words for key, words in _SPLITS.items() if any(split.get(key) for split in splits)}
-    rows = [_row(f"fold {split['fold'] + 1}", (_text(split[key]) for key in columns)) for split in splits]
+    rows = [
+        page.row(f"fold {split['fold'] + 1}", (page.text(split[key]) for key in columns)) for split in splits
+    ]
     words = (
         "No group of images (a patient, say) is on both sides of a split."
         if results["data"]["grouped"]
         else "The splits were made without regard to groups (patients, say): images of one may be on both "
         "sides, which would make every figure here look better than it is."
     )
-    table = _table("Table 1. Images in each split", ["", *columns.values()], rows)
-    return _section("Who is in which split", words, table)
+    table = page.table("Table 1. Images in each split", ["", *columns.values()], rows)
+    return page.section("Who is in which split", words, table)
 
 
 def _training(results: Mapping[str, Any], pngs: Mapping[str, bytes]) -> str:
     training, wall = results["training"], results["wall_time"]
-    counts = " and ".join(f"{count:,} ({_text(name)})" for name, count in training["parameters"].items())
+    counts = " and ".join(f"{count:,} ({page.text(name)})" for name, count in training["parameters"].items())
     words = (
         f"{training['epochs']:,} epochs a fold. Parameters: {counts}. The network that is scored is the last "
         "one, never one picked by a test score. The curves of all folds lie over each other."
     )
+    if held_out := results.get("held_out"):
+        words += (
+            f" Of each training split {min(held_out['images'])} to {max(held_out['images'])} images were held "
+            "out; on them the painted hole has "
+            f"a mean absolute error of {_number(held_out['mean']['mae'])} and an SSIM of "
+            f"{_number(held_out['mean']['ssim'])}, which choices may be made by."
+        )
     captions = {name: f"Figure. {axis.capitalize()}" for name, (axis, _) in figures.TRAINING_CURVES.items()}
     times = {f"train, fold {place + 1}": seconds for place, seconds in enumerate(wall["train"])}
     times |= {name: wall[name] for name in ("evaluate", "total")}
-    rows = [_row(name, [_duration(seconds)]) for name, seconds in times.items()]
-    table = _table("Table. Wall time", ["", "time"], rows)
-    return _section("Training", words, _gallery(pngs, captions), table)
+    rows = [page.row(name, [_duration(seconds)]) for name, seconds in times.items()]
+    table = page.table("Table. Wall time", ["", "time"], rows)
+    return page.section("Training", words, page.gallery(pngs, captions), table)
 
 
 def _data(results: Mapping[str, Any]) -> str:
     data = results["data"]
-    rows = [_row(_text(name), [_group(results, name), str(n)]) for name, n in data["classes"].items()]
-    classes = _table("Table. Images of each class", ["class", "group", "images"], rows, "grouped")
-    bad = [_row(_text(name), [_text(reason)]) for name, reason in data["unusable"]]
-    unusable = _table("Table. Files that could not be used", ["file", "reason"], bad, "words")
-    words = f"Source: {_text(data['source'])}. Digest: <code>{_text(data['digest'])}</code>."
+    rows = [page.row(page.text(name), [_group(results, name), str(n)]) for name, n in data["classes"].items()]
+    classes = page.table("Table. Images of each class", ["class", "group", "images"], rows, "grouped")
+    bad = [page.row(page.text(name), [page.text(reason)]) for name, reason in data["unusable"]]
+    unusable = page.table("Table. Files that could not be used", ["file", "reason"], bad, "words")
+    words = f"Source: {page.text(data['source'])}. Digest: <code>{page.text(data['digest'])}</code>."
     words += "" if bad else " Every file could be used."
     details = f"<details><summary>Images of each class</summary>{classes}</details>"
-    return _section("Data", words, unusable, details)
+    return page.section("Data", words, unusable, details)
 
 
 def _settings(results: Mapping[str, Any]) -> str:
@@ -306,61 +271,22 @@ def _settings(results: Mapping[str, Any]) -> str:
     facts = {**environment.pop("versions"), **environment, "seed": results["seed"]}
     hashes = results["training"]["parameter_hash"]
     facts |= {f"parameters of fold {place + 1}": value for place, value in enumerate(hashes)}
-    rows = [_row(_text(name), [_text(value)]) for name, value in facts.items()]
+    rows = [page.row(page.text(name), [page.text(value)]) for name, value in facts.items()]
     lines = json.dumps(results["config"], indent=2, ensure_ascii=False).split("\n")
-    config = "\n".join(map(_text, lines))
+    config = "\n".join(map(page.text, lines))
     details = f"<details><summary>Configuration</summary><pre>{config}</pre></details>"
-    table = _table("Table. Versions, device, seed, parameter hashes", ["item", "value"], rows, "words")
-    return _section("Versions, device and configuration", "What it takes to run this again.", table, details)
-
-
-def _section(heading: str, words: str, *parts: str) -> str:
-    return f"<h2>{heading}</h2><p>{words}</p>{''.join(parts)}"
-
-
-def _table(title: str, header: Sequence[str], rows: Sequence[str], style: str = "") -> str:
-    """A table that scrolls inside its own box, or nothing where there are no rows; all texts are HTML."""
-    head = "".join(f'<th scope="col">{cell}</th>' for cell in header)
-    table = (
-        f'<figure class="table"><figcaption>{_title(title)}</figcaption><div class="box" tabindex="0">'
-        f'<table class="{style}"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-        "</div></figure>\n"
+    table = page.table("Table. Versions, device, seed, parameter hashes", ["item", "value"], rows, "words")
+    return page.section(
+        "Versions, device and configuration", "What it takes to run this again.", table, details
     )
-    return table if rows else ""
-
-
-def _row(name: str, cells: Iterable[str], style: str = "") -> str:
-    data = "".join(f"<td>{cell}</td>" for cell in cells)
-    return f'<tr class="{style}"><th scope="row">{name}</th>{data}</tr>\n'
-
-
-def _gallery(pngs: Mapping[str, bytes], captions: Mapping[str, str]) -> str:
-    """Those of the figures that were drawn; captions are HTML."""
-    drawn = "".join(
-        f'<figure><img alt="{caption}" src="data:image/png;base64,{base64.b64encode(pngs[name]).decode()}">'
-        f"<figcaption>{_title(caption)}</figcaption></figure>\n"
-        for name, caption in captions.items()
-        if name in pngs
-    )
-    return f'<div class="grid">{drawn}</div>'
-
-
-def _title(title: str) -> str:
-    label, rest = title.split(".", maxsplit=1)
-    return f"<b>{label}.</b>{rest}{_NOTICE_MARK}"
-
-
-def _text(value: object) -> str:
-    """HTML of a value that comes from outside."""
-    return html.escape(figures.printable(value))
 
 
 def _method(name: str) -> str:
-    return _text(figures.METHOD_NAMES.get(name, name))
+    return page.text(figures.METHOD_NAMES.get(name, name))
 
 
 def _metric(name: str) -> str:
-    return _text(figures.metric_name(name))
+    return page.text(figures.metric_name(name))
 
 
 def _decider(results: Mapping[str, Any]) -> str:
@@ -370,7 +296,7 @@ def _decider(results: Mapping[str, Any]) -> str:
 def _group(results: Mapping[str, Any], name: str) -> str:
     if name == results["data"]["positive"]:
         return "training class"
-    return _text(figures.groups_of_classes(results).get(name, "other classes"))
+    return page.text(figures.groups_of_classes(results).get(name, "other classes"))
 
 
 def _number(value: float | None) -> str:

@@ -14,7 +14,8 @@ from sklearn.metrics import auc, roc_auc_score
 
 from mim_jax import figures
 from mim_jax.figures import METRIC_NAMES, Panels, panel_figure
-from mim_jax.report import SHORT_NOTICE, write_report
+from mim_jax.page import SHORT_NOTICE
+from mim_jax.report import write_report
 
 METHODS = ("mim", "mean_fill", "harmonic_fill")
 HOSTILE = 'x$\\frac$"><script>alert(1)</script>\n \u202e中 &amp;.jpg'
