@@ -240,9 +240,9 @@ def _training(results: Mapping[str, Any], pngs: Mapping[str, bytes]) -> str:
         "one, never one picked by a test score. The curves of all folds lie over each other."
     )
     if held_out := results.get("held_out"):
+        fewest, most = min(held_out["images"]), max(held_out["images"])
         words += (
-            f" Of each training split {min(held_out['images'])} to {max(held_out['images'])} images were held "
-            "out; on them the painted hole has "
+            f" Of each training split {fewest} to {most} images were held out; on them the painted hole has "
             f"a mean absolute error of {_number(held_out['mean']['mae'])} and an SSIM of "
             f"{_number(held_out['mean']['ssim'])}, which choices may be made by."
         )
