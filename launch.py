@@ -39,7 +39,7 @@ def parse(arguments: list[str]) -> list[str]:
 def main(arguments: list[str]) -> int:
     from mim_jax import commands  # after the flags are read: --help and slips answer at once
 
-    logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it writes
+    logging.set_verbosity(logging.FATAL)  # Orbax logs every file, and errors that we raise as sentences
     flag = flags.FLAGS
     return commands.execute(
         flag.mode, config=flag.config.to_dict(), workdir=flag.workdir, device=flag.device, paths=arguments[1:]

@@ -120,8 +120,8 @@ class Twin:
         discriminator: Discriminator,
         *,
         learning_rate: float = 1e-3,
-        pixel_weight: float = 0.99,
-        adversarial_weight: float = 0.01,
+        pixel_weight: float = 0.999,
+        adversarial_weight: float = 0.001,
     ):
         self.generator, self.discriminator = generator.train(), discriminator.train()
         self.optimizer_g = torch.optim.Adam(generator.parameters(), lr=learning_rate, betas=(0.9, 0.999))

@@ -47,7 +47,12 @@ class FoldCheckpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._manager.close()
+        try:
+            self._manager.close()
+        except Exception as failure:
+            # An error under way says more than one of closing behind it.
+            if error is None:
+                raise self._unwritable(failure) from failure
 
     def latest_step(self) -> int | None:
         """Updates made at the newest whole checkpoint; None where there is none."""
@@ -59,14 +64,15 @@ class FoldCheckpoints:
         if step == self.latest_step():
             return
         generator, rest = _split(state)
-        saved = self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                generator=ocp.args.StandardSave(generator),
-                training=ocp.args.StandardSave(rest),
-                model=ocp.args.JsonSave({"format": FORMAT, **model}),
-            ),
+        items = ocp.args.Composite(
+            generator=ocp.args.StandardSave(generator),
+            training=ocp.args.StandardSave(rest),
+            model=ocp.args.JsonSave({"format": FORMAT, **model}),
         )
+        try:
+            saved = self._manager.save(step, args=items)
+        except Exception as failure:
+            raise self._unwritable(failure) from failure
         if not saved:
             raise CheckpointError(
                 f"step {step} was not saved in {self.directory}, whose newest step is {self.latest_step()}: "
@@ -101,6 +107,13 @@ class FoldCheckpoints:
         """Only the generator of the newest step: {"params", "batch_stats"} as in `abstract`."""
         return self._restore(generator=ocp.args.StandardRestore(_on_device(abstract)))["generator"]
 
+    def _unwritable(self, failure: Exception) -> CheckpointError:
+        """The error for a full or read-only disk, of whatever type Orbax and TensorStore raise."""
+        return CheckpointError(
+            f"a checkpoint could not be written to {self.directory} ({_first_line(failure)}): free the disk, "
+            "then start the same command again; it goes on from the newest whole checkpoint"
+        )
+
     def _restore(self, **items: Any) -> Any:
         step = self.latest_step()
         if step is None:
@@ -110,11 +123,14 @@ class FoldCheckpoints:
         # Orbax and TensorStore raise many types for damaged or foreign files; the caller needs the
         # name and the way out.
         except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise CheckpointError(
-                f"step {step} in {self.directory} cannot be read ({reason[:300]}): delete its folder to "
-                "go back to an earlier step, or train again"
+                f"step {step} in {self.directory} cannot be read ({_first_line(error)}): delete its folder "
+                "to go back to an earlier step, or train again"
             ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _split(state: AdversarialState) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -30,10 +30,9 @@ def execute(
         use_compilation_cache()
         return MODES[mode](config, workdir or "", paths)
     except KeyboardInterrupt:
-        print(
-            "launch.py: stopped; the same command with the same --workdir goes on from the last checkpoint",
-            file=sys.stderr,
-        )
+        trains = mode in ("run", "train")
+        how = "; the same command with the same --workdir goes on from the last checkpoint" if trains else ""
+        print(f"launch.py: stopped{how}", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         from mim_jax.experiment import Interrupted, NonFiniteLoss
@@ -89,9 +88,13 @@ def run(
 
     began = time.perf_counter()
     experiment.check(config)
+    if not training and not (Path(workdir).expanduser() / "config.json").exists():
+        raise ValueError(f"{workdir} is not the workdir of a run: train it first with --mode=train")
     check(workdir, config)
     dataset = load(config)
-    path = claim(workdir, config)  # after the data: a slip in their path should not claim a folder
+    experiment.check_data(config, dataset, evaluation=evaluation)
+    # After the data: what they cannot carry should not claim a folder.
+    path = claim(workdir, config, {"digest": dataset.digest(), "images": len(dataset)})
     with Recorder(path) as recorder:
         if training:
             experiment.train(config, path, dataset, recorder)
@@ -119,9 +122,13 @@ def load(config: Mapping[str, Any], *, quiet: bool = False) -> Any:
 
     source = config["data"]["root"] or "the embedded procedural images (they say nothing about mpox)"
     print(f"data: {source}", file=sys.stderr)
-    dataset = experiment.load_data(config)
+    with tqdm(desc="reading", unit="image", disable=None) as bar:
+        dataset = experiment.load_data(config, progress=lambda done, total: _show(bar, done, total))
     for name, reason in () if quiet else dataset.unusable:
         print(f"left out: {name}: {reason}", file=sys.stderr)
+    if dataset.group_problems and not quiet:
+        count = len(dataset.group_problems)
+        print(f"groups: {count} files or rows do not fit; --mode=check_data lists them", file=sys.stderr)
     return dataset
 
 
@@ -167,6 +174,11 @@ def score(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
     scoring.write_csv(table, rows, folds=len(detector.variables))
     print(f"every metric of every fold: {table}")
     return UNUSABLE_FILES if any(row.reason for row in rows) else 0
+
+
+def _show(bar: tqdm, done: int, total: int) -> None:
+    bar.total = total
+    bar.update(done - bar.n)
 
 
 MODES: dict[str, Callable[[Mapping[str, Any], str, Sequence[str]], int]] = {

@@ -35,12 +35,14 @@ class Thresholds:
     Attributes:
       metric: the score.
       folds: one for the test images of each fold; None = too few images to calibrate.
+      alone: one for each fold's model used by itself on new images; None likewise.
       pooled: for images that no fold has seen, scored by all folds together; None likewise.
       origin: what they were fitted on, for people to read.
     """
 
     metric: str
     folds: list[float | None]
+    alone: list[float | None]
     pooled: float | None
     origin: str
 
@@ -49,16 +51,18 @@ def paper_thresholds(folds: int) -> Thresholds:
     """The paper's fixed number for every fold."""
     value = calibration.PAPER_THRESHOLD
     origin = f"the paper's {value}, fitted by its authors on other data and another network"
-    return Thresholds("ssim_hbd", [value] * folds, value, origin)
+    return Thresholds("ssim_hbd", [value] * folds, [value] * folds, value, origin)
 
 
 def calibrate(scored: Sequence[ScoredImages], *, metric: str, miss_rate: float) -> Thresholds:
     """Thresholds from the plain positives of each fold's test set, which its model has not trained on.
 
-    Those of a fold come from the other folds' test sets, so that it judges no image that helped to set it;
-    the pooled one comes from all. The lowest score of each group stands for it: groups are independent,
-    images of one patient are not. Scores of different fold models are only approximately exchangeable, and so
-    is their mean, which judges new images, with each of them.
+    The test images of a fold are judged by the scores of the other folds' test images, so that none helps to
+    set its own threshold; new images by the pooled scores of all folds, or, where one fold's model is used
+    alone, by those of its own test images. The lowest score of each group stands for it: groups are
+    independent, images of one patient are not. Only the last is split conformal as proven. The others are
+    approximate: scores of different fold models are only roughly exchangeable, those models have trained on
+    each other's test images, and new images are judged by the mean over folds.
     """
     lowest = []
     for fold in scored:
@@ -85,7 +89,8 @@ def calibrate(scored: Sequence[ScoredImages], *, metric: str, miss_rate: float) 
             "each of its groups in test sets, by the fold that did not train on it; a fold's own test set "
             "is left out of its threshold"
         )
-    return Thresholds(metric, [fit(lowest[:k] + lowest[k + 1 :]) for k in range(len(lowest))], pooled, origin)
+    others = [fit(lowest[:k] + lowest[k + 1 :]) for k in range(len(lowest))]
+    return Thresholds(metric, others, [fit([own]) for own in lowest], pooled, origin)
 
 
 def decide(score: float, threshold: float | None) -> str:

@@ -111,7 +111,7 @@ class Detector:
         threshold, origin, measure = None, "", Measure()
         if (root / "calibration.json").exists():
             calibration = workdir.read_json(root / "calibration.json")
-            threshold = calibration["pooled"] if fold is None else calibration["folds"][fold]
+            threshold = calibration["pooled"] if fold is None else calibration["alone"][fold]
             origin, measure = calibration["origin"], Measure(**calibration["measure"])
         return cls(generator, variables, model["image_size"], model["mask_size"], threshold, origin, measure)
 
@@ -194,7 +194,8 @@ def abstract_variables(generator: nn.Module, image_size: int) -> Any:
     """Shapes and dtypes of the generator's variables."""
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return jax.eval_shape(lambda key, x: generator.init(key, x, train=True), key, images)
+    variables = jax.eval_shape(lambda key, x: generator.init(key, x, train=True), key, images)
+    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 
 def measure_all(

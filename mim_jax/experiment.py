@@ -1,6 +1,6 @@
-"""The protocol: for each fold train, checkpoint, score.
+"""The protocol up to the last checkpoint: data, splits, and for each fold train and save.
 
-Then the tables and the report. The only module that reads a configuration.
+What follows is in `results`. These two are the modules that read a configuration.
 """
 
 import functools
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,36 @@ import numpy as np
 import optax
 
 from mim_jax import detector, masks, training
-from mim_jax.checkpoints import FoldCheckpoints
 from mim_jax.data import datasets, folds
+from mim_jax.data.images import MIN_SIDE
 from mim_jax.models import PatchDiscriminator, make_generator
 from mim_jax.recorder import Recorder
 
+if TYPE_CHECKING:
+    from mim_jax.checkpoints import FoldCheckpoints
+
 Config = Mapping[str, Any]
+
+
+# Least and most of what a number in the configuration may be.
+RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**31 - 1),
+    "data.folds": (2, 1000),
+    "data.held_out": (0, 0.5),
+    "data.procedural_positives": (1, 10**6),
+    "data.procedural_negatives": (18, 10**6),
+    "generator.width": (1, 4096),
+    "generator.bottleneck_channels": (1, 10**6),
+    "discriminator.width": (1, 4096),
+    "training.epochs": (1, 10**9),
+    "training.batch_size": (1, 10**9),
+    "training.epochs_per_dispatch": (0, 10**6),
+    "training.checkpoint_every": (1, 10**9),
+    "training.keep": (1, 10**6),
+    "training.panel_every": (0, 10**9),
+    "evaluation.resamples": (1, 10**6),
+    "decision.miss_rate": (1e-6, 1 - 1e-6),
+}
 
 
 class Interrupted(Exception):
@@ -52,6 +76,7 @@ def load_data(config: Config, progress: Callable[[int, int], None] | None = None
         manifest=data["manifest"],
         group_pattern=data["group_pattern"],
         strict=data["strict"],
+        min_side=max(MIN_SIDE, config["mask"]["size"]),
         progress=progress,
     )
 
@@ -82,11 +107,11 @@ def check(config: Config) -> None:
     """Raises ValueError for what can be known to be wrong before any image is read."""
     size, mask_size = config["data"]["image_size"], config["mask"]["size"]
     measure = detector.Measure(**measure_options(config))
-    if not 0 <= config["data"]["held_out"] <= 0.5:
-        raise ValueError(f"config.data.held_out must lie in [0, 0.5], got {config['data']['held_out']}")
-    for name in ("epochs", "batch_size", "checkpoint_every", "keep"):
-        if config["training"][name] < 1:
-            raise ValueError(f"config.training.{name} must be at least 1, got {config['training'][name]}")
+    for field, (least, most) in RANGES.items():
+        section, _, name = field.rpartition(".")
+        value = config[section][name] if section else config[name]
+        if not least <= value <= most:
+            raise ValueError(f"config.{field} must lie between {least} and {most}, got {value}")
     if config["training"]["precision"] not in ("auto", "bfloat16", "float32"):
         raise ValueError(
             f"unknown precision {config['training']['precision']!r}: choose auto, bfloat16 or float32"
@@ -97,10 +122,31 @@ def check(config: Config) -> None:
         )
     if config["decision"]["rule"] not in ("calibrated", "paper"):
         raise ValueError(f"unknown decision rule {config['decision']['rule']!r}: choose calibrated or paper")
+    if config["decision"]["rule"] == "paper" and measure != detector.Measure():
+        raise ValueError(
+            "config.decision.rule=paper is a threshold on SSIM+HBD of the whole image; with "
+            f"{measure} it means nothing: use config.decision.rule=calibrated"
+        )
     masks.check_sizes(size, mask_size)
     images, patches = (jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32) for side in (size, mask_size))
     jax.eval_shape(functools.partial(measure, mask_size=mask_size), images, patches)
     jax.eval_shape(functools.partial(training.init_state, game=make_game(config, steps=1)), jax.random.key(0))
+
+
+def check_data(config: Config, dataset: datasets.Dataset, *, evaluation: bool) -> None:
+    """Raises ValueError where the images cannot carry the protocol, before anything is claimed or trained."""
+    smallest = min(len(split_training(config, dataset, fold)[0]) for fold in make_folds(config, dataset))
+    batch_size = config["training"]["batch_size"]
+    if batch_size > smallest:
+        raise ValueError(
+            f"config.training.batch_size (={batch_size}) exceeds the {smallest} training images of a fold: "
+            f"set --config.training.batch_size={smallest} or less"
+        )
+    if evaluation and not len(dataset.negatives):
+        raise ValueError(
+            f"{dataset.source} holds nothing but {dataset.positive!r}: add folders of other classes to test "
+            "against, or only train with --mode=train"
+        )
 
 
 def measure_options(config: Config) -> dict[str, Any]:
@@ -133,21 +179,18 @@ def train(config: Config, path: Path, dataset: datasets.Dataset, recorder: Recor
       Interrupted: on SIGINT or SIGTERM, after saving.
       NonFiniteLoss: a loss is infinite or not a number; the last good checkpoint stays.
     """
+    from mim_jax.checkpoints import (
+        FoldCheckpoints,
+    )  # Orbax takes a second to import; mistakes should not wait
+
     settings = config["training"]
     splits = [split_training(config, dataset, fold)[0] for fold in make_folds(config, dataset)]
-    smallest = min(len(split) for split in splits)
-    if settings["batch_size"] > smallest:
-        raise ValueError(
-            f"config.training.batch_size (={settings['batch_size']}) exceeds the {smallest} training images "
-            "of a fold: "
-            f"set --config.training.batch_size={smallest} or less"
-        )
     run_epochs = jax.jit(
         training.train_epochs, static_argnames=("game", "batch_size", "drop_last"), donate_argnames="state"
     )
     games: dict[int, training.Game] = {}
     recorder.start("training", total=len(splits) * settings["epochs"])
-    with _stop_requested() as stop:
+    with _stop_requested(recorder) as stop:
         for k, split in enumerate(splits):
             updates = training.steps_per_epoch(
                 len(split), settings["batch_size"], drop_last=settings["drop_last"]
@@ -168,7 +211,7 @@ def _train_fold(
     run_epochs: Callable[..., tuple[training.AdversarialState, training.Metrics]],
     images: np.ndarray,
     updates: int,
-    checkpoints: FoldCheckpoints,
+    checkpoints: "FoldCheckpoints",
     recorder: Recorder,
     stop: threading.Event,
 ) -> None:
@@ -180,8 +223,8 @@ def _train_fold(
     # 1. a checkpoint of this workdir; 2. fresh networks.
     state = jax.jit(init)(key) if latest is None else checkpoints.restore(jax.eval_shape(init, key))
     epoch = 0 if latest is None else latest // updates
-    recorder.rewind(fold, epoch)
-    recorder.advance(epoch)
+    recorder.rewind(fold, epoch, epoch * updates)
+    recorder.skip(epoch)
     on_device = jnp.asarray(images)
     while epoch < settings["epochs"]:
         count = _epochs_until_look(settings, epoch)
@@ -206,9 +249,11 @@ def _train_fold(
         recorder.advance(count, pixel=values["loss_pixel"][-1], d_fake=values["d_fake"][-1])
         if settings["panel_every"] and epoch % settings["panel_every"] == 0:
             recorder.panel(fold, epoch * updates, _panel(game, state, images[:4]))
-        if epoch % settings["checkpoint_every"] == 0 or epoch == settings["epochs"] or stop.is_set():
+        stopping = stop.is_set()
+        if epoch % settings["checkpoint_every"] == 0 or epoch == settings["epochs"] or stopping:
+            _check_state(state, fold, epoch, checkpoints)
             checkpoints.save(state, model)
-        if stop.is_set():
+        if stopping:
             raise Interrupted(
                 f"stopped after epoch {epoch} of fold {fold + 1} and saved: the same command with the same "
                 "--workdir goes on from there"
@@ -242,16 +287,27 @@ def _epochs_until_look(settings: Config, epoch: int) -> int:
 
 
 def _check_finite(
-    means: Mapping[str, float], fold: int, epoch: int, step: int, checkpoints: FoldCheckpoints
+    means: Mapping[str, float], fold: int, epoch: int, step: int, checkpoints: "FoldCheckpoints"
 ) -> None:
     for name, value in means.items():
         if not np.isfinite(value):
             raise NonFiniteLoss(
                 f"{name} is {value} in epoch {epoch} (update {step}) of fold {fold + 1}: lower "
-                "--config.optimizer.learning_rate "
-                f"or use --config.training.precision=float32; the newest checkpoint is that of update "
-                f"{checkpoints.latest_step()}"
+                "--config.optimizer.learning_rate or use --config.training.precision=float32 in a new "
+                f"--workdir; the newest checkpoint is that of update {checkpoints.latest_step()}"
             )
+
+
+def _check_state(
+    state: training.AdversarialState, fold: int, epoch: int, checkpoints: "FoldCheckpoints"
+) -> None:
+    """Finite losses can leave parameters that are not: such a state must not push out the last good one."""
+    if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(state)):
+        raise NonFiniteLoss(
+            f"the parameters are not finite after epoch {epoch} of fold {fold + 1}: lower "
+            "--config.optimizer.learning_rate in a new --workdir; the newest checkpoint is that of update "
+            f"{checkpoints.latest_step()}"
+        )
 
 
 def _panel(game: training.Game, state: training.AdversarialState, images: np.ndarray) -> np.ndarray:
@@ -263,7 +319,7 @@ def _panel(game: training.Game, state: training.AdversarialState, images: np.nda
 
 
 @contextmanager
-def _stop_requested() -> Iterator[threading.Event]:
+def _stop_requested(recorder: Recorder) -> Iterator[threading.Event]:
     """Sets the event on the first SIGINT or SIGTERM, so that the epoch under way can be saved.
 
     A second one stops at once.
@@ -278,6 +334,9 @@ def _stop_requested() -> Iterator[threading.Event]:
         if event.is_set():
             raise KeyboardInterrupt
         event.set()
+        recorder.say(
+            "stopping: the epoch under way is finished and saved first; a second Ctrl-C stops at once"
+        )
 
     for number in before:
         signal.signal(number, request)

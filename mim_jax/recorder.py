@@ -32,8 +32,9 @@ class Recorder:
             writer.close()
         self.finish()
 
-    def rewind(self, fold: int, epoch: int) -> None:
-        """Forgets what was written of `fold` after `epoch`, as if the run had never gone further."""
+    def rewind(self, fold: int, epoch: int, step: int) -> None:
+        """Forgets what was written of `fold` after `epoch`, its update `step`."""
+        self._writers[fold] = SummaryWriter(str(self._tensorboard / f"fold_{fold}"), purge_step=step + 1)
         if not self.path.exists():
             return
         kept = [
@@ -47,17 +48,13 @@ class Recorder:
         """Records the means of one epoch."""
         self._write({"event": "epoch", "fold": fold, "epoch": epoch, "step": step, **metrics})
         for name, value in metrics.items():
-            self._writer(fold).add_scalar(name, value, step)
+            self._writers[fold].add_scalar(name, value, step)
 
     def panel(self, fold: int, step: int, image: np.ndarray) -> None:
         """Records a picture, uint8 `[H, W, 3]`, in TensorBoard."""
-        self._writer(fold).add_image("inpainting", image, step, dataformats="HWC")
+        self._writers[fold].add_image("inpainting", image, step, dataformats="HWC")
 
-    def event(self, name: str, **fields: Any) -> None:
-        """Records anything else."""
-        self._write({"event": name, **fields})
-
-    def start(self, title: str, total: int, done: int = 0) -> None:
+    def start(self, title: str, total: int) -> None:
         """Begins a stretch of work of `total` units; a bar on a terminal, a line now and then elsewhere."""
         self.finish()
         # mininterval keeps piped logs short: there tqdm would print a line at each update.
@@ -65,7 +62,6 @@ class Recorder:
         self._bar = tqdm(
             desc=title,
             total=total,
-            initial=done,
             mininterval=interval,
             maxinterval=interval,
             dynamic_ncols=True,
@@ -77,6 +73,16 @@ class Recorder:
             if shown:
                 self._bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
             self._bar.update(count)
+
+    def skip(self, count: int) -> None:
+        """Moves the bar past work that was done earlier and says nothing about the speed."""
+        if self._bar is not None:
+            self._bar.initial += count
+            self._bar.update(count)
+
+    def say(self, sentence: str) -> None:
+        """Tells the person waiting, above the bar."""
+        tqdm.write(sentence, file=sys.stderr)
 
     def describe(self, title: str) -> None:
         """Renames the stretch of work."""
@@ -93,14 +99,9 @@ class Recorder:
         with self.path.open("a") as file:
             file.write(json.dumps(event) + "\n")
 
-    def _writer(self, fold: int) -> SummaryWriter:
-        if fold not in self._writers:
-            self._writers[fold] = SummaryWriter(str(self._tensorboard / f"fold_{fold}"))
-        return self._writers[fold]
-
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """The events of a metrics.jsonl; a last line cut short by a crash is left out."""
+    """The events of a metrics.jsonl; lines cut short by a crash are left out."""
     events = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:

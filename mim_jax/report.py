@@ -107,7 +107,7 @@ def _summary(results: Mapping[str, Any]) -> str:
         f"interval {_interval(augmented)}, population standard deviation {_number(augmented['std'])} over "
         f"{len(augmented['folds'])} folds) on the augmented test sets: {chance}. On the plain test images it "
         f"is <b>{_number(plain['mean'])}</b> {_interval(plain)}. Both are by {_metric(metric)}, the metric "
-        f"{origin}; it was not chosen by looking at these results.</p>{controls}"
+        f"{origin}.</p>{controls}"
     )
 
 

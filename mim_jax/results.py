@@ -94,11 +94,7 @@ def evaluate(
     Raises:
       ValueError: a fold is not trained to its end, or there is nothing but the positive class.
     """
-    if not len(dataset.negatives):
-        raise ValueError(
-            f"{dataset.source} holds nothing but {dataset.positive!r}: add folders of other classes to test "
-            "against"
-        )
+    experiment.check_data(config, dataset, evaluation=True)
     started = time.perf_counter()
     splits = experiment.make_folds(config, dataset)
     measure = detector.Measure(**experiment.measure_options(config))
@@ -295,7 +291,7 @@ def _describe(
             "source": dataset.source,
             "digest": dataset.digest(),
             "positive": dataset.positive,
-            "grouped": dataset.grouped and config["data"]["grouped"],
+            "grouped": dataset.grouped and config["data"]["grouped"] and not dataset.group_problems,
             "classes": dataset.class_counts(),
             "class_groups": _class_groups(dataset),
             "unusable": [list(item) for item in dataset.unusable],

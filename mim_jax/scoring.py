@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mim_jax.data.datasets import list_images
-from mim_jax.data.images import UnusableImage, load_image
+from mim_jax.data.images import MIN_SIDE, UnusableImage, load_image
 from mim_jax.decisions import decide
 from mim_jax.detector import BATCH_SIZES, Detector
 from mim_jax.similarity import METRICS
@@ -56,7 +56,9 @@ def score_files(detector: Detector, files: Sequence[tuple[str, str]]) -> Iterato
             try:
                 if reason:
                     raise UnusableImage(reason)
-                images.append(load_image(path, size=detector.image_size))
+                images.append(
+                    load_image(path, size=detector.image_size, min_side=max(MIN_SIDE, detector.mask_size))
+                )
                 reasons.append("")
             except UnusableImage as error:
                 reasons.append(error.reason)

@@ -1,8 +1,8 @@
 """One adversarial update, and epochs of it: pure functions on explicit state. Nothing here touches a file.
 
-The generator moves first, then the discriminator on the same fakes, as in the context encoder. All randomness
-of update n comes from `fold_in(key, n)`, and the order of epoch e from `fold_in(key, e)`: a resumed run
-repeats the uninterrupted one.
+The generator moves first, then the discriminator on the same fakes, as in the context encoder. The masks
+of update n come from one key folded with n, and the order of epoch e from another folded with e: a resumed
+run repeats the uninterrupted one.
 """
 
 from collections.abc import Callable
@@ -96,7 +96,7 @@ def init_state(key: jax.Array, game: Game) -> AdversarialState:
         raise ValueError(
             f"this generator paints {patch.shape[1]} pixels a side for images of {game.image_size}, but "
             "mask_size is "
-            f"{game.mask_size}: set mask_size={patch.shape[1]}"
+            f"{game.mask_size}: set mask_size={patch.shape[1]} (--config.mask.size)"
         )
     variables = game.generator.init(generator_key, images, train=True)
     patches = jnp.zeros((1, game.mask_size, game.mask_size, 3))
@@ -104,7 +104,7 @@ def init_state(key: jax.Array, game: Game) -> AdversarialState:
     return AdversarialState(
         step=jnp.zeros((), jnp.int32),
         generator_params=variables["params"],
-        batch_stats=variables["batch_stats"],
+        batch_stats=variables.get("batch_stats", {}),
         generator_opt=game.optimizer.init(variables["params"]),
         discriminator_params=discriminator_params,
         discriminator_opt=game.optimizer.init(discriminator_params),
@@ -154,7 +154,7 @@ def update_on(
         total = losses.generator_loss(
             pixel, adversarial, pixel_weight=game.pixel_weight, adversarial_weight=game.adversarial_weight
         )
-        return total, (changed["batch_stats"], fake, pixel, adversarial)
+        return total, (changed.get("batch_stats", {}), fake, pixel, adversarial)
 
     (loss_g, (batch_stats, fake, pixel, adversarial)), grads_g = jax.value_and_grad(
         loss_of_generator, has_aux=True

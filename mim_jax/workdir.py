@@ -6,20 +6,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# These sections do not touch training; a finished run may be evaluated again under others.
-FREE_SECTIONS = ("evaluation", "decision")
+# What may change in a workdir: sections that do not touch training, so that a finished run may be evaluated
+# again under others, and the place of the images, which are known by their digest.
+FREE = ("evaluation", "decision", "data.root")
 
 
-def claim(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
-    """Makes `path` the workdir of `config`: `config.json` in it holds the whole configuration.
+def claim(path: str | os.PathLike[str], config: Mapping[str, Any], data: Mapping[str, Any]) -> Path:
+    """Makes `path` the workdir of `config` and of the images that `data` describes.
+
+    `config.json` and `data.json` in it hold both.
 
     Returns:
       The absolute path.
 
     Raises:
-      ValueError: as `check`.
+      ValueError: as `check`, or the images are others than those the workdir began with: folds made anew
+        would test what was trained on.
     """
     workdir = check(path, config)
+    saved = workdir / "data.json"
+    if saved.exists() and (before := read_json(saved)) != data:
+        raise ValueError(
+            f"the images are not those that the workdir {workdir} began with ({before['images']} of digest "
+            f"{before['digest'][:12]} there, {data['images']} of {data['digest'][:12]} here): bring those back, "
+            "or give this run its own --workdir"
+        )
+    write_json(saved, data)
     write_json(workdir / "config.json", config)
     return workdir
 
@@ -45,7 +57,7 @@ def check(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
         different = [
             f"{name}: {before.get(name, 'absent')!r} there, {now.get(name, 'absent')!r} here"
             for name in sorted(before.keys() | now.keys())
-            if before.get(name) != now.get(name) and name.split(".")[0] not in FREE_SECTIONS
+            if before.get(name) != now.get(name) and name not in FREE and name.split(".")[0] not in FREE
         ]
         if different:
             raise ValueError(

@@ -27,8 +27,8 @@ GAME = training.Game(
     schedule=constant,
     image_size=SIZE,
     mask_size=MASK,
-    pixel_weight=0.99,
-    adversarial_weight=0.01,
+    pixel_weight=0.999,
+    adversarial_weight=0.001,
     generator_target=1.0,
     real_weight=0.5,
     fake_weight=0.5,
@@ -117,7 +117,7 @@ def test_one_step_has_the_same_losses_gradients_and_statistics(pair):
         pixel = losses.mean_absolute_error(fake, patches)
         adversarial = losses.mean_squared_error(scores, 1.0)
         return jnp.mean(
-            losses.generator_loss(pixel, adversarial, pixel_weight=0.99, adversarial_weight=0.01)
+            losses.generator_loss(pixel, adversarial, pixel_weight=0.999, adversarial_weight=0.001)
         ), fake
 
     grads_g, fake = jax.jit(jax.grad(loss_of_generator, has_aux=True))(state.generator_params)

@@ -163,6 +163,21 @@ def test_a_finished_run_is_not_trained_again(finished, environment, tmp_path):
     assert json.loads((copy / "results.json").read_text())["decision"]["metric"] == "hbd"
 
 
+def test_other_images_are_refused(finished, environment, tmp_path):
+    """Folds made anew from other images would test what was trained on."""
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    data = json.loads((copy / "data.json").read_text())
+    (copy / "data.json").write_text(json.dumps({**data, "digest": "0" * 64}))
+    said = launch(environment, command(copy, "--mode=evaluate"), expect=1).stderr
+    assert "the images are not those that the workdir" in said
+
+
+def test_evaluating_what_was_never_trained_leaves_no_trace(environment, tmp_path):
+    said = launch(environment, command(tmp_path / "typo", "--mode=evaluate"), expect=1).stderr
+    assert "is not the workdir of a run" in said
+    assert not (tmp_path / "typo").exists()
+
+
 def test_another_configuration_is_refused_with_the_difference(finished, environment):
     said = launch(environment, command(finished, **{"training.epochs": 7}), expect=1).stderr
     assert "training.epochs: 6 there, 7 here" in said
@@ -174,6 +189,7 @@ def test_scores_of_files_and_folders(finished, environment, tmp_path):
     for i in range(3):
         Image.fromarray(lesions.render("mpox", i, size=48)).save(folder / f"{i}.png")
     (folder / "text.jpg").write_text("not an image")
+    Image.fromarray(lesions.render("mpox", 0, size=31)).save(folder / "small.png")
     arguments = [
         sys.executable,
         "launch.py",
@@ -183,10 +199,10 @@ def test_scores_of_files_and_folders(finished, environment, tmp_path):
         "nowhere.png",
     ]
     said = launch(environment, arguments, expect=commands.UNUSABLE_FILES).stdout
-    assert said.count("unusable:") == 2
+    assert said.count("unusable:") == 3
     assert "no such file" in said
     lines = (finished / "scored.csv").read_text().splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 7
     assert "ssim_hbd_fold_1" in lines[0]
 
 
@@ -242,6 +258,9 @@ MISTAKES = {
     "metric": ({"evaluation.metric": "psnr"}, "ssim_hbd, ssim, hbd, mae, mse"),
     "window": ({"evaluation.window": "box"}, "unknown window 'box'"),
     "generator": ({"generator.name": "vae"}, "context_encoder, unet"),
+    "resamples": ({"evaluation.resamples": 0}, "evaluation.resamples must lie between 1"),
+    "miss_rate": ({"decision.miss_rate": 2.0}, "decision.miss_rate must lie between"),
+    "paper_rule": ({"decision.rule": "paper", "evaluation.metric": "hbd"}, "rule=calibrated"),
     "decay": ({"optimizer.decay": "none"}, "cosine, linear"),
     "diverged": ({"optimizer.learning_rate": 1e30}, "lower --config.optimizer.learning_rate"),
 }

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
 from mim_jax import training
 from mim_jax.models import ContextEncoder, PatchDiscriminator
@@ -83,6 +84,19 @@ def test_no_key_is_used_twice():
     with jax.debug_key_reuse(True):
         state = jax.eval_shape(functools.partial(training.init_state, game=GAME), KEY)
         jax.jit(functools.partial(EPOCHS.__wrapped__, GAME)).trace(state, IMAGES, jnp.arange(2), KEY)
+
+
+def test_a_generator_without_statistics_trains_too():
+    class Plain(nn.Module):
+        @nn.compact
+        def __call__(self, masked, *, train):
+            return jnp.tanh(nn.Conv(3, (2, 2), strides=2)(masked))
+
+    game = dataclasses.replace(GAME, generator=Plain())
+    state = training.init_state(KEY, game)
+    after, metrics = jax.jit(training.adversarial_step, static_argnums=0)(game, state, IMAGES[:2], KEY)
+    assert np.isfinite(float(metrics["loss_pixel"]))
+    assert jnp.any(after.generator_params["Conv_0"]["kernel"] != state.generator_params["Conv_0"]["kernel"])
 
 
 def test_every_part_of_the_state_moves():

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from mim_jax.data.images import UnusableImage, load_image
+from mim_jax.data.images import MIN_SIDE, UnusableImage, load_image
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
@@ -85,7 +85,7 @@ class Dataset:
 
 def from_lesions(*, size: int, positives: int, negatives: int, seed: int) -> Dataset:
     """The embedded procedural images: `positives` of the training class, `negatives` of all others."""
-    from mim_jax.data import lesions  # Here, because reading photographs does not need SciPy.
+    from mim_jax.data import lesions
 
     counts = lesions.quick_counts(positives, negatives)
     images, labels, groups, names = lesions.lesion_images(counts, size=size, seed=seed)
@@ -108,7 +108,7 @@ def from_folder(
     manifest: str = "",
     group_pattern: str = "",
     strict: bool = False,
-    workers: int | None = None,
+    min_side: int = MIN_SIDE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     r"""Reads `root/<class>/**/*.{jpg,jpeg,jfif,png,webp,bmp,tif,tiff}`, sorted by name; suffixes in any case.
@@ -124,7 +124,7 @@ def from_folder(
       group_pattern: regular expression with one group, searched in the file name without its suffix. The
         group is the class and what it captures: `^[A-Z]+_(\d+)_\d+` puts `mpox/MKP_17_01.jpg` into "mpox/17".
       strict: unusable images are an error.
-      workers: threads that decode; None means one a processor.
+      min_side: images with a shorter side, in pixels, are unusable.
       progress: called with (images done, images in all) after each image.
 
     Raises:
@@ -139,7 +139,7 @@ def from_folder(
     names = [name for name in names if "/" in name]
     found, problems = _find_groups(folder, names, manifest, group_pattern)
 
-    images, reasons = _decode(folder, names, size, workers, progress)
+    images, reasons = _decode(folder, names, size, min_side, progress)
     refused += [(names[i], reason) for i, reason in enumerate(reasons) if reason]
     unusable = tuple(sorted((_printable(name), reason) for name, reason in refused))
     if strict and unusable:
@@ -230,7 +230,7 @@ def _decode(
     root: Path,
     names: Sequence[str],
     size: int,
-    workers: int | None,
+    min_side: int,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[np.ndarray, list[str]]:
     """All images uint8 `[N, size, size, 3]`, and for each the reason why it is unusable, or ""."""
@@ -238,13 +238,13 @@ def _decode(
 
     def decode(i: int) -> str:
         try:
-            images[i] = load_image(root / names[i], size=size)
+            images[i] = load_image(root / names[i], size=size, min_side=min_side)
         except UnusableImage as error:
             return error.reason
         return ""
 
     # Threads suffice: Pillow decodes and scales without holding the interpreter lock.
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
     reasons: list[str] = []
     try:
         for reason in pool.map(decode, range(len(names))):

@@ -97,4 +97,4 @@ def _check_counts(images: int, groups: int, folds: int, grouped: bool) -> None:
 
 
 def _way_out(available: int) -> str:
-    return f"--config.folds={available} at the most" if available >= 2 else "two at the least"
+    return f"--config.data.folds={available} at the most" if available >= 2 else "two at the least"
