@@ -4,6 +4,7 @@ Exit status: 0 done; 1 a mistake or a failure, told in one sentence; 2 some file
 stopped, to be resumed.
 """
 
+import errno
 import os
 import sys
 import time
@@ -40,6 +41,11 @@ def execute(
         if isinstance(error, Interrupted):
             print(f"launch.py: {error}", file=sys.stderr)
             return INTERRUPTED
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            error = ValueError(
+                f"the disk of {workdir} is full: free space and start the same command again; it goes on from "
+                "the newest whole checkpoint"
+            )
         if isinstance(error, ValueError | OSError | NonFiniteLoss):
             print(f"launch.py: {error}", file=sys.stderr)
             return 1

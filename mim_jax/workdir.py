@@ -28,8 +28,8 @@ def claim(path: str | os.PathLike[str], config: Mapping[str, Any], data: Mapping
     if saved.exists() and (before := read_json(saved)) != data:
         raise ValueError(
             f"the images are not those that the workdir {workdir} began with ({before['images']} of digest "
-            f"{before['digest'][:12]} there, {data['images']} of {data['digest'][:12]} here): bring those back, "
-            "or give this run its own --workdir"
+            f"{before['digest'][:12]} there, {data['images']} of {data['digest'][:12]} here): bring those "
+            "back, or give this run its own --workdir"
         )
     write_json(saved, data)
     write_json(workdir / "config.json", config)
