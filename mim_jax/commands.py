@@ -43,8 +43,8 @@ def execute(
             return INTERRUPTED
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             error = ValueError(
-                f"the disk of {workdir} is full: free space and start the same command again; it goes on from "
-                "the newest whole checkpoint"
+                f"the disk of {workdir} is full: free space and start the same command again; it goes on "
+                "from the newest whole checkpoint"
             )
         if isinstance(error, ValueError | OSError | NonFiniteLoss):
             print(f"launch.py: {error}", file=sys.stderr)
