@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mim_jax import masks, workdir
+from mim_jax import masks, pixels, workdir
 from mim_jax.models import make_generator
 from mim_jax.similarity import METRICS, Similarities, composite_similarities
 from mim_jax.training import from_network_range, to_network_range
@@ -239,10 +239,6 @@ def _collect(score: Callable[[np.ndarray], Similarities], images: np.ndarray) ->
     return {metric: np.concatenate(parts) for metric, parts in columns.items()}
 
 
-def _as_float(images: jax.Array) -> jax.Array:
-    return images.astype(jnp.float32) / 255.0 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
-
-
 def _network_similarities_impl(
     generator: nn.Module, variables: Any, images: jax.Array, mask_size: int, measure: Measure
 ) -> Similarities:
@@ -253,13 +249,13 @@ def _filled_similarities_impl(
     fill: Fill, images: jax.Array, mask_size: int, measure: Measure
 ) -> Similarities:
     offset = masks.center_offset(images.shape[1], mask_size)
-    return measure(images, fill(_as_float(images), offset, mask_size), mask_size)
+    return measure(images, fill(pixels.as_float(images), offset, mask_size), mask_size)
 
 
 def _composite_impl(generator: nn.Module, variables: Any, images: jax.Array, mask_size: int) -> jax.Array:
     patches = network_fill(generator, variables, images, mask_size)
     offset = masks.center_offset(images.shape[1], mask_size)
-    return jax.vmap(lambda image, patch: masks.paste(image, patch, offset))(_as_float(images), patches)
+    return jax.vmap(lambda image, patch: masks.paste(image, patch, offset))(pixels.as_float(images), patches)
 
 
 _network_similarities = jax.jit(_network_similarities_impl, static_argnums=(0, 3, 4))

@@ -217,14 +217,16 @@ def _train_fold(
 ) -> None:
     settings = config["training"]
     key = jax.random.fold_in(jax.random.key(config["seed"]), fold)
-    init = functools.partial(training.init_state, game=game)
     model = describe_model(config)
     latest = checkpoints.latest_step()
-    # 1. a checkpoint of this workdir; 2. fresh networks.
-    state = jax.jit(init)(key) if latest is None else checkpoints.restore(jax.eval_shape(init, key))
     epoch = 0 if latest is None else latest // updates
-    recorder.rewind(fold, epoch, epoch * updates)
     recorder.skip(epoch)
+    if epoch == settings["epochs"]:
+        return
+    recorder.rewind(fold, epoch, epoch * updates)
+    # 1. a checkpoint of this workdir; 2. fresh networks.
+    init = jax.jit(training.init_state, static_argnames="game")
+    state = init(key, game=game) if latest is None else checkpoints.restore(init.eval_shape(key, game=game))
     on_device = jnp.asarray(images)
     while epoch < settings["epochs"]:
         count = _epochs_until_look(settings, epoch)

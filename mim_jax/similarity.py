@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mim_jax import histograms
+from mim_jax import histograms, pixels
 
 METRICS = ("ssim_hbd", "ssim", "hbd", "mae", "mse")
 
@@ -50,14 +50,14 @@ class Options(NamedTuple):
 @jax.jit
 def mae(x: jax.Array, y: jax.Array) -> jax.Array:
     """Eq. 11: `1 - mean |x - y|`, in [0, 1]. `[..., H, W, C]` twice -> `[...]` float32."""
-    x, y = _checked(x, y)
+    x, y = pixels.as_float_pair(x, y)
     return 1 - jnp.mean(jnp.abs(x - y), axis=(-3, -2, -1))
 
 
 @jax.jit
 def mse(x: jax.Array, y: jax.Array) -> jax.Array:
     """Eq. 12: `1 - mean (x - y)^2`, in [0, 1]. `[..., H, W, C]` twice -> `[...]` float32."""
-    x, y = _checked(x, y)
+    x, y = pixels.as_float_pair(x, y)
     return 1 - jnp.mean(jnp.square(x - y), axis=(-3, -2, -1))
 
 
@@ -103,7 +103,7 @@ def ssim(
     Raises:
       ValueError: unfit shapes or dtypes, an image smaller than the window, an unknown window.
     """
-    x, y = _checked(x, y, max_val=max_val)
+    x, y = pixels.as_float_pair(x, y, max_val=max_val)
     options = Options(filter_size=filter_size, filter_sigma=filter_sigma, k1=k1, k2=k2, window=window)
     _check_window(x.shape, options)
     measure = functools.partial(_dissimilarity_map, options=options, max_val=max_val)
@@ -140,7 +140,7 @@ def hbd(
     Raises:
       ValueError: unfit shapes, dtypes or bins.
     """
-    x, y = _checked(x, y)
+    x, y = pixels.as_float_pair(x, y)
     histograms.check_bins(bins)
     form = functools.partial(histograms.soft_histogram if soft else histograms.histogram, bins=bins)
     return _each(lambda a, b: histograms.bhattacharyya(form(a), form(b), per_channel), x.shape[:-3], x, y)
@@ -201,7 +201,7 @@ def composite_similarities(
 
 @functools.partial(jax.jit, static_argnames="options")
 def _similarities(x: jax.Array, y: jax.Array, *, options: Options) -> Similarities:
-    x, y = _checked(x, y)
+    x, y = pixels.as_float_pair(x, y)
     histograms.check_bins(options.bins)
     _check_window(x.shape, options)
 
@@ -217,7 +217,7 @@ def _similarities(x: jax.Array, y: jax.Array, *, options: Options) -> Similariti
 def _composite_similarities(
     image: jax.Array, patch: jax.Array, offset: jax.Array, *, region: str, options: Options
 ) -> Similarities:
-    image, patch = _as_float(image), _as_float(patch)
+    image, patch = pixels.as_float(image), pixels.as_float(patch)
     histograms.check_bins(options.bins)
     _check_window((image if region == "image" else patch).shape, options)
     (height, width, channels), box_shape = image.shape[-3:], patch.shape[-3:]
@@ -355,34 +355,6 @@ def _window_mean(planes: jax.Array, options: Options) -> jax.Array:
     return planes
 
 
-def _as_float(image: jax.Array, max_val: float = 1.0) -> jax.Array:
-    if image.dtype == jnp.uint8:
-        return image.astype(jnp.float32) * max_val / 255
-    if not jnp.issubdtype(image.dtype, jnp.floating):
-        raise ValueError(
-            f"images must be floats in [0, 1] or uint8, got {image.dtype}: convert them to either"
-        )
-    return image.astype(jnp.float32)
-
-
-def _checked(x: jax.Array, y: jax.Array, *, max_val: float = 1.0) -> tuple[jax.Array, jax.Array]:
-    """Both images as float32, or a ValueError about shapes or dtypes; pixel values are not read."""
-    if x.shape != y.shape:
-        raise ValueError(f"the two images must have one shape, got {x.shape} and {y.shape}")
-    _check_layout(x.shape)
-    return _as_float(x, max_val), _as_float(y, max_val)
-
-
-def _check_layout(shape: tuple[int, ...]) -> None:
-    if len(shape) < 3:
-        raise ValueError(f"images must be [..., H, W, C], got {shape}: add the channel axis to a grey image")
-    if shape[-1] not in (1, 3):
-        hint = "; this looks like NCHW: move axis -3 to the end" if shape[-3] in (1, 3) else ""
-        raise ValueError(
-            f"images must have 1 or 3 channels on the last axis, got {shape[-1]} in {shape}{hint}"
-        )
-
-
 def _check_window(shape: tuple[int, ...], options: Options) -> None:
     size, sigma = options.filter_size, options.filter_sigma
     if options.window not in ("gaussian", "global"):
@@ -401,8 +373,8 @@ def _check_composite(
 ) -> None:
     if region not in ("image", "mask"):
         raise ValueError(f"unknown region {region!r}: choose 'image' or 'mask'")
-    _check_layout(image)
-    _check_layout(patch)
+    pixels.check_layout(image)
+    pixels.check_layout(patch)
     last = image[-3] - patch[-3], image[-2] - patch[-2]
     if image[:-3] != patch[:-3] or image[-1] != patch[-1] or min(last) < 0:
         raise ValueError(

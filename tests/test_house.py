@@ -16,7 +16,8 @@ ALLOWED = {
     "masks": set(),
     "losses": set(),
     "histograms": set(),
-    "similarity": {"histograms"},
+    "pixels": set(),
+    "similarity": {"histograms", "pixels"},
     "calibration": set(),
     "evaluation": set(),
     "workdir": set(),
@@ -30,7 +31,7 @@ ALLOWED = {
     "page": {"figures"},
     "report": {"figures", "page"},
     "decisions": {"calibration", "evaluation", "similarity"},
-    "detector": {"masks", "models", "similarity", "training", "workdir", "checkpoints"},
+    "detector": {"pixels", "masks", "models", "similarity", "training", "workdir", "checkpoints"},
     "scoring": {"data", "decisions", "detector", "similarity"},
     "experiment": {"masks", "training", "models", "detector", "checkpoints", "data", "recorder"},
     "results": {
