@@ -4,6 +4,7 @@ The shape is scikit-learn's of novelty detection: `score_samples` is high for im
 `predict` gives 1 for them and -1 for the rest. A score never depends on what else is in the batch.
 """
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -90,9 +91,8 @@ class Detector:
           ValueError: not a workdir, no such fold, or a checkpoint that is missing, damaged or of another
             network.
         """
-        from mim_jax.checkpoints import (
-            FoldCheckpoints,
-        )  # Orbax takes a second to import; scoring arrays does not need it
+        # Orbax takes a second to import, and scoring arrays does not need it.
+        from mim_jax.checkpoints import FoldCheckpoints
 
         root = Path(path).expanduser().resolve()
         config = workdir.read_json(root / "config.json")
@@ -239,25 +239,21 @@ def _collect(score: Callable[[np.ndarray], Similarities], images: np.ndarray) ->
     return {metric: np.concatenate(parts) for metric, parts in columns.items()}
 
 
-def _network_similarities_impl(
+@functools.partial(jax.jit, static_argnums=(0, 3, 4))
+def _network_similarities(
     generator: nn.Module, variables: Any, images: jax.Array, mask_size: int, measure: Measure
 ) -> Similarities:
     return measure(images, network_fill(generator, variables, images, mask_size), mask_size)
 
 
-def _filled_similarities_impl(
-    fill: Fill, images: jax.Array, mask_size: int, measure: Measure
-) -> Similarities:
+@functools.partial(jax.jit, static_argnums=(0, 2, 3))
+def _filled_similarities(fill: Fill, images: jax.Array, mask_size: int, measure: Measure) -> Similarities:
     offset = masks.center_offset(images.shape[1], mask_size)
     return measure(images, fill(pixels.as_float(images), offset, mask_size), mask_size)
 
 
-def _composite_impl(generator: nn.Module, variables: Any, images: jax.Array, mask_size: int) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _composite(generator: nn.Module, variables: Any, images: jax.Array, mask_size: int) -> jax.Array:
     patches = network_fill(generator, variables, images, mask_size)
     offset = masks.center_offset(images.shape[1], mask_size)
     return jax.vmap(lambda image, patch: masks.paste(image, patch, offset))(pixels.as_float(images), patches)
-
-
-_network_similarities = jax.jit(_network_similarities_impl, static_argnums=(0, 3, 4))
-_filled_similarities = jax.jit(_filled_similarities_impl, static_argnums=(0, 2, 3))
-_composite = jax.jit(_composite_impl, static_argnums=(0, 3))

@@ -92,9 +92,8 @@ def evaluate(
       The report's path.
 
     Raises:
-      ValueError: a fold is not trained to its end, or there is nothing but the positive class.
+      ValueError: a fold is not trained to its end.
     """
-    experiment.check_data(config, dataset, evaluation=True)
     started = time.perf_counter()
     splits = experiment.make_folds(config, dataset)
     measure = detector.Measure(**experiment.measure_options(config))
