@@ -8,6 +8,7 @@ from typing import Any
 
 _HOME = {
     "Detector": "mim_jax.detector",
+    "load_exported": "mim_jax.export",
     "Similarities": "mim_jax.similarity",
     "similarities": "mim_jax.similarity",
     "composite_similarities": "mim_jax.similarity",

@@ -182,6 +182,17 @@ def score(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
     return UNUSABLE_FILES if any(row.reason for row in rows) else 0
 
 
+def export(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
+    """Writes `exported/` into the workdir: the detector as one folder that needs JAX and NumPy alone."""
+    from mim_jax.detector import Detector
+    from mim_jax.export import export as write
+
+    path = Path(workdir).expanduser().resolve() / "exported"
+    digest = write(Detector.load(workdir), path)
+    print(f"export: {path}\ndigest: {digest}")
+    return 0
+
+
 def _show(bar: tqdm, done: int, total: int) -> None:
     bar.total = total
     bar.update(done - bar.n)
@@ -193,4 +204,5 @@ MODES: dict[str, Callable[[Mapping[str, Any], str, Sequence[str]], int]] = {
     "evaluate": evaluate,
     "score": score,
     "check_data": check_data,
+    "export": export,
 }

@@ -6,7 +6,7 @@ The shape is scikit-learn's of novelty detection: `score_samples` is high for im
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mim_jax import masks, pixels, workdir
+from mim_jax import artefact, masks, pixels, workdir
+from mim_jax.batches import Images, collect, padded_batches
 from mim_jax.models import make_generator
+from mim_jax.novelty import NoveltyDetector
 from mim_jax.similarity import METRICS, Similarities, composite_similarities
 from mim_jax.training import from_network_range, to_network_range
 
 # images [B, S, S, 3], offset, M -> patches [B, M, M, 3]
 Fill = Callable[[jax.Array, tuple[int, int], int], jax.Array]
-# Batches are padded to one of these: two compilations serve any number of images. (On CPU a batch of one
-# rounds differently from larger ones, so it is not among them.)
-BATCH_SIZES = (8, 32)
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def network_fill(generator: nn.Module, variables: Any, images: jax.Array, mask_s
 
 
 @dataclass(frozen=True, eq=False)
-class Detector:
+class Detector(NoveltyDetector):
     """One generator a fold, and a threshold.
 
     Attributes:
@@ -73,6 +72,7 @@ class Detector:
       threshold: an image whose score is strictly greater is like the training class; None = not calibrated.
       threshold_origin: what the threshold was fitted on, for people to read.
       measure: metric and its options.
+      model: the name and options that `make_generator` had, and both sizes; what an export needs.
     """
 
     generator: nn.Module
@@ -82,6 +82,7 @@ class Detector:
     threshold: float | None = None
     threshold_origin: str = ""
     measure: Measure = field(default_factory=Measure)
+    model: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, fold: int | None = None) -> "Detector":
@@ -113,7 +114,24 @@ class Detector:
             calibration = workdir.read_json(root / "calibration.json")
             threshold = calibration["pooled"] if fold is None else calibration["alone"][fold]
             origin, measure = calibration["origin"], Measure(**calibration["measure"])
-        return cls(generator, variables, model["image_size"], model["mask_size"], threshold, origin, measure)
+        return cls(
+            generator, variables, model["image_size"], model["mask_size"], threshold, origin, measure, model
+        )
+
+    @classmethod
+    def from_export(cls, path: str | os.PathLike[str]) -> "Detector":
+        """The detector that `mim_jax.export.export` wrote: from its weights and config.json, as a network.
+
+        Raises:
+          ValueError: not an export, damaged, or of another network.
+        """
+        config, weights = artefact.read_weights(path)
+        model = config["model"]
+        generator = make_generator(model["generator"], model["options"], dtype=jnp.float32)
+        artefact.check_weights(weights, abstract_variables(generator, model["image_size"]))
+        measure = Measure(**config["measure"])
+        sizes = model["image_size"], model["mask_size"]
+        return cls(generator, weights, *sizes, config["threshold"], config["origin"], measure, model)
 
     def pure(self) -> tuple[Callable[[Any, jax.Array], Similarities], Any]:
         """`(fn, variables)` for use inside other code's `jit`.
@@ -132,62 +150,34 @@ class Detector:
 
         return fn, tuple(self.variables)
 
-    def similarities(self, images: np.ndarray | jax.Array) -> dict[str, np.ndarray]:
-        """Each metric for each fold, float64 `[folds, N]`.
+    def similarities(self, images: Images) -> dict[str, np.ndarray]:
+        """Each metric for each fold, float64 `[folds, N]`; images as `score_samples`."""
+
+        def score(batch: np.ndarray) -> Similarities:
+            folds = [
+                _network_similarities(self.generator, variables, batch, self.mask_size, self.measure)
+                for variables in self.variables
+            ]
+            return jax.tree.map(lambda *scores: jnp.stack(scores), *folds)
+
+        empty = Similarities(*np.zeros((len(METRICS), len(self.variables), 0)))
+        return collect(score, padded_batches(images, size=self.image_size), empty)._asdict()
+
+    def score_samples(self, images: Images) -> np.ndarray:
+        """The chosen metric averaged over folds, float64 `[N]`; high = like the training class.
 
         Args:
-          images: uint8, or float in [0, 1]; `[N, S, S, 3]` or one `[S, S, 3]`.
+          images: uint8, or float in [0, 1]: `[N, S, S, 3]`, also memory-mapped; one `[S, S, 3]`; or an
+            iterable of single images, which is read a batch at a time and may be longer than memory.
         """
-        batch = self._batch(images)
-        folds = [
-            measure_all(self.generator, variables, batch, mask_size=self.mask_size, measure=self.measure)
-            for variables in self.variables
-        ]
-        return {metric: np.stack([scores[metric] for scores in folds]) for metric in METRICS}
-
-    def score_samples(self, images: np.ndarray | jax.Array) -> np.ndarray:
-        """The chosen metric averaged over folds, float64 `[N]`; high = like the training class."""
         return self.similarities(images)[self.measure.metric].mean(axis=0)
-
-    def anomaly_score(self, images: np.ndarray | jax.Array) -> np.ndarray:
-        """`1 - score_samples`, for those who count the other way."""
-        return 1.0 - self.score_samples(images)
-
-    def decision_function(self, images: np.ndarray | jax.Array) -> np.ndarray:
-        """`score_samples - threshold`: positive = like the training class."""
-        if self.threshold is None:
-            raise ValueError(
-                "this detector has no threshold: evaluate its workdir with --mode=evaluate, or give one with "
-                "dataclasses.replace(detector, threshold=...)"
-            )
-        return self.score_samples(images) - self.threshold
-
-    def predict(self, images: np.ndarray | jax.Array) -> np.ndarray:
-        """1 = like the training class, -1 = not; int64 `[N]`."""
-        return np.where(self.decision_function(images) > 0, 1, -1)
 
     def inpaint(self, images: np.ndarray | jax.Array, *, fold: int = 0) -> np.ndarray:
         """The images with their centre as the generator of one fold paints it.
 
         Float32 in [0, 1], `[N, S, S, 3]`.
         """
-        batch = self._batch(images)
-        return inpaint_all(self.generator, self.variables[fold], batch, mask_size=self.mask_size)
-
-    def _batch(self, images: np.ndarray | jax.Array) -> np.ndarray:
-        batch = np.asarray(images)
-        if batch.ndim == 3:
-            batch = batch[None]
-        wanted = (self.image_size, self.image_size, 3)
-        if batch.ndim != 4 or batch.shape[1:] != wanted:
-            raise ValueError(
-                f"images must be [N, {', '.join(map(str, wanted))}] or one {list(wanted)}, got "
-                f"{list(np.shape(images))}: "
-                f"read files with mim_jax.data.images.load_image(path, size={self.image_size})"
-            )
-        if batch.dtype != np.uint8 and not np.issubdtype(batch.dtype, np.floating):
-            raise ValueError(f"images must be uint8, or float in [0, 1], not {batch.dtype}")
-        return batch
+        return inpaint_all(self.generator, self.variables[fold], images, mask_size=self.mask_size)
 
 
 def abstract_variables(generator: nn.Module, image_size: int) -> Any:
@@ -202,7 +192,7 @@ def measure_all(
     generator: nn.Module, variables: Any, images: np.ndarray, *, mask_size: int, measure: Measure
 ) -> dict[str, np.ndarray]:
     """Each metric for `images` `[N, S, S, 3]`, float64 `[N]`, a batch at a time."""
-    return _collect(
+    return _scores(
         lambda batch: _network_similarities(generator, variables, batch, mask_size, measure), images
     )
 
@@ -211,32 +201,22 @@ def measure_filled(
     fill: Fill, images: np.ndarray, *, mask_size: int, measure: Measure
 ) -> dict[str, np.ndarray]:
     """As `measure_all`, for a hole filled by a function of `mim_jax.controls`."""
-    return _collect(lambda batch: _filled_similarities(fill, batch, mask_size, measure), images)
+    return _scores(lambda batch: _filled_similarities(fill, batch, mask_size, measure), images)
 
 
-def inpaint_all(generator: nn.Module, variables: Any, images: np.ndarray, *, mask_size: int) -> np.ndarray:
-    """Composites: `images` with their centre painted, float32 in [0, 1]."""
-    done = [np.asarray(_composite(generator, variables, b, mask_size))[:n] for b, n in padded_batches(images)]
-    return np.concatenate(done) if done else np.zeros(images.shape, np.float32)
+def inpaint_all(
+    generator: nn.Module, variables: Any, images: np.ndarray | jax.Array, *, mask_size: int
+) -> np.ndarray:
+    """Composites: `images` with their centre painted, float32 in [0, 1], `[N, S, S, 3]`."""
+    shape = images.shape if images.ndim == 4 else (1, *images.shape)
+    batches = padded_batches(images, size=shape[1])
+    done = [np.asarray(_composite(generator, variables, batch, mask_size))[:n] for batch, n in batches]
+    return np.concatenate(done) if done else np.zeros(shape, np.float32)
 
 
-def padded_batches(images: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-    """Batches padded with zeros to one of `BATCH_SIZES`, and how many images of each are real."""
-    for start in range(0, len(images), BATCH_SIZES[-1]):
-        batch = images[start : start + BATCH_SIZES[-1]]
-        size = next(size for size in BATCH_SIZES if size >= len(batch))
-        yield (
-            np.concatenate((batch, np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype))),
-            len(batch),
-        )
-
-
-def _collect(score: Callable[[np.ndarray], Similarities], images: np.ndarray) -> dict[str, np.ndarray]:
-    columns: dict[str, list[np.ndarray]] = {metric: [np.zeros(0)] for metric in METRICS}
-    for batch, real in padded_batches(images):
-        for metric, values in score(batch)._asdict().items():
-            columns[metric].append(np.asarray(values, np.float64)[:real])
-    return {metric: np.concatenate(parts) for metric, parts in columns.items()}
+def _scores(score: Callable[[np.ndarray], Similarities], images: np.ndarray) -> dict[str, np.ndarray]:
+    empty = Similarities(*np.zeros((len(METRICS), 0)))
+    return collect(score, padded_batches(images, size=images.shape[1]), empty)._asdict()
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4))

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mim_jax.batches import BATCH_SIZES
 from mim_jax.data.datasets import list_images
 from mim_jax.data.images import MIN_SIDE, UnusableImage, load_image
 from mim_jax.decisions import decide
-from mim_jax.detector import BATCH_SIZES, Detector
+from mim_jax.detector import Detector
 from mim_jax.similarity import METRICS
 
 

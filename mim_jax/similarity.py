@@ -108,7 +108,12 @@ def ssim(
     _check_window(x.shape, options)
     measure = functools.partial(_dissimilarity_map, options=options, max_val=max_val)
     if return_map:
-        return _each(lambda a, b: jnp.moveaxis(1 - measure(a, b), 0, -1), x.shape[:-3], x, y)
+
+        def values(x: jax.Array, y: jax.Array) -> jax.Array:
+            windows = 1 - measure(x, y)
+            return windows.reshape(len(windows), -1, x.shape[-1])
+
+        return _each(values, x.shape[:-3], x, y)
     return _each(lambda a, b: jnp.minimum(1 - jnp.mean(measure(a, b)), 1.0), x.shape[:-3], x, y)
 
 
@@ -315,7 +320,7 @@ def _each(measure: Callable[..., Any], lead: tuple[int, ...], *arrays: jax.Array
 
 
 def _dissimilarity_map(x: jax.Array, y: jax.Array, *, options: Options, max_val: float = 1.0) -> jax.Array:
-    """`1 - SSIM` of every window: `[H, W, C]` twice -> `[C, H', W']`.
+    """`1 - SSIM` of every window: `[H, W, C]` twice -> `[H', W' C]`.
 
     SSIM = (2 m_x m_y + c1) (2 cov + c2) / ((m_x^2 + m_y^2 + c1) (v_x + v_y + c2)).
     With s = x + y and d = x - y,
@@ -325,10 +330,16 @@ def _dissimilarity_map(x: jax.Array, y: jax.Array, *, options: Options, max_val:
     b = 2 v_d / (v_s + v_d + 2 c2), and 1 - SSIM = a + b - a b. That is four blurred planes instead of five,
     exactly 0 where x equals y, and with variances held at or above 0 no covariance can exceed sqrt(v_x v_y).
     """
-    x, y = jnp.moveaxis(x, -1, 0), jnp.moveaxis(y, -1, 0)
-    # A constant taken off changes no variance, and E[s^2] - E[s]^2 cancels least around mid-range.
-    s, d = x + y - max_val, x - y
-    mean_s, mean_d, square_s, square_d = _window_mean(jnp.stack([s, d, s * s, d * d]), options)
+    height, width, channels = x.shape
+
+    def planes(x: jax.Array, y: jax.Array) -> jax.Array:
+        # Rows stay as they lie, [H, W C]: a step of one pixel is a step of C values. A constant taken off
+        # changes no variance, and E[s^2] - E[s]^2 cancels least around mid-range.
+        x, y = x.reshape(height, width * channels), y.reshape(height, width * channels)
+        s, d = x + y - max_val, x - y
+        return jnp.stack([s, d, s * s, d * d])
+
+    mean_s, mean_d, square_s, square_d = _window_mean(_apart(planes, x, y), channels, options)
     variance_s = jnp.maximum(square_s - mean_s * mean_s, 0.0)
     variance_d = jnp.maximum(square_d - mean_d * mean_d, 0.0)
     sum_of_means, difference_of_means = jnp.square(mean_s + max_val), jnp.square(mean_d)
@@ -338,21 +349,42 @@ def _dissimilarity_map(x: jax.Array, y: jax.Array, *, options: Options, max_val:
     return luminance + structure - luminance * structure
 
 
-def _window_mean(planes: jax.Array, options: Options) -> jax.Array:
-    """The weighted mean of planes `[..., H, W]` under every position of the window inside them."""
+def _window_mean(planes: jax.Array, channels: int, options: Options) -> jax.Array:
+    """The weighted mean of planes `[P, H, W C]` under every position of the window: `[P, H', W' C]`."""
     if options.window == "global":
-        return jnp.mean(planes, axis=(-2, -1), keepdims=True)
+        count, height, width = planes.shape
+        return jnp.mean(planes.reshape(count, height, width // channels, channels), axis=(1, 2))[:, None]
     size = options.filter_size
     taps = np.exp(-0.5 * ((np.arange(size) - (size - 1) / 2) / options.filter_sigma) ** 2)
     weights = [float(tap) for tap in taps / taps.sum()]
-    for axis in (-2, -1):
-        length = planes.shape[axis] - size + 1
-        shifted = [jax.lax.slice_in_dim(planes, k, k + length, axis=axis) for k in range(size)]
+
+    def along(planes: jax.Array, axis: int, step: int) -> jax.Array:
+        length = planes.shape[axis] - (size - 1) * step
+        shifted = [jax.lax.slice_in_dim(planes, k * step, k * step + length, axis=axis) for k in range(size)]
         # The weights are symmetric: equal ones share a product.
         terms = [weights[k] * (shifted[k] + shifted[-1 - k]) for k in range(size // 2)]
         terms += [weights[size // 2] * shifted[size // 2]] if size % 2 else []
-        planes = functools.reduce(jnp.add, terms)
-    return planes
+        return functools.reduce(jnp.add, terms)
+
+    return along(_apart(lambda p: along(p, 1, 1), planes), 2, channels)
+
+
+def _apart(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
+    """`function(*arrays)`; on CPU compiled by itself, its result written to memory.
+
+    XLA for CPU fuses what produces an array into what consumes it: a blur along rows would be computed anew
+    for each of the eleven columns that need it, and a slice of the batch loop would keep loops from being
+    vectorised. That makes SSIM three times slower. It drops `jax.lax.optimization_barrier` before it fuses,
+    but not the border of a branch.
+    """
+
+    def guarded(*arrays: jax.Array) -> jax.Array:
+        shape = jax.eval_shape(function, *arrays).shape
+        first = arrays[0].reshape(-1)[0]
+        never = first < -jnp.inf
+        return jax.lax.cond(never, lambda *_: jnp.broadcast_to(first, shape), function, *arrays)
+
+    return jax.lax.platform_dependent(*arrays, cpu=guarded, default=function)
 
 
 def _check_window(shape: tuple[int, ...], options: Options) -> None:

@@ -18,6 +18,11 @@ ALLOWED = {
     "histograms": set(),
     "pixels": set(),
     "similarity": {"histograms", "pixels"},
+    "tensors": set(),
+    "batches": set(),
+    "novelty": {"batches"},
+    "artefact": {"tensors"},
+    "export": {"artefact", "batches", "detector", "novelty", "similarity", "tensors"},  # detector: its type
     "calibration": set(),
     "evaluation": set(),
     "workdir": set(),
@@ -31,14 +36,17 @@ ALLOWED = {
     "page": {"figures"},
     "report": {"figures", "page"},
     "decisions": {"calibration", "evaluation", "similarity"},
-    "detector": {"pixels", "masks", "models", "similarity", "training", "workdir", "checkpoints"},
-    "scoring": {"data", "decisions", "detector", "similarity"},
+    "detector": {
+        *("artefact", "batches", "checkpoints", "masks", "models", "novelty", "pixels", "similarity"),
+        *("training", "workdir"),
+    },
+    "scoring": {"batches", "data", "decisions", "detector", "similarity"},
     "experiment": {"masks", "training", "models", "detector", "checkpoints", "data", "recorder"},
     "results": {
         *("masks", "training", "detector", "experiment", "checkpoints", "controls", "data", "decisions"),
         *("evaluation", "figures", "recorder", "report", "similarity", "workdir"),
     },
-    "commands": {"experiment", "results", "recorder", "workdir", "data", "detector", "scoring"},
+    "commands": {"experiment", "export", "results", "recorder", "workdir", "data", "detector", "scoring"},
 }
 
 
@@ -66,7 +74,7 @@ def test_only_the_protocol_reads_a_configuration():
     assert readers <= {"experiment", "results", "commands", "detector"}  # detector: the folds of a saved one
 
 
-@pytest.mark.parametrize("module", ["mim_jax", "mim_jax.similarity"])
+@pytest.mark.parametrize("module", ["mim_jax", "mim_jax.similarity", "mim_jax.export"])
 def test_importing_the_scorer_imports_no_heavy_package(module):
     code = f"import sys, {module}; print(*sorted({{n.split('.')[0] for n in sys.modules}}))"
     loaded = subprocess.run(

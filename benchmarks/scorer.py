@@ -1,0 +1,293 @@
+"""How fast `mim_jax.similarity` is beside what people use now: same images, agreement beside speed.
+
+    python -m benchmarks.scorer                 # CPU
+    python -m benchmarks.scorer --device=gpu    # one GPU, beside the same packages on it
+
+Each contender runs in a process of its own, so that its peak memory is its own and its threads disturb
+nobody; the rounds go over all contenders in turn, and the fastest round counts. Times are warm and include no
+transfer: arrays lie where the package computes. "differs" is the largest distance to mim_jax on the same
+pairs: all compute SSIM after Wang et al. 2004 on the windows inside the image, but for torchmetrics, which
+mirrors the border and has no switch for it. "memory" is what the process (on a GPU: the device) holds at its
+peak at the largest batch, less what it held before.
+"""
+
+import argparse
+import json
+import math
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+SIZE, MASK, OFFSET = 224, 112, (56, 56)
+BATCHES = (1, 32, 256)
+TAPS = 11
+
+Score = Callable[[], Any]  # one pass over a batch; the result is waited for by `np.asarray`
+
+
+def make_images(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Originals and inpaintings, uint8 `[count, 224, 224, 3]`: equal outside the centred hole."""
+    generator = np.random.default_rng(0)
+    coarse = generator.random((count, 15, 15, 3))
+    smooth = np.repeat(np.repeat(coarse, 15, axis=1), 15, axis=2)[:, :SIZE, :SIZE]
+    images = np.rint(255 * np.clip(smooth + generator.normal(0, 0.05, smooth.shape), 0, 1)).astype(np.uint8)
+    pasted = images.copy()
+    hole = slice(OFFSET[0], OFFSET[0] + MASK)
+    noise = generator.normal(0, 20, (count, MASK, MASK, 3))
+    pasted[:, hole, hole] = np.clip(images[:, hole, hole][:, ::-1] + noise, 0, 255).astype(np.uint8)
+    return images, pasted
+
+
+def mim_jax_metric(name: str) -> Callable[[np.ndarray, np.ndarray, str], Score]:
+    """`ssim`, `hbd`, or all five by `similarities` or `composite_similarities`."""
+
+    def prepare(x: np.ndarray, y: np.ndarray, device: str) -> Score:
+        import jax
+        import jax.numpy as jnp
+
+        from mim_jax import similarity
+
+        images, pasted = (jnp.asarray(a, jnp.float32) / 255 for a in (x, y))
+        patch = pasted[:, OFFSET[0] : OFFSET[0] + MASK, OFFSET[1] : OFFSET[1] + MASK]
+        calls: dict[str, Score] = {
+            "ssim": lambda: similarity.ssim(images, pasted),
+            "hbd": lambda: similarity.hbd(images, pasted),
+            "similarities": lambda: similarity.similarities(images, pasted).ssim_hbd,
+            "composite": lambda: similarity.composite_similarities(images, patch, OFFSET).ssim_hbd,
+        }
+        return lambda: jax.block_until_ready(calls[name]())
+
+    return prepare
+
+
+def dm_pix_ssim(x: np.ndarray, y: np.ndarray, device: str) -> Score:
+    import dm_pix
+    import jax
+    import jax.numpy as jnp
+
+    images, pasted = (jnp.asarray(a, jnp.float32) / 255 for a in (x, y))
+    ssim = jax.jit(dm_pix.ssim)
+    return lambda: jax.block_until_ready(ssim(images, pasted))
+
+
+def torchmetrics_ssim(x: np.ndarray, y: np.ndarray, device: str) -> Score:
+    from torchmetrics.functional.image import structural_similarity_index_measure as ssim
+
+    images, pasted, wait = _torch_pair(x, y, device)
+    return lambda: wait(ssim(images, pasted, data_range=1.0, reduction="none"))
+
+
+def pytorch_msssim_ssim(x: np.ndarray, y: np.ndarray, device: str) -> Score:
+    from pytorch_msssim import ssim
+
+    images, pasted, wait = _torch_pair(x, y, device)
+    return lambda: wait(ssim(images, pasted, data_range=1.0, size_average=False))
+
+
+def _torch_pair(x: np.ndarray, y: np.ndarray, device: str) -> tuple[Any, Any, Callable[[Any], np.ndarray]]:
+    import torch
+
+    where = "cuda" if device == "gpu" else "cpu"
+    planes = (np.ascontiguousarray(a.transpose(0, 3, 1, 2)) for a in (x, y))
+    images, pasted = (torch.from_numpy(a).to(where).float() / 255 for a in planes)
+
+    def wait(result: Any) -> np.ndarray:
+        return result.detach().cpu().numpy()
+
+    return images, pasted, wait
+
+
+def scikit_image_ssim(x: np.ndarray, y: np.ndarray, device: str) -> Score:
+    from skimage.metrics import structural_similarity
+
+    images, pasted = (a.astype(np.float32) / 255 for a in (x, y))
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    return lambda: [
+        structural_similarity(a, b, channel_axis=-1, **settings) for a, b in zip(images, pasted, strict=True)
+    ]
+
+
+def opencv_ssim(x: np.ndarray, y: np.ndarray, device: str) -> Score:
+    """The five blurred planes of Wang et al. 2004 by OpenCV's separable filter."""
+    import cv2
+
+    images, pasted = (a.astype(np.float32) / 255 for a in (x, y))
+    edge = TAPS // 2
+
+    def blur(plane: np.ndarray) -> np.ndarray:
+        return cv2.GaussianBlur(plane, (TAPS, TAPS), 1.5)[edge:-edge, edge:-edge]
+
+    def one(a: np.ndarray, b: np.ndarray) -> float:
+        mean_a, mean_b = blur(a), blur(b)
+        squares, product = mean_a * mean_a + mean_b * mean_b, mean_a * mean_b
+        variances, covariance = blur(a * a) + blur(b * b) - squares, blur(a * b) - product
+        top = (2 * product + 0.01**2) * (2 * covariance + 0.03**2)
+        return float(np.mean(top / ((squares + 0.01**2) * (variances + 0.03**2))))
+
+    return lambda: [one(a, b) for a, b in zip(images, pasted, strict=True)]
+
+
+def opencv_hbd(x: np.ndarray, y: np.ndarray, device: str) -> Score:
+    import cv2
+
+    def counts(image: np.ndarray) -> np.ndarray:
+        return np.concatenate([cv2.calcHist([image], [c], None, [256], [0, 256]) for c in range(3)])
+
+    def one(a: np.ndarray, b: np.ndarray) -> float:
+        distance = cv2.compareHist(counts(a), counts(b), cv2.HISTCMP_BHATTACHARYYA)
+        return 1 + math.log(1 - distance * distance)
+
+    return lambda: [one(a, b) for a, b in zip(x, y, strict=True)]
+
+
+def scikit_image_and_opencv(x: np.ndarray, y: np.ndarray, device: str) -> Score:
+    """SSIM+HBD, as one would put it together today."""
+    structure, colour = scikit_image_ssim(x, y, device), opencv_hbd(x, y, device)
+    return lambda: 0.5 * np.asarray(structure()) + 0.5 * np.asarray(colour())
+
+
+# name -> (metric, how to prepare it). The first of each metric is what the others are compared with.
+CONTENDERS: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray, str], Score]]] = {
+    "mim_jax ssim": ("SSIM", mim_jax_metric("ssim")),
+    "dm_pix": ("SSIM", dm_pix_ssim),
+    "scikit-image": ("SSIM", scikit_image_ssim),
+    "torchmetrics": ("SSIM", torchmetrics_ssim),
+    "pytorch-msssim": ("SSIM", pytorch_msssim_ssim),
+    "OpenCV GaussianBlur": ("SSIM", opencv_ssim),
+    "mim_jax hbd": ("HBD", mim_jax_metric("hbd")),
+    "OpenCV calcHist": ("HBD", opencv_hbd),
+    "mim_jax composite": ("all five", mim_jax_metric("composite")),
+    "mim_jax similarities": ("all five", mim_jax_metric("similarities")),
+    "scikit-image + OpenCV": ("all five", scikit_image_and_opencv),  # MAE and MSE left out, in its favour
+}
+
+
+def measure(name: str, device: str, seconds: float) -> dict[str, Any]:
+    """One contender in this process: images/s at each batch, scores of 32 pairs, peak memory in MB."""
+    if device == "cpu":
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")
+    images, pasted = make_images(max(BATCHES))
+    prepare, speed = CONTENDERS[name][1], {}
+    scores = np.asarray(prepare(images[:32], pasted[:32], device)(), np.float64)
+    before = _memory(device)
+    for batch in BATCHES:
+        score = prepare(images[:batch], pasted[:batch], device)
+        score()
+        fastest, spent = math.inf, 0.0
+        while spent < seconds:
+            began = time.perf_counter()
+            score()
+            took = time.perf_counter() - began
+            fastest, spent = min(fastest, took), spent + took
+        speed[batch] = batch / fastest
+    return {"speed": speed, "scores": scores.tolist(), "memory": (_memory(device) - before) / 1e6}
+
+
+def _memory(device: str) -> float:
+    """Bytes held at the peak so far."""
+    if device == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    peak = 0
+    if "jax" in sys.modules:
+        import jax
+
+        peak += (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
+    if "torch" in sys.modules:
+        import torch
+
+        peak += torch.cuda.max_memory_allocated()
+    return float(peak)
+
+
+def copy_bandwidth() -> float:
+    """Bytes/s of reading and writing one GiB on the GPU."""
+    import jax
+    import jax.numpy as jnp
+
+    block = jnp.ones(2**28, jnp.float32)
+    copy = jax.jit(lambda a: a + 1)
+    times = []
+    for _ in range(20):
+        began = time.perf_counter()
+        jax.block_until_ready(copy(block))
+        times.append(time.perf_counter() - began)
+    return 2 * block.nbytes / min(times)
+
+
+def run_child(arguments: Sequence[str]) -> Any:
+    """This program in a process of its own; what it printed, or None where a package is missing."""
+    command = [sys.executable, "-m", "benchmarks.scorer", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        if "ModuleNotFoundError" not in done.stderr:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
+        return None
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.0, help="at each batch size in each round")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child == "copy":
+        print(json.dumps(copy_bandwidth()))
+        return
+    if options.child:
+        print(json.dumps(measure(options.child, options.device, options.seconds)))
+        return
+
+    best: dict[str, Any] = {}
+    for _ in range(options.rounds):
+        for name in CONTENDERS:
+            found = run_child(
+                [f"--device={options.device}", f"--seconds={options.seconds}", f"--child={name}"]
+            )
+            if found is None:
+                continue
+            known = best.setdefault(name, found)
+            known["speed"] = {k: max(v, known["speed"][k]) for k, v in found["speed"].items()}
+    print(format_table(best))
+    if options.device == "gpu":
+        peak = run_child(["--device=gpu", "--child=copy"])
+        print(f"copy: {peak / 1e9:.0f} GB/s")
+        for name, (_, prepare) in CONTENDERS.items():
+            if name in best and prepare.__qualname__.startswith("mim_jax"):
+                rate = best[name]["speed"][str(BATCHES[-1])] * 2 * SIZE * SIZE * 3 * 4
+                print(f"{name}: {rate / 1e9:.0f} GB/s, {rate / peak:.2f} of the copy")
+
+
+def format_table(best: dict[str, Any]) -> str:
+    """One row a contender: speed, ratio to the first of its metric at batch 32, agreement, memory."""
+    lines = [
+        f"{'metric':9} {'package':22}"
+        + "".join(f"{f'batch {batch}':>11}" for batch in BATCHES)
+        + f"{'ours/this':>11}{'differs':>10}{'memory':>10}"
+    ]
+    for name, (metric, _) in CONTENDERS.items():
+        if name not in best:
+            lines.append(f"{metric:9} {name:22} not installed")
+            continue
+        own = best[name]
+        first = best[next(other for other, (same, _) in CONTENDERS.items() if same == metric)]
+        ratio = first["speed"]["32"] / own["speed"]["32"]
+        differs = np.max(np.abs(np.subtract(first["scores"], own["scores"])))
+        lines.append(
+            f"{metric:9} {name:22}"
+            + "".join(f"{own['speed'][str(batch)]:11.0f}" for batch in BATCHES)
+            + f"{ratio:11.2f}{differs:10.1e}{own['memory']:7.0f} MB"
+        )
+    return "\n".join([f"images/s, {SIZE}x{SIZE}x3, float32", *lines])
+
+
+if __name__ == "__main__":
+    main()

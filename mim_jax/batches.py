@@ -1,0 +1,89 @@
+"""Any number of images, a few at a time, in batches of few sizes: scoring compiles twice, no more."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+# Batches are padded to one of these: two compilations serve any number of images. (On CPU a batch of one
+# rounds differently from larger ones, so it is not among them.)
+BATCH_SIZES = (8, 32)
+
+# `[N, S, S, 3]` in memory or memory-mapped, one `[S, S, 3]`, or an iterable of such single images.
+Images = np.ndarray | jax.Array | Iterable[np.ndarray]
+
+
+def padded_batches(images: Images, *, size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Batches padded with zeros to one of `BATCH_SIZES`, and how many images of each are real.
+
+    Never holds more than one batch of an iterable: a generator that reads files scores any number of them.
+
+    Args:
+      images: uint8, or float in [0, 1]; see `Images`.
+      size: side S that the images must have, in pixels.
+
+    Raises:
+      ValueError: another shape or dtype, or two dtypes in one iterable.
+    """
+    if isinstance(images, np.ndarray | jax.Array):
+        array = np.asanyarray(images)
+        array = array[None] if array.ndim == 3 else array
+        _check(array, size, "[N, {0}, {0}, 3] or one [{0}, {0}, 3]", np.shape(images))
+        starts = range(0, len(array), BATCH_SIZES[-1])
+        batches: Iterator[np.ndarray] = (array[start : start + BATCH_SIZES[-1]] for start in starts)
+    else:
+        batches = _stacked(iter(images), size)
+    for batch in batches:
+        padded = next(size for size in BATCH_SIZES if size >= len(batch))
+        rest = np.zeros((padded - len(batch), *batch.shape[1:]), batch.dtype)
+        yield np.concatenate((batch, rest)), len(batch)
+
+
+def collect(score: Callable[[np.ndarray], Any], batches: Iterable[tuple[np.ndarray, int]], empty: Any) -> Any:
+    """What `score` makes of all batches: float64 arrays joined along their last axis, which is the images'.
+
+    The next batch is read while the device works on this one.
+
+    Args:
+      score: one padded batch -> a tree of arrays `[..., B]`.
+      batches: as `padded_batches` gives them.
+      empty: the result where there is no batch.
+    """
+    parts = []
+    waiting: tuple[Any, int] | None = None
+
+    def fetch(scores: Any, real: int) -> Any:
+        return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[..., :real], scores)
+
+    for batch, real in batches:
+        begun = score(batch), real
+        if waiting:
+            parts.append(fetch(*waiting))
+        waiting = begun
+    if not waiting:
+        return empty
+    parts.append(fetch(*waiting))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=-1), *parts)
+
+
+def _stacked(images: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    dtype = None
+    while few := [np.asarray(image) for image in itertools.islice(images, BATCH_SIZES[-1])]:
+        for image in few:
+            _check(image[None], size, "[{0}, {0}, 3] each", image.shape)
+            dtype = dtype or image.dtype
+            if image.dtype != dtype:
+                raise ValueError(f"images must have one dtype, got {dtype} and {image.dtype}: convert them")
+        yield np.stack(few)
+
+
+def _check(batch: np.ndarray, size: int, wanted: str, found: tuple[int, ...]) -> None:
+    if batch.ndim != 4 or batch.shape[1:] != (size, size, 3):
+        raise ValueError(
+            f"images must be {wanted.format(size)}, got {list(found)}: "
+            f"read files with mim_jax.data.images.load_image(path, size={size})"
+        )
+    if batch.dtype != np.uint8 and not np.issubdtype(batch.dtype, np.floating):
+        raise ValueError(f"images must be uint8, or float in [0, 1], not {batch.dtype}")

@@ -1,0 +1,222 @@
+"""A trained detector as one folder that scores images with JAX and NumPy alone, without its network's code.
+
+`export` writes it, `load_exported` checks and loads it. The scorer is a StableHLO program (`jax.export`) for
+CPU and CUDA and for any number of images; files and their hashes are in `mim_jax.artefact`. Nothing is
+pickled. The digest that `export` returns names the whole content: give it to `load_exported` where the
+folder came over an untrusted way.
+"""
+
+import functools
+import importlib.metadata
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+
+from mim_jax import artefact, tensors
+from mim_jax.batches import BATCH_SIZES, Images, collect, padded_batches
+from mim_jax.novelty import NoveltyDetector
+from mim_jax.similarity import METRICS, Similarities
+
+if TYPE_CHECKING:
+    from mim_jax.detector import Detector
+
+PLATFORMS = ("cpu", "cuda")
+# Between platforms sums are taken in other orders, which moves single pixels to the next level of the
+# histogram; a wrong layer, layout or preprocessing moves a score by far more.
+GOLDEN_TOLERANCE = 1e-3
+
+
+def export(detector: "Detector", path: str | os.PathLike[str]) -> str:
+    """Writes the folder `path`, whole or not at all.
+
+    Args:
+      detector: all its folds are exported; the scorer averages them.
+      path: a folder that does not exist yet.
+
+    Returns:
+      The digest of the export, SHA-256 of its manifest.
+
+    Raises:
+      ValueError: the folder exists, or the detector does not say how its generator is made.
+    """
+    target = Path(path).expanduser().resolve()
+    if target.exists():
+        raise ValueError(f"{target} exists: export into a new folder, or remove it first")
+    if not detector.model:
+        raise ValueError("the detector has no `model`, the options of its generator: get it by Detector.load")
+    fn, variables = detector.pure()
+    scorer = _trace(fn, variables, detector.image_size)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        (unfinished / artefact.SCORER).write_bytes(scorer.serialize())
+        images = golden_images(detector.image_size)
+        scores = np.stack(jax.jit(scorer.call)(artefact.flatten(variables), images))
+        artefact.save_golden(unfinished, images, scores.astype(np.float32))
+        digest = artefact.write(
+            unfinished,
+            config={
+                "model": dict(detector.model),
+                "folds": len(variables),
+                "measure": asdict(detector.measure),
+                "threshold": detector.threshold,
+                "origin": detector.threshold_origin,
+            },
+            weights=variables,
+            facts={
+                "mim_jax": importlib.metadata.version("mim-jax"),
+                "jax": jax.__version__,
+                "calling_convention": scorer.calling_convention_version,
+                "platforms": list(PLATFORMS),
+            },
+        )
+        unfinished.chmod(0o755)  # a temporary folder is private
+        unfinished.rename(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return digest
+
+
+def _trace(
+    fn: Callable[[Any, jax.Array], Similarities], variables: Any, image_size: int
+) -> jax.export.Exported:
+    """The pure scorer on arrays by name, for any number of images: five arrays `[B]`, as in `METRICS`."""
+
+    def scorer(arrays: dict[str, jax.Array], images: jax.Array) -> tuple[jax.Array, ...]:
+        scores = fn(artefact.unflatten(arrays), images)._asdict()
+        return tuple(scores[metric] for metric in METRICS)
+
+    arrays = artefact.flatten(variables)
+    shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in arrays.items()}
+    (batch,) = jax.export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.uint8)
+    # The same score on every device is worth more here than the speed of shortened products.
+    with jax.default_matmul_precision("highest"):
+        return jax.export.export(jax.jit(scorer), platforms=PLATFORMS)(shapes, images)
+
+
+def golden_images(size: int) -> np.ndarray:
+    """Smooth colours with grain, uint8 `[8, size, size, 3]`: nobody's skin, and a whole batch."""
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(40, 215, (BATCH_SIZES[0], 2, 2, 3))
+    across = np.linspace(0, 1, size)
+    weights = np.stack([1 - across, across])
+    smooth = np.einsum("bijc,ih,jw->bhwc", corners, weights, weights)
+    return np.clip(smooth + rng.normal(0, 12, smooth.shape), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class ExportedDetector(NoveltyDetector):
+    """A scorer read from an export.
+
+    Attributes:
+      exported: the program, for use by `exported.call(arrays, images)`.
+      arrays: its weights by name.
+      image_size: pixels a side of the images it takes.
+      metric: the one that scores.
+      threshold: an image whose score is strictly greater is like the training class; None = not calibrated.
+      threshold_origin: what the threshold was fitted on, for people to read.
+      manifest: versions, platforms, hashes.
+    """
+
+    exported: jax.export.Exported
+    arrays: dict[str, jax.Array]
+    image_size: int
+    metric: str
+    threshold: float | None
+    threshold_origin: str
+    manifest: dict[str, Any]
+
+    def pure(self) -> tuple[Callable[[Any, jax.Array], Similarities], Any]:
+        """`(fn, variables)` for use inside other code's `jit`.
+
+        `fn(variables, images)` takes uint8 `[B, S, S, 3]` and gives the five similarities, float32 `[B]`.
+        """
+
+        def fn(variables: Any, images: jax.Array) -> Similarities:
+            return Similarities(**dict(zip(METRICS, self.exported.call(variables, images), strict=True)))
+
+        return fn, self.arrays
+
+    def similarities(self, images: Images) -> dict[str, np.ndarray]:
+        """Each metric averaged over folds, float64 `[N]`; images as `score_samples`, but uint8."""
+        batches = padded_batches(images, size=self.image_size)
+        empty = Similarities(*np.zeros((len(METRICS), 0)))
+        return collect(lambda batch: self._score(self.arrays, _bytes(batch)), batches, empty)._asdict()
+
+    def score_samples(self, images: Images) -> np.ndarray:
+        """The chosen metric, float64 `[N]`; high = like the training class. Images must be uint8."""
+        return self.similarities(images)[self.metric]
+
+    @functools.cached_property
+    def _score(self) -> Callable[[Any, np.ndarray], Similarities]:
+        return jax.jit(self.pure()[0])
+
+
+def load_exported(path: str | os.PathLike[str], *, digest: str | None = None) -> ExportedDetector:
+    """Reads an export, checks every hash, and runs the golden images through it.
+
+    Args:
+      path: the folder that `export` wrote.
+      digest: what `export` returned. Hashes inside the folder find damage; only this finds an exchange.
+
+    Raises:
+      ValueError: not an export; damaged; another digest; of another format or too old for this JAX; not made
+        for this device; or golden images that do not score as they did.
+    """
+    root = Path(path).expanduser()
+    manifest = artefact.verify(root, digest=digest)
+    oldest = jax.export.minimum_supported_calling_convention_version
+    newest = jax.export.maximum_supported_calling_convention_version
+    if not oldest <= manifest["calling_convention"] <= newest:
+        raise ValueError(
+            f"{root} was exported by jax {manifest['jax']} (calling convention "
+            f"{manifest['calling_convention']}) and jax {jax.__version__} runs {oldest} to {newest}: export "
+            "it anew from its workdir"
+        )
+    platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+    if platform not in manifest["platforms"]:
+        raise ValueError(f"{root} runs on {', '.join(manifest['platforms'])}, and JAX computes on {platform}")
+    config = artefact.read_json(root / artefact.CONFIG)
+    try:
+        exported = jax.export.deserialize(bytearray((root / artefact.SCORER).read_bytes()))
+    except Exception as error:  # jax.export documents none: whatever it is, the program cannot be used
+        raise ValueError(f"jax {jax.__version__} cannot read {root / artefact.SCORER}: {error}") from error
+    loaded = ExportedDetector(
+        exported=exported,
+        arrays=jax.tree.map(jnp.asarray, tensors.load(root / artefact.WEIGHTS)),
+        image_size=config["model"]["image_size"],
+        metric=config["measure"]["metric"],
+        threshold=config["threshold"],
+        threshold_origin=config["origin"],
+        manifest=manifest,
+    )
+    _check_golden(loaded, root)
+    return loaded
+
+
+def _check_golden(loaded: ExportedDetector, root: Path) -> None:
+    images, expected = artefact.load_golden(root)
+    found = loaded.similarities(images)
+    for metric, before in zip(METRICS, expected, strict=True):
+        moved = float(np.max(np.abs(found[metric] - before)))
+        if not moved <= GOLDEN_TOLERANCE:
+            raise ValueError(
+                f"{root}: {metric} of its golden images differs by {moved:.2g} from what it was when "
+                f"exported (up to {GOLDEN_TOLERANCE:g} may be rounding): this JAX or this device errs"
+            )
+
+
+def _bytes(batch: np.ndarray) -> np.ndarray:
+    if batch.dtype != np.uint8:
+        raise ValueError(f"an exported scorer takes uint8 images, not {batch.dtype}: round(255 * image)")
+    return batch

@@ -1,0 +1,61 @@
+"""Images from arrays, files and generators: the same scores, few shapes, bounded memory."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from mim_jax.batches import BATCH_SIZES, collect, padded_batches
+
+
+def images(count, dtype=np.uint8):
+    return (np.arange(count * 48) % 251).reshape(count, 4, 4, 3).astype(dtype)
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 9, 32, 33, 71])
+def test_every_image_once_in_batches_of_few_sizes(count, tmp_path):
+    np.save(tmp_path / "images.npy", images(count))
+    sources = (images(count), np.load(tmp_path / "images.npy", mmap_mode="r"), iter(images(count)))
+    for source in sources:
+        batches = list(padded_batches(source, size=4))
+        assert {len(batch) for batch, _ in batches} <= set(BATCH_SIZES)
+        joined = [batch[:real] for batch, real in batches]
+        np.testing.assert_array_equal(np.concatenate([images(0), *joined]), images(count))
+        assert all(not batch[real:].any() for batch, real in batches)
+
+
+def test_one_image_is_a_batch():
+    ((batch, real),) = padded_batches(images(1)[0], size=4)
+    assert batch.shape == (8, 4, 4, 3) and real == 1
+
+
+def test_an_iterable_is_read_no_further_than_needed():
+    read = itertools.count()
+    endless = (images(1)[0] for _ in read)
+    batches = padded_batches(endless, size=4)
+    next(batches)
+    assert next(read) == 32
+
+
+def test_collect_joins_along_the_last_axis():
+    def score(batch):
+        return {"sum": batch.sum(axis=(1, 2, 3)), "folds": np.stack([batch[:, 0, 0, 0]] * 2)}
+
+    found = collect(score, padded_batches(images(41), size=4), {})
+    np.testing.assert_array_equal(found["sum"], images(41).sum(axis=(1, 2, 3)))
+    assert found["folds"].shape == (2, 41) and found["folds"].dtype == np.float64
+    assert collect(score, padded_batches(images(0), size=4), "nothing") == "nothing"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (np.zeros((2, 4, 5, 3), np.uint8), r"\[N, 4, 4, 3\] or one \[4, 4, 3\], got \[2, 4, 5, 3\]"),
+        ([np.zeros((4, 4), np.uint8)], r"\[4, 4, 3\] each, got \[4, 4\]"),
+        (np.zeros((2, 4, 4, 3), int), "uint8, or float"),
+        ([images(1)[0], images(1, np.float32)[0]], "one dtype, got uint8 and float32"),
+    ],
+)
+def test_unfit_images_are_named(source, message):
+    with pytest.raises(ValueError, match=message):
+        list(padded_batches(source, size=4))

@@ -1,0 +1,64 @@
+"""The scorer as other programs use it: on several devices, and as it is lowered for accelerators."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mim_jax import similarity
+
+ON_EIGHT_DEVICES = """
+import functools
+import jax, numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from mim_jax import similarity
+
+devices = jax.devices()
+assert len(devices) == 8
+x, y = np.random.default_rng(0).random((2, 16, 24, 24, 3), np.float32)
+score = functools.partial(similarity.composite_similarities, offset=(4, 7))
+for form, other in ((similarity.similarities, y), (lambda a, b: score(a, b), y[:, :12, :12])):
+    alone = np.array(form(x, other))
+    mesh = Mesh(np.array(devices), ("batch",))
+    halves = NamedSharding(mesh, P("batch"))
+    sharded = jax.jit(form)(jax.device_put(x, halves), jax.device_put(other, halves))
+    np.testing.assert_allclose(np.array(sharded), alone, atol=1e-6)
+    mapped = jax.shard_map(form, mesh=mesh, in_specs=P("batch"), out_specs=P("batch"))
+    np.testing.assert_allclose(np.array(jax.jit(mapped)(x, other)), alone, atol=1e-6)
+    by_device = jax.pmap(form)(x.reshape(8, 2, *x.shape[1:]), other.reshape(8, 2, *other.shape[1:]))
+    np.testing.assert_allclose(np.array(by_device).reshape(5, 16), alone, atol=1e-6)
+"""
+
+
+def test_eight_devices_give_the_numbers_of_one():
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", ON_EIGHT_DEVICES], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("form", ["similarities", "composite", "soft"])
+def test_accelerators_get_neither_scatter_nor_gather_nor_loop(form):
+    image, patch = jax.ShapeDtypeStruct((4, 32, 32, 3), jnp.uint8), jax.ShapeDtypeStruct((4, 12, 12, 3), "f4")
+    functions = {
+        "similarities": (lambda x, y: similarity.similarities(x, y), image, image),
+        "composite": (lambda x, y: similarity.composite_similarities(x, y, (10, 10)), image, patch),
+        "soft": (lambda x, y: similarity.hbd(x, y, soft=True), image, image),
+    }
+    function, *arguments = functions[form]
+
+    def operations(platform: str) -> set[str]:
+        text = jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+        return {name for name in ("scatter", "gather", "while") if f"stablehlo.{name}" in text}
+
+    assert operations("cuda") == set()
+    # One after another on CPU, where adding pixel by pixel is the fastest histogram: so the search can find.
+    assert operations("cpu") == {"scatter", "while"}
