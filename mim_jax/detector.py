@@ -200,8 +200,17 @@ def measure_all(
 def measure_filled(
     fill: Fill, images: np.ndarray, *, mask_size: int, measure: Measure
 ) -> dict[str, np.ndarray]:
-    """As `measure_all`, for a hole filled by a function of `mim_jax.controls`."""
-    return _scores(lambda batch: _filled_similarities(fill, batch, mask_size, measure), images)
+    """As `measure_all`, for a hole filled by a function of `mim_jax.controls`.
+
+    The fill is called outside the compiled program, because some fills run on the host.
+    """
+
+    def score(batch: np.ndarray) -> Similarities:
+        offset = masks.center_offset(batch.shape[1], mask_size)
+        patches = fill(pixels.as_float(jnp.asarray(batch)), offset, mask_size)
+        return _patch_similarities(batch, patches, mask_size, measure)
+
+    return _scores(score, images)
 
 
 def inpaint_all(
@@ -226,10 +235,11 @@ def _network_similarities(
     return measure(images, network_fill(generator, variables, images, mask_size), mask_size)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2, 3))
-def _filled_similarities(fill: Fill, images: jax.Array, mask_size: int, measure: Measure) -> Similarities:
-    offset = masks.center_offset(images.shape[1], mask_size)
-    return measure(images, fill(pixels.as_float(images), offset, mask_size), mask_size)
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _patch_similarities(
+    images: jax.Array, patches: jax.Array, mask_size: int, measure: Measure
+) -> Similarities:
+    return measure(images, patches, mask_size)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))

@@ -23,7 +23,13 @@ from mim_jax.evaluation import roc
 
 REFERENCE = "mim"
 METRIC_NAMES = {"ssim_hbd": "SSIM+HBD", "ssim": "SSIM", "hbd": "HBD", "mae": "MAE", "mse": "MSE"}
-METHOD_NAMES = {"mim": "MIM", "mean_fill": "mean-colour fill", "harmonic_fill": "harmonic fill"}
+METHOD_NAMES = {
+    "mim": "MIM",
+    "mean_fill": "mean-colour fill",
+    "harmonic_fill": "harmonic fill",
+    "biharmonic_fill": "biharmonic fill",
+    "telea_fill": "Telea fill",
+}
 KINDS = ("typical", "best", "worst")
 DIFFERENCE_SCALE = 0.25  # absolute difference that is drawn as the brightest colour
 TRAINING_CURVES = {  # figure -> (axis title, {column of the history: name in words})

@@ -1,11 +1,13 @@
-"""The fills against a sparse direct solver and plain means."""
+"""The fills against sparse direct solvers, OpenCV and plain means."""
 
+import cv2
 import numpy as np
 import pytest
 import scipy.sparse
 import scipy.sparse.linalg
+from skimage.restoration import inpaint_biharmonic
 
-from mim_jax.controls import CONTROLS, harmonic_fill, mean_fill
+from mim_jax.controls import CONTROLS, biharmonic_fill, harmonic_fill, mean_fill, telea_fill
 
 
 def sparse_solution(image: np.ndarray, offset: tuple[int, int], mask_size: int) -> np.ndarray:
@@ -56,6 +58,59 @@ def test_harmonic_fill_stays_within_its_boundary():
     assert np.all(patches <= ring.max(axis=(1, 2))[:, None, None] + 1e-6)
 
 
+@pytest.mark.parametrize(
+    ("size", "mask_size", "offset"),
+    [(32, 1, (3, 4)), (32, 14, (2, 9)), (32, 15, (8, 7)), (32, 28, (2, 2)), (224, 112, (56, 56))],
+)
+def test_biharmonic_fill_is_that_of_scikit_image(size, mask_size, offset):
+    # White noise leaves its range when its slopes go on into the hole: this sees the cut as well.
+    images = np.random.default_rng(4).random((2, size, size, 3)).astype(np.float32)
+    hidden = np.zeros((size, size), bool)
+    hole = np.ix_(*(range(start, start + mask_size) for start in offset))
+    hidden[hole] = True
+    patches = biharmonic_fill(images, offset, mask_size)
+    assert patches.shape == (2, mask_size, mask_size, 3)
+    for image, patch in zip(images.astype(np.float64), patches, strict=True):
+        expected = inpaint_biharmonic(image, hidden, channel_axis=-1)[hole]
+        # Float32: the error grows with the hole, 2e-5 at 112 pixels.
+        np.testing.assert_allclose(patch, expected, atol=1e-5 if size == 32 else 1e-4)
+
+
+def test_biharmonic_fill_is_exact_at_full_size():
+    # The discrete operator takes every cubic to 0, so they must come back, whatever lies in the hole.
+    v, u = np.meshgrid(np.linspace(0, 1, 224), np.linspace(0, 1, 224))
+    cubic = 0.2 + 0.4 * u**3 - 0.3 * u * v**2 + 0.5 * v**2
+    image = np.stack([cubic, 0.9 - 0.5 * u - 0.3 * v, np.full_like(u, 0.3)], axis=-1)
+    damaged = image.copy()
+    damaged[56:168, 56:168] = 1
+    patch = biharmonic_fill(damaged[None].astype(np.float32), (56, 56), 112)[0]
+    np.testing.assert_allclose(patch, image[56:168, 56:168], atol=1e-4)
+
+
+def test_telea_fill_is_that_of_opencv():
+    rng = np.random.default_rng(5)
+    images = np.stack([cv2.GaussianBlur(rng.random((24, 24, 3)), (0, 0), 2) for _ in range(2)])
+    patches = np.asarray(telea_fill(images.astype(np.float32), (4, 9), 10))
+    assert patches.shape == (2, 10, 10, 3)
+    assert patches.dtype == np.float32
+    hidden = np.zeros((24, 24), np.uint8)
+    hidden[4:14, 9:19] = 255
+    for image, patch in zip(images, patches, strict=True):
+        levels = np.round(255 * image).astype(np.uint8)
+        expected = cv2.inpaint(levels, hidden, 3, cv2.INPAINT_TELEA)[4:14, 9:19]
+        # Three channels at once OpenCV takes in bytes only, with a drift of half a level a step inwards.
+        np.testing.assert_allclose(patch, expected / 255, atol=5 / 255)
+
+
+def test_telea_fill_goes_on_with_what_is_beside_it():
+    images = np.full((1, 24, 24, 3), 0.2, np.float32)
+    np.testing.assert_allclose(telea_fill(images, (0, 6), 12), 0.2, atol=1e-3)  # at the border, too
+    images[:, :, 12:] = 0.8
+    patch = np.asarray(telea_fill(images, (6, 6), 12))[0]
+    np.testing.assert_allclose(patch[:, 0], 0.2, atol=0.05)
+    np.testing.assert_allclose(patch[:, -1], 0.8, atol=0.05)
+
+
 def test_mean_fill_is_the_mean_of_the_rest():
     images = np.random.default_rng(2).random((2, 20, 20, 3)).astype(np.float32)
     hidden = np.zeros((20, 20), bool)
@@ -63,6 +118,15 @@ def test_mean_fill_is_the_mean_of_the_rest():
     patches = mean_fill(images, (3, 12), 8)
     expected = images.astype(np.float64)[:, ~hidden].mean(axis=1)
     np.testing.assert_allclose(patches, np.broadcast_to(expected[:, None, None], (2, 8, 8, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(CONTROLS))
+def test_fills_do_not_depend_on_the_batch(name):
+    # Batches of the sizes that images are scored in.
+    images = np.random.default_rng(6).random((32, 32, 32, 3)).astype(np.float32)
+    patches = np.asarray(CONTROLS[name](images, (8, 8), 16))
+    np.testing.assert_array_equal(CONTROLS[name](images[:8], (8, 8), 16), patches[:8])
+    np.testing.assert_array_equal(CONTROLS[name](images[::-1], (8, 8), 16)[::-1], patches)
 
 
 @pytest.mark.parametrize("name", sorted(CONTROLS))
@@ -79,8 +143,12 @@ def test_errors_name_what_is_wrong():
     for offset, mask_size in (((0, 4), 8), ((4, 8), 8)):
         with pytest.raises(ValueError, match="touches the border"):
             harmonic_fill(images, offset, mask_size)
-    with pytest.raises(ValueError, match="hides the whole image"):
-        mean_fill(images, (0, 0), 16)
+    for offset, mask_size in (((1, 4), 8), ((4, 7), 8)):
+        with pytest.raises(ValueError, match="needs 2 pixels all around"):
+            biharmonic_fill(images, offset, mask_size)
+    for fill in (mean_fill, telea_fill):
+        with pytest.raises(ValueError, match="hides the whole image"):
+            fill(images, (0, 0), 16)
     with pytest.raises(ValueError, match="does not fit"):
         mean_fill(images, (0, 0), 17)
     with pytest.raises(ValueError, match="outside a 16x16 image"):

@@ -1,0 +1,278 @@
+"""Images scored under other conditions than they were taken in: corrupted, or with another hole.
+
+A condition is a corruption at a strength, a place of the hole and a side of the patch that is pasted into it.
+All of them are one program: a batch goes to the device once and is scored in every condition.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from mim_jax import masks, pixels
+from mim_jax.bootstrap import draw_groups, sample_aurocs
+from mim_jax.corruptions import CORRUPTIONS
+from mim_jax.detector import Detector, Measure
+from mim_jax.scored_images import ScoredImages
+from mim_jax.similarity import METRICS, Similarities, composite_similarities
+from mim_jax.training import from_network_range, to_network_range
+
+Scores = dict[str, np.ndarray]  # each metric, float64 [conditions, N]
+
+
+class Condition(NamedTuple):
+    """How an image is scored; the defaults are the plain score.
+
+    corruption: one of `CORRUPTIONS`, at `strength`.
+    position: of the hole, from 0 = the centre to 1 = the upper left corner.
+    side: of the patch that is pasted, as a share of the hole's side, at most 1. The network always paints the
+      hole it was trained on; around the middle of it the image's own pixels come back.
+    """
+
+    corruption: str = "noise"
+    strength: float = 0.0
+    position: float = 0.0
+    side: float = 1.0
+
+
+class GroupedImages(NamedTuple):
+    """Images uint8 or float in [0, 1], `[N, S, S, 3]`, and what each belongs to (its patient), `[N]`."""
+
+    images: np.ndarray
+    groups: np.ndarray
+
+    def take(self, index: np.ndarray) -> "GroupedImages":
+        """The images at these positions."""
+        return GroupedImages(self.images[index], np.asarray(self.groups)[index])
+
+
+class _Numbers(NamedTuple):
+    """Conditions as arrays: int32 `[n]`, float32 `[n]`, int32 `[n, 2]`, int32 `[n]`."""
+
+    corruption: jax.Array
+    strength: jax.Array
+    offset: jax.Array
+    side: jax.Array
+
+
+def score_conditions(
+    models: Sequence[Detector],
+    images: np.ndarray,
+    conditions: Sequence[Condition],
+    *,
+    key: jax.Array,
+    first: int = 0,
+    batch: int = 16,
+    progress: Callable[[int], None] | None = None,
+) -> list[Scores]:
+    """Each metric of every image in every condition, for each model: float64 `[conditions, N]`.
+
+    With the region "mask" the region is the whole trained hole in all of them.
+
+    Args:
+      models: detectors of one fold each, alike but for their variables.
+      images: uint8 or float in [0, 1], `[N, S, S, 3]`.
+      conditions: what to score.
+      key: of the noise; that of image i depends on `key` and `first + i` alone.
+      first: number of the first image.
+      batch: images at once; the last batch is padded, so that nothing compiles twice.
+      progress: told after each batch how many images one model has finished with.
+    """
+    numbers = _numbers(conditions, models[0].image_size, models[0].mask_size)
+    done: list[list[Similarities]] = [[] for _ in models]
+    for part, index, real in _batches(images, first, batch):
+        on_device = jax.device_put((part, index))
+        for scores, model in zip(done, models, strict=True):
+            every = _similarities(
+                key,
+                model.variables[0],
+                *on_device,
+                numbers,
+                generator=model.generator,
+                mask_size=model.mask_size,
+                measure=model.measure,
+            )
+            scores.append(jax.tree.map(lambda s, real=real: np.asarray(s, np.float64)[:, :real], every))
+            if progress:
+                progress(real)
+    return [
+        {metric: np.concatenate([getattr(s, metric) for s in scores], axis=1) for metric in METRICS}
+        for scores in done
+    ]
+
+
+def score_folds(
+    models: Sequence[Detector],
+    positives: Sequence[GroupedImages],
+    negatives: GroupedImages,
+    conditions: Sequence[Condition],
+    *,
+    seed: int,
+    batch: int,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[list[Scores], list[Scores]]:
+    """For each fold the scores of its own positives, and of the negatives that all folds share.
+
+    Every image has noise of its own, the same for all models.
+
+    Raises:
+      ValueError: models and images that do not fit together, or a side without images.
+    """
+    _check(models, positives, negatives, batch)
+    score = functools.partial(
+        score_conditions, conditions=conditions, key=jax.random.key(seed), batch=batch, progress=progress
+    )
+    upper, first = [], len(negatives.images)
+    for model, own in zip(models, positives, strict=True):
+        upper += score([model], own.images, first=first)
+        first += len(own.images)
+    return upper, score(models, negatives.images)
+
+
+def areas(
+    upper: Sequence[np.ndarray],
+    lower: Sequence[np.ndarray],
+    positives: Sequence[GroupedImages],
+    negatives: GroupedImages,
+    *,
+    resamples: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """AUROC in every condition: {"mean", "low", "high", "folds": [floats]}.
+
+    Args:
+      upper: scores of each fold's positives, `[conditions, P_k]`.
+      lower: scores of the negatives by each fold's model, `[conditions, N]`.
+      positives: of each fold, for their groups.
+      negatives: for their groups.
+      resamples: of the cluster bootstrap; the same for all conditions.
+      seed: of the resamples.
+    """
+    folds = [
+        _scored(np.concatenate((own, other), axis=1), images.groups, negatives.groups)
+        for own, other, images in zip(upper, lower, positives, strict=True)
+    ]
+    draws = draw_groups(folds, resamples=resamples, seed=seed)
+    result = []
+    for condition in folds[0].similarities:
+        samples = sample_aurocs(folds, condition, draws)
+        value, low, high = samples.mean()
+        result.append({"mean": value, "low": low, "high": high, "folds": samples.values.tolist()})
+    return result
+
+
+@functools.partial(jax.jit, static_argnames=("generator", "mask_size", "measure"))
+def _similarities(
+    key: jax.Array,
+    variables: Any,
+    images: jax.Array,
+    index: jax.Array,
+    conditions: _Numbers,
+    *,
+    generator: nn.Module,
+    mask_size: int,
+    measure: Measure,
+) -> Similarities:
+    """Each metric `[conditions, B]`, one condition after the other: memory is that of one."""
+    images = pixels.as_float(images)
+    corruptions = [functools.partial(corruption, key, index=index) for corruption in CORRUPTIONS.values()]
+    at = jnp.arange(mask_size)
+
+    def score(condition: _Numbers) -> Similarities:
+        corrupted = jax.lax.switch(condition.corruption, corruptions, images, condition.strength)
+        hide = functools.partial(masks.hide, offset=condition.offset, mask_size=mask_size)
+        cut = functools.partial(masks.cut, offset=condition.offset, mask_size=mask_size)
+        painted: Any = generator.apply(variables, jax.vmap(hide)(to_network_range(corrupted)), train=False)
+        start = (mask_size - condition.side) // 2
+        inside = (at >= start) & (at < start + condition.side)
+        patches = jnp.where(
+            (inside[:, None] & inside[None, :])[None, :, :, None],
+            from_network_range(painted),
+            jax.vmap(cut)(corrupted),
+        )
+        return composite_similarities(
+            corrupted,
+            patches,
+            condition.offset,
+            region=measure.region,
+            window=measure.window,
+            bins=measure.bins,
+        )
+
+    return jax.lax.map(score, conditions)
+
+
+def _numbers(conditions: Sequence[Condition], size: int, mask_size: int) -> _Numbers:
+    names = list(CORRUPTIONS)
+    centre = masks.center_offset(size, mask_size)[0]
+    starts = [round(centre * (1 - condition.position)) for condition in conditions]
+    return _Numbers(
+        corruption=jnp.array([names.index(condition.corruption) for condition in conditions], jnp.int32),
+        strength=jnp.array([condition.strength for condition in conditions], jnp.float32),
+        offset=jnp.array([(start, start) for start in starts], jnp.int32),
+        side=jnp.array([max(1, round(mask_size * condition.side)) for condition in conditions], jnp.int32),
+    )
+
+
+def _batches(images: np.ndarray, first: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Batches padded with zeros to `size`, the images' numbers, and how many are real."""
+    for start in range(0, len(images), size):
+        part = images[start : start + size]
+        padding = np.zeros((size - len(part), *part.shape[1:]), part.dtype)
+        index = np.arange(first + start, first + start + size, dtype=np.int32)
+        yield np.concatenate((part, padding)), index, len(part)
+
+
+def _scored(scores: np.ndarray, positive_groups: np.ndarray, negative_groups: np.ndarray) -> ScoredImages:
+    """One fold as the bootstrap takes it, with a column a condition in place of one a metric."""
+    groups = np.concatenate((np.asarray(positive_groups, str), np.asarray(negative_groups, str)))
+    positive = np.arange(len(groups)) < len(positive_groups)
+    return ScoredImages(
+        names=np.array([f"image {i}" for i in range(len(groups))]),
+        classes=np.where(positive, "positive", "negative"),
+        groups=groups,
+        copies=np.zeros(len(groups), int),
+        positive=positive,
+        augmented=np.ones(len(groups), bool),
+        plain=np.ones(len(groups), bool),
+        similarities={f"condition {i}": row for i, row in enumerate(scores)},
+    )
+
+
+def _check(
+    models: Sequence[Detector], positives: Sequence[GroupedImages], negatives: GroupedImages, batch: int
+) -> None:
+    if not models or len(models) != len(positives):
+        raise ValueError(
+            f"{len(models)} models for {len(positives)} sets of positives: give every model its test set"
+        )
+    first = models[0]
+    for index, model in enumerate(models):
+        if len(model.variables) != 1:
+            raise ValueError(
+                f"detector {index} holds {len(model.variables)} folds, and one each is needed: load it with "
+                "Detector.load(path, fold=k)"
+            )
+        kinds = [(m.generator, m.image_size, m.mask_size, m.measure) for m in (first, model)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(
+                f"detectors 0 and {index} differ in network, image size, mask size or measure: use one run's"
+            )
+    if batch < 2:
+        # On CPU a batch of one rounds differently from larger ones.
+        raise ValueError(f"batch={batch} is too small: score at least 2 images at once")
+    sides = {"negatives": negatives} | {f"positives of fold {k}": own for k, own in enumerate(positives)}
+    shape = (first.image_size, first.image_size, 3)
+    for name, (images, groups) in sides.items():
+        if not len(images):
+            raise ValueError(f"there are no {name}: AUROC needs images of both sides in every fold")
+        if images.shape[1:] != shape:
+            raise ValueError(f"the {name} must be [N, {shape[0]}, {shape[1]}, 3], got {images.shape}")
+        if len(groups) != len(images):
+            raise ValueError(
+                f"the {name} are {len(images)} images with {len(groups)} groups: name one for each"
+            )

@@ -1,0 +1,318 @@
+"""The data of the paper from the folders that a person downloaded: prepared once, verified on each reading.
+
+A preparation is a folder of TFDS, `data_dir/<source>/<options>/<version>`, with `prepared.json` in it:
+SHA-256 of its files, a fingerprint of the downloaded folder, and the images that could not be used. One that
+does not fit is refused, never mended.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mim_jax.data.datasets import Dataset
+from mim_jax.data.images import MIN_SIDE
+from mim_jax.data.layouts import CLASSES, Contents, fingerprint, printable, read_layout
+from mim_jax.data.lesions import PAPER_COUNTS
+
+RECORD = "prepared.json"
+
+
+def load_sources(
+    folders: Mapping[str, str],
+    *,
+    data_dir: str | os.PathLike[str],
+    size: int,
+    per_class: int = 100,
+    seed: int = 0,
+    positive: str = "mpox",
+    min_side: int = MIN_SIDE,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """The images of several sources as one data set, sorted by name; the first call prepares them.
+
+    Names and groups begin with their source, so that those of two sources never meet. What the folders must
+    hold is said by the builders (`mim_jax.data.builders`). All are looked through before anything is decoded.
+
+    Args:
+      folders: source ("msld", "isic2018", "dermnet", "clinical") -> the folder that a person downloaded.
+      data_dir: where prepared images are kept; it may serve several runs.
+      size: side of the square images, in pixels.
+      per_class: images drawn from each class of isic2018 and dermnet; 0 takes all, as the others do.
+      seed: of the draw.
+      positive: the class the network is trained on.
+      min_side: images with a shorter side, in pixels, are unusable.
+      progress: called with (images done, images in all) while images are prepared.
+
+    Raises:
+      ValueError: a folder is missing, incomplete or contradicts itself, two sources have one class,
+        `positive` is none of the classes, or what was prepared is damaged or belongs to another folder.
+    """
+    if not folders:
+        raise ValueError("no data source is named: give at least the folder of one, such as msld")
+    if size < 1 or per_class < 0 or seed < 0:
+        raise ValueError(
+            f"size={size}, per_class={per_class} and seed={seed}: size must be at least 1 pixel, the others 0"
+        )
+    plans = [
+        _plan(source, folder, data_dir, size, per_class, seed, min_side)
+        for source, folder in sorted(folders.items())
+    ]
+    _check_labels(plans, positive)
+
+    report = _count_images(plans, progress) if progress else None
+    return _join([_load(plan, report) for plan in plans], positive)
+
+
+def load_clinical(
+    folder: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str],
+    size: int,
+    positive: str = "mpox",
+    min_side: int = MIN_SIDE,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """A clinical set without mpox, one folder a class, such as hospital and normal; as `load_sources`."""
+    plan = _plan("clinical", folder, data_dir, size, 0, 0, min_side)
+    return _join([_load(plan, _count_images([plan], progress) if progress else None)], positive)
+
+
+def count_differences(dataset: Dataset) -> list[str]:
+    """One sentence for each class whose number of images is not the paper's (Figure 1b, section 2.2)."""
+    found = dataset.class_counts()
+    sentences = [
+        f"{label}: {_number(found.get(label, 0))}, the paper has {expected:,}."
+        for label, expected in PAPER_COUNTS.items()
+        if found.get(label, 0) != expected
+    ]
+    sentences += [
+        f"{label}: {_number(count)} of a class that the paper does not have."
+        for label, count in found.items()
+        if label not in PAPER_COUNTS
+    ]
+    others = len(dataset) - found.get("mpox", 0)
+    expected = sum(PAPER_COUNTS.values()) - PAPER_COUNTS["mpox"]
+    if others != expected:
+        classes = len(found) - ("mpox" in found)
+        sentences.append(
+            f"Other classes than mpox: {_number(others)} in {classes} classes, the paper has {expected:,} in "
+            f"{len(PAPER_COUNTS) - 1}."
+        )
+    return sentences
+
+
+def shortfalls(dataset: Dataset, *, per_class: int) -> list[str]:
+    """One sentence for each class that has fewer usable images than `load_sources` was asked for."""
+    sources = {name.split("/")[0] for name in dataset.names.tolist()}
+    counts = dataset.class_counts()
+    return [
+        f"{label}: {_number(counts.get(label, 0))} could be drawn from {source}, {per_class} were asked for."
+        for source in sorted(sources & set(CLASSES))
+        for label in CLASSES[source]
+        if counts.get(label, 0) < per_class
+    ]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One source to load: where it lies, what it holds, where and how it is prepared."""
+
+    source: str
+    folder: Path
+    contents: Contents
+    data_dir: Path
+    size: int
+    per_class: int
+    seed: int
+    min_side: int
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """The examples of one source, sorted by name, and what was left out."""
+
+    plan: _Plan
+    images: np.ndarray
+    labels: list[str]
+    groups: list[str]
+    names: list[str]
+    unusable: list[tuple[str, str]]
+
+
+def _plan(
+    source: str,
+    folder: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str],
+    size: int,
+    per_class: int,
+    seed: int,
+    min_side: int,
+) -> _Plan:
+    path, prepared = Path(folder).expanduser(), Path(data_dir).expanduser()
+    if source not in CLASSES:  # Nothing is drawn; the options that do not matter make no second preparation.
+        per_class = seed = 0
+    return _Plan(source, path, read_layout(source, path), prepared, size, per_class, seed, min_side)
+
+
+def _check_labels(plans: list[_Plan], positive: str) -> None:
+    owners: dict[str, str] = {}
+    for plan in plans:
+        for label in sorted({entry.label for entry in plan.contents.entries}):
+            if owners.setdefault(label, plan.source) != plan.source:
+                raise ValueError(
+                    f"the class {label!r} is in {owners[label]} and in {plan.source}: rename its folder in "
+                    "one of them, or leave one of the sources out"
+                )
+    if positive not in owners:
+        raise ValueError(
+            f"no source has the class {positive!r}; the classes are {', '.join(sorted(owners))}: name one of "
+            "these, or add the source that has it (msld has mpox)"
+        )
+
+
+def _count_images(plans: list[_Plan], progress: Callable[[int, int], None]) -> Callable[[int], None]:
+    """What adds up the images of all sources for `progress`; unusable ones that are replaced count too."""
+    total = sum(
+        min(count, plan.per_class or count)
+        for plan in plans
+        for count in Counter(entry.label for entry in plan.contents.entries).values()
+    )
+    done = 0
+
+    def report(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done, max(total, done))
+
+    return report
+
+
+def _load(plan: _Plan, report: Callable[[int], None] | None) -> _Loaded:
+    # Here and not above: TFDS takes half a second to import, and only these sources need it.
+    from mim_jax.data import builders
+
+    builder_class = builders.BUILDERS[plan.source]
+    config = builders.configuration(
+        size=plan.size, min_side=plan.min_side, per_class=plan.per_class, seed=plan.seed
+    )
+    where = plan.data_dir / plan.source / config.name / str(builder_class.VERSION)
+    mark = fingerprint(plan.folder, plan.contents.entries)
+    with _quiet():
+        if not where.exists():
+            _prepare(builder_class(data_dir=plan.data_dir, config=config), plan, where, mark, report)
+        unusable = _verify(where, plan, mark)
+        # Only now: TFDS reads its files as it is built.
+        examples = list(builder_class(data_dir=plan.data_dir, config=config).as_data_source(builders.SPLIT))
+    examples.sort(key=lambda example: example["name"])
+    images = np.zeros((len(examples), plan.size, plan.size, 3), dtype=np.uint8)
+    for i, example in enumerate(examples):
+        images[i] = example["image"]
+    labels, groups, names = (
+        [example[key].decode() for example in examples] for key in ("label", "group", "name")
+    )
+    return _Loaded(plan, images, labels, groups, names, unusable)
+
+
+def _prepare(builder: Any, plan: _Plan, where: Path, mark: str, report: Callable[[int], None] | None) -> None:
+    import tensorflow_datasets as tfds
+
+    if report:
+        builder.on_image = lambda: report(1)
+    # TFDS wants a folder for downloads, although there are none.
+    with tempfile.TemporaryDirectory() as downloads:
+        builder.download_and_prepare(
+            download_dir=downloads,
+            file_format="array_record",
+            download_config=tfds.download.DownloadConfig(manual_dir=plan.folder, try_download_gcs=False),
+        )
+    record = {"folder": mark, "files": _hash_files(where), "unusable": sorted(builder.unusable)}
+    (where / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def _verify(where: Path, plan: _Plan, mark: str) -> list[tuple[str, str]]:
+    """The unusable images of a preparation that is whole and of this folder; ValueError where it is not."""
+    way_out = f"delete {where} to prepare {plan.source} again"
+    try:
+        record = json.loads((where / RECORD).read_text(encoding="utf-8"))
+        files, folder = record["files"], record["folder"]
+        unusable = [(str(name), str(reason)) for name, reason in record["unusable"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"the prepared images in {where} have no readable {RECORD}, so they were cut short or are not "
+            f"ours: {way_out}"
+        ) from None
+    if folder != mark:
+        raise ValueError(
+            f"the prepared images in {where} were made from other files than {plan.folder} holds now: "
+            f"{way_out}, or give another data_dir"
+        )
+    found = _hash_files(where)
+    if changed := sorted(name for name in {*found, *files} if found.get(name) != files.get(name)):
+        raise ValueError(
+            f"the prepared images in {where} are damaged, {changed[0]} is not as it was written: {way_out}"
+        )
+    return unusable
+
+
+def _hash_files(where: Path) -> dict[str, str]:
+    """SHA-256 (hex) of every file of a preparation but its record."""
+    hashes = {}
+    for path in sorted(where.rglob("*")):
+        if path.is_file() and path.name != RECORD:
+            with path.open("rb") as file:
+                hashes[path.relative_to(where).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the progress bars and log lines of TFDS from the user; `progress` is ours."""
+    import tensorflow_datasets as tfds
+    from absl import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    tfds.display_progress_bar(False)
+    try:
+        yield
+    finally:
+        tfds.display_progress_bar(True)
+        logging.set_verbosity(verbosity)
+
+
+def _join(loaded: list[_Loaded], positive: str) -> Dataset:
+    names, labels, groups = [], [], []
+    unusable, problems = [], []
+    for part in loaded:
+        source, contents = part.plan.source, part.plan.contents
+        names += [f"{source}/{name}" for name in part.names]
+        labels += part.labels
+        # An image without a known group is a group of its own.
+        groups += [f"{source}/{group or name}" for group, name in zip(part.groups, part.names, strict=True)]
+        refused = [(printable(name), reason) for name, reason in contents.refused]
+        unusable += [(f"{source}/{name}", reason) for name, reason in [*refused, *part.unusable]]
+        problems += [(f"{source}/{printable(name)}", problem) for name, problem in contents.ungrouped]
+    return Dataset(
+        images=np.concatenate([part.images for part in loaded]),
+        labels=np.array(labels, dtype=str),
+        groups=np.array(groups, dtype=str),
+        names=np.array(names, dtype=str),
+        source=", ".join(part.plan.contents.title for part in loaded),
+        positive=positive,
+        grouped=True,
+        unusable=tuple(sorted(unusable)),
+        group_problems=tuple(sorted(problems)),
+    )
+
+
+def _number(count: int) -> str:
+    return f"{count:,} image" + "s" * (count != 1)

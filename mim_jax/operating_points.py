@@ -1,0 +1,116 @@
+"""Average precision, and what a score gives up of sensitivity for specificity and the reverse.
+
+The thresholds are read off the ROC curve of the very images that are described: these numbers describe the
+curve and decide nothing. Thresholds that decide come from `calibration`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mim_jax.bootstrap import Resamples
+from mim_jax.ranking import checked
+from mim_jax.scored_images import ScoredImages
+
+LEVELS = (0.8, 0.9, 0.95)  # of the specificity or sensitivity that is held
+
+
+class OperatingPoints(NamedTuple):
+    """Arrays of the same leading shape, float64.
+
+    average_precision: `[...]`: the mean over the positives of the precision at their scores, as
+      scikit-learn's `average_precision_score`. By chance it is the share of positives among the images.
+    sensitivity_at_specificity: `[..., levels]`: the greatest share of positives found by a threshold (score
+      >= threshold) that keeps at least that share of the negatives out; 0 where none does.
+    specificity_at_sensitivity: `[..., levels]`: the greatest share of negatives kept out by a threshold that
+      finds at least that share of the positives.
+    """
+
+    average_precision: np.ndarray
+    sensitivity_at_specificity: np.ndarray
+    specificity_at_sensitivity: np.ndarray
+
+
+def operating_points(scores: np.ndarray, positive: np.ndarray) -> OperatingPoints:
+    """The operating points of one set of scores, with no leading shape; errors as `ranking.auroc`."""
+    scores, positive = checked(scores, positive)
+    positives, negatives = np.array([np.sum(positive)]), np.array([np.sum(~positive)])
+    # All images of a kind in one group, drawn once.
+    true, false = _counts_above(scores, positive, np.zeros(positives, int), np.zeros(negatives, int))
+    found = _read(true, false, positives, negatives)
+    return OperatingPoints(*(array[0] for array in found))
+
+
+def resampled_operating_points(
+    folds: Sequence[ScoredImages], metric: str, draws: Resamples
+) -> OperatingPoints:
+    """The operating points of every fold in every resample: leading shape `[folds, resamples]`.
+
+    Only thresholds at the score of a positive can be best, so for the T distinct ones the images of each
+    group that score as high are counted once, `[groups, T]`; the counts of a resample are the product with
+    how often each group was drawn. They are whole numbers, exact in float32 up to 16 million images.
+    """
+    found = []
+    for fold, positive_draws in zip(folds, draws.positive, strict=True):
+        scores, positive = checked(fold.similarities[metric], fold.positive)
+        own = np.unique(fold.groups[positive], return_inverse=True)[1]
+        other = np.unique(fold.groups[~positive], return_inverse=True)[1]
+        true, false = _counts_above(scores, positive, own, other)
+        sizes = np.bincount(own).astype(np.float32), np.bincount(other).astype(np.float32)
+        found.append(
+            _read(
+                positive_draws @ true,
+                draws.negative @ false,
+                positive_draws @ sizes[0],
+                draws.negative @ sizes[1],
+            )
+        )
+    return OperatingPoints(*(np.stack(arrays) for arrays in zip(*found, strict=True)))
+
+
+def _counts_above(
+    scores: np.ndarray, positive: np.ndarray, own: np.ndarray, other: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How many images of each group score at least each distinct score of a positive, highest first.
+
+    Args:
+      scores: float64 `[n]`.
+      positive: bool `[n]`.
+      own: the positives' groups, from 0, `[positives]`.
+      other: the negatives' groups, from 0, `[negatives]`.
+
+    Returns:
+      float32 `[positive groups, T]` and `[negative groups, T]`.
+    """
+    ascending = np.unique(scores[positive])
+    counts = []
+    for values, group in ((scores[positive], own), (scores[~positive], other)):
+        # The first of the descending thresholds that a score reaches; one past the last if it reaches none.
+        first = len(ascending) - np.searchsorted(ascending, values, side="right")
+        cells = (int(np.max(group)) + 1, len(ascending) + 1)
+        reached = np.bincount(group * cells[1] + first, minlength=cells[0] * cells[1]).reshape(cells)
+        counts.append(np.cumsum(reached[:, :-1], axis=1).astype(np.float32))
+    return counts[0], counts[1]
+
+
+def _read(
+    true: np.ndarray, false: np.ndarray, positives: np.ndarray, negatives: np.ndarray
+) -> OperatingPoints:
+    """Operating points `[r, ...]` of the counts `[r, T]` at or above falling thresholds: both only rise."""
+    true, false = true.astype(np.float64), false.astype(np.float64)
+    sensitivity = true / positives.astype(np.float64)[:, None]
+    specificity = 1 - false / negatives.astype(np.float64)[:, None]
+    # Sum over the thresholds of precision times the gain in recall. Nothing drawn: no gain, so any precision.
+    precision = true / np.maximum(true + false, 1)
+    average = np.sum(precision * np.diff(sensitivity, axis=1, prepend=0), axis=1)
+    # No tolerance: a share of 4 in 5 is the float64 that 0.8 is, and 1 minus 1 in 5 as well.
+    held = [np.sum(specificity >= level, axis=1) for level in LEVELS]
+    missed = [np.sum(sensitivity < level, axis=1) for level in LEVELS]
+    padded = np.concatenate([np.zeros((len(true), 1)), sensitivity], axis=1)
+    rows = np.arange(len(true))
+    return OperatingPoints(
+        average,
+        np.stack([padded[rows, count] for count in held], axis=1),
+        np.stack([specificity[rows, count] for count in missed], axis=1),
+    )

@@ -1,0 +1,225 @@
+"""What detection is worth on worse photographs, and on clinical ones.
+
+Two experiments on the fold models: a sheet of corruptions, mask positions and mask sizes at five strengths
+each, and the clinical test of the paper (section 3.4). Nothing is fitted here; thresholds come from outside.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mim_jax.conditions import Condition, GroupedImages, areas, score_folds
+from mim_jax.corruptions import CORRUPTIONS
+from mim_jax.detector import Detector
+from mim_jax.similarity import METRICS
+
+POSITIONS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the hole, 0 = the centre; see `Condition`
+SIDES = (0.9, 0.8, 0.65, 0.5, 0.35)  # of the patch pasted, 1 = the hole; see `Condition`
+SIGMAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)  # of the noise sweep, values in [0, 1]
+
+
+def robustness_sheet(
+    models: Sequence[Detector],
+    positives: Sequence[GroupedImages],
+    negatives: GroupedImages,
+    thresholds: Sequence[float | None],
+    *,
+    limit: int | None = None,
+    batch: int = 16,
+    resamples: int = 2000,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """AUROC and missed mpox under seven corruptions, mask positions and mask sizes, at five strengths each.
+
+    Mpox and other images are corrupted alike. Read missed mpox beside the false alarms: a corruption that
+    makes every image easy to inpaint misses none. A hole larger than the trained one cannot be painted, so
+    sizes are shares of it.
+
+    Args:
+      models: one detector a fold, of one fold each.
+      positives: for each fold its mpox test images.
+      negatives: the other images, which all folds share.
+      thresholds: for each fold, mpox-like where the score is strictly greater; None = none is stated.
+      limit: at most so many mpox images a fold, and so many others in all, drawn by `seed`; None = all. An
+        image costs each model that scores it 46 scores.
+      batch: images at once, at least 2.
+      resamples: of the cluster bootstrap; the same for every condition.
+      seed: of the noise, the limited draw and the resamples. An image has the same noise at every strength.
+      progress: told after each batch how many images one model has finished with.
+
+    Returns:
+      Plain values, ready for JSON: "metric"; "limit"; "seed"; "images": {"positives": [used in each fold],
+      "negatives": used, "of_positives": [given], "of_negatives": given}; "thresholds"; "plain": an entry;
+      "axes": {name: {"unit": str, "strengths": [5 floats], "entries": [5 entries]}}, named as in
+      `CORRUPTIONS`, then "mask_position" and "mask_size". An entry is {"auroc": {"mean", "low", "high",
+      "folds"}, "missed": {"mean", "folds"}, "false_alarms": {"mean", "folds"}}: means over folds, the 95 %
+      interval of the cluster bootstrap, the share of mpox not above the fold's threshold, and the share of
+      others above it; shares are None where there is no threshold.
+
+    Raises:
+      ValueError: models, images or thresholds that do not fit together, a side without images, no limit.
+    """
+    if len(thresholds) != len(models):
+        raise ValueError(
+            f"{len(thresholds)} thresholds for {len(models)} folds: give one for each, or None where none is"
+        )
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit} leaves no image: give 1 or more, or None for all images")
+    generator = np.random.default_rng(seed)
+    own = [_draw(generator, images, limit) for images in positives]
+    others = _draw(generator, negatives, limit)
+    axes = _axes()
+    conditions = [Condition(), *(condition for _, _, row in axes.values() for condition in row)]
+    scores = score_folds(models, own, others, conditions, seed=seed, batch=batch, progress=progress)
+    metric = models[0].measure.metric
+    upper, lower = ([fold[metric] for fold in side] for side in scores)
+    entries = [
+        {
+            "auroc": area,
+            "missed": _shares([fold[i] for fold in upper], thresholds, above=False),
+            "false_alarms": _shares([fold[i] for fold in lower], thresholds, above=True),
+        }
+        for i, area in enumerate(areas(upper, lower, own, others, resamples=resamples, seed=seed))
+    ]
+    rows = iter(entries[1:])
+    return {
+        "metric": metric,
+        "limit": limit,
+        "seed": seed,
+        "images": {
+            "positives": [len(fold.images) for fold in own],
+            "negatives": len(others.images),
+            "of_positives": [len(fold.images) for fold in positives],
+            "of_negatives": len(negatives.images),
+        },
+        "thresholds": list(thresholds),
+        "plain": entries[0],
+        "axes": {
+            name: {"unit": unit, "strengths": list(strengths), "entries": [next(rows) for _ in strengths]}
+            for name, (unit, strengths, _) in axes.items()
+        },
+    }
+
+
+def clinical_test(
+    models: Sequence[Detector],
+    positives: Sequence[GroupedImages],
+    negatives: GroupedImages,
+    *,
+    sigma: float = 0.05,
+    batch: int = 16,
+    resamples: int = 2000,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Section 3.4 of the paper: noisy mpox images against as many clinical images, all fold models in turn.
+
+    For each fold as many mpox test images are drawn as there are clinical images, in shuffled rounds: none
+    comes again before every other has come. Each drawn copy gets Gaussian noise of its own, clipped. The
+    paper states no sigma, and it noises mpox alone: noise is hard to inpaint, so that mpox scores fall for a
+    reason that has nothing to do with disease. The sweep therefore has noise on both sides too.
+
+    Args:
+      models: one detector a fold, of one fold each.
+      positives: for each fold its untouched mpox test images.
+      negatives: the clinical images, none of them mpox.
+      sigma: standard deviation of the noise, values in [0, 1].
+      batch: images at once, at least 2.
+      resamples: of the cluster bootstrap, in which the copies of one image, and of one group, are one.
+      seed: of the draw, the noise and the resamples.
+      progress: told after each batch how many images one model has finished with.
+
+    Returns:
+      Plain values, ready for JSON: "sigma"; "seed"; "images": {"positives": drawn in each fold, "negatives",
+      "of_positives": [given in each fold]}; "metric": the primary one; "auroc": {metric: area} for all five;
+      "noise_sweep": {"sigmas": [7 floats], "positives": [7 areas], "both": [7 areas]} of the primary metric,
+      with noise on mpox alone and on both sides. An area is {"mean", "low", "high", "folds": [floats]}.
+
+    Raises:
+      ValueError: models and images that do not fit together, a side without images, a negative sigma.
+    """
+    if not 0 <= sigma < np.inf:
+        raise ValueError(f"sigma={sigma} is no standard deviation: give 0 or more, for values in [0, 1]")
+    generator, count = np.random.default_rng(seed), len(negatives.images)
+    drawn = [own.take(_rounds(generator, len(own.images), count)) for own in positives]
+    conditions = [Condition("noise", strength) for strength in (sigma, *SIGMAS)]
+    upper, lower = score_folds(
+        models, drawn, negatives, conditions, seed=seed, batch=batch, progress=progress
+    )
+    clean, swept = 1 + SIGMAS.index(0.0), list(range(1, 1 + len(SIGMAS)))
+
+    def compare(metric: str, noisy: list[int], against: list[int]) -> list[dict[str, Any]]:
+        """AUROCs of mpox in the conditions `noisy` against clinical images in the conditions `against`."""
+        return areas(
+            [fold[metric][noisy] for fold in upper],
+            [fold[metric][against] for fold in lower],
+            drawn,
+            negatives,
+            resamples=resamples,
+            seed=seed,
+        )
+
+    metric = models[0].measure.metric
+    return {
+        "sigma": float(sigma),
+        "seed": seed,
+        "images": {
+            "positives": count,
+            "negatives": count,
+            "of_positives": [len(own.images) for own in positives],
+        },
+        "metric": metric,
+        "auroc": {name: compare(name, [0], [clean])[0] for name in METRICS},
+        "noise_sweep": {
+            "sigmas": list(SIGMAS),
+            "positives": compare(metric, swept, [clean] * len(swept)),
+            "both": compare(metric, swept, swept),
+        },
+    }
+
+
+def _axes() -> dict[str, tuple[str, Sequence[float], list[Condition]]]:
+    """Name -> unit, strengths, conditions."""
+    axes: dict[str, tuple[str, Sequence[float], list[Condition]]] = {
+        name: (kind.unit, kind.strengths, [Condition(name, strength) for strength in kind.strengths])
+        for name, kind in CORRUPTIONS.items()
+    }
+    axes["mask_position"] = (
+        "share of the way from the centre to the upper left corner",
+        POSITIONS,
+        [Condition(position=share) for share in POSITIONS],
+    )
+    axes["mask_size"] = (
+        "side of the patch pasted, as a share of the trained hole's",
+        SIDES,
+        [Condition(side=share) for share in SIDES],
+    )
+    return axes
+
+
+def _shares(
+    scores: Sequence[np.ndarray], thresholds: Sequence[float | None], *, above: bool
+) -> dict[str, Any]:
+    """The share of each fold's images above its threshold, or not above it, and the mean over folds."""
+    folds = [
+        None if threshold is None else float(np.mean((values > threshold) == above))
+        for values, threshold in zip(scores, thresholds, strict=True)
+    ]
+    known = [share for share in folds if share is not None]
+    return {"mean": float(np.mean(known)) if known else None, "folds": folds}
+
+
+def _draw(generator: np.random.Generator, images: GroupedImages, limit: int | None) -> GroupedImages:
+    """At most `limit` of the images, in their order."""
+    count = len(images.images)
+    if limit is None or limit >= count:
+        return images
+    return images.take(np.sort(generator.choice(count, limit, replace=False)))
+
+
+def _rounds(generator: np.random.Generator, count: int, wanted: int) -> np.ndarray:
+    """`wanted` of `count` positions, in shuffled rounds through all of them."""
+    rounds = [generator.permutation(count) for _ in range(-(-wanted // max(count, 1)))]
+    return np.concatenate([np.zeros(0, int), *rounds])[:wanted]

@@ -1,0 +1,279 @@
+"""The sheet and the clinical test against images corrupted, painted, pasted and counted by hand."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from sklearn.metrics import roc_auc_score
+
+from mim_jax import conditions
+from mim_jax.conditions import Condition, GroupedImages, score_conditions, score_folds
+from mim_jax.corruptions import CORRUPTIONS
+from mim_jax.detector import Detector, Measure
+from mim_jax.robustness import SIGMAS, _shares, clinical_test, robustness_sheet
+from mim_jax.similarity import METRICS, similarities
+
+SIZE, HOLE = 32, 16
+
+
+class Painter(nn.Module):
+    """Paints the mean colour of what it is shown, plus a shade of its own: a generator without training."""
+
+    @nn.compact
+    def __call__(self, masked: jax.Array, *, train: bool) -> jax.Array:
+        shade = self.param("shade", nn.initializers.zeros, (3,))
+        # The hole is white, 1 in the network's range.
+        seen = (jnp.sum(masked, axis=(1, 2)) - HOLE**2) / (SIZE**2 - HOLE**2)
+        colour = (seen + shade[None, :])[:, None, None, :]
+        return jnp.broadcast_to(colour, (len(masked), HOLE, HOLE, 3))
+
+
+def detector(shade: float = 0.0) -> Detector:
+    return Detector(Painter(), [{"params": {"shade": jnp.full(3, shade)}}], SIZE, HOLE)
+
+
+def plain_images(count: int, seed: int, *, detail: float) -> np.ndarray:
+    """One colour an image with `detail` on it, uint8: the less of it, the better they are painted."""
+    generator = np.random.default_rng(seed)
+    colour = generator.uniform(80, 170, (count, 1, 1, 3))
+    spread = generator.uniform(0.5, 1.5, (count, 1, 1, 1)) * detail
+    noise = generator.normal(0, 1, (count, SIZE, SIZE, 3))
+    return np.clip(np.rint(colour + spread * noise), 0, 255).astype(np.uint8)
+
+
+def grouped(images: np.ndarray, prefix: str = "i") -> GroupedImages:
+    return GroupedImages(images, np.array([f"{prefix}{i}" for i in range(len(images))]))
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    """Two fold models, their mpox (smooth) and the others (less so, overlapping)."""
+    positives = [grouped(plain_images(count, seed, detail=8)) for count, seed in ((7, 0), (5, 1))]
+    return [detector(), detector(0.02)], positives, grouped(plain_images(11, 2, detail=12))
+
+
+# Eight, as the clinical test has: they share its program.
+CASES = [
+    Condition(),
+    Condition("noise", 0.1),
+    Condition("jpeg", 70.0),
+    Condition("crop", 0.2),
+    Condition(position=0.5),
+    Condition(position=1.0),
+    Condition(side=0.5),
+    Condition("blur", 2.0, position=0.25, side=0.75),
+]
+
+
+@functools.cache
+def jitted(name):
+    return jax.jit(CORRUPTIONS[name].__call__)
+
+
+def corrupt(images, condition, key, first):
+    index = jnp.arange(first, first + len(images))
+    as_float = jnp.asarray(images, jnp.float32) / 255
+    return np.array(jitted(condition.corruption)(key, as_float, condition.strength, index=index), np.float64)
+
+
+def by_hand(model, corrupted, condition):
+    """One condition image by image, with NumPy and full similarities."""
+    start = round((SIZE - HOLE) / 2 * (1 - condition.position))
+    side = round(HOLE * condition.side)
+    inner = start + (HOLE - side) // 2
+    mended = corrupted.copy()
+    for image, original in zip(mended, corrupted, strict=True):
+        seen = np.ones((SIZE, SIZE), bool)
+        seen[start : start + HOLE, start : start + HOLE] = False
+        shade = np.asarray(model.variables[0]["params"]["shade"], np.float64)
+        colour = np.clip(original[seen].mean(axis=0) + shade / 2, 0, 1)
+        image[inner : inner + side, inner : inner + side] = colour
+    return similarities(jnp.asarray(corrupted, jnp.float32), jnp.asarray(mended, jnp.float32))
+
+
+def test_conditions_are_what_they_say(experiment):
+    models, positives, _ = experiment
+    images, key = positives[0].images, jax.random.key(4)
+    results = score_conditions(models, images, CASES, key=key, first=20, batch=4)
+    for i, case in enumerate(CASES):
+        corrupted = corrupt(images, case, key, 20)
+        for model, scores in zip(models, results, strict=True):
+            expected = by_hand(model, corrupted, case)._asdict()
+            for metric in METRICS:
+                # A colour on the edge of a histogram's bin may round to its neighbour.
+                tolerance = 0.02 if "hbd" in metric else 2e-5
+                np.testing.assert_allclose(
+                    scores[metric][i], expected[metric], atol=tolerance, err_msg=f"{case} {metric}"
+                )
+
+
+def test_no_corruption_is_the_plain_score_and_batches_do_not_matter(experiment):
+    models, _, negatives = experiment
+    key = jax.random.key(0)
+    whole = score_conditions(models, negatives.images, CASES, key=key, first=3, batch=4)
+    for model, scores in zip(models, whole, strict=True):
+        plain = model.similarities(negatives.images)
+        for metric in METRICS:
+            np.testing.assert_allclose(scores[metric][0], plain[metric][0], atol=1e-7)
+    large = score_conditions(models, negatives.images, CASES, key=key, first=3, batch=8)
+    later = score_conditions(models, negatives.images[5:], CASES, key=key, first=8, batch=4)
+    for metric in METRICS:
+        np.testing.assert_array_equal(large[1][metric], whole[1][metric])
+        np.testing.assert_array_equal(later[1][metric], whole[1][metric][:, 5:])
+
+
+def test_the_sheet(experiment):
+    models, positives, negatives = experiment
+    upper = [m.score_samples(own.images) for m, own in zip(models, positives, strict=True)]
+    lower = [m.score_samples(negatives.images) for m in models]
+    line = float(np.median(np.r_[upper[0], lower[0]]))
+    programs = conditions._similarities._cache_size()
+    finished = []
+    sheet = robustness_sheet(
+        models, positives, negatives, [line, None], batch=4, resamples=100, progress=finished.append
+    )
+    # One program serves all conditions, folds and batches.
+    assert conditions._similarities._cache_size() <= programs + 1
+    assert sum(finished) == 7 + 5 + 2 * 11
+    assert json.loads(json.dumps(sheet)) == sheet
+    assert sheet["images"]["positives"] == [7, 5] and sheet["images"]["negatives"] == 11
+    assert set(sheet["axes"]) == {*CORRUPTIONS, "mask_position", "mask_size"}
+
+    areas = [
+        roc_auc_score([1] * len(a) + [0] * len(b), np.r_[a, b]) for a, b in zip(upper, lower, strict=True)
+    ]
+    plain = sheet["plain"]
+    assert plain["auroc"]["folds"] == pytest.approx(areas)
+    assert plain["auroc"]["mean"] == pytest.approx(np.mean(areas))
+    assert plain["missed"]["folds"] == [np.mean(upper[0] <= line), None]
+    assert plain["missed"]["mean"] == plain["missed"]["folds"][0]
+    assert plain["false_alarms"]["folds"] == [np.mean(lower[0] > line), None]
+    assert 0 < plain["missed"]["mean"] < 1 and 0 < plain["false_alarms"]["mean"] < 1
+
+    for axis in sheet["axes"].values():
+        assert axis["unit"] and len(axis["strengths"]) == len(axis["entries"]) == 5
+        for entry in axis["entries"]:
+            area = entry["auroc"]
+            assert area["mean"] == pytest.approx(np.mean(area["folds"]))
+            assert 0 <= area["low"] <= area["mean"] + 1e-9 and area["mean"] - 1e-9 <= area["high"] <= 1
+    # Each entry belongs to its strength: two of the first fold, scored apart.
+    drawn = [
+        score_conditions(models[:1], side.images, CASES, key=jax.random.key(0), first=first, batch=4)[0]
+        for side, first in ((positives[0], len(negatives.images)), (negatives, 0))
+    ]
+    for name, place, case in (("noise", 2, 1), ("mask_size", 3, 6)):
+        a, b = (scores["ssim_hbd"][case] for scores in drawn)
+        area = sheet["axes"][name]["entries"][place]["auroc"]["folds"][0]
+        assert area == pytest.approx(roc_auc_score([1] * len(a) + [0] * len(b), np.r_[a, b]))
+    # Noise drowns the only difference between the two sides, and no image can be painted any more.
+    noise = sheet["axes"]["noise"]["entries"]
+    assert noise[-1]["auroc"]["mean"] < plain["auroc"]["mean"] - 0.2
+    assert noise[-1]["missed"]["mean"] == 1 and noise[-1]["false_alarms"]["mean"] == 0
+    # The less of the patch is pasted, the more every image looks like itself.
+    smaller = [plain, *sheet["axes"]["mask_size"]["entries"]]
+    alarms = [entry["false_alarms"]["mean"] for entry in smaller]
+    assert alarms == sorted(alarms) and smaller[-1]["missed"]["mean"] == 0 and alarms[-1] == 1
+
+
+def test_the_sheet_on_a_draw_says_so(experiment):
+    models, positives, negatives = experiment
+    options = {"limit": 6, "batch": 4, "resamples": 20}
+    sheet = robustness_sheet(models, positives, negatives, [0.7, 0.7], **options, seed=1)
+    assert sheet["limit"] == 6 and sheet["images"] == {
+        "positives": [6, 5],
+        "negatives": 6,
+        "of_positives": [7, 5],
+        "of_negatives": 11,
+    }
+    assert sheet == robustness_sheet(models, positives, negatives, [0.7, 0.7], **options, seed=1)
+    other = robustness_sheet(models, positives, negatives, [0.7, 0.7], **options, seed=2)
+    assert sheet["plain"]["auroc"]["folds"] != other["plain"]["auroc"]["folds"]
+
+
+def test_a_score_on_the_threshold_is_missed():
+    scores = [np.array([0.5, 0.7, 0.4]), np.array([0.9])]
+    assert _shares(scores, [0.5, None], above=False) == {"mean": 2 / 3, "folds": [2 / 3, None]}
+    assert _shares(scores, [0.5, 0.5], above=True) == {"mean": 2 / 3, "folds": [1 / 3, 1.0]}
+    assert _shares(scores, [None, None], above=True) == {"mean": None, "folds": [None, None]}
+
+
+def test_every_image_has_its_own_noise(experiment):
+    (model, _), positives, negatives = experiment
+    same = [positives[0], positives[0]]
+    first, second = score_folds([model, model], same, negatives, CASES, seed=0, batch=4)[0]
+    np.testing.assert_array_equal(first["mae"][0], second["mae"][0])
+    assert np.all(first["mae"][1] != second["mae"][1])
+
+
+def test_the_clinical_test(experiment):
+    models, positives, negatives = experiment
+    finished = []
+    result = clinical_test(
+        models, positives, negatives, sigma=0.1, batch=4, resamples=100, seed=3, progress=finished.append
+    )
+    assert json.loads(json.dumps(result)) == result
+    assert result["images"] == {"positives": 11, "negatives": 11, "of_positives": [7, 5]}
+    assert sum(finished) == 4 * 11
+    assert list(result["auroc"]) == list(METRICS)
+    sweep = result["noise_sweep"]
+    assert sweep["sigmas"] == list(SIGMAS) and len(sweep["positives"]) == len(sweep["both"]) == 7
+    # The test itself is one point of its sweep; without noise, both sweeps are the same.
+    assert result["auroc"]["ssim_hbd"] == sweep["positives"][SIGMAS.index(0.1)]
+    assert sweep["positives"][0] == sweep["both"][0]
+    # Noise on mpox alone turns the order round; on both sides it only drowns the difference.
+    assert sweep["positives"][0]["mean"] > 0.7
+    assert sweep["positives"][-1]["mean"] == 0 and 0.1 < sweep["both"][-1]["mean"] < 0.9
+
+
+def test_the_clinical_draw_goes_in_rounds(experiment, monkeypatch):
+    models, positives, negatives = experiment
+    drawn, take = [], GroupedImages.take
+    monkeypatch.setattr(GroupedImages, "take", lambda own, index: drawn.append(index) or take(own, index))
+    clinical_test(models, positives, negatives, batch=4, resamples=5)
+    for own, index in zip(positives, drawn, strict=True):
+        counts = np.bincount(index, minlength=len(own.images))
+        assert counts.sum() == len(negatives.images) and counts.max() - counts.min() == 1
+
+
+def test_copies_of_one_image_are_one_group(experiment):
+    models, positives, negatives = experiment
+    one = GroupedImages(positives[0].images, np.repeat("patient", 7))
+    options = {"batch": 4, "resamples": 200}
+    apart = clinical_test(models[:1], positives[:1], negatives, **options)["auroc"]["mae"]
+    together = clinical_test(models[:1], [one], grouped(negatives.images), **options)["auroc"]["mae"]
+    assert together["mean"] == apart["mean"]
+    assert together["high"] - together["low"] < apart["high"] - apart["low"]  # only the negatives vary
+
+
+def test_errors_name_what_is_wrong(experiment):
+    models, positives, negatives = experiment
+    none = GroupedImages(negatives.images[:0], negatives.groups[:0])
+    with pytest.raises(ValueError, match="there are no negatives"):
+        clinical_test(models, positives, none)
+    with pytest.raises(ValueError, match="there are no positives of fold 1"):
+        clinical_test(models, [positives[0], none], negatives)
+    with pytest.raises(ValueError, match=r"sigma=-0\.1 is no standard deviation"):
+        clinical_test(models, positives, negatives, sigma=-0.1)
+    with pytest.raises(ValueError, match="1 models for 2 sets of positives"):
+        clinical_test(models[:1], positives, negatives)
+    with pytest.raises(ValueError, match=r"negatives must be \[N, 32, 32, 3\], got \(2, 8, 8, 3\)"):
+        clinical_test(models, positives, grouped(np.zeros((2, 8, 8, 3), np.uint8)))
+    with pytest.raises(ValueError, match="11 images with 3 groups"):
+        clinical_test(models, positives, negatives._replace(groups=negatives.groups[:3]))
+    with pytest.raises(ValueError, match="batch=1 is too small"):
+        clinical_test(models, positives, negatives, batch=1)
+    other = dataclasses.replace(models[1], measure=Measure("mae"))
+    with pytest.raises(ValueError, match="detectors 0 and 1 differ"):
+        clinical_test([models[0], other], positives, negatives)
+    twice = dataclasses.replace(models[1], variables=models[1].variables * 2)
+    with pytest.raises(ValueError, match="detector 1 holds 2 folds"):
+        clinical_test([models[0], twice], positives, negatives)
+    with pytest.raises(ValueError, match="1 thresholds for 2 folds"):
+        robustness_sheet(models, positives, negatives, [0.5])
+    with pytest.raises(ValueError, match="limit=0 leaves no image"):
+        robustness_sheet(models, positives, negatives, [0.5, 0.5], limit=0)
