@@ -8,7 +8,7 @@ AUROC of 0.8237 (SSIM+HBD) on its own images, with an RTX 4090.
 
 Variants: the default is the paper's protocol at full size, with the repairs that README.md lists; `quick` shrinks everything so that five folds
 and the report take minutes on two CPU cores; `literal` trains the equations as printed; `swapped` has the two weights of Eq. 7 in each other's place;
-`context_encoder` has those of the network that the paper builds on, which are also the default.
+`context_encoder` has those of the network that the paper builds on, which are also the default; `paper` reads the paper's data sources from `data/`.
 """
 
 from ml_collections import ConfigDict
@@ -28,9 +28,17 @@ def get_config(variant: str = "") -> ConfigDict:
 def _paper() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of folds, initial weights, masks and the order of images
+    config.seeds = ()  # several, such as (0,1,2): one run each, in workdir/seed_K, and a page of their spread; () = one run with `seed`
 
     config.data = data = ConfigDict()
     data.root = ""  # folder with one sub-folder a class; "" = the embedded procedural images, which say nothing about mpox
+    data.sources = sources = ConfigDict()  # the paper's sources, as a person downloaded them; see mim_jax/data/builders.py
+    sources.msld = ""  # folder of the Mpox Skin Lesion Dataset, version 1 or 2
+    sources.isic2018 = ""  # folder of task 3: images, ground truth, lesion groups
+    sources.dermnet = ""  # folder with the train and test folders of the Kaggle set
+    data.data_dir = ""  # where sources are kept decoded; "" = ~/.cache/mim_jax/prepared
+    data.per_class = 100  # images drawn by seed from each class of isic2018 and dermnet; 0 = all
+    data.duplicates = "group"  # near-duplicates in different groups: "group" joins the groups, "error" refuses, "ignore" looks for none
     data.positive = "mpox"  # the class to train on; every other class is only ever tested
     data.image_size = 224  # pixels a side; the context encoder takes multiples of 32
     data.manifest = ""  # CSV with columns file,group; "" = root/manifest.csv where there is one
@@ -44,6 +52,7 @@ def _paper() -> ConfigDict:
 
     config.mask = mask = ConfigDict()
     mask.size = 112  # pixels a side of the hole; the generators paint half the image's side
+    mask.margin = 0  # pixels around the hole that are hidden with it: then the network cannot copy what touches the hole
 
     config.generator = generator = ConfigDict()
     generator.name = "context_encoder"  # or "unet"
@@ -72,6 +81,8 @@ def _paper() -> ConfigDict:
     training.epochs = 300
     training.batch_size = 128  # 176 images: 128 + 48, two updates an epoch
     training.drop_last = False  # True = leave the short last batch out: 48 random images an epoch unseen
+    training.flips = False  # True = mirror training images at random, both ways
+    training.autoencoder = True  # also train the generator without its adversary in each fold: a control; doubles the time
     training.precision = "auto"  # "bfloat16" where the device has it; "float32" everywhere (parameters and statistics always are)
     training.epochs_per_dispatch = 0  # epochs the device runs between two looks of the host; 0 = 1 on CPU, 10 elsewhere
     training.checkpoint_every = 25  # epochs; the last epoch is always saved, and is the one that counts
@@ -85,6 +96,13 @@ def _paper() -> ConfigDict:
     evaluation.window = "gaussian"  # SSIM after Wang et al. 2004; "global" = Eq. 13 as printed, one window over the image
     evaluation.bins = 256  # of each channel's histogram
     evaluation.region = "image"  # whole image, as the paper; "mask" = the hole only
+    evaluation.holes = 1  # where an image is inpainted to be scored: 1 = the centre, as the paper; 4, 5 or 9 = a grid
+    evaluation.reduce = "mean"  # of several holes; or "min"
+    evaluation.more_holes = 5  # a second table row scores with this many holes, mean and minimum; 1 = no such row
+    evaluation.clinical = ""  # folder of the clinical test (section 3.4), a folder a class, none of mpox; "" = no such test
+    evaluation.clinical_sigma = 0.05  # of the Gaussian noise on mpox images there, for values in [0, 1]; the paper does not say
+    evaluation.procedural_clinical = 100  # procedural images that stand in for clinical ones where all images are procedural; 0 = none
+    evaluation.robustness_images = 40  # mpox images a fold, and others in all, of the robustness sheet (46 scores an image and fold); 0 = no sheet
     evaluation.resamples = 2000  # bootstrap resamples of every interval
 
     config.decision = decision = ConfigDict()
@@ -101,9 +119,11 @@ def _quick(config: ConfigDict) -> None:
     config.generator.width = 16
     config.generator.bottleneck_channels = 500
     config.discriminator.width = 16
-    config.training.epochs = 60
+    config.training.epochs = 40
     config.training.batch_size = 32
     config.training.panel_every = 20
+    config.evaluation.procedural_clinical = 40
+    config.evaluation.robustness_images = 20
     config.evaluation.resamples = 1000
 
 
@@ -124,8 +144,16 @@ def _swapped(config: ConfigDict) -> None:
     config.loss.adversarial_weight = 0.01
 
 
+def _paper_data(config: ConfigDict) -> None:
+    config.data.sources.msld = "data/msld"
+    config.data.sources.isic2018 = "data/isic2018"
+    config.data.sources.dermnet = "data/dermnet"
+    config.evaluation.clinical = "data/clinical"
+
+
 VARIANTS = {
     "": lambda config: None,
+    "paper": _paper_data,
     "quick": _quick,
     "literal": _literal,
     "context_encoder": _context_encoder,

@@ -7,10 +7,14 @@ scorer.stablehlo    the scorer as `jax.export` writes it: uint8 images -> five s
 golden.safetensors  images, and the similarities they had when the folder was written
 """
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +26,61 @@ from mim_jax import tensors
 FORMAT = 1
 MANIFEST, CONFIG, WEIGHTS = "manifest.json", "config.json", "model.safetensors"
 SCORER, GOLDEN = "scorer.stablehlo", "golden.safetensors"
+# Between platforms sums are taken in other orders, which moves single pixels to the next level of the
+# histogram; a wrong layer, layout or preprocessing moves a score by far more.
+GOLDEN_TOLERANCE = 1e-3
+
+_WEIGHT = re.compile(r"(0|[1-9][0-9]*)/(params|batch_stats)(/[^/]+)+")
+
+
+@dataclass(frozen=True, eq=False)
+class Artefact:
+    """An export read from disk, whole and of the right kinds.
+
+    Attributes:
+      root: its folder.
+      manifest: versions, platforms, hashes.
+      model: name and options of the generator, and the sizes; what `make_generator` is given.
+      image_size: pixels a side of an image.
+      mask_size: pixels a side of the hole.
+      measure: the fields of `mim_jax.detector.Measure`, not yet checked.
+      metric: the one that scores.
+      threshold: finite; None = not calibrated.
+      origin: what the threshold was fitted on.
+      weights: arrays by name, of folds 0, 1, ... as `unflatten` takes them.
+      images: golden images, uint8 `[N, S, S, 3]`.
+      similarities: what they scored when the folder was written, `[metrics, N]`.
+    """
+
+    root: Path
+    manifest: dict[str, Any]
+    model: dict[str, Any]
+    image_size: int
+    mask_size: int
+    measure: dict[str, Any]
+    metric: str
+    threshold: float | None
+    origin: str
+    weights: dict[str, np.ndarray]
+    images: np.ndarray
+    similarities: np.ndarray
 
 
 def write(
     folder: Path, *, config: Mapping[str, Any], weights: Sequence[Any], facts: Mapping[str, Any]
 ) -> str:
-    """Writes config, weights and, over everything in the folder by then, the manifest. Returns its digest."""
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    """Writes config, weights and, over everything in the folder by then, the manifest. Returns its digest.
+
+    Raises:
+      ValueError: the config holds what JSON does not; NumPy's numbers become JSON's.
+    """
+    try:
+        text = json.dumps(config, indent=2, allow_nan=False, default=_plain)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{CONFIG} cannot hold the detector's description ({error}): use finite numbers, text and lists"
+        ) from error
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
     tensors.save(folder / WEIGHTS, flatten(weights))
     files = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
     manifest = json.dumps({"format": FORMAT, **facts, "files": files}, indent=2) + "\n"
@@ -58,8 +110,13 @@ def verify(path: str | os.PathLike[str], *, digest: str | None = None) -> dict[s
             f"{root} has format {manifest.get('format')!r} and this mim_jax reads {FORMAT}: export it anew "
             "from its workdir"
         )
-    files = manifest.get("files")
-    if not isinstance(files, dict) or set(files) != {CONFIG, WEIGHTS, SCORER, GOLDEN}:
+    field(manifest, "jax", str, path=root / MANIFEST)
+    field(manifest, "calling_convention", int, path=root / MANIFEST)
+    platforms = field(manifest, "platforms", list, path=root / MANIFEST)
+    if not all(isinstance(platform, str) for platform in platforms):
+        raise ValueError(f"{root / MANIFEST}: platforms must be names, got {platforms!r:.60}")
+    files = field(manifest, "files", dict, path=root / MANIFEST)
+    if set(files) != {CONFIG, WEIGHTS, SCORER, GOLDEN}:
         raise ValueError(f"{root / MANIFEST} does not list the files of an export: fetch the folder again")
     for name, expected in files.items():
         if not (root / name).is_file():
@@ -71,11 +128,81 @@ def verify(path: str | os.PathLike[str], *, digest: str | None = None) -> dict[s
     return manifest
 
 
-def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Any]]:
-    """config.json, and the variables of each fold, of a verified folder."""
+def read(path: str | os.PathLike[str], *, digest: str | None = None) -> Artefact:
+    """All of an export but its program, verified first.
+
+    Raises:
+      ValueError: as `verify`; a field that is missing, of another kind or impossible.
+    """
+    manifest = verify(path, digest=digest)
     root = Path(path).expanduser()
-    verify(root)
-    return read_json(root / CONFIG), unflatten(tensors.load(root / WEIGHTS))
+    where = root / CONFIG
+    content = read_json(where)
+    model = field(content, "model", dict, path=where)
+    field(content, "model.generator", str, path=where)
+    field(content, "model.options", dict, path=where)
+    image_size = field(content, "model.image_size", int, path=where)
+    mask_size = field(content, "model.mask_size", int, path=where)
+    margin = field(content, "model.margin", int, path=where) if "margin" in model else 0
+    folds = field(content, "folds", int, path=where)
+    if not (0 < mask_size <= image_size and margin >= 0 and folds > 0):
+        raise ValueError(
+            f"{where} says {image_size=}, {mask_size=}, {margin=}, {folds=}, which cannot be: fetch it again"
+        )
+    threshold = field(content, "threshold", float, int, type(None), path=where)
+    if threshold is not None and not abs(threshold) <= sys.float_info.max:
+        raise ValueError(f"{where}: threshold must be finite, got {threshold}: export anew")
+    images, similarities = _read_golden(root / GOLDEN, image_size)
+    return Artefact(
+        root=root,
+        manifest=manifest,
+        model=model,
+        image_size=image_size,
+        mask_size=mask_size,
+        measure=field(content, "measure", dict, path=where),
+        metric=field(content, "measure.metric", str, path=where),
+        threshold=threshold,
+        origin=field(content, "origin", str, path=where),
+        weights=_read_weights(root / WEIGHTS, folds),
+        images=images,
+        similarities=similarities,
+    )
+
+
+def check_scores(found: Artefact, score: Callable[[np.ndarray], Mapping[str, np.ndarray]]) -> None:
+    """Runs the golden images through `score`, images -> metric -> `[N]`.
+
+    Raises:
+      ValueError: it fails, or gives other similarities than it gave when the folder was written.
+    """
+    with faults_named(found.root):
+        scores = score(found.images)
+    if found.similarities.shape != (len(scores), len(found.images)):
+        raise ValueError(
+            f"{found.root / GOLDEN} holds similarities {found.similarities.shape}, expected "
+            f"{(len(scores), len(found.images))}: fetch it again"
+        )
+    for (metric, now), before in zip(scores.items(), found.similarities, strict=True):
+        moved = float(np.max(np.abs(now - before)))
+        if not moved <= GOLDEN_TOLERANCE:
+            raise ValueError(
+                f"{found.root}: {metric} of its golden images differs by {moved:.2g} from what it was when "
+                f"exported (up to {GOLDEN_TOLERANCE:g} may be rounding): this JAX or this device errs"
+            )
+
+
+@contextlib.contextmanager
+def faults_named(path: Path) -> Iterator[None]:
+    """Makes whatever is raised inside one sentence about `path`, a ValueError.
+
+    For what runs on a folder's word: neither a program nor a network with foreign options says beforehand
+    what it may raise.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(f"{path} cannot be used with jax {jax.__version__}: {reason}") from error
 
 
 def check_weights(weights: Sequence[Any], wanted: Any) -> None:
@@ -98,8 +225,9 @@ def flatten(folds: Sequence[Any]) -> dict[str, Any]:
 
 
 def unflatten(arrays: Mapping[str, Any]) -> list[Any]:
-    """What `flatten` was given; a collection without arrays, such as the statistics of a network that keeps
-    none, comes back empty.
+    """What `flatten` was given, folds in order.
+
+    A collection without arrays, such as the statistics of a network that keeps none, comes back empty.
     """
     folds: dict[int, Any] = {}
     for name, leaf in arrays.items():
@@ -114,7 +242,7 @@ def unflatten(arrays: Mapping[str, Any]) -> list[Any]:
 def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}): fetch it again") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object: fetch it again")
@@ -125,9 +253,57 @@ def save_golden(folder: Path, images: np.ndarray, scores: np.ndarray) -> None:
     tensors.save(folder / GOLDEN, {"images": images, "similarities": scores})
 
 
-def load_golden(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    golden = tensors.load(folder / GOLDEN)
-    return golden["images"], golden["similarities"]
+def field(content: Mapping[str, Any], name: str, *kinds: type, path: Path) -> Any:
+    """The value at a dotted name, `a.b` for `content["a"]["b"]`, of one of `kinds`.
+
+    Raises:
+      ValueError: it is not there, or of another kind.
+    """
+    value: Any = content
+    for part in name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            raise ValueError(f"{path} does not say {name}: fetch it again, or export anew")
+        value = value[part]
+    if type(value) not in kinds:  # exactly: True is an int by inheritance
+        raise ValueError(
+            f"{path}: {name} is {value!r:.60}, expected {' or '.join(kind.__name__ for kind in kinds)}"
+        )
+    return value
+
+
+def _read_golden(path: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
+    golden = tensors.load(path)
+    if golden.keys() != {"images", "similarities"}:
+        raise ValueError(f"{path} holds {', '.join(golden)}, expected images, similarities: fetch it again")
+    images, scores = golden["images"], golden["similarities"]
+    if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3) or images.size == 0:
+        raise ValueError(
+            f"{path} holds images {images.dtype} {images.shape}, expected uint8 [N, {size}, {size}, 3] as "
+            f"{CONFIG} says: fetch it again"
+        )
+    return images, scores
+
+
+def _read_weights(path: Path, folds: int) -> dict[str, np.ndarray]:
+    weights = tensors.load(path)
+    strange = [name for name in weights if not _WEIGHT.fullmatch(name)]
+    if strange:
+        raise ValueError(f"{path} holds {strange[0]!r:.60}, which names no weight of a fold: fetch it again")
+    found = {name.split("/", 1)[0] for name in weights}
+    if len(found) != folds or found != {str(fold) for fold in range(len(found))}:
+        raise ValueError(
+            f"{path} holds the folds {', '.join(sorted(found)) or 'none'}, expected 0 to {folds - 1} as "
+            f"{CONFIG} says: fetch it again"
+        )
+    return weights
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{value!r:.60} is no JSON")
 
 
 def _sha256(path: Path) -> str:

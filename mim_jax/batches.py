@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 # Batches are padded to one of these: two compilations serve any number of images. (On CPU a batch of one
@@ -30,7 +31,7 @@ def padded_batches(images: Images, *, size: int) -> Iterator[tuple[np.ndarray, i
     if isinstance(images, np.ndarray | jax.Array):
         array = np.asanyarray(images)
         array = array[None] if array.ndim == 3 else array
-        _check(array, size, "[N, {0}, {0}, 3] or one [{0}, {0}, 3]", np.shape(images))
+        check_batch(array, size, wanted="[N, {0}, {0}, 3] or one [{0}, {0}, 3]", found=np.shape(images))
         starts = range(0, len(array), BATCH_SIZES[-1])
         batches: Iterator[np.ndarray] = (array[start : start + BATCH_SIZES[-1]] for start in starts)
     else:
@@ -72,18 +73,33 @@ def _stacked(images: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
     dtype = None
     while few := [np.asarray(image) for image in itertools.islice(images, BATCH_SIZES[-1])]:
         for image in few:
-            _check(image[None], size, "[{0}, {0}, 3] each", image.shape)
+            check_batch(image[None], size, wanted="[{0}, {0}, 3] each", found=image.shape)
             dtype = dtype or image.dtype
             if image.dtype != dtype:
                 raise ValueError(f"images must have one dtype, got {dtype} and {image.dtype}: convert them")
         yield np.stack(few)
 
 
-def _check(batch: np.ndarray, size: int, wanted: str, found: tuple[int, ...]) -> None:
+def check_batch(
+    batch: np.ndarray | jax.Array,
+    size: int,
+    *,
+    wanted: str = "[B, {0}, {0}, 3]",
+    found: tuple[int, ...] | None = None,
+) -> None:
+    """Raises ValueError unless `batch` is `[B, size, size, 3]`, uint8 or of a floating dtype.
+
+    Args:
+      batch: the images, which may be traced.
+      size: side that they must have, in pixels.
+      wanted: the shape that the message asks for.
+      found: the shape that the message tells of, where it is not the batch's.
+    """
     if batch.ndim != 4 or batch.shape[1:] != (size, size, 3):
         raise ValueError(
-            f"images must be {wanted.format(size)}, got {list(found)}: "
+            f"images must be {wanted.format(size)}, got {list(batch.shape if found is None else found)}: "
             f"read files with mim_jax.data.images.load_image(path, size={size})"
         )
-    if batch.dtype != np.uint8 and not np.issubdtype(batch.dtype, np.floating):
+    # JAX's question, because bfloat16 is no floating dtype to NumPy.
+    if batch.dtype != np.uint8 and not jnp.issubdtype(batch.dtype, jnp.floating):
         raise ValueError(f"images must be uint8, or float in [0, 1], not {batch.dtype}")

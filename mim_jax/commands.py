@@ -88,17 +88,21 @@ def run(
     evaluation: bool = True,
 ) -> int:
     """Trains what is not trained yet, evaluates, and writes the report."""
-    from mim_jax import experiment
+    if config["seeds"]:
+        return run_seeds(config, workdir, training=training, evaluation=evaluation)
+
+    from mim_jax import experiment, protocol
     from mim_jax.recorder import Recorder
     from mim_jax.workdir import check, claim
 
     began = time.perf_counter()
-    experiment.check(config)
+    protocol.check(config)
     if not training and not (Path(workdir).expanduser() / "config.json").exists():
         raise ValueError(f"{workdir} is not the workdir of a run: train it first with --mode=train")
     check(workdir, config)
     dataset = load(config)
-    experiment.check_data(config, dataset, evaluation=evaluation)
+    protocol.check_data(config, dataset, evaluation=evaluation)
+    clinical = protocol.load_clinical(config) if evaluation else None
     # After the data: what they cannot carry should not claim a folder.
     path = claim(workdir, config, {"digest": dataset.digest(), "images": len(dataset)})
     with Recorder(path) as recorder:
@@ -107,8 +111,25 @@ def run(
         if evaluation:
             from mim_jax import results
 
-            page = results.evaluate(config, path, dataset, recorder, began=began)
+            page = results.evaluate(config, path, dataset, clinical, recorder, began=began)
             print(f"report: {page}")
+    return 0
+
+
+def run_seeds(config: Mapping[str, Any], workdir: str, *, training: bool, evaluation: bool) -> int:
+    """One run for each of `config.seeds`, in `workdir/seed_K`, and a page that shows their spread."""
+    seeds = list(dict.fromkeys(config["seeds"]))
+    folders = [Path(workdir).expanduser().resolve() / f"seed_{seed}" for seed in seeds]
+    for seed, folder in zip(seeds, folders, strict=True):
+        print(f"seed {seed}: {folder}", file=sys.stderr)
+        one = {**config, "seed": seed, "seeds": ()}
+        run(one, str(folder), (), training=training, evaluation=evaluation)
+    if evaluation:
+        from mim_jax.report import write_seeds
+        from mim_jax.workdir import read_json
+
+        results = {folder.name: read_json(folder / "results.json") for folder in folders}
+        print(f"report of all seeds: {write_seeds(folders[0].parent, results)}")
     return 0
 
 
@@ -124,14 +145,21 @@ def evaluate(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> i
 
 def load(config: Mapping[str, Any], *, quiet: bool = False) -> Any:
     """The data, with a word on what is being read and, unless `quiet`, on what cannot be used."""
-    from mim_jax import experiment
+    from mim_jax import protocol
 
-    source = config["data"]["root"] or "the embedded procedural images (they say nothing about mpox)"
+    folders = [folder for folder in config["data"]["sources"].values() if folder]
+    source = config["data"]["root"] or ", ".join(folders)
+    source = source or "the embedded procedural images (they say nothing about mpox)"
     print(f"data: {source}", file=sys.stderr)
     with tqdm(desc="reading", unit="image", disable=None) as bar:
-        dataset = experiment.load_data(config, progress=lambda done, total: _show(bar, done, total))
+        dataset = protocol.load_data(config, progress=lambda done, total: _show(bar, done, total))
     for name, reason in () if quiet else dataset.unusable:
         print(f"left out: {name}: {reason}", file=sys.stderr)
+    for sentence in () if quiet else dataset.remarks:
+        print(f"data: {sentence}", file=sys.stderr)
+    if dataset.duplicates and not quiet:
+        count = len(dataset.duplicates)
+        print(f"groups: {count} sets of near-duplicates were each put into one group", file=sys.stderr)
     if dataset.group_problems and not quiet:
         count = len(dataset.group_problems)
         print(f"groups: {count} files or rows do not fit; --mode=check_data lists them", file=sys.stderr)
@@ -140,16 +168,18 @@ def load(config: Mapping[str, Any], *, quiet: bool = False) -> Any:
 
 def check_data(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
     """Prints what the data hold and what to do about it."""
-    from mim_jax import experiment
+    from mim_jax import protocol
     from mim_jax.data import inspection
 
     dataset = load(config, quiet=True)
     folds, trouble = None, None
     try:
-        folds = experiment.make_folds(config, dataset)
+        folds = protocol.make_folds(config, dataset)
     except ValueError as error:  # too few images for the folds: the rest is worth knowing all the same
         trouble = error
     print(inspection.format_inspection(inspection.inspect(dataset, positive=dataset.positive, folds=folds)))
+    for sentence in dataset.remarks:
+        print(sentence)
     if trouble:
         raise trouble
     return UNUSABLE_FILES if dataset.unusable else 0

@@ -16,10 +16,9 @@ from flax import linen as nn
 from mim_jax import masks, pixels
 from mim_jax.bootstrap import draw_groups, sample_aurocs
 from mim_jax.corruptions import CORRUPTIONS
-from mim_jax.detector import Detector, Measure
+from mim_jax.detector import Detector, Measure, network_fill
 from mim_jax.scored_images import ScoredImages
-from mim_jax.similarity import METRICS, Similarities, composite_similarities
-from mim_jax.training import from_network_range, to_network_range
+from mim_jax.similarity import METRICS, Similarities
 
 Scores = dict[str, np.ndarray]  # each metric, float64 [conditions, N]
 
@@ -94,6 +93,7 @@ def score_conditions(
                 numbers,
                 generator=model.generator,
                 mask_size=model.mask_size,
+                margin=model.margin,
                 measure=model.measure,
             )
             scores.append(jax.tree.map(lambda s, real=real: np.asarray(s, np.float64)[:, :real], every))
@@ -165,7 +165,7 @@ def areas(
     return result
 
 
-@functools.partial(jax.jit, static_argnames=("generator", "mask_size", "measure"))
+@functools.partial(jax.jit, static_argnames=("generator", "mask_size", "margin", "measure"))
 def _similarities(
     key: jax.Array,
     variables: Any,
@@ -175,6 +175,7 @@ def _similarities(
     *,
     generator: nn.Module,
     mask_size: int,
+    margin: int,
     measure: Measure,
 ) -> Similarities:
     """Each metric `[conditions, B]`, one condition after the other: memory is that of one."""
@@ -184,24 +185,16 @@ def _similarities(
 
     def score(condition: _Numbers) -> Similarities:
         corrupted = jax.lax.switch(condition.corruption, corruptions, images, condition.strength)
-        hide = functools.partial(masks.hide, offset=condition.offset, mask_size=mask_size)
+        painted = network_fill(
+            generator, variables, corrupted, condition.offset, mask_size=mask_size, margin=margin
+        )
         cut = functools.partial(masks.cut, offset=condition.offset, mask_size=mask_size)
-        painted: Any = generator.apply(variables, jax.vmap(hide)(to_network_range(corrupted)), train=False)
         start = (mask_size - condition.side) // 2
         inside = (at >= start) & (at < start + condition.side)
         patches = jnp.where(
-            (inside[:, None] & inside[None, :])[None, :, :, None],
-            from_network_range(painted),
-            jax.vmap(cut)(corrupted),
+            (inside[:, None] & inside[None, :])[None, :, :, None], painted, jax.vmap(cut)(corrupted)
         )
-        return composite_similarities(
-            corrupted,
-            patches,
-            condition.offset,
-            region=measure.region,
-            window=measure.window,
-            bins=measure.bins,
-        )
+        return measure.compare(corrupted, patches, condition.offset)
 
     return jax.lax.map(score, conditions)
 

@@ -24,6 +24,7 @@ COLUMNS = (
     "plain",
     "positive",
     *METRICS,
+    "score",
     "decision",
 )
 
@@ -106,7 +107,7 @@ def rows(
     """One dict an image, in the columns of scores.csv; without thresholds nothing is decided."""
     table = []
     for i in range(len(scored)):
-        similarities = {metric: float(scored.similarities[metric][i]) for metric in METRICS}
+        scores = {name: float(values[i]) for name, values in scored.similarities.items()}
         table.append(
             {
                 "fold": fold,
@@ -118,12 +119,12 @@ def rows(
                 "augmented": bool(scored.augmented[i]),
                 "plain": bool(scored.plain[i]),
                 "positive": bool(scored.positive[i]),
-                **similarities,
+                **{name: scores.get(name, "") for name in (*METRICS, "score")},
                 "decision": "",
             }
         )
         if thresholds:
-            table[-1]["decision"] = decide(similarities[thresholds.metric], thresholds.folds[fold])
+            table[-1]["decision"] = decide(scores[thresholds.metric], thresholds.folds[fold])
     return table
 
 

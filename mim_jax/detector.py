@@ -17,7 +17,7 @@ import numpy as np
 from flax import linen as nn
 
 from mim_jax import artefact, masks, pixels, workdir
-from mim_jax.batches import Images, collect, padded_batches
+from mim_jax.batches import Images, check_batch, collect, padded_batches
 from mim_jax.models import make_generator
 from mim_jax.novelty import NoveltyDetector
 from mim_jax.similarity import METRICS, Similarities, composite_similarities
@@ -25,6 +25,13 @@ from mim_jax.training import from_network_range, to_network_range
 
 # images [B, S, S, 3], offset, M -> patches [B, M, M, 3]
 Fill = Callable[[jax.Array, tuple[int, int], int], jax.Array]
+
+
+# Several holes in one image -> one score.
+REDUCTIONS: dict[str, Callable[[Any], Any]] = {
+    "mean": lambda scores: scores.mean(axis=0),
+    "min": lambda scores: scores.min(axis=0),
+}
 
 
 @dataclass(frozen=True)
@@ -35,28 +42,43 @@ class Measure:
     window: str = "gaussian"
     bins: int = 256
     region: str = "image"
+    holes: int = 1  # 1 is the centre; see `masks.grid_offsets`
+    reduce: str = "mean"  # of several holes; or "min"
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise ValueError(f"unknown metric {self.metric!r}: choose one of {', '.join(METRICS)}")
+        if self.reduce not in REDUCTIONS:
+            raise ValueError(f"unknown reduction {self.reduce!r}: choose one of {', '.join(REDUCTIONS)}")
 
-    def __call__(self, images: jax.Array, patches: jax.Array, mask_size: int) -> Similarities:
-        """Similarities `[B]` of images `[B, S, S, 3]` and their inpaintings."""
-        offset = masks.center_offset(images.shape[1], mask_size)
+    def compare(
+        self, images: jax.Array, patches: jax.Array, offset: jax.Array | tuple[int, int]
+    ) -> Similarities:
+        """Similarities `[B]` of images `[B, S, S, 3]` and themselves with patches pasted at `offset`."""
         return composite_similarities(
             images, patches, offset, region=self.region, window=self.window, bins=self.bins
         )
 
+    def reduced(self, scores: Any) -> Any:
+        """A tree of `[holes, ...]` -> `[...]`."""
+        return jax.tree.map(REDUCTIONS[self.reduce], scores)
 
-def network_fill(generator: nn.Module, variables: Any, images: jax.Array, mask_size: int) -> jax.Array:
-    """The central hole as a trained generator paints it.
+
+def network_fill(
+    generator: nn.Module,
+    variables: Any,
+    images: jax.Array,
+    offset: jax.Array | tuple[int, int],
+    *,
+    mask_size: int,
+    margin: int = 0,
+) -> jax.Array:
+    """The hole at `offset` as a trained generator paints it.
 
     Images `[B, S, S, 3]` -> patches `[B, M, M, 3]` in [0, 1].
     """
-    offset = masks.center_offset(images.shape[1], mask_size)
-    x = to_network_range(images)
-    masked = jax.vmap(lambda image: masks.hide(image, offset, mask_size=mask_size))(x)
-    patch: Any = generator.apply(variables, masked, train=False)
+    hide = functools.partial(masks.hide, offset=offset, mask_size=mask_size, margin=margin)
+    patch: Any = generator.apply(variables, jax.vmap(hide)(to_network_range(images)), train=False)
     return from_network_range(patch)
 
 
@@ -83,6 +105,11 @@ class Detector(NoveltyDetector):
     threshold_origin: str = ""
     measure: Measure = field(default_factory=Measure)
     model: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def margin(self) -> int:
+        """Pixels around the hole that are hidden with it."""
+        return self.model.get("margin", 0)  # a detector made by hand need not describe its model
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, fold: int | None = None) -> "Detector":
@@ -119,31 +146,56 @@ class Detector(NoveltyDetector):
         )
 
     @classmethod
-    def from_export(cls, path: str | os.PathLike[str]) -> "Detector":
+    def from_export(cls, path: str | os.PathLike[str], *, digest: str | None = None) -> "Detector":
         """The detector that `mim_jax.export.export` wrote: from its weights and config.json, as a network.
 
+        Args:
+          path: the folder.
+          digest: what `export` returned; see `mim_jax.export.load_exported`.
+
         Raises:
-          ValueError: not an export, damaged, or of another network.
+          ValueError: not an export, damaged, another digest, of another network, or golden images that do not
+            score as they did.
         """
-        config, weights = artefact.read_weights(path)
-        model = config["model"]
-        generator = make_generator(model["generator"], model["options"], dtype=jnp.float32)
-        artefact.check_weights(weights, abstract_variables(generator, model["image_size"]))
-        measure = Measure(**config["measure"])
-        sizes = model["image_size"], model["mask_size"]
-        return cls(generator, weights, *sizes, config["threshold"], config["origin"], measure, model)
+        found = artefact.read(path, digest=digest)
+        with artefact.faults_named(found.root / artefact.CONFIG):
+            measure = Measure(**found.measure)
+            generator = make_generator(found.model["generator"], found.model["options"], dtype=jnp.float32)
+            wanted = abstract_variables(generator, found.image_size)
+            painted = abstract_patch(generator, wanted, found.image_size)
+            weights = artefact.unflatten(found.weights)
+        artefact.check_weights(weights, wanted)
+        if painted != (1, found.mask_size, found.mask_size, 3):
+            raise ValueError(
+                f"{found.root / artefact.CONFIG} says mask_size={found.mask_size}, and its network paints "
+                f"{list(painted)}: fetch it again"
+            )
+        folds = jax.tree.map(jnp.asarray, weights)
+        sizes = found.image_size, found.mask_size
+        loaded = cls(generator, folds, *sizes, found.threshold, found.origin, measure, found.model)
+
+        def score(images: np.ndarray) -> dict[str, np.ndarray]:
+            with jax.default_matmul_precision("highest"):  # as the golden scores were made
+                return {name: each.mean(axis=0) for name, each in loaded.similarities(images).items()}
+
+        artefact.check_scores(found, score)
+        return loaded
 
     def pure(self) -> tuple[Callable[[Any, jax.Array], Similarities], Any]:
         """`(fn, variables)` for use inside other code's `jit`.
 
         `fn(variables, images)` gives the five similarities, averaged over folds.
 
-        Images are uint8 or float in [0, 1], `[B, S, S, 3]`; each similarity is float32 `[B]`.
+        Images are uint8 or float in [0, 1], `[B, S, S, 3]`; each similarity is float32 `[B]`. Other sizes are
+        a ValueError when `fn` is traced.
         """
 
+        settings = self.mask_size, self.margin, self.measure
+
         def fn(variables: Any, images: jax.Array) -> Similarities:
+            check_batch(images, self.image_size)
             every = [
-                self.measure(images, network_fill(self.generator, v, images, self.mask_size), self.mask_size)
+                self.measure.reduced(_hole_similarities(self.generator, v, images, *settings))
                 for v in variables
             ]
             return jax.tree.map(lambda *values: sum(values[1:], start=values[0]) / len(values), *every)
@@ -154,14 +206,13 @@ class Detector(NoveltyDetector):
         """Each metric for each fold, float64 `[folds, N]`; images as `score_samples`."""
 
         def score(batch: np.ndarray) -> Similarities:
-            folds = [
-                _network_similarities(self.generator, variables, batch, self.mask_size, self.measure)
-                for variables in self.variables
-            ]
-            return jax.tree.map(lambda *scores: jnp.stack(scores), *folds)
+            settings = self.mask_size, self.margin, self.measure
+            folds = [_hole_similarities(self.generator, v, batch, *settings) for v in self.variables]
+            return jax.tree.map(lambda *scores: jnp.stack(scores, axis=1), *folds)
 
-        empty = Similarities(*np.zeros((len(METRICS), len(self.variables), 0)))
-        return collect(score, padded_batches(images, size=self.image_size), empty)._asdict()
+        empty = Similarities(*np.zeros((len(METRICS), 1, len(self.variables), 0)))
+        holes = collect(score, padded_batches(images, size=self.image_size), empty)
+        return self.measure.reduced(holes)._asdict()
 
     def score_samples(self, images: Images) -> np.ndarray:
         """The chosen metric averaged over folds, float64 `[N]`; high = like the training class.
@@ -175,9 +226,26 @@ class Detector(NoveltyDetector):
     def inpaint(self, images: np.ndarray | jax.Array, *, fold: int = 0) -> np.ndarray:
         """The images with their centre as the generator of one fold paints it.
 
-        Float32 in [0, 1], `[N, S, S, 3]`.
+        Args:
+          images: one array, uint8 or float in [0, 1], `[N, S, S, 3]` or `[S, S, 3]`.
+          fold: 0 to the number of folds less one.
+
+        Returns:
+          Float32 in [0, 1], `[N, S, S, 3]`.
+
+        Raises:
+          ValueError: no array, another size or dtype, no such fold.
         """
-        return inpaint_all(self.generator, self.variables[fold], images, mask_size=self.mask_size)
+        if not isinstance(images, np.ndarray | jax.Array):
+            raise ValueError(
+                f"images must be one array [N, S, S, 3], got a {type(images).__name__}: np.stack joins images"
+            )
+        if fold not in range(len(self.variables)):
+            raise ValueError(f"the detector has folds 0 to {len(self.variables) - 1}, not {fold}")
+        images = images[None] if images.ndim == 3 else images
+        check_batch(images, self.image_size, wanted="[N, {0}, {0}, 3] or one [{0}, {0}, 3]")
+        sizes = {"mask_size": self.mask_size, "margin": self.margin}
+        return inpaint_all(self.generator, self.variables[fold], images, **sizes)
 
 
 def abstract_variables(generator: nn.Module, image_size: int) -> Any:
@@ -188,13 +256,42 @@ def abstract_variables(generator: nn.Module, image_size: int) -> Any:
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 
-def measure_all(
-    generator: nn.Module, variables: Any, images: np.ndarray, *, mask_size: int, measure: Measure
+def abstract_patch(generator: nn.Module, variables: Any, image_size: int) -> tuple[int, ...]:
+    """Shape of what the generator paints into one image; the variables may be shapes alone."""
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    patch: Any = jax.eval_shape(lambda v, x: generator.apply(v, x, train=False), variables, images)
+    return patch.shape
+
+
+def measure_holes(
+    generator: nn.Module,
+    variables: Any,
+    images: np.ndarray,
+    *,
+    mask_size: int,
+    margin: int = 0,
+    measure: Measure,
 ) -> dict[str, np.ndarray]:
-    """Each metric for `images` `[N, S, S, 3]`, float64 `[N]`, a batch at a time."""
+    """Each metric of each hole for `images` `[N, S, S, 3]`, float64 `[holes, N]`, a batch at a time."""
     return _scores(
-        lambda batch: _network_similarities(generator, variables, batch, mask_size, measure), images
+        lambda batch: _hole_similarities(generator, variables, batch, mask_size, margin, measure),
+        images,
+        (measure.holes, 0),
     )
+
+
+def measure_all(
+    generator: nn.Module,
+    variables: Any,
+    images: np.ndarray,
+    *,
+    mask_size: int,
+    margin: int = 0,
+    measure: Measure,
+) -> dict[str, np.ndarray]:
+    """Each metric for `images` `[N, S, S, 3]`, float64 `[N]`."""
+    sizes = {"mask_size": mask_size, "margin": margin}
+    return measure.reduced(measure_holes(generator, variables, images, **sizes, measure=measure))
 
 
 def measure_filled(
@@ -210,40 +307,60 @@ def measure_filled(
         patches = fill(pixels.as_float(jnp.asarray(batch)), offset, mask_size)
         return _patch_similarities(batch, patches, mask_size, measure)
 
-    return _scores(score, images)
+    return _scores(score, images, (0,))
 
 
 def inpaint_all(
-    generator: nn.Module, variables: Any, images: np.ndarray | jax.Array, *, mask_size: int
+    generator: nn.Module,
+    variables: Any,
+    images: np.ndarray | jax.Array,
+    *,
+    mask_size: int,
+    margin: int = 0,
 ) -> np.ndarray:
     """Composites: `images` with their centre painted, float32 in [0, 1], `[N, S, S, 3]`."""
     shape = images.shape if images.ndim == 4 else (1, *images.shape)
     batches = padded_batches(images, size=shape[1])
-    done = [np.asarray(_composite(generator, variables, batch, mask_size))[:n] for batch, n in batches]
+    done = [
+        np.asarray(_composite(generator, variables, batch, mask_size, margin))[:n] for batch, n in batches
+    ]
     return np.concatenate(done) if done else np.zeros(shape, np.float32)
 
 
-def _scores(score: Callable[[np.ndarray], Similarities], images: np.ndarray) -> dict[str, np.ndarray]:
-    empty = Similarities(*np.zeros((len(METRICS), 0)))
+def _scores(
+    score: Callable[[np.ndarray], Similarities], images: np.ndarray, none: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    empty = Similarities(*np.zeros((len(METRICS), *none)))
     return collect(score, padded_batches(images, size=images.shape[1]), empty)._asdict()
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3, 4))
-def _network_similarities(
-    generator: nn.Module, variables: Any, images: jax.Array, mask_size: int, measure: Measure
+@functools.partial(jax.jit, static_argnums=(0, 3, 4, 5))
+def _hole_similarities(
+    generator: nn.Module, variables: Any, images: jax.Array, mask_size: int, margin: int, measure: Measure
 ) -> Similarities:
-    return measure(images, network_fill(generator, variables, images, mask_size), mask_size)
+    """Each metric `[holes, B]`, one hole after the other."""
+
+    def score(offset: jax.Array | tuple[int, int]) -> Similarities:
+        sizes = {"mask_size": mask_size, "margin": margin}
+        return measure.compare(images, network_fill(generator, variables, images, offset, **sizes), offset)
+
+    offsets = masks.grid_offsets(images.shape[1], mask_size, measure.holes)
+    if len(offsets) == 1:
+        return jax.tree.map(lambda scores: scores[None], score(offsets[0]))
+    return jax.lax.map(score, jnp.array(offsets, jnp.int32))
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _patch_similarities(
     images: jax.Array, patches: jax.Array, mask_size: int, measure: Measure
 ) -> Similarities:
-    return measure(images, patches, mask_size)
+    return measure.compare(images, patches, masks.center_offset(images.shape[1], mask_size))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def _composite(generator: nn.Module, variables: Any, images: jax.Array, mask_size: int) -> jax.Array:
-    patches = network_fill(generator, variables, images, mask_size)
+@functools.partial(jax.jit, static_argnums=(0, 3, 4))
+def _composite(
+    generator: nn.Module, variables: Any, images: jax.Array, mask_size: int, margin: int
+) -> jax.Array:
     offset = masks.center_offset(images.shape[1], mask_size)
+    patches = network_fill(generator, variables, images, offset, mask_size=mask_size, margin=margin)
     return jax.vmap(lambda image, patch: masks.paste(image, patch, offset))(pixels.as_float(images), patches)

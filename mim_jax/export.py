@@ -8,6 +8,7 @@ folder came over an untrusted way.
 
 import functools
 import importlib.metadata
+import math
 import os
 import shutil
 import tempfile
@@ -21,8 +22,8 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from mim_jax import artefact, tensors
-from mim_jax.batches import BATCH_SIZES, Images, collect, padded_batches
+from mim_jax import artefact
+from mim_jax.batches import BATCH_SIZES, Images, check_batch, collect, padded_batches
 from mim_jax.novelty import NoveltyDetector
 from mim_jax.similarity import METRICS, Similarities
 
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from mim_jax.detector import Detector
 
 PLATFORMS = ("cpu", "cuda")
-# Between platforms sums are taken in other orders, which moves single pixels to the next level of the
-# histogram; a wrong layer, layout or preprocessing moves a score by far more.
-GOLDEN_TOLERANCE = 1e-3
 
 
 def export(detector: "Detector", path: str | os.PathLike[str]) -> str:
@@ -46,16 +44,20 @@ def export(detector: "Detector", path: str | os.PathLike[str]) -> str:
       The digest of the export, SHA-256 of its manifest.
 
     Raises:
-      ValueError: the folder exists, or the detector does not say how its generator is made.
+      ValueError: the folder exists or lies below a file; the detector has no folds, a threshold that is not
+        finite, or a `model` that does not say how its generator is made.
     """
     target = Path(path).expanduser().resolve()
+    exists = f"{target} exists: export into a new folder, or remove it first"
     if target.exists():
-        raise ValueError(f"{target} exists: export into a new folder, or remove it first")
-    if not detector.model:
-        raise ValueError("the detector has no `model`, the options of its generator: get it by Detector.load")
+        raise ValueError(exists)
+    _check_detector(detector)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{target} lies below a file: export into a folder") from error
     fn, variables = detector.pure()
     scorer = _trace(fn, variables, detector.image_size)
-    target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         (unfinished / artefact.SCORER).write_bytes(scorer.serialize())
@@ -68,7 +70,7 @@ def export(detector: "Detector", path: str | os.PathLike[str]) -> str:
                 "model": dict(detector.model),
                 "folds": len(variables),
                 "measure": asdict(detector.measure),
-                "threshold": detector.threshold,
+                "threshold": None if detector.threshold is None else float(detector.threshold),
                 "origin": detector.threshold_origin,
             },
             weights=variables,
@@ -80,10 +82,33 @@ def export(detector: "Detector", path: str | os.PathLike[str]) -> str:
             },
         )
         unfinished.chmod(0o755)  # a temporary folder is private
-        unfinished.rename(target)
+        try:
+            unfinished.rename(target)
+        except OSError as error:
+            if not target.exists():
+                raise
+            raise ValueError(exists) from error  # made by somebody else in the meantime
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return digest
+
+
+def _check_detector(detector: "Detector") -> None:
+    model = detector.model
+    lacking = [name for name in ("generator", "options", "image_size", "mask_size") if name not in model]
+    if lacking:
+        raise ValueError(
+            f"the detector's `model` does not say {', '.join(lacking)}: get the detector by Detector.load"
+        )
+    sizes, said = (detector.image_size, detector.mask_size), (model["image_size"], model["mask_size"])
+    if sizes != said:
+        raise ValueError(
+            f"the detector takes images and holes of {sizes} pixels, its `model` says {said}: make them agree"
+        )
+    if not detector.variables:
+        raise ValueError("the detector has no folds, its `variables` are empty: get it by Detector.load")
+    if detector.threshold is not None and not math.isfinite(detector.threshold):
+        raise ValueError(f"threshold must be finite, or None where there is none, got {detector.threshold}")
 
 
 def _trace(
@@ -139,10 +164,13 @@ class ExportedDetector(NoveltyDetector):
     def pure(self) -> tuple[Callable[[Any, jax.Array], Similarities], Any]:
         """`(fn, variables)` for use inside other code's `jit`.
 
-        `fn(variables, images)` takes uint8 `[B, S, S, 3]` and gives the five similarities, float32 `[B]`.
+        `fn(variables, images)` takes uint8 `[B, S, S, 3]`, at least one image, and gives the five
+        similarities, float32 `[B]`. It is a compiled program: it has no gradient and no `jax.vmap`.
         """
 
         def fn(variables: Any, images: jax.Array) -> Similarities:
+            check_batch(images, self.image_size)
+            _check_bytes(images)
             return Similarities(**dict(zip(METRICS, self.exported.call(variables, images), strict=True)))
 
         return fn, self.arrays
@@ -151,11 +179,15 @@ class ExportedDetector(NoveltyDetector):
         """Each metric averaged over folds, float64 `[N]`; images as `score_samples`, but uint8."""
         batches = padded_batches(images, size=self.image_size)
         empty = Similarities(*np.zeros((len(METRICS), 0)))
-        return collect(lambda batch: self._score(self.arrays, _bytes(batch)), batches, empty)._asdict()
+        return collect(self._score_bytes, batches, empty)._asdict()
 
     def score_samples(self, images: Images) -> np.ndarray:
         """The chosen metric, float64 `[N]`; high = like the training class. Images must be uint8."""
         return self.similarities(images)[self.metric]
+
+    def _score_bytes(self, batch: np.ndarray) -> Similarities:
+        _check_bytes(batch)  # before JAX makes float32 of other floats
+        return self._score(self.arrays, batch)
 
     @functools.cached_property
     def _score(self) -> Callable[[Any, np.ndarray], Similarities]:
@@ -173,8 +205,8 @@ def load_exported(path: str | os.PathLike[str], *, digest: str | None = None) ->
       ValueError: not an export; damaged; another digest; of another format or too old for this JAX; not made
         for this device; or golden images that do not score as they did.
     """
-    root = Path(path).expanduser()
-    manifest = artefact.verify(root, digest=digest)
+    found = artefact.read(path, digest=digest)
+    root, manifest = found.root, found.manifest
     oldest = jax.export.minimum_supported_calling_convention_version
     newest = jax.export.maximum_supported_calling_convention_version
     if not oldest <= manifest["calling_convention"] <= newest:
@@ -186,37 +218,23 @@ def load_exported(path: str | os.PathLike[str], *, digest: str | None = None) ->
     platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
     if platform not in manifest["platforms"]:
         raise ValueError(f"{root} runs on {', '.join(manifest['platforms'])}, and JAX computes on {platform}")
-    config = artefact.read_json(root / artefact.CONFIG)
-    try:
+    if found.metric not in METRICS:
+        raise ValueError(f"{root} scores by {found.metric!r}, which is none of {', '.join(METRICS)}")
+    with artefact.faults_named(root / artefact.SCORER):
         exported = jax.export.deserialize(bytearray((root / artefact.SCORER).read_bytes()))
-    except Exception as error:  # jax.export documents none: whatever it is, the program cannot be used
-        raise ValueError(f"jax {jax.__version__} cannot read {root / artefact.SCORER}: {error}") from error
     loaded = ExportedDetector(
         exported=exported,
-        arrays=jax.tree.map(jnp.asarray, tensors.load(root / artefact.WEIGHTS)),
-        image_size=config["model"]["image_size"],
-        metric=config["measure"]["metric"],
-        threshold=config["threshold"],
-        threshold_origin=config["origin"],
+        arrays=jax.tree.map(jnp.asarray, found.weights),
+        image_size=found.image_size,
+        metric=found.metric,
+        threshold=found.threshold,
+        threshold_origin=found.origin,
         manifest=manifest,
     )
-    _check_golden(loaded, root)
+    artefact.check_scores(found, loaded.similarities)
     return loaded
 
 
-def _check_golden(loaded: ExportedDetector, root: Path) -> None:
-    images, expected = artefact.load_golden(root)
-    found = loaded.similarities(images)
-    for metric, before in zip(METRICS, expected, strict=True):
-        moved = float(np.max(np.abs(found[metric] - before)))
-        if not moved <= GOLDEN_TOLERANCE:
-            raise ValueError(
-                f"{root}: {metric} of its golden images differs by {moved:.2g} from what it was when "
-                f"exported (up to {GOLDEN_TOLERANCE:g} may be rounding): this JAX or this device errs"
-            )
-
-
-def _bytes(batch: np.ndarray) -> np.ndarray:
-    if batch.dtype != np.uint8:
-        raise ValueError(f"an exported scorer takes uint8 images, not {batch.dtype}: round(255 * image)")
-    return batch
+def _check_bytes(images: np.ndarray | jax.Array) -> None:
+    if images.dtype != np.uint8:
+        raise ValueError(f"an exported scorer takes uint8 images, not {images.dtype}: round(255 * image)")

@@ -1,7 +1,7 @@
 """Colour histograms without atomic additions, and the Bhattacharyya similarity of two of them (Eq. 14).
 
-Images `[H, W, C]`, float32 in [0, 1]; values outside count at the nearer end. Histograms are float32 `[C,
-bins]`.
+Images `[H, W, C]`, float32 in [0, 1], at most 2^24 pixels; values outside count at the nearer end. Histograms
+are float32 `[C, bins]`.
 """
 
 import functools
@@ -11,6 +11,8 @@ import jax.numpy as jnp
 
 # The smallest Bhattacharyya coefficient told apart from 0; without it disjoint histograms would score -inf.
 SMALLEST_COEFFICIENT = 1e-12
+# float32 has every whole number up to here: one pixel more in a bin would be lost.
+MOST_PIXELS = 2**24
 
 
 def bhattacharyya(p: jax.Array, q: jax.Array, per_channel: bool) -> jax.Array:
@@ -30,7 +32,7 @@ def histogram(image: jax.Array, *, bins: int) -> jax.Array:
     levels = jnp.round(255 * jnp.clip(jax.lax.stop_gradient(image), 0.0, 1.0))
     unknown = jnp.isnan(levels)
     index = jnp.where(unknown, 0, levels).astype(jnp.int32) * bins // 256
-    # One and zero are exact in bfloat16; the sums are float32, exact below 2^24.
+    # One and zero are exact in bfloat16; the sums are float32, exact up to MOST_PIXELS.
     return _counts(index, jnp.where(unknown, jnp.nan, 1).astype(jnp.bfloat16), bins=bins)
 
 
@@ -49,6 +51,11 @@ def soft_histogram(image: jax.Array, *, bins: int) -> jax.Array:
 
 def _counts(index: jax.Array, mass: jax.Array, *, bins: int) -> jax.Array:
     """Sums `mass` `[H, W, C]` into the bins that `index` names, channel by channel: float32 `[C, bins]`."""
+    height, width = index.shape[:2]
+    if height * width > MOST_PIXELS:
+        raise ValueError(
+            f"{height}x{width} pixels are more than a histogram can count ({MOST_PIXELS}): use smaller images"
+        )
     added, multiplied = (functools.partial(form, bins=bins) for form in (_added_counts, _multiplied_counts))
     return jax.lax.platform_dependent(index, mass, cpu=added, default=multiplied)
 

@@ -6,6 +6,8 @@ which would reach outside the image.) In a mask 1 means hidden. All functions wo
 is in the range of the image.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -27,7 +29,25 @@ def random_offsets(key: jax.Array, count: int, *, size: int, mask_size: int) -> 
     return jax.random.randint(key, (count, 2), 0, size - mask_size + 1, dtype=jnp.int32)
 
 
-def box_mask(offset: jax.Array | tuple[int, int], *, size: int, mask_size: int) -> jax.Array:
+# Where scoring puts its holes: the free way is divided so that 4 holes tile the image in its quarters.
+_GRIDS: dict[int, tuple[tuple[float, float], ...]] = {
+    1: ((0.5, 0.5),),
+    4: ((0, 0), (0, 1), (1, 0), (1, 1)),
+    5: ((0.5, 0.5), (0, 0), (0, 1), (1, 0), (1, 1)),
+    9: tuple((row, column) for row in (0, 0.5, 1) for column in (0, 0.5, 1)),
+}
+
+
+def grid_offsets(size: int, mask_size: int, holes: int) -> tuple[tuple[int, int], ...]:
+    """Offsets of 1 hole (the centre), 4 (the corners), 5 (both) or 9 (three by three)."""
+    if holes not in _GRIDS:
+        raise ValueError(f"holes={holes} is no grid: choose one of {', '.join(map(str, _GRIDS))}")
+    check_sizes(size, mask_size)
+    free = size - mask_size
+    return tuple((int(row * free), int(column * free)) for row, column in _GRIDS[holes])
+
+
+def box_mask(offset: jax.Array | tuple[Any, Any], *, size: int, mask_size: int) -> jax.Array:
     """Eq. 1: float32 `[size, size, 1]`, 1 inside the hole and 0 elsewhere."""
     check_sizes(size, mask_size)
     row, column = offset[0], offset[1]
@@ -38,10 +58,19 @@ def box_mask(offset: jax.Array | tuple[int, int], *, size: int, mask_size: int) 
 
 
 def hide(
-    image: jax.Array, offset: jax.Array | tuple[int, int], *, mask_size: int, fill: float = 1.0
+    image: jax.Array,
+    offset: jax.Array | tuple[int, int],
+    *,
+    mask_size: int,
+    margin: int = 0,
+    fill: float = 1.0,
 ) -> jax.Array:
-    """Eq. 2, `I' = I * (1 - M) + M`: the image `[S, S, C]` with its hole painted `fill` (1 = white)."""
-    mask = box_mask(offset, size=image.shape[0], mask_size=mask_size)
+    """Eq. 2, `I' = I * (1 - M) + M`: the image `[S, S, C]` with its hole painted `fill` (1 = white).
+
+    `margin` pixels around the hole are hidden with it, as far as the image reaches.
+    """
+    corner = offset[0] - margin, offset[1] - margin
+    mask = box_mask(corner, size=image.shape[0], mask_size=mask_size + 2 * margin)
     # A selection, not the printed sum: the same values, and pixels outside the hole stay bit-equal.
     return jnp.where(mask > 0, jnp.asarray(fill, image.dtype), image)
 

@@ -6,8 +6,9 @@ Texts from outside are escaped by `text`, once, where they enter; everything els
 import base64
 import html
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from mim_jax import figures
+from mim_jax import wording
 
 SHORT_NOTICE = "procedural images: says nothing about mpox"
 
@@ -26,18 +27,20 @@ background:var(--warnpage);padding:.7rem 1rem;border-radius:6px;max-width:none}
 .box{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums;
 overflow-wrap:normal}tbody th{min-width:7.5rem;position:sticky;left:0;background:var(--page);
 white-space:normal;overflow-wrap:break-word}th,td{padding:.32rem .7rem;border-bottom:1px solid var(--line);
-text-align:right;vertical-align:top;white-space:nowrap}
+text-align:right;vertical-align:top;white-space:nowrap}thead th{white-space:normal;vertical-align:bottom}
 th:first-child,.words td,.words th,.grouped :nth-child(2){text-align:left}
 .words tbody>*>*{white-space:normal;min-width:9rem;overflow-wrap:anywhere}td small{display:block;
 font-size:.78rem}tr.strong>*{background:var(--band);font-weight:600}tr.aside>*{color:var(--soft);
-font-style:italic;font-weight:400}.grid{display:grid;
+font-style:italic;font-weight:400}tr.group>*{padding-top:1rem;color:var(--soft)}.grid{display:grid;
 grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1.2rem;align-items:start}
 figure{margin:.6rem 0;max-width:33rem;min-width:0}figure.table{max-width:none;margin:1.2rem 0}
 img{display:block;width:100%;height:auto;background:#fff;padding:8px;border:1px solid var(--line);
 border-radius:6px}figcaption{font-size:.88rem;margin:.4rem 0}details{margin:1rem 0}summary{cursor:pointer;
 font-weight:600}pre{background:var(--band);padding:.8rem;overflow-x:auto;font-size:.8rem;line-height:1.4;
 overflow-wrap:normal}footer{margin-top:2.4rem;border-top:1px solid var(--line)}
-@media(max-width:30rem){th,td{padding:.3rem .45rem}table{font-size:.82rem}}@media print{body{font-size:10pt}
+li small{display:block}
+@media(max-width:30rem){main{padding:.8rem .8rem 2rem}ul{padding-left:1.2rem}th,td{padding:.3rem}
+table{font-size:.76rem}tbody th{min-width:5rem}td small{font-size:.65rem}}@media print{body{font-size:10pt}
 main{max-width:none;padding:0}figure,tr{break-inside:avoid}.box{overflow:visible}h2{break-after:avoid}
 details::details-content{content-visibility:visible;height:auto}}
 """
@@ -61,6 +64,7 @@ def frame(title: str, notice: str | None, sections: Sequence[str]) -> str:
 
 
 def section(heading: str, words: str, *parts: str) -> str:
+    """A heading, a paragraph, and what follows; all HTML."""
     return f"<h2>{heading}</h2><p>{words}</p>{''.join(parts)}"
 
 
@@ -76,8 +80,33 @@ def table(title: str, header: Sequence[str], rows: Sequence[str], style: str = "
 
 
 def row(name: str, cells: Iterable[str], style: str = "") -> str:
+    """A row of a table, its name and cells HTML."""
     data = "".join(f"<td>{cell}</td>" for cell in cells)
     return f'<tr class="{style}"><th scope="row">{name}</th>{data}</tr>\n'
+
+
+def subheading(name: str, width: int) -> str:
+    """A row that heads those below it, across a table of `width` columns."""
+    return f'<tr class="group"><th scope="colgroup" colspan="{width}">{name}</th></tr>\n'
+
+
+def cell(value: str, estimate: Mapping[str, Any]) -> str:
+    """A value with its intervals below: by images, and by images and folds where there is one."""
+    intervals = [wording.interval(estimate)]
+    if estimate.get("low_folds") is not None:
+        intervals.append(wording.interval(estimate, "_folds"))
+    return value + "".join(f"<small>{words}</small>" for words in intervals)
+
+
+def details(summary: str, *parts: str) -> str:
+    """What is folded away, or nothing where all parts are empty."""
+    inside = "".join(parts)
+    return f"<details><summary>{summary}</summary>{inside}</details>" if inside else ""
+
+
+def bullets(items: Iterable[str]) -> str:
+    inside = "".join(f"<li>{item}</li>" for item in items)
+    return f"<ul>{inside}</ul>" if inside else ""
 
 
 def gallery(pngs: Mapping[str, bytes], captions: Mapping[str, str]) -> str:
@@ -92,10 +121,11 @@ def gallery(pngs: Mapping[str, bytes], captions: Mapping[str, str]) -> str:
 
 
 def heading(title: str) -> str:
+    """A title with its label in bold and the place of the notice behind it."""
     label, rest = title.split(".", maxsplit=1)
     return f"<b>{label}.</b>{rest}{NOTICE_MARK}"
 
 
 def text(value: object) -> str:
     """HTML of a value that comes from outside."""
-    return html.escape(figures.printable(value))
+    return html.escape(wording.printable(value))

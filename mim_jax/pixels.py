@@ -1,7 +1,19 @@
-"""What counts as an image outside the network: `[..., H, W, C]`, uint8 or float in [0, 1]."""
+"""What counts as an image outside the network: `[..., H, W, C]`, uint8 or float in [0, 1].
+
+Shapes, dtypes and known offsets are checked when a program is traced; pixel values are never read. `each` and
+`apart` compute functions of images in the form that the backend runs fast.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+# (row, column) of a patch's first pixel: for all images, or `[..., 2]` for each.
+Offset = jax.Array | np.ndarray | tuple[Any, Any]
 
 
 def as_float(image: jax.Array, max_val: float = 1.0) -> jax.Array:
@@ -16,15 +28,17 @@ def as_float(image: jax.Array, max_val: float = 1.0) -> jax.Array:
 
 
 def as_float_pair(x: jax.Array, y: jax.Array, *, max_val: float = 1.0) -> tuple[jax.Array, jax.Array]:
-    """Both images as float32, or a ValueError about shapes or dtypes; pixel values are not read."""
-    if x.shape != y.shape:
+    """Both images as float32, or a ValueError about shapes or dtypes."""
+    if shape_of(x) != shape_of(y):
         raise ValueError(f"the two images must have one shape, got {x.shape} and {y.shape}")
-    check_layout(x.shape)
     return as_float(x, max_val), as_float(y, max_val)
 
 
-def check_layout(shape: tuple[int, ...]) -> None:
-    """Raises ValueError unless `shape` is `[..., H, W, C]` with C = 1 or 3."""
+def shape_of(image: jax.Array) -> tuple[int, ...]:
+    """The shape of an array `[..., H, W, C]` with H, W > 0 and C = 1 or 3; else a ValueError."""
+    if not hasattr(image, "shape"):
+        raise ValueError(f"images must be an array, got a {type(image).__name__}: np.stack joins single ones")
+    shape = image.shape
     if len(shape) < 3:
         raise ValueError(f"images must be [..., H, W, C], got {shape}: add the channel axis to a grey image")
     if shape[-1] not in (1, 3):
@@ -32,3 +46,77 @@ def check_layout(shape: tuple[int, ...]) -> None:
         raise ValueError(
             f"images must have 1 or 3 channels on the last axis, got {shape[-1]} in {shape}{hint}"
         )
+    if 0 in shape[-3:-1]:
+        raise ValueError(f"images must have pixels, got {shape}: height and width must be 1 or more")
+    return shape
+
+
+def place(image: jax.Array, patch: jax.Array, offset: Offset) -> jax.Array:
+    """The offset at which `patch` lies inside `image`, int32 `[2]` or `[..., 2]`, once all three fit.
+
+    Raises:
+      ValueError: a patch or an offset that does not fit. Values are checked where they are known; those of a
+        traced offset are not.
+    """
+    whole, part = shape_of(image), shape_of(patch)
+    last = whole[-3] - part[-3], whole[-2] - part[-2]
+    if whole[:-3] != part[:-3] or whole[-1] != part[-1] or min(last) < 0:
+        raise ValueError(
+            f"the patch {part} does not fit the image {whole}: only its height and width may differ, and be "
+            "smaller"
+        )
+    try:
+        known: Any = np.asarray(offset)
+    except jax.errors.TracerArrayConversionError:  # of an array, or of a number in a tuple
+        known = jnp.asarray(offset)
+    except ValueError:  # rows of unequal length
+        known = np.asarray(None)
+    if not jnp.issubdtype(known.dtype, jnp.integer) or known.shape not in ((2,), (*whole[:-3], 2)):
+        raise ValueError(
+            "offset must be whole numbers, (row, column) or that for each image, got "
+            f"{offset if known.dtype == object else f'{known.dtype} of shape {known.shape}'} for {whole}"
+        )
+    if isinstance(known, np.ndarray):
+        for row, column in known.reshape(-1, 2).tolist():
+            if not (0 <= row <= last[0] and 0 <= column <= last[1]):
+                raise ValueError(
+                    f"the patch at {row, column} reaches outside the image: offsets from (0, 0) to {last} "
+                    "are possible"
+                )
+    return jnp.asarray(known, jnp.int32)
+
+
+def each(measure: Callable[..., Any], lead: tuple[int, ...], *arrays: jax.Array) -> Any:
+    """Applies `measure` to every image of the leading axes, in the form that the backend runs fast.
+
+    On CPU one image after the other: its planes stay in the cache (about twice as fast as a batched form),
+    memory is bounded, and the same instructions score an image in any batch. Accelerators take the whole
+    batch at once.
+    """
+    if not lead:
+        return measure(*arrays)
+    flat = [array.reshape(math.prod(lead), *array.shape[len(lead) :]) for array in arrays]
+    result = jax.lax.platform_dependent(
+        *flat,
+        cpu=lambda *batch: jax.lax.map(lambda items: measure(*items), batch),
+        default=jax.vmap(measure),
+    )
+    return jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), result)
+
+
+def apart(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
+    """`function(*arrays)`; on CPU compiled by itself, its result written to memory.
+
+    XLA for CPU fuses what produces an array into what consumes it: a blur along rows would be computed anew
+    for each of the eleven columns that need it, and a slice of the batch loop would keep loops from being
+    vectorised. That makes SSIM three times slower. It drops `jax.lax.optimization_barrier` before it fuses,
+    but not the border of a branch.
+    """
+
+    def guarded(*arrays: jax.Array) -> jax.Array:
+        shape = jax.eval_shape(function, *arrays).shape
+        first = arrays[0].reshape(-1)[0]
+        never = first < -jnp.inf
+        return jax.lax.cond(never, lambda *_: jnp.broadcast_to(first, shape), function, *arrays)
+
+    return jax.lax.platform_dependent(*arrays, cpu=guarded, default=function)

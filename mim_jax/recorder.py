@@ -19,7 +19,7 @@ class Recorder:
     def __init__(self, workdir: Path):
         self.path = workdir / "metrics.jsonl"
         self._tensorboard = workdir / "tensorboard"
-        self._writers: dict[int, SummaryWriter] = {}
+        self._writers: dict[tuple[str, int], SummaryWriter] = {}
         self._bar: tqdm | None = None
 
     def __enter__(self) -> "Recorder":
@@ -32,27 +32,31 @@ class Recorder:
             writer.close()
         self.finish()
 
-    def rewind(self, fold: int, epoch: int, step: int) -> None:
-        """Forgets what was written of `fold` after `epoch`, its update `step`."""
-        self._writers[fold] = SummaryWriter(str(self._tensorboard / f"fold_{fold}"), purge_step=step + 1)
+    def rewind(self, role: str, fold: int, epoch: int, step: int) -> None:
+        """Forgets what was written of this training of `fold` after `epoch`, its update `step`."""
+        where = self._tensorboard / _title(role, fold)
+        self._writers[role, fold] = SummaryWriter(str(where), purge_step=step + 1)
         if not self.path.exists():
             return
-        kept = [
-            e for e in read_events(self.path) if not (e.get("fold") == fold and e.get("epoch", 0) > epoch)
-        ]
+
+        def later(event: Mapping[str, Any]) -> bool:
+            own = event.get("role") == role and event.get("fold") == fold
+            return own and event.get("epoch", 0) > epoch
+
+        kept = [event for event in read_events(self.path) if not later(event)]
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(event) + "\n" for event in kept))
         os.replace(temporary, self.path)
 
-    def epoch(self, fold: int, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
+    def epoch(self, role: str, fold: int, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
         """Records the means of one epoch."""
-        self._write({"event": "epoch", "fold": fold, "epoch": epoch, "step": step, **metrics})
+        self._write({"event": "epoch", "role": role, "fold": fold, "epoch": epoch, "step": step, **metrics})
         for name, value in metrics.items():
-            self._writers[fold].add_scalar(name, value, step)
+            self._writers[role, fold].add_scalar(name, value, step)
 
-    def panel(self, fold: int, step: int, image: np.ndarray) -> None:
+    def panel(self, role: str, fold: int, step: int, image: np.ndarray) -> None:
         """Records a picture, uint8 `[H, W, 3]`, in TensorBoard."""
-        self._writers[fold].add_image("inpainting", image, step, dataformats="HWC")
+        self._writers[role, fold].add_image("inpainting", image, step, dataformats="HWC")
 
     def start(self, title: str, total: int) -> None:
         """Begins a stretch of work of `total` units; a bar on a terminal, a line now and then elsewhere."""
@@ -98,6 +102,10 @@ class Recorder:
     def _write(self, event: Mapping[str, Any]) -> None:
         with self.path.open("a") as file:
             file.write(json.dumps(event) + "\n")
+
+
+def _title(role: str, fold: int) -> str:
+    return f"fold_{fold}" if role == "mim" else f"fold_{fold}_{role}"
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

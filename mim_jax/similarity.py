@@ -6,13 +6,16 @@ histograms count values outside [0, 1] at its nearer end. Each pair gives one fl
 depends on the other pairs of a batch. **High means similar: mpox-like.** Identical images give exactly 1, and
 no metric exceeds 1.
 
-All functions work under `jax.jit`, `jax.vmap` and `jax.grad`; options are static. Gradients are finite, on
-flat images too; that of the (hard) histogram metric is zero, because it is piecewise constant in the pixels.
+All functions work under `jax.jit`, `jax.vmap` and `jax.grad`; options are static. Give batches as leading
+axes: on CPU `jax.vmap` over single images is 4 to 6 times slower (32 pairs of 224x224x3), because it turns
+branches, which keep XLA from fusing the wrong loops, into selections. Histograms count images of up to 2^24
+pixels. Gradients are finite, on flat images too; that of the (hard) histogram metric is zero, because it is
+piecewise constant in the pixels.
 """
 
 import functools
 import math
-from collections.abc import Callable
+import operator
 from typing import Any, NamedTuple
 
 import jax
@@ -37,7 +40,7 @@ class Similarities(NamedTuple):
 class Options(NamedTuple):
     """What the functions that measure all five take as keywords; explained at `ssim` and `hbd`."""
 
-    weights: tuple[float, float] = (0.5, 0.5)  # of SSIM and HBD in Eq. 15
+    weights: tuple[float, float] = (0.5, 0.5)  # of SSIM and HBD in Eq. 15: 0 or more, not both 0
     filter_size: int = 11
     filter_sigma: float = 1.5
     k1: float = 0.01
@@ -87,11 +90,11 @@ def ssim(
     Args:
       x: images `[..., H, W, C]`.
       y: images of the same shape.
-      max_val: the largest value a float pixel can have; uint8 images are scaled to it.
+      max_val: the largest value a float pixel can have, above 0; uint8 images are scaled to it.
       filter_size: side of the window in pixels, at most the side of the image.
       filter_sigma: standard deviation of the window in pixels.
-      k1: damping of the luminance term.
-      k2: damping of the contrast and structure term.
+      k1: damping of the luminance term, 0 or more; without it the luminance of black is 0 / 0.
+      k2: damping of the contrast and structure term, 0 or more; without it flat windows have 0 / 0.
       return_map: return every window's value, `[..., H - filter_size + 1, W - filter_size + 1, C]`; entry (i,
         j) is the window whose first pixel is (i, j).
       window: "gaussian", or "global" for one uniform window over the whole image, Eq. 13 exactly as printed
@@ -101,10 +104,11 @@ def ssim(
       float32 `[...]`, or the map.
 
     Raises:
-      ValueError: unfit shapes or dtypes, an image smaller than the window, an unknown window.
+      ValueError: unfit shapes, dtypes or options; an image smaller than the window.
     """
     x, y = pixels.as_float_pair(x, y, max_val=max_val)
     options = Options(filter_size=filter_size, filter_sigma=filter_sigma, k1=k1, k2=k2, window=window)
+    options = _checked(options, max_val=max_val)
     _check_window(x.shape, options)
     measure = functools.partial(_dissimilarity_map, options=options, max_val=max_val)
     if return_map:
@@ -113,8 +117,8 @@ def ssim(
             windows = 1 - measure(x, y)
             return windows.reshape(len(windows), -1, x.shape[-1])
 
-        return _each(values, x.shape[:-3], x, y)
-    return _each(lambda a, b: jnp.minimum(1 - jnp.mean(measure(a, b)), 1.0), x.shape[:-3], x, y)
+        return pixels.each(values, x.shape[:-3], x, y)
+    return pixels.each(lambda a, b: jnp.minimum(1 - jnp.mean(measure(a, b)), 1.0), x.shape[:-3], x, y)
 
 
 @functools.partial(jax.jit, static_argnames=("bins", "per_channel", "soft"))
@@ -143,12 +147,14 @@ def hbd(
       float32 `[...]`; NaN where an image holds NaN.
 
     Raises:
-      ValueError: unfit shapes, dtypes or bins.
+      ValueError: unfit shapes, dtypes or bins; more than 2^24 pixels, which float32 cannot count.
     """
     x, y = pixels.as_float_pair(x, y)
-    histograms.check_bins(bins)
+    bins = _checked(Options(bins=bins)).bins
     form = functools.partial(histograms.soft_histogram if soft else histograms.histogram, bins=bins)
-    return _each(lambda a, b: histograms.bhattacharyya(form(a), form(b), per_channel), x.shape[:-3], x, y)
+    return pixels.each(
+        lambda a, b: histograms.bhattacharyya(form(a), form(b), per_channel), x.shape[:-3], x, y
+    )
 
 
 def ssim_hbd(x: jax.Array, y: jax.Array, **options: Any) -> jax.Array:
@@ -165,15 +171,15 @@ def similarities(x: jax.Array, y: jax.Array, **options: Any) -> Similarities:
       **options: fields of `Options`.
 
     Raises:
-      ValueError: as `ssim` and `hbd`.
+      ValueError: as `ssim` and `hbd`; weights that are negative, not finite, or both 0.
     """
-    return _similarities(x, y, options=_options(options))
+    return _similarities(x, y, options=_checked(Options(**options)))
 
 
 def composite_similarities(
     image: jax.Array,
     patch: jax.Array,
-    offset: jax.Array | tuple[int, int],
+    offset: pixels.Offset,
     *,
     region: str = "image",
     **options: Any,
@@ -188,26 +194,29 @@ def composite_similarities(
     Args:
       image: `[..., H, W, C]`.
       patch: `[..., M, N, C]` with the same leading axes; M <= H and N <= W.
-      offset: (row, column) of the patch's first pixel: integers, or an int32 array `[2]` for all images or
-        `[..., 2]`. Arrays may be traced; where they would reach outside the image they are moved inside, as
-        `jax.lax.dynamic_slice` does.
+      offset: (row, column) of the patch's first pixel: integers, or an integer array `[2]` for all images or
+        `[..., 2]`. A traced offset that would reach outside the image is moved inside, as
+        `jax.lax.dynamic_slice` does. Slices at a place of its own in each image are a gather on accelerators:
+        one offset for all is faster.
       region: "image" measures whole images, as the paper does; "mask" only the patch against what it
         replaces.
       **options: fields of `Options`.
 
     Raises:
-      ValueError: as `ssim` and `hbd`; a patch that does not fit; integers as offset that reach outside the
-        image.
+      ValueError: as `ssim` and `hbd`; a patch that does not fit; an offset that is known, not traced, and
+        reaches outside the image.
     """
-    _check_composite(image.shape, patch.shape, offset, region)
-    position = jnp.asarray(offset, jnp.int32)
-    return _composite_similarities(image, patch, position, region=region, options=_options(options))
+    if region not in ("image", "mask"):
+        raise ValueError(f"unknown region {region!r}: choose 'image' or 'mask'")
+    position = pixels.place(image, patch, offset)
+    return _composite_similarities(
+        image, patch, position, region=region, options=_checked(Options(**options))
+    )
 
 
 @functools.partial(jax.jit, static_argnames="options")
 def _similarities(x: jax.Array, y: jax.Array, *, options: Options) -> Similarities:
     x, y = pixels.as_float_pair(x, y)
-    histograms.check_bins(options.bins)
     _check_window(x.shape, options)
 
     def measure(x: jax.Array, y: jax.Array) -> Similarities:
@@ -215,7 +224,7 @@ def _similarities(x: jax.Array, y: jax.Array, *, options: Options) -> Similariti
         counts = histograms.histogram(x, bins=options.bins), histograms.histogram(y, bins=options.bins)
         return _joined(dissimilarity, counts, x - y, 1.0, options)
 
-    return _each(measure, x.shape[:-3], x, y)
+    return pixels.each(measure, x.shape[:-3], x, y)
 
 
 @functools.partial(jax.jit, static_argnames=("region", "options"))
@@ -223,7 +232,6 @@ def _composite_similarities(
     image: jax.Array, patch: jax.Array, offset: jax.Array, *, region: str, options: Options
 ) -> Similarities:
     image, patch = pixels.as_float(image), pixels.as_float(patch)
-    histograms.check_bins(options.bins)
     _check_window((image if region == "image" else patch).shape, options)
     (height, width, channels), box_shape = image.shape[-3:], patch.shape[-3:]
     if options.window == "global":
@@ -236,10 +244,11 @@ def _composite_similarities(
 
     def around(image: jax.Array, patch: jax.Array, offset: jax.Array) -> tuple[jax.Array, ...]:
         """The pixels under the patch; and all that those windows see, before and after it is pasted."""
-        leading = (0,) * (image.ndim - 3)
+        zero = jnp.zeros((), offset.dtype)  # one dtype for all indices, under jax_enable_x64 too
+        leading = (zero,) * (image.ndim - 3)
 
         def cut(corner: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-            return jax.lax.dynamic_slice(image, (*leading, *corner, 0), (*image.shape[:-3], *shape))
+            return jax.lax.dynamic_slice(image, (*leading, *corner, zero), (*image.shape[:-3], *shape))
 
         corner = jnp.clip(offset, 0, jnp.array([height - box_shape[0], width - box_shape[1]], jnp.int32))
         box = cut(corner, box_shape)
@@ -248,7 +257,7 @@ def _composite_similarities(
         # Held inside the image, so that a patch at the border has its windows too.
         start = jnp.clip(corner - margin, 0, jnp.array([height - near[0], width - near[1]], jnp.int32))
         before = cut(start, near)
-        return box, before, jax.lax.dynamic_update_slice(before, patch, (*leading, *(corner - start), 0))
+        return box, before, jax.lax.dynamic_update_slice(before, patch, (*leading, *(corner - start), zero))
 
     def measure(
         image: jax.Array, patch: jax.Array, box: jax.Array, before: jax.Array, after: jax.Array
@@ -272,14 +281,43 @@ def _composite_similarities(
     lead = image.shape[:-3]
     if offset.ndim == 1:
         # Cut from the whole batch at once: one slice at one place, where slices at many places are a gather.
-        return _each(measure, lead, image, patch, *around(image, patch, offset))
-    return _each(lambda a, b, at: measure(a, b, *around(a, b, at)), lead, image, patch, offset)
+        return pixels.each(measure, lead, image, patch, *around(image, patch, offset))
+    return pixels.each(lambda a, b, at: measure(a, b, *around(a, b, at)), lead, image, patch, offset)
 
 
-def _options(options: dict[str, Any]) -> Options:
-    chosen = Options(**options)
-    # Static arguments are hashed; a configuration read from JSON holds a list.
-    return chosen._replace(weights=(float(chosen.weights[0]), float(chosen.weights[1])))
+def _checked(options: Options, *, max_val: float = 1.0) -> Options:
+    """The options as hashable Python numbers; static arguments are hashed, and JSON holds lists.
+
+    Raises:
+      ValueError: one of them cannot be.
+    """
+    if options.window not in ("gaussian", "global"):
+        raise ValueError(f"unknown window {options.window!r}: choose 'gaussian' or 'global'")
+    try:
+        size, sigma = operator.index(options.filter_size), float(options.filter_sigma)
+        bins, (of_ssim, of_hbd) = operator.index(options.bins), map(float, options.weights)
+        k1, k2, max_val = float(options.k1), float(options.k2), float(max_val)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{options} cannot be used ({error}): weights are two numbers, filter_size and bins whole ones"
+        ) from error
+    if size < 1 or not sigma > 0:
+        raise ValueError(f"filter_size={size} and filter_sigma={sigma} make no window: both must be positive")
+    if not (0 <= k1 < math.inf and 0 <= k2 < math.inf and 0 < max_val < math.inf):
+        raise ValueError(f"k1={k1} and k2={k2} must be 0 or more, max_val={max_val} greater, all finite")
+    if not (min(of_ssim, of_hbd) >= 0 and 0 < of_ssim + of_hbd < math.inf):
+        raise ValueError(f"weights must be two numbers of 0 or more, not both 0, got {options.weights}")
+    histograms.check_bins(bins)
+    return Options((of_ssim, of_hbd), size, sigma, k1, k2, options.window, bins, bool(options.per_channel))
+
+
+def _check_window(shape: tuple[int, ...], options: Options) -> None:
+    size = options.filter_size
+    if options.window == "gaussian" and min(shape[-3:-1]) < size:
+        raise ValueError(
+            f"{shape[-3]}x{shape[-2]} pixels are fewer than the SSIM window (filter_size={size}) needs: "
+            "use larger images, a smaller filter_size, or window='global'"
+        )
 
 
 def _joined(
@@ -299,24 +337,6 @@ def _joined(
         mae=1 - share * jnp.mean(jnp.abs(difference)),
         mse=1 - share * jnp.mean(jnp.square(difference)),
     )
-
-
-def _each(measure: Callable[..., Any], lead: tuple[int, ...], *arrays: jax.Array) -> Any:
-    """Applies `measure` to every image of the leading axes, in the form that the backend runs fast.
-
-    On CPU one image after the other: its planes stay in the cache (about twice as fast as a batched form),
-    memory is bounded, and the same instructions score an image in any batch. Accelerators take the whole
-    batch at once.
-    """
-    if not lead:
-        return measure(*arrays)
-    flat = [array.reshape(math.prod(lead), *array.shape[len(lead) :]) for array in arrays]
-    result = jax.lax.platform_dependent(
-        *flat,
-        cpu=lambda *batch: jax.lax.map(lambda items: measure(*items), batch),
-        default=jax.vmap(measure),
-    )
-    return jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), result)
 
 
 def _dissimilarity_map(x: jax.Array, y: jax.Array, *, options: Options, max_val: float = 1.0) -> jax.Array:
@@ -339,7 +359,7 @@ def _dissimilarity_map(x: jax.Array, y: jax.Array, *, options: Options, max_val:
         s, d = x + y - max_val, x - y
         return jnp.stack([s, d, s * s, d * d])
 
-    mean_s, mean_d, square_s, square_d = _window_mean(_apart(planes, x, y), channels, options)
+    mean_s, mean_d, square_s, square_d = _window_mean(pixels.apart(planes, x, y), channels, options)
     variance_s = jnp.maximum(square_s - mean_s * mean_s, 0.0)
     variance_d = jnp.maximum(square_d - mean_d * mean_d, 0.0)
     sum_of_means, difference_of_means = jnp.square(mean_s + max_val), jnp.square(mean_d)
@@ -355,7 +375,11 @@ def _window_mean(planes: jax.Array, channels: int, options: Options) -> jax.Arra
         count, height, width = planes.shape
         return jnp.mean(planes.reshape(count, height, width // channels, channels), axis=(1, 2))[:, None]
     size = options.filter_size
-    taps = np.exp(-0.5 * ((np.arange(size) - (size - 1) / 2) / options.filter_sigma) ** 2)
+    # A sigma below 1e-3 has nothing left beyond the nearest pixels; smaller ones would overflow.
+    exponents = -0.5 * ((np.arange(size) - (size - 1) / 2) / max(options.filter_sigma, 1e-3)) ** 2
+    taps = np.exp(
+        exponents - exponents.max()
+    )  # of an even window the largest need not be 0, and would vanish
     weights = [float(tap) for tap in taps / taps.sum()]
 
     def along(planes: jax.Array, axis: int, step: int) -> jax.Array:
@@ -366,60 +390,4 @@ def _window_mean(planes: jax.Array, channels: int, options: Options) -> jax.Arra
         terms += [weights[size // 2] * shifted[size // 2]] if size % 2 else []
         return functools.reduce(jnp.add, terms)
 
-    return along(_apart(lambda p: along(p, 1, 1), planes), 2, channels)
-
-
-def _apart(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
-    """`function(*arrays)`; on CPU compiled by itself, its result written to memory.
-
-    XLA for CPU fuses what produces an array into what consumes it: a blur along rows would be computed anew
-    for each of the eleven columns that need it, and a slice of the batch loop would keep loops from being
-    vectorised. That makes SSIM three times slower. It drops `jax.lax.optimization_barrier` before it fuses,
-    but not the border of a branch.
-    """
-
-    def guarded(*arrays: jax.Array) -> jax.Array:
-        shape = jax.eval_shape(function, *arrays).shape
-        first = arrays[0].reshape(-1)[0]
-        never = first < -jnp.inf
-        return jax.lax.cond(never, lambda *_: jnp.broadcast_to(first, shape), function, *arrays)
-
-    return jax.lax.platform_dependent(*arrays, cpu=guarded, default=function)
-
-
-def _check_window(shape: tuple[int, ...], options: Options) -> None:
-    size, sigma = options.filter_size, options.filter_sigma
-    if options.window not in ("gaussian", "global"):
-        raise ValueError(f"unknown window {options.window!r}: choose 'gaussian' or 'global'")
-    if size < 1 or not sigma > 0:
-        raise ValueError(f"filter_size={size} and filter_sigma={sigma} make no window: both must be positive")
-    if options.window == "gaussian" and min(shape[-3:-1]) < size:
-        raise ValueError(
-            f"{shape[-3]}x{shape[-2]} pixels are fewer than the SSIM window (filter_size={size}) needs: "
-            "use larger images, a smaller filter_size, or window='global'"
-        )
-
-
-def _check_composite(
-    image: tuple[int, ...], patch: tuple[int, ...], offset: jax.Array | tuple[int, int], region: str
-) -> None:
-    if region not in ("image", "mask"):
-        raise ValueError(f"unknown region {region!r}: choose 'image' or 'mask'")
-    pixels.check_layout(image)
-    pixels.check_layout(patch)
-    last = image[-3] - patch[-3], image[-2] - patch[-2]
-    if image[:-3] != patch[:-3] or image[-1] != patch[-1] or min(last) < 0:
-        raise ValueError(
-            f"the patch {patch} does not fit the image {image}: only its height and width may differ, and be "
-            "smaller"
-        )
-    shape = (2,) if isinstance(offset, tuple | list) else offset.shape
-    if shape not in ((2,), (*image[:-3], 2)):
-        raise ValueError(
-            f"offset must be (row, column), or that for each image, got shape {shape} for {image}"
-        )
-    known = isinstance(offset, tuple | list) and all(isinstance(value, int) for value in offset)
-    if known and not (0 <= offset[0] <= last[0] and 0 <= offset[1] <= last[1]):
-        raise ValueError(
-            f"the patch at {offset} reaches outside the image: offsets from (0, 0) to {last} are possible"
-        )
+    return along(pixels.apart(lambda p: along(p, 1, 1), planes), 2, channels)

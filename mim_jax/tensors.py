@@ -57,28 +57,41 @@ def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The arrays of a safetensors file, by name; read-only views of one block of memory.
 
     Raises:
-      ValueError: not such a file, or one that is cut short, has gaps or overlaps, or an unknown dtype.
+      ValueError: not such a file, or one that is cut short, has gaps or overlaps, an unknown dtype, a name
+        twice, or a shape that no array can have.
     """
     data = Path(path).read_bytes()
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > min(LARGEST_HEADER, len(data) - 8):
         raise ValueError(f"{path} is no safetensors file, or is cut short: its header does not fit into it")
     try:
-        header = json.loads(data[8 : 8 + length])
+        header = json.loads(data[8 : 8 + length], object_pairs_hook=_unique)
         header.pop("__metadata__", None)
         entries = [(name, *_entry(fields)) for name, fields in header.items()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} has a header that cannot be read ({error}): fetch it again") from error
     arrays, reached = {}, 8 + length
     for name, dtype, shape, begin, end in sorted(entries, key=lambda entry: entry[3:]):
         begin, end = begin + 8 + length, end + 8 + length
         if begin != reached or end - begin != math.prod(shape) * dtype.itemsize or end > len(data):
             raise ValueError(f"{path}: the bytes of {name} do not lie where they should: fetch it again")
-        arrays[name] = np.frombuffer(data, dtype, math.prod(shape), begin).reshape(shape)
+        try:
+            arrays[name] = np.frombuffer(data, dtype, math.prod(shape), begin).reshape(shape)
+        except (ValueError, OverflowError) as error:  # no bytes, and sides or a number of them beyond NumPy's
+            raise ValueError(
+                f"{path}: {name} has a shape that no array has ({error}): fetch it again"
+            ) from error
         reached = end
     if reached != len(data):
         raise ValueError(f"{path} is longer than its header says: fetch it again")
     return arrays
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
 
 
 def _entry(fields: Mapping[str, object]) -> tuple[np.dtype, tuple[int, ...], int, int]:

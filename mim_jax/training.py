@@ -46,6 +46,8 @@ class Game:
     schedule: Callable[[jax.Array], jax.Array]
     image_size: int
     mask_size: int
+    margin: int  # pixels around the hole that are hidden with it
+    flips: bool  # mirror training images left to right and upside down, each at random
     pixel_weight: float  # Eq. 7, alpha_G
     adversarial_weight: float  # Eq. 7, beta_G
     generator_target: float  # Eq. 5: 1 makes the game adversarial, the printed 0 does not
@@ -54,7 +56,7 @@ class Game:
     real_input: str  # Eq. 9: "patch" (its text) or "masked_image" (its formula)
 
     def __post_init__(self) -> None:
-        masks.check_sizes(self.image_size, self.mask_size)
+        masks.check_sizes(self.image_size, self.mask_size + 2 * self.margin)
         if self.real_input not in REAL_INPUTS:
             raise ValueError(
                 f"unknown real_input {self.real_input!r}: choose one of {', '.join(REAL_INPUTS)}"
@@ -126,13 +128,18 @@ def adversarial_step(
       The state after the update and scalar float32 metrics: losses, the mean of D(real) and D(fake), and the
       learning rate.
     """
-    size = {"mask_size": game.mask_size}
     real = to_network_range(images)
-    offsets = masks.random_offsets(
-        jax.random.fold_in(key, state.step), real.shape[0], size=game.image_size, **size
+    step_key = jax.random.fold_in(key, state.step)
+    if game.flips:
+        mirrored, turned = jax.random.bernoulli(jax.random.fold_in(step_key, 0), 0.5, (2, len(real), 1, 1, 1))
+        real = jnp.where(mirrored, real[:, :, ::-1], real)
+        real = jnp.where(turned, real[:, ::-1], real)
+    size = game.mask_size
+    offsets = masks.random_offsets(step_key, real.shape[0], size=game.image_size, mask_size=size)
+    masked = jax.vmap(lambda image, at: masks.hide(image, at, mask_size=size, margin=game.margin))(
+        real, offsets
     )
-    masked = jax.vmap(lambda image, offset: masks.hide(image, offset, **size))(real, offsets)
-    target = jax.vmap(lambda image, offset: masks.cut(image, offset, **size))(real, offsets)
+    target = jax.vmap(lambda image, at: masks.cut(image, at, mask_size=size))(real, offsets)
     return update_on(game, state, masked, target)
 
 

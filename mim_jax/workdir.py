@@ -8,7 +8,7 @@ from typing import Any
 
 # What may change in a workdir: sections that do not touch training, so that a finished run may be evaluated
 # again under others, and the place of the images, which are known by their digest.
-FREE = ("evaluation", "decision", "data.root")
+FREE = ("evaluation", "decision", "data.root", "data.sources", "data.data_dir")
 
 
 def claim(path: str | os.PathLike[str], config: Mapping[str, Any], data: Mapping[str, Any]) -> Path:
@@ -53,11 +53,13 @@ def check(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
         ) from error
     saved = workdir / "config.json"
     if saved.exists():
-        before, now = flatten(read_json(saved)), flatten(config)
+        # Through JSON, as the saved one went: it has lists where a configuration has tuples.
+        before, now = flatten(read_json(saved)), flatten(json.loads(json.dumps(config)))
         different = [
             f"{name}: {before.get(name, 'absent')!r} there, {now.get(name, 'absent')!r} here"
             for name in sorted(before.keys() | now.keys())
-            if before.get(name) != now.get(name) and name not in FREE and name.split(".")[0] not in FREE
+            if before.get(name) != now.get(name)
+            and not any(f"{name}.".startswith(f"{free}.") for free in FREE)
         ]
         if different:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 import itertools
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -29,6 +30,14 @@ def test_one_image_is_a_batch():
     assert batch.shape == (8, 4, 4, 3) and real == 1
 
 
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float64])
+def test_floats_of_every_width_are_images(dtype):
+    for source in (images(3, dtype), iter(images(3, dtype))):
+        ((batch, real),) = padded_batches(source, size=4)
+        assert batch.dtype == dtype and real == 3
+        np.testing.assert_array_equal(batch[:3], images(3, dtype))
+
+
 def test_an_iterable_is_read_no_further_than_needed():
     read = itertools.count()
     endless = (images(1)[0] for _ in read)
@@ -53,6 +62,7 @@ def test_collect_joins_along_the_last_axis():
         (np.zeros((2, 4, 5, 3), np.uint8), r"\[N, 4, 4, 3\] or one \[4, 4, 3\], got \[2, 4, 5, 3\]"),
         ([np.zeros((4, 4), np.uint8)], r"\[4, 4, 3\] each, got \[4, 4\]"),
         (np.zeros((2, 4, 4, 3), int), "uint8, or float"),
+        (np.zeros((2, 4, 4, 3), complex), "not complex128"),
         ([images(1)[0], images(1, np.float32)[0]], "one dtype, got uint8 and float32"),
     ],
 )

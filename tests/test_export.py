@@ -1,5 +1,6 @@
 """An export scores as its detector does, with JAX and NumPy alone, and refuses to when anything is amiss."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -22,6 +23,7 @@ MODEL = {
     "image_size": SIZE,
     "mask_size": SIZE // 2,
 }
+REMOVED = "a field to remove"
 # Loads an export where importing anything else that this project needs is an error.
 ALONE = """
 import sys
@@ -72,6 +74,39 @@ def rewrite(folder, name, content):
     (folder / artefact.MANIFEST).write_text(json.dumps(manifest))
 
 
+def exchange(folder, name, **fields):
+    """Exchanges fields of a JSON file, named as in `model__image_size`, or of its arrays by name."""
+    if name in (artefact.WEIGHTS, artefact.GOLDEN):
+        arrays = {**tensors.load(folder / name), **fields}
+        tensors.save(folder / "new", {key: array for key, array in arrays.items() if array is not None})
+        content = (folder / "new").read_bytes()
+        (folder / "new").unlink()
+        rewrite(folder, name, content)
+        return
+    content = json.loads((folder / name).read_text())
+    for path, value in fields.items():
+        *parents, last = path.split("__")
+        node = content
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+        if value is REMOVED:
+            del node[last]
+    text = json.dumps(content)
+    if name == artefact.MANIFEST:
+        (folder / name).write_text(text)
+    else:
+        rewrite(folder, name, text.encode())
+
+
+def refused(folder, message, *, loaders=(export.load_exported, Detector.from_export)):
+    """Each loader raises one ValueError of one line."""
+    for load in loaders:
+        with pytest.raises(ValueError, match=message) as caught:
+            load(folder)
+        assert "\n" not in str(caught.value)
+
+
 def test_scores_are_the_detectors_with_jax_and_numpy_alone(exported, tmp_path):
     detector, path, digest = exported
     np.save(tmp_path / "images.npy", images(11))
@@ -91,11 +126,15 @@ def test_it_is_a_novelty_detector_and_a_function_for_other_programs(exported):
     np.testing.assert_allclose(inside / 2, loaded.similarities(images(5))["ssim"], atol=1e-6)
     with pytest.raises(ValueError, match="takes uint8 images, not float64"):
         loaded.score_samples(images(1) / 255)
+    with pytest.raises(ValueError, match="takes uint8 images, not float32"):
+        jax.eval_shape(fn, variables, jax.ShapeDtypeStruct((2, SIZE, SIZE, 3), jnp.float32))
+    with pytest.raises(ValueError, match=r"must be \[B, 32, 32, 3\], got \[2, 40, 40, 3\]"):
+        jax.eval_shape(fn, variables, jax.ShapeDtypeStruct((2, 40, 40, 3), jnp.uint8))
 
 
 def test_the_network_comes_back_from_the_weights(exported):
-    detector, path, _ = exported
-    again = Detector.from_export(path)
+    detector, path, digest = exported
+    again = Detector.from_export(path, digest=digest)
     np.testing.assert_array_equal(again.score_samples(images(3)), detector.score_samples(images(3)))
     assert (again.threshold, again.threshold_origin, again.measure) == (0.7, "invented", detector.measure)
 
@@ -118,20 +157,16 @@ def test_a_changed_or_missing_file_is_named(copy, name):
 
 
 def test_an_exchanged_export_is_found_by_its_digest(exported, copy):
-    config = json.loads((copy / artefact.CONFIG).read_text())
-    rewrite(copy, artefact.CONFIG, json.dumps({**config, "threshold": 0.0}).encode())
-    with pytest.raises(ValueError, match="this is another export"):
-        export.load_exported(copy, digest=exported[2])
+    exchange(copy, artefact.CONFIG, threshold=0.0)
+    for load in (export.load_exported, Detector.from_export):
+        with pytest.raises(ValueError, match="this is another export"):
+            load(copy, digest=exported[2])
 
 
 def test_golden_images_find_other_weights(copy):
     weights = tensors.load(copy / artefact.WEIGHTS)
-    tensors.save(copy / "new", {name: array + 0.05 for name, array in weights.items()})
-    content = (copy / "new").read_bytes()
-    (copy / "new").unlink()
-    rewrite(copy, artefact.WEIGHTS, content)
-    with pytest.raises(ValueError, match="golden images differs by"):
-        export.load_exported(copy)
+    exchange(copy, artefact.WEIGHTS, **{name: array + 0.05 for name, array in weights.items()})
+    refused(copy, "golden images differs by")
 
 
 @pytest.mark.parametrize(
@@ -141,27 +176,166 @@ def test_golden_images_find_other_weights(copy):
         ({"calling_convention": 1, "jax": "0.4.1"}, r"exported by jax 0.4.1 .*export it anew"),
         ({"platforms": ["tpu"]}, "runs on tpu, and JAX computes on cpu"),
         ({"files": {}}, "does not list the files"),
+        ({"files": REMOVED}, r"manifest.json does not say files"),
+        ({"files": []}, r"files is \[\], expected dict"),
+        ({"calling_convention": REMOVED}, "does not say calling_convention"),
+        ({"calling_convention": "9"}, "calling_convention is '9', expected int"),
+        ({"jax": None}, "jax is None, expected str"),
+        ({"platforms": {"cpu": 1}}, "platforms is .* expected list"),
+        ({"platforms": [1]}, "platforms must be names"),
     ],
 )
 def test_an_outdated_or_foreign_export_says_so(copy, fields, message):
-    manifest = json.loads((copy / artefact.MANIFEST).read_text())
-    (copy / artefact.MANIFEST).write_text(json.dumps({**manifest, **fields}))
-    with pytest.raises(ValueError, match=message):
-        export.load_exported(copy)
+    exchange(copy, artefact.MANIFEST, **fields)
+    refused(copy, message, loaders=[export.load_exported])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model": REMOVED}, "config.json does not say model"),
+        ({"model": []}, r"model is \[\], expected dict"),
+        ({"model__image_size": REMOVED}, r"does not say model\.image_size"),
+        ({"model__image_size": "32"}, r"model\.image_size is '32', expected int"),
+        ({"model__image_size": True}, r"model\.image_size is True, expected int"),
+        ({"model__image_size": 10**12}, r"holds images uint8 .* expected uint8 \[N, 1000000000000,"),
+        ({"model__mask_size": 33}, "image_size=32, mask_size=33, .* which cannot be"),
+        ({"model__margin": -1}, "margin=-1, .* which cannot be"),
+        ({"model__generator": None}, r"model\.generator is None, expected str"),
+        ({"model__options": REMOVED}, r"does not say model\.options"),
+        ({"folds": 3}, "holds the folds 0, 1, expected 0 to 2"),
+        ({"folds": 0}, "folds=0, which cannot be"),
+        ({"folds": 10**12}, "holds the folds 0, 1, expected 0 to"),
+        ({"measure": "ssim"}, "measure is 'ssim', expected dict"),
+        ({"measure__metric": ["ssim"]}, r"measure\.metric is \['ssim'\], expected str"),
+        ({"threshold": "0.5"}, "threshold is '0.5', expected float or int or NoneType"),
+        ({"threshold": float("nan")}, "threshold must be finite, got nan"),
+        ({"threshold": 10**400}, "threshold must be finite"),
+        ({"origin": None}, "origin is None, expected str"),
+    ],
+)
+def test_an_odd_configuration_is_named(copy, fields, message):
+    exchange(copy, artefact.CONFIG, **fields)
+    refused(copy, message)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model__generator": "vae"}, r"config\.json cannot be used .*unknown generator 'vae'"),
+        ({"model__options__width": "wide"}, r"config\.json cannot be used"),
+        ({"model__options__dtype": "float32"}, r"config\.json cannot be used .*dtype"),
+        ({"model__options__width": 8}, "fold 0 does not fit the network"),
+        ({"model__mask_size": 12}, r"says mask_size=12, and its network paints \[1, 16, 16, 3\]"),
+        ({"measure__sort": 1}, r"config\.json cannot be used .*sort"),
+        ({"measure__metric": "psnr"}, "unknown metric 'psnr'"),
+        ({"measure__holes": 3}, "cannot be used .*holes=3 is no grid"),
+        ({"measure__holes": []}, "cannot be used"),
+        ({"measure__bins": "64"}, "cannot be used .*bins"),
+        ({"measure__bins": 32}, "hbd of its golden images differs by"),
+    ],
+)
+def test_a_configuration_of_another_network_is_named(copy, fields, message):
+    exchange(copy, artefact.CONFIG, **fields)
+    refused(copy, message, loaders=[Detector.from_export])
+
+
+def test_an_unknown_metric_is_named(copy):
+    exchange(copy, artefact.CONFIG, measure__metric="psnr")
+    refused(copy, "scores by 'psnr', which is none of ssim_hbd, ", loaders=[export.load_exported])
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"[]", b"\xff", b"{"])
+def test_a_configuration_that_is_no_json_is_named(copy, content):
+    rewrite(copy, artefact.CONFIG, content)
+    refused(copy, r"config\.json (is damaged|holds no JSON object)")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"similarities": np.zeros((5, 3), np.float32)}, r"similarities \(5, 3\), expected \(5, 8\)"),
+        ({"similarities": np.zeros((4, 8), np.float32)}, r"similarities \(4, 8\), expected \(5, 8\)"),
+        ({"similarities": np.full((5, 8), np.nan, np.float32)}, "golden images differs by nan"),
+        ({"similarities": None}, "golden.safetensors holds images, expected images, similarities"),
+        ({"images": images(8) / 255}, "images float64 .* expected uint8"),
+        ({"images": images(8)[:, :16]}, r"images uint8 \(8, 16, 32, 3\), expected uint8"),
+        ({"images": images(0)}, r"images uint8 \(0, 32, 32, 3\), expected uint8"),
+    ],
+)
+def test_odd_golden_arrays_are_named(copy, fields, message):
+    exchange(copy, artefact.GOLDEN, **fields)
+    refused(copy, message)
+
+
+@pytest.mark.parametrize(
+    "name", ["weights", "x/params/a", "0/params", "00/params/a", "0/optimizer/a", "0/params//a"]
+)
+def test_odd_names_of_weights_are_named(copy, name):
+    exchange(copy, artefact.WEIGHTS, **{name: np.zeros(1, np.float32)})
+    refused(copy, f"holds '{name}', which names no weight of a fold")
+
+
+def test_weights_in_each_others_way_and_lacking_folds_are_named(copy):
+    weights = tensors.load(copy / artefact.WEIGHTS)
+    first = next(iter(weights))
+    exchange(copy, artefact.WEIGHTS, **{f"{first}/more": np.zeros(1, np.float32)})
+    refused(copy, "cannot be used")
+    exchange(
+        copy,
+        artefact.WEIGHTS,
+        **{name: None for name in weights if name.startswith("0/")},
+        **{f"{first}/more": None},
+    )
+    refused(copy, "holds the folds 1, expected 0 to 1")
 
 
 def test_a_program_that_jax_cannot_read_is_a_sentence(copy):
     rewrite(copy, artefact.SCORER, b"no program")
-    with pytest.raises(ValueError, match="cannot read"):
-        export.load_exported(copy)
+    refused(copy, r"scorer\.stablehlo cannot be used with jax", loaders=[export.load_exported])
 
 
-def test_weights_of_another_network_are_named(copy):
-    config = json.loads((copy / artefact.CONFIG).read_text())
-    config["model"]["options"]["width"] = 8
-    rewrite(copy, artefact.CONFIG, json.dumps(config).encode())
-    with pytest.raises(ValueError, match="fold 0 does not fit the network"):
-        Detector.from_export(copy)
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model": {}}, "does not say generator, options, image_size, mask_size"),
+        ({"model": {**MODEL, "mask_size": 8}}, r"images and holes of \(32, 16\) pixels, .* says \(32, 8\)"),
+        ({"variables": []}, "has no folds"),
+        ({"threshold": float("nan")}, "threshold must be finite"),
+        ({"threshold": np.float32("inf")}, "threshold must be finite"),
+        ({"model": {**MODEL, "options": {"width": jnp.float32}}}, "cannot hold the detector's description"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(tmp_path, fields, message):
+    with pytest.raises(ValueError, match=message):
+        export.export(dataclasses.replace(make_detector(), **fields), tmp_path / "new")
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_of_numpy_are_written_as_numbers(tmp_path):
+    model = {**MODEL, "options": {**MODEL["options"], "width": np.int64(4)}, "image_size": np.int32(SIZE)}
+    detector = dataclasses.replace(make_detector(), threshold=np.float32(0.25), model=model)
+    export.export(detector, tmp_path / "new")
+    config = json.loads((tmp_path / "new" / artefact.CONFIG).read_text())
+    assert (config["threshold"], config["model"]) == (0.25, MODEL)
+
+
+def test_a_place_taken_is_named(exported, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="lies below a file"):
+        export.export(exported[0], tmp_path / "file" / "new")
+    taken = tmp_path / "taken"
+
+    write = artefact.write
+
+    def write_late(*arguments, **options):
+        (taken / "by somebody else").mkdir(parents=True)
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(artefact, "write", write_late)
+    with pytest.raises(ValueError, match="taken exists: export into a new folder"):
+        export.export(exported[0], taken)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken"]
 
 
 def test_slips_are_sentences(exported, tmp_path):

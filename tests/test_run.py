@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mim_jax import Detector, commands
+from mim_jax import Detector, commands, load_exported
+from mim_jax.controls import CONTROLS
 from mim_jax.data import lesions
+from mim_jax.simple_scores import SIMPLE_SCORES
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -35,6 +37,8 @@ TINY = {
     "training.checkpoint_every": 2,
     "training.panel_every": 3,
     "evaluation.resamples": 50,
+    "evaluation.procedural_clinical": 18,
+    "evaluation.robustness_images": 3,
 }
 
 
@@ -92,15 +96,27 @@ def test_a_run_leaves_what_the_readme_names(finished):
     for fold in results["auroc"]["augmented"]["mim"]["ssim_hbd"]["folds"]:
         assert f"{fold['value']:.4f}" in page
         assert fold["low"] <= fold["value"] <= fold["high"]
-    assert {"mim", "mean_fill", "harmonic_fill"} == set(results["auroc"]["augmented"])
+    networks, several = {"mim", "autoencoder", "untrained"}, {"holes_mean", "holes_min", "mask_region"}
+    refined = {"complexity_corrected", "feature_neighbors", "combined"}
+    assert set(results["auroc"]["augmented"]) == {
+        *networks, *several, *refined, *CONTROLS, *SIMPLE_SCORES
+    }  # fmt: skip
+    assert set(results["variants"]) == several | refined
+    assert results["clinical"]["images"]["negatives"] == 18
+    assert results["robustness"]["images"] == {
+        "positives": [3, 3], "negatives": 3, "of_positives": [6, 6], "of_negatives": 18
+    }  # fmt: skip
+    assert results["robustness"]["limit"] == 3
     assert [row["train"] + row["test"] for row in results["splits"]] == [12, 12]
     assert [row["augmented"] for row in results["splits"]] == [5 * row["test"] for row in results["splits"]]
-    assert len(events) == 12
+    assert [event["role"] for event in events] == ["mim"] * 12 + ["autoencoder"] * 12
     assert list((finished / "tensorboard").rglob("events*"))
     assert list((finished / "figures").glob("*.png"))
     for fold in range(2):
         lines = (finished / f"fold_{fold}" / "scores.csv").read_text().splitlines()
-        assert len(lines) == 1 + 3 * (5 * results["splits"][fold]["test"] + 18)
+        methods = len(results["auroc"]["augmented"])
+        assert len(lines) == 1 + methods * (5 * results["splits"][fold]["test"] + 18)
+    assert "not a medical device" in (finished / "model_card.md").read_text().lower()
     assert not list(finished.rglob("*.pkl")) and not list(finished.rglob("*.pickle"))
 
 
@@ -226,6 +242,35 @@ def test_the_detector_is_one_function_however_it_is_called(finished):
     assert np.abs(painted[:, 8:24, 8:24] - images[:2, 8:24, 8:24] / 255).max() > 0.01
 
 
+def test_an_export_of_a_run_scores_as_the_run(finished, environment, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    said = launch(environment, [sys.executable, "launch.py", "--mode=export", f"--workdir={copy}"]).stdout
+    scorer = load_exported(copy / "exported", digest=said.split("digest: ")[1].strip())
+    images = np.stack([lesions.render("eczema", i, size=32) for i in range(3)])
+    expected = Detector.load(finished).score_samples(images)
+    np.testing.assert_allclose(scorer.score_samples(images), expected, atol=1e-6)
+
+
+def test_several_seeds_are_runs_of_their_own_and_one_page(finished, tmp_path, monkeypatch):
+    started = []
+
+    def pretend(config, workdir, paths, *, training, evaluation):
+        started.append((config["seed"], config["seeds"], training, evaluation))
+        results = json.loads((finished / "results.json").read_text())
+        results["seed"] = config["seed"]
+        Path(workdir).mkdir(parents=True)
+        (Path(workdir) / "results.json").write_text(json.dumps(results))
+
+    monkeypatch.setattr(commands, "run", pretend)
+    config = json.loads((finished / "config.json").read_text()) | {"seeds": [3, 1, 3]}
+    assert commands.run_seeds(config, str(tmp_path / "many"), training=True, evaluation=True) == 0
+    assert started == [(3, (), True, True), (1, (), True, True)]
+    page = (tmp_path / "many" / "report.html").read_text()
+    assert 'href="seed_3/report.html"' in page and 'href="seed_1/report.html"' in page
+    spread = json.loads((tmp_path / "many" / "seeds.json").read_text())
+    assert spread["auroc"]["augmented"]["mim"]["hbd"]["std"] == 0
+
+
 def test_a_detector_says_what_it_cannot_take(finished, tmp_path):
     detector = Detector.load(finished)
     with pytest.raises(ValueError, match=r"\[N, 32, 32, 3\].*got \[2, 40, 32, 3\]"):
@@ -262,6 +307,12 @@ MISTAKES = {
     "miss_rate": ({"decision.miss_rate": 2.0}, "decision.miss_rate must lie between"),
     "paper_rule": ({"decision.rule": "paper", "evaluation.metric": "hbd"}, "rule=calibrated"),
     "decay": ({"optimizer.decay": "none"}, "cosine, linear"),
+    "duplicates": ({"data.duplicates": "drop"}, "choose one of group, error, ignore"),
+    "margin": ({"mask.margin": 20}, "does not fit the image"),
+    "holes": ({"evaluation.holes": 2}, "choose one of 1, 4, 5, 9"),
+    "reduce": ({"evaluation.reduce": "max"}, "choose one of mean, min"),
+    "two_sources": ({"data.root": "{tmp}/tree", "data.sources.msld": "{tmp}"}, "name one of the two"),
+    "no_source": ({"data.sources.msld": "{tmp}/nowhere"}, "nowhere"),
     "diverged": ({"optimizer.learning_rate": 1e30}, "lower --config.optimizer.learning_rate"),
 }
 
@@ -276,8 +327,11 @@ def test_a_mistake_is_one_sentence(name, tmp_path, capsys, monkeypatch):
     fields, expected = MISTAKES[name]
     config = get_config("quick")
     for field, value in {**TINY, **fields}.items():
-        section, leaf = field.split(".")
-        config[section][leaf] = value.format(tmp=tmp_path) if isinstance(value, str) else value
+        section, leaf = field.rsplit(".", 1)
+        part = config
+        for name in section.split("."):
+            part = part[name]
+        part[leaf] = value.format(tmp=tmp_path) if isinstance(value, str) else value
     status = commands.execute(
         "train", config=config.to_dict(), workdir=str(tmp_path / "run"), device="auto", paths=[]
     )
@@ -289,10 +343,10 @@ def test_a_mistake_is_one_sentence(name, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("flag", "expected"),
     [
-        ("--config=configs/mim.py:quik", "choose one of '', 'quick'"),
-        ("--config.data.rot=3", "the fields are data.folds"),
+        ("--config=configs/mim.py:quik", "choose one of '', 'paper', 'quick'"),
+        ("--config.data.rot=3", "the fields are data.data_dir"),
         ("--config=configs/none.py", "configs/none.py"),
-        ("--mode=rum", "run|train|evaluate|score|check_data"),
+        ("--mode=rum", "run|train|evaluate|score|export|check_data"),
         ("--config.training.epochs=1.5", "invalid literal for int"),
     ],
 )

@@ -62,3 +62,22 @@ def test_accelerators_get_neither_scatter_nor_gather_nor_loop(form):
     assert operations("cuda") == set()
     # One after another on CPU, where adding pixel by pixel is the fastest histogram: so the search can find.
     assert operations("cpu") == {"scatter", "while"}
+
+
+def test_offsets_of_their_own_are_a_gather_on_accelerators():
+    shapes = [jax.ShapeDtypeStruct((4, side, side, 3), "f4") for side in (32, 12)]
+    offsets = jax.ShapeDtypeStruct((4, 2), "i4")
+    traced = jax.jit(similarity.composite_similarities).trace(*shapes, offsets)
+    assert "stablehlo.gather" in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+def test_importing_the_metrics_takes_a_moment_over_jax():
+    code = (
+        "import jax.numpy, time; began = time.perf_counter(); import mim_jax.similarity;"
+        "print(time.perf_counter() - began)"
+    )
+    took = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        for _ in range(3)
+    ]
+    assert min(took) < 0.3

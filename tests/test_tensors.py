@@ -49,11 +49,26 @@ def test_a_dtype_of_no_code_is_refused(tmp_path):
         ({"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "longer than its header says"),
         ({"dtype": "PICKLE", "shape": [1], "data_offsets": [0, 8]}, "cannot be read"),
         ({"shape": [1], "data_offsets": [0, 8]}, "cannot be read"),
+        ({"dtype": "F32", "shape": [0, 2**70], "data_offsets": [0, 0]}, "x: a has a shape that no array has"),
+        ({"dtype": "F32", "shape": [0] + [1] * 99, "data_offsets": [0, 0]}, "x: a has a shape that no array"),
     ],
 )
 def test_headers_that_lie_are_refused(tmp_path, entry, message):
     header = json.dumps({"a": entry}).encode()
     (tmp_path / "x").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(ValueError, match=message):
+        tensors.load(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (b'{"a": 1, "a": 2}', "x has a header that cannot be read .*twice"),
+        (b"[" * 100_000, "x has a header that cannot be read"),
+    ],
+)
+def test_headers_that_no_writer_makes_are_refused(tmp_path, header, message):
+    (tmp_path / "x").write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(ValueError, match=message):
         tensors.load(tmp_path / "x")
 

@@ -35,6 +35,8 @@ class Dataset:
       grouped: True where the groups are known; otherwise each image is a group of its own.
       unusable: (name, reason) of every file that was left out.
       group_problems: (name, what is wrong) where the manifest or the group pattern does not fit the files.
+      duplicates: names of near-duplicates that were brought into one group, a tuple a set.
+      remarks: sentences for people, such as counts that are not those of the paper.
     """
 
     images: np.ndarray
@@ -46,6 +48,8 @@ class Dataset:
     grouped: bool = False
     unusable: tuple[tuple[str, str], ...] = ()
     group_problems: tuple[tuple[str, str], ...] = ()
+    duplicates: tuple[tuple[str, ...], ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)

@@ -1,0 +1,60 @@
+"""Near-duplicates that a split must not part: found by perceptual hash, put into one group, or refused."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from mim_jax.data.datasets import Dataset
+from mim_jax.data.inspection import HASH_DISTANCE, near_duplicate_clusters
+
+MODES = ("group", "error", "ignore")
+
+
+def settle(dataset: Dataset, mode: str, *, hash_distance: int = HASH_DISTANCE) -> Dataset:
+    """The data set with every near-duplicate in the group of its original, whatever its class.
+
+    Groups that a near-duplicate links become one, under the first of their names. Within one group nothing
+    changes: that is what groups are for.
+
+    Args:
+      dataset: images and their groups.
+      mode: "group", as said; "error" refuses near-duplicates in different groups; "ignore" looks for none.
+      hash_distance: images whose hashes differ in at most this many of 63 bits are near-duplicates.
+
+    Returns:
+      The data set; `duplicates` lists the images that were brought together.
+
+    Raises:
+      ValueError: an unknown mode, or (error) near-duplicates in different groups.
+    """
+    if mode not in MODES:
+        raise ValueError(f"unknown config.data.duplicates {mode!r}: choose one of {', '.join(MODES)}")
+    if mode == "ignore":
+        return dataset
+    clusters = near_duplicate_clusters(dataset.images, hash_distance=hash_distance)
+    linked = []
+    for cluster in np.flatnonzero(np.bincount(clusters) > 1):
+        members = np.flatnonzero(clusters == cluster)
+        if len(np.unique(dataset.groups[members])) > 1:
+            linked.append(members)
+    if not linked:
+        return dataset
+    names = tuple(tuple(dataset.names[members].tolist()) for members in linked)
+    if mode == "error":
+        raise ValueError(
+            f"{len(linked)} sets of near-duplicates lie in different groups ({' ~ '.join(names[0])}): remove "
+            "copies, give them one group, or let --config.data.duplicates=group do so"
+        )
+    head = {group: group for group in dataset.groups.tolist()}
+
+    def find(group: str) -> str:
+        while head[group] != group:
+            group = head[group]
+        return group
+
+    for members in linked:
+        heads = sorted({find(group) for group in dataset.groups[members].tolist()})
+        for other in heads[1:]:
+            head[other] = heads[0]
+    groups = np.array([find(group) for group in dataset.groups.tolist()], dtype=str)
+    return replace(dataset, groups=groups, duplicates=names)

@@ -1,0 +1,86 @@
+"""The folds of a workdir as they were trained: networks to score with, and what they were trained on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mim_jax import training
+from mim_jax.checkpoints import FoldCheckpoints
+from mim_jax.data.datasets import Dataset
+from mim_jax.data.folds import Fold
+from mim_jax.detector import Detector, Measure
+from mim_jax.experiment import ROLES
+from mim_jax.models import PatchDiscriminator, make_generator
+from mim_jax.protocol import Config, describe_model, make_game, split_training
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedFold:
+    """One fold.
+
+    Attributes:
+      split: which positives it trains and tests on.
+      train: indices into the dataset of the images it was trained on.
+      held_out: of those kept out of training.
+      state: the networks at the end of training.
+      discriminator: the module whose parameters `state` holds, in float32.
+      detector: MIM.
+      networks: what MIM is compared with, by name: "untrained", and "autoencoder" where it was trained.
+    """
+
+    split: Fold
+    train: np.ndarray
+    held_out: np.ndarray
+    state: training.AdversarialState
+    discriminator: PatchDiscriminator
+    detector: Detector
+    networks: dict[str, Detector]
+
+
+def load_fold(config: Config, path: Path, dataset: Dataset, split: Fold, measure: Measure) -> TrainedFold:
+    """Restores what `experiment.train` saved of one fold.
+
+    Raises:
+      ValueError: the fold is not trained to its end, or its checkpoint is missing or damaged.
+    """
+    train, held_out = split_training(config, dataset, split)
+    settings = config["training"]
+    updates = training.steps_per_epoch(len(train), settings["batch_size"], drop_last=settings["drop_last"])
+    wanted = updates * settings["epochs"]
+    game = make_game(config, steps=wanted)
+    init = jax.jit(training.init_state, static_argnames="game")
+    key = jax.random.fold_in(jax.random.key(config["seed"]), split.index)
+
+    def restore(role: str) -> training.AdversarialState:
+        folder = path / f"fold_{split.index}" / ROLES[role][0]
+        with FoldCheckpoints(folder, read_only=True) as checkpoints:
+            done = checkpoints.latest_step() or 0
+            if done != wanted:
+                raise ValueError(
+                    f"fold {split.index + 1} in {path} ({role}) is trained for {done} of {wanted} updates: "
+                    "finish it with --mode=train"
+                )
+            return checkpoints.restore(init.eval_shape(key, game=game))
+
+    state = restore("mim")
+    networks = {"untrained": _detector(config, init(key, game=game), measure)}
+    if settings["autoencoder"]:
+        networks["autoencoder"] = _detector(config, restore("autoencoder"), measure)
+    discriminator = PatchDiscriminator(config["discriminator"]["width"], dtype=jnp.float32)
+    model = _detector(config, state, measure)
+    return TrainedFold(split, train, held_out, state, discriminator, model, networks)
+
+
+def _detector(config: Config, state: training.AdversarialState, measure: Measure) -> Detector:
+    model = describe_model(config)
+    return Detector(
+        generator=make_generator(model["generator"], model["options"], dtype=jnp.float32),
+        variables=[{"params": state.generator_params, "batch_stats": state.batch_stats}],
+        image_size=model["image_size"],
+        mask_size=model["mask_size"],
+        measure=measure,
+        model=model,
+    )

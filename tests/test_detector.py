@@ -1,0 +1,155 @@
+"""Several holes, a margin, and streams: what the detector adds to one comparison at the centre."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from mim_jax import Detector, composite_similarities, masks
+from mim_jax.detector import Measure, measure_holes, network_fill
+
+SIZE, HOLE = 24, 12
+
+
+class Painter(nn.Module):
+    """Paints the mean of what it sees, so that every pixel it is shown counts."""
+
+    @nn.compact
+    def __call__(self, masked, train):
+        shade = self.param("shade", nn.initializers.constant(0.3), (3,))
+        return jnp.broadcast_to(
+            jnp.mean(masked, axis=(1, 2), keepdims=True) + shade.reshape(1, 1, 1, 3),
+            (len(masked), HOLE, HOLE, 3),
+        )
+
+
+def detector(**fields):
+    variables = [{"params": {"shade": jnp.full(3, shade)}} for shade in (0.1, -0.2)]
+    return Detector(Painter(), variables, SIZE, HOLE, **fields)
+
+
+def images(count):
+    return np.random.default_rng(0).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("reduce", ["mean", "min"])
+def test_several_holes_are_the_holes_one_by_one(reduce):
+    measure = Measure(holes=5, reduce=reduce)
+    model = detector(measure=measure, threshold=0.0)
+    batch, expected = images(8), []
+    for variables in model.variables:
+        by_hole = []
+        for offset in masks.grid_offsets(SIZE, HOLE, 5):
+            patches = network_fill(model.generator, variables, batch, offset, mask_size=HOLE)
+            by_hole.append(np.array(composite_similarities(batch, patches, offset).ssim_hbd))
+        expected.append(getattr(np, reduce)(by_hole, axis=0))
+    found = model.similarities(batch)["ssim_hbd"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    fn, variables = model.pure()
+    np.testing.assert_allclose(jax.jit(fn)(variables, batch).ssim_hbd, np.mean(expected, axis=0), atol=1e-6)
+    assert np.ptp(found[0]) > 0
+
+
+def test_four_holes_tile_the_image_and_one_is_the_centre():
+    covered = sum(
+        np.asarray(masks.box_mask(offset, size=SIZE, mask_size=HOLE))
+        for offset in masks.grid_offsets(SIZE, HOLE, 4)
+    )
+    np.testing.assert_array_equal(covered, 1)
+    assert masks.grid_offsets(224, 112, 1) == (masks.center_offset(224, 112),)
+    assert set(masks.grid_offsets(SIZE, HOLE, 4)) | {(6, 6)} == set(masks.grid_offsets(SIZE, HOLE, 5))
+    with pytest.raises(ValueError, match="holes=3 is no grid: choose one of 1, 4, 5, 9"):
+        masks.grid_offsets(SIZE, HOLE, 3)
+
+
+def test_a_margin_hides_what_touches_the_hole():
+    model = detector(model={"margin": 3})
+    batch = images(2)
+    changed = batch.copy()
+    changed[:, 3:6, 3:21] = 0  # above the hole, inside the margin
+    seen = detector().inpaint(changed)[:, 6:18, 6:18]
+    assert np.any(seen != detector().inpaint(batch)[:, 6:18, 6:18])
+    np.testing.assert_array_equal(model.inpaint(changed)[:, 6:18, 6:18], model.inpaint(batch)[:, 6:18, 6:18])
+
+
+def test_a_stream_scores_as_an_array(tmp_path):
+    model, batch = detector(), images(41)
+    expected = model.score_samples(batch)
+    np.save(tmp_path / "images.npy", batch)
+    np.testing.assert_array_equal(model.score_samples(image for image in batch), expected)
+    np.testing.assert_array_equal(
+        model.score_samples(np.load(tmp_path / "images.npy", mmap_mode="r")), expected
+    )
+    assert model.score_samples(iter(())).shape == (0,)
+    assert model.similarities(batch)["mae"].shape == (2, 41)
+
+
+def test_decisions_need_a_threshold():
+    batch = images(5)
+    with pytest.raises(ValueError, match="no threshold"):
+        detector().predict(batch)
+    middle = float(np.median(detector().score_samples(batch)))
+    model = dataclasses.replace(detector(), threshold=middle)
+    assert np.sum(model.predict(batch) == 1) == 2 and set(model.predict(batch)) == {1, -1}
+    np.testing.assert_allclose(model.anomaly_score(batch), 1 - model.score_samples(batch))
+
+
+@pytest.mark.parametrize("holes", [1, 5])
+def test_scores_under_x64(holes):
+    model, batch = detector(measure=Measure(holes=holes)), images(3)
+    expected, painted = model.score_samples(batch), model.inpaint(batch)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(model.score_samples(batch), expected, atol=1e-6)
+        np.testing.assert_allclose(model.inpaint(batch), painted, atol=1e-6)
+
+
+def test_any_number_of_images_is_compiled_twice_at_most():
+    traces = []
+
+    class Counted(Painter):
+        @nn.compact
+        def __call__(self, masked, train):
+            traces.append(masked.shape)
+            return jnp.full(
+                (len(masked), HOLE, HOLE, 3), self.param("shade", nn.initializers.zeros, (3,)).mean()
+            )
+
+    model = dataclasses.replace(detector(), generator=Counted())
+    for count in (1, 2, 7, 8, 9, 31, 32, 33, 64, 65, 71):
+        assert model.score_samples(images(count)).shape == (count,)
+    assert len(traces) == len(set(traces)) == 2
+
+
+def test_unfit_images_and_folds_are_named():
+    model = detector()
+    with pytest.raises(ValueError, match=r"one array \[N, S, S, 3\], got a list"):
+        model.inpaint(list(images(2)))
+    with pytest.raises(ValueError, match=r"\[N, 24, 24, 3\] or one .* got \[2, 12, 12, 3\]"):
+        model.inpaint(images(2)[:, :12, :12])
+    for fold in (-1, 2):
+        with pytest.raises(ValueError, match=f"folds 0 to 1, not {fold}"):
+            model.inpaint(images(1), fold=fold)
+    assert model.inpaint(images(1)[0], fold=1).shape == (1, SIZE, SIZE, 3)
+    fn, variables = model.pure()
+    for shape in ((2, 26, 26, 3), (SIZE, SIZE, 3)):
+        with pytest.raises(ValueError, match=r"images must be \[B, 24, 24, 3\], got"):
+            jax.eval_shape(fn, variables, jax.ShapeDtypeStruct(shape, jnp.uint8))
+
+
+def test_bfloat16_images_score_as_their_values():
+    batch = jnp.asarray(images(3), jnp.bfloat16) / 255
+    as_float32 = np.asarray(batch, np.float32)
+    np.testing.assert_allclose(
+        detector().score_samples(batch), detector().score_samples(as_float32), atol=1e-6
+    )
+
+
+def test_holes_of_all_images_come_back_by_hole():
+    model = detector()
+    found = measure_holes(
+        model.generator, model.variables[0], images(3), mask_size=HOLE, measure=Measure(holes=4)
+    )
+    assert found["ssim"].shape == (4, 3)
