@@ -6,19 +6,20 @@
 Each contender runs in a process of its own, so that its peak memory is its own and its threads disturb
 nobody; the rounds go over all contenders in turn, and the fastest round counts. Times are warm and include no
 transfer: arrays lie where the package computes. "differs" is the largest distance to mim_jax on the same
-pairs: all compute SSIM after Wang et al. 2004 on the windows inside the image, but for torchmetrics, which
-mirrors the border and has no switch for it. "memory" is what the process (on a GPU: the device) holds at its
-peak at the largest batch, less what it held before.
+pairs: all compute SSIM after Wang et al. 2004 on the windows inside the image; torchmetrics computes those of
+a mirrored border too, which are cut off its map. "memory" is what the first pass over the largest batch,
+compilation included, holds at its peak beyond the inputs, which stand before: resident memory of the process
+as Linux counts it, where pages that the process owns and has free cost nothing; on a GPU that of the device.
 """
 
 import argparse
 import json
 import math
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,11 @@ def make_images(count: int) -> tuple[np.ndarray, np.ndarray]:
     return images, pasted
 
 
+def as_floats(images: np.ndarray) -> np.ndarray:
+    """float32 in [0, 1], made on the host, so that a device holds no more than the result."""
+    return images.astype(np.float32) / 255
+
+
 def mim_jax_metric(name: str) -> Callable[[np.ndarray, np.ndarray, str], Score]:
     """`ssim`, `hbd`, or all five by `similarities` or `composite_similarities`."""
 
@@ -52,7 +58,7 @@ def mim_jax_metric(name: str) -> Callable[[np.ndarray, np.ndarray, str], Score]:
 
         from mim_jax import similarity
 
-        images, pasted = (jnp.asarray(a, jnp.float32) / 255 for a in (x, y))
+        images, pasted = (jnp.asarray(as_floats(a)) for a in (x, y))
         patch = pasted[:, OFFSET[0] : OFFSET[0] + MASK, OFFSET[1] : OFFSET[1] + MASK]
         calls: dict[str, Score] = {
             "ssim": lambda: similarity.ssim(images, pasted),
@@ -89,7 +95,7 @@ def dm_pix_ssim(x: np.ndarray, y: np.ndarray, device: str) -> Score:
     import jax
     import jax.numpy as jnp
 
-    images, pasted = (jnp.asarray(a, jnp.float32) / 255 for a in (x, y))
+    images, pasted = (jnp.asarray(as_floats(a)) for a in (x, y))
     ssim = jax.jit(dm_pix.ssim)
     return lambda: jax.block_until_ready(ssim(images, pasted))
 
@@ -98,7 +104,13 @@ def torchmetrics_ssim(x: np.ndarray, y: np.ndarray, device: str) -> Score:
     from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
     images, pasted, wait = _torch_pair(x, y, device)
-    return lambda: wait(ssim(images, pasted, data_range=1.0, reduction="none"))
+
+    def score() -> np.ndarray:
+        _, windows = ssim(images, pasted, data_range=1.0, reduction="none", return_full_image=True)
+        edge = TAPS // 2
+        return wait(windows[..., edge:-edge, edge:-edge].mean((1, 2, 3)))
+
+    return score
 
 
 def pytorch_msssim_ssim(x: np.ndarray, y: np.ndarray, device: str) -> Score:
@@ -112,8 +124,8 @@ def _torch_pair(x: np.ndarray, y: np.ndarray, device: str) -> tuple[Any, Any, Ca
     import torch
 
     where = "cuda" if device == "gpu" else "cpu"
-    planes = (np.ascontiguousarray(a.transpose(0, 3, 1, 2)) for a in (x, y))
-    images, pasted = (torch.from_numpy(a).to(where).float() / 255 for a in planes)
+    planes = (np.ascontiguousarray(as_floats(a).transpose(0, 3, 1, 2)) for a in (x, y))
+    images, pasted = (torch.from_numpy(a).to(where) for a in planes)
 
     def wait(result: Any) -> np.ndarray:
         return result.detach().cpu().numpy()
@@ -124,7 +136,7 @@ def _torch_pair(x: np.ndarray, y: np.ndarray, device: str) -> tuple[Any, Any, Ca
 def scikit_image_ssim(x: np.ndarray, y: np.ndarray, device: str) -> Score:
     from skimage.metrics import structural_similarity
 
-    images, pasted = (a.astype(np.float32) / 255 for a in (x, y))
+    images, pasted = as_floats(x), as_floats(y)
     settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
     return lambda: [
         structural_similarity(a, b, channel_axis=-1, **settings) for a, b in zip(images, pasted, strict=True)
@@ -135,7 +147,7 @@ def opencv_ssim(x: np.ndarray, y: np.ndarray, device: str) -> Score:
     """The five blurred planes of Wang et al. 2004 by OpenCV's separable filter."""
     import cv2
 
-    images, pasted = (a.astype(np.float32) / 255 for a in (x, y))
+    images, pasted = as_floats(x), as_floats(y)
     edge = TAPS // 2
 
     def blur(plane: np.ndarray) -> np.ndarray:
@@ -188,7 +200,7 @@ CONTENDERS: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray, str], Score]]
 
 
 def measure(name: str, device: str, seconds: float) -> dict[str, Any]:
-    """One contender in this process: images/s at each batch, scores of 32 pairs, peak memory in MB."""
+    """One contender in this process: images/s at each batch, scores of 32 pairs, memory in MB."""
     if device == "cpu":
         import jax
 
@@ -196,7 +208,10 @@ def measure(name: str, device: str, seconds: float) -> dict[str, Any]:
     images, pasted = make_images(max(BATCHES))
     prepare, speed = CONTENDERS[name][1], {}
     scores = np.asarray(prepare(images[:32], pasted[:32], device)(), np.float64)
-    before = _memory(device)
+    score = prepare(images, pasted, device)
+    before = _held(device)
+    score()
+    memory = _peak(device) - before
     for batch in BATCHES:
         score = prepare(images[:batch], pasted[:batch], device)
         score()
@@ -207,13 +222,32 @@ def measure(name: str, device: str, seconds: float) -> dict[str, Any]:
             took = time.perf_counter() - began
             fastest, spent = min(fastest, took), spent + took
         speed[batch] = batch / fastest
-    return {"speed": speed, "scores": scores.tolist(), "memory": (_memory(device) - before) / 1e6}
+    return {"speed": speed, "scores": scores.tolist(), "memory": memory / 1e6}
 
 
-def _memory(device: str) -> float:
-    """Bytes held at the peak so far."""
+def _held(device: str) -> float:
+    """Bytes held now; `_peak` counts from here on."""
     if device == "cpu":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+        Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back to what is resident
+        return _resident("VmRSS")
+    held = 0
+    if "jax" in sys.modules:
+        import jax
+
+        # Its mark cannot be set back, but nothing before the largest batch reached higher.
+        held += (jax.devices()[0].memory_stats() or {}).get("bytes_in_use", 0)
+    if "torch" in sys.modules:
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        held += torch.cuda.memory_allocated()
+    return float(held)
+
+
+def _peak(device: str) -> float:
+    """Bytes held at most since `_held`."""
+    if device == "cpu":
+        return _resident("VmHWM")
     peak = 0
     if "jax" in sys.modules:
         import jax
@@ -224,6 +258,12 @@ def _memory(device: str) -> float:
 
         peak += torch.cuda.max_memory_allocated()
     return float(peak)
+
+
+def _resident(field: str) -> float:
+    """Bytes, from Linux's account of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith(field + ":"))
 
 
 def copy_bandwidth() -> float:
@@ -260,6 +300,11 @@ def main() -> None:
     parser.add_argument("--metric", choices=("SSIM", "HBD", "all five"), help="only its rows")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.child == "backend":
+        import jax  # here it takes no GPU memory from the contenders
+
+        print(json.dumps(jax.default_backend()))
+        return
     if options.child == "copy":
         print(json.dumps(copy_bandwidth()))
         return
@@ -267,6 +312,8 @@ def main() -> None:
         print(json.dumps(measure(options.child, options.device, options.seconds)))
         return
 
+    if options.device == "gpu" and run_child(["--device=gpu", "--child=backend"]) != "gpu":
+        sys.exit("not measured: JAX finds no GPU")
     best: dict[str, Any] = {}
     for _ in range(options.rounds):
         for name, (metric, _) in CONTENDERS.items():
@@ -285,7 +332,9 @@ def main() -> None:
         print(f"copy: {peak / 1e9:.0f} GB/s")
         for name, (_, prepare) in CONTENDERS.items():
             if name in best and prepare.__qualname__.startswith("mim_jax"):
-                rate = best[name]["speed"][str(BATCHES[-1])] * 2 * SIZE * SIZE * 3 * 4
+                # What it reads at least: an image, and a second one or only the patch.
+                read = SIZE * SIZE + (MASK * MASK if name == "mim_jax composite" else SIZE * SIZE)
+                rate = best[name]["speed"][str(BATCHES[-1])] * read * 3 * 4
                 print(f"{name}: {rate / 1e9:.0f} GB/s, {rate / peak:.2f} of the copy")
 
 

@@ -50,7 +50,7 @@ def train(config: Config, path: Path, dataset: Dataset, recorder: Recorder) -> N
     run_epochs = jax.jit(
         training.train_epochs, static_argnames=("game", "batch_size", "drop_last"), donate_argnames="state"
     )
-    games: dict[tuple[str, int], training.Game] = {}
+    games: dict[int, training.Game] = {}
     recorder.start("training", total=len(roles) * len(splits) * settings["epochs"])
     with _stop_requested(recorder) as stop:
         for role in roles:
@@ -59,8 +59,7 @@ def train(config: Config, path: Path, dataset: Dataset, recorder: Recorder) -> N
                 updates = training.steps_per_epoch(
                     len(split), settings["batch_size"], drop_last=settings["drop_last"]
                 )
-                steps = updates * settings["epochs"]
-                game = games.setdefault((role, updates), make_game(config, steps=steps, adversary=adversary))
+                game = games.setdefault(updates, make_game(config, steps=updates * settings["epochs"]))
                 recorder.describe(
                     f"training fold {k + 1}/{len(splits)}" + ("" if adversary else ", no adversary")
                 )
@@ -106,6 +105,7 @@ def _train_fold(
             images=on_device,
             epochs=jnp.arange(epoch, epoch + count),
             key=key,
+            adversary=jnp.float32(ROLES[role][1]),
             batch_size=settings["batch_size"],
             drop_last=settings["drop_last"],
         )

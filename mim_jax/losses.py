@@ -19,7 +19,7 @@ def mean_squared_error(x: jax.Array, y: jax.Array | float) -> jax.Array:
 
 
 def generator_loss(
-    pixel: jax.Array, adversarial: jax.Array, *, pixel_weight: float, adversarial_weight: float
+    pixel: jax.Array, adversarial: jax.Array, *, pixel_weight: float, adversarial_weight: jax.Array | float
 ) -> jax.Array:
     """Eq. 7, `alpha_G * L_pixel + beta_G * L_adversarial`, per example.
 

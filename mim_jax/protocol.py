@@ -214,14 +214,12 @@ def measure_options(config: Config) -> dict[str, Any]:
     return {name: config["evaluation"][name] for name in MEASURE_FIELDS}
 
 
-def make_game(config: Config, *, steps: int, adversary: bool = True) -> training.Game:
-    """Networks, optimiser and losses for a training of `steps` updates; without adversary an autoencoder."""
+def make_game(config: Config, *, steps: int) -> training.Game:
+    """Networks, optimiser and losses for a training of `steps` updates."""
     precision = config["training"]["precision"]
     fast = precision == "bfloat16" or (precision == "auto" and jax.default_backend() == "gpu")
     dtype = jnp.bfloat16 if fast else jnp.float32
-    rates, loss = config["optimizer"], dict(config["loss"])
-    if not adversary:
-        loss["adversarial_weight"] = 0.0
+    rates, loss = config["optimizer"], config["loss"]
     schedule = training.make_schedule(rates["decay"], learning_rate=rates["learning_rate"], steps=steps)
     return training.Game(
         generator=make_generator(config["generator"]["name"], config["generator"], dtype=dtype),

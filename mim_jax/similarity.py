@@ -375,11 +375,10 @@ def _window_mean(planes: jax.Array, channels: int, options: Options) -> jax.Arra
         count, height, width = planes.shape
         return jnp.mean(planes.reshape(count, height, width // channels, channels), axis=(1, 2))[:, None]
     size = options.filter_size
-    # A sigma below 1e-3 has nothing left beyond the nearest pixels; smaller ones would overflow.
+    # A sigma below 1e-3 leaves nothing beyond the nearest pixels, and a much smaller one would overflow.
     exponents = -0.5 * ((np.arange(size) - (size - 1) / 2) / max(options.filter_sigma, 1e-3)) ** 2
-    taps = np.exp(
-        exponents - exponents.max()
-    )  # of an even window the largest need not be 0, and would vanish
+    # From the largest, which for an even window is below 0: all could vanish, and their sum divides.
+    taps = np.exp(exponents - exponents.max())
     weights = [float(tap) for tap in taps / taps.sum()]
 
     def along(planes: jax.Array, axis: int, step: int) -> jax.Array:

@@ -114,7 +114,11 @@ def init_state(key: jax.Array, game: Game) -> AdversarialState:
 
 
 def adversarial_step(
-    game: Game, state: AdversarialState, images: jax.Array, key: jax.Array
+    game: Game,
+    state: AdversarialState,
+    images: jax.Array,
+    key: jax.Array,
+    adversary: jax.Array | float = 1.0,
 ) -> tuple[AdversarialState, Metrics]:
     """One update of both networks on one batch.
 
@@ -123,6 +127,8 @@ def adversarial_step(
       state: before the update.
       images: uint8 or float32 in [0, 1], `[B, S, S, 3]`.
       key: the run's key; folded with the step here, so the same key serves every update.
+      adversary: 1, or 0 for a generator that is trained as an autoencoder and whose adversary only watches; a
+        number and not a switch, so that one compiled program serves both.
 
     Returns:
       The state after the update and scalar float32 metrics: losses, the mean of D(real) and D(fake), and the
@@ -140,13 +146,18 @@ def adversarial_step(
         real, offsets
     )
     target = jax.vmap(lambda image, at: masks.cut(image, at, mask_size=size))(real, offsets)
-    return update_on(game, state, masked, target)
+    return update_on(game, state, masked, target, adversary)
 
 
 def update_on(
-    game: Game, state: AdversarialState, masked: jax.Array, target: jax.Array
+    game: Game,
+    state: AdversarialState,
+    masked: jax.Array,
+    target: jax.Array,
+    adversary: jax.Array | float = 1.0,
 ) -> tuple[AdversarialState, Metrics]:
     """The update itself: masked images `[B, S, S, 3]` and their hidden patches `[B, M, M, 3]`, in [-1, 1]."""
+    adversarial_weight = game.adversarial_weight * adversary
 
     def discriminate(params: Any, x: jax.Array) -> Any:
         return game.discriminator.apply({"params": params}, x)
@@ -159,7 +170,7 @@ def update_on(
         scores = discriminate(state.discriminator_params, fake)
         adversarial = jnp.mean(losses.mean_squared_error(scores, game.generator_target))
         total = losses.generator_loss(
-            pixel, adversarial, pixel_weight=game.pixel_weight, adversarial_weight=game.adversarial_weight
+            pixel, adversarial, pixel_weight=game.pixel_weight, adversarial_weight=adversarial_weight
         )
         return total, (changed.get("batch_stats", {}), fake, pixel, adversarial)
 
@@ -222,6 +233,7 @@ def train_epochs(
     images: jax.Array,
     epochs: jax.Array,
     key: jax.Array,
+    adversary: jax.Array | float = 1.0,
     *,
     batch_size: int,
     drop_last: bool,
@@ -234,6 +246,7 @@ def train_epochs(
       images: uint8 `[N, S, S, 3]`, all training images, on the device.
       epochs: int32 `[E]`, the epoch numbers to run.
       key: the fold's key.
+      adversary: as `adversarial_step`.
       batch_size: examples an update; the last, shorter batch has its own static shape (no padding that
         BatchNorm would see).
       drop_last: leave the short batch out.
@@ -247,7 +260,7 @@ def train_epochs(
     mask_key = jax.random.fold_in(key, 1)
 
     def step(state: AdversarialState, index: jax.Array) -> tuple[AdversarialState, Metrics]:
-        return adversarial_step(game, state, images[index], mask_key)
+        return adversarial_step(game, state, images[index], mask_key, adversary)
 
     def epoch(state: AdversarialState, order: jax.Array) -> tuple[AdversarialState, Metrics]:
         batches = order[: full * batch_size].reshape(full, batch_size)

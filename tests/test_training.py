@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import optax
 import pytest
 from flax import linen as nn
 
-from mim_jax import training
+from mim_jax import masks, training
 from mim_jax.models import ContextEncoder, PatchDiscriminator
 
 
@@ -159,3 +160,53 @@ def test_mistakes_are_named():
         dataclasses.replace(GAME, real_input="patches")
     with pytest.raises(ValueError, match=r"paints 16 pixels.*mask_size=16"):
         training.init_state(KEY, dataclasses.replace(GAME, mask_size=8))
+
+
+def test_without_adversary_the_discriminator_leaves_no_trace_in_the_generator():
+    state = INIT(KEY, GAME)
+    other = state.replace(discriminator_params=jax.tree.map(lambda p: 2 * p, state.discriminator_params))
+
+    def generator(start, adversary):
+        after, _ = STEP(GAME, start, jnp.asarray(IMAGES[:4]), KEY, jnp.float32(adversary))
+        return jax.tree.leaves(after.generator_params)
+
+    for a, b in zip(generator(state, 0.0), generator(other, 0.0), strict=True):
+        np.testing.assert_array_equal(a, b)
+    pairs = zip(generator(state, 1.0), generator(other, 1.0), strict=True)
+    assert any(np.any(a != b) for a, b in pairs)
+
+
+def test_flips_mirror_images_and_a_margin_hides_more(monkeypatch):
+    """What reaches the update: masked images and targets."""
+    monkeypatch.setattr(
+        training, "update_on", lambda game, state, masked, target, adversary: (masked, target)
+    )
+    images = jnp.asarray(IMAGES)
+
+    def step(**fields):
+        game = dataclasses.replace(GAME, **fields)
+        return map(np.asarray, training.adversarial_step(game, SimpleNamespace(step=7), images, KEY))
+
+    masked, target = step()
+    wide, same = step(margin=3)
+    np.testing.assert_array_equal(same, target)
+    hidden, more = (np.all(x == 1, axis=-1).sum(axis=(1, 2)) for x in (masked, wide))
+    assert np.all(hidden >= 16**2) and np.all(more > hidden) and np.all(more <= 22**2 + hidden - 16**2)
+    offsets = np.asarray(masks.random_offsets(jax.random.fold_in(KEY, 7), 10, size=32, mask_size=16))
+    real, seen = np.asarray(training.to_network_range(images)), set()
+    for image, patch, (row, column) in zip(
+        real, next(reversed(list(step(flips=True)))), offsets, strict=True
+    ):
+        turned = {
+            (up, left): image[:: -1 if up else 1, :: -1 if left else 1]
+            for up in (False, True)
+            for left in (False, True)
+        }
+        found = [
+            how
+            for how, view in turned.items()
+            if np.array_equal(view[row : row + 16, column : column + 16], patch)
+        ]
+        assert len(found) == 1
+        seen |= set(found)
+    assert len(seen) > 1
