@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mim_jax.data.datasets import printable
 from mim_jax.data.images import MIN_SIDE, UnusableImage, load_image
-from mim_jax.data.layouts import Entry, draw, printable, read_layout
+from mim_jax.data.layouts import Entry, draw, read_layout
 
 SPLIT = "images"
 

@@ -145,7 +145,7 @@ def from_folder(
 
     images, reasons = _decode(folder, names, size, min_side, progress)
     refused += [(names[i], reason) for i, reason in enumerate(reasons) if reason]
-    unusable = tuple(sorted((_printable(name), reason) for name, reason in refused))
+    unusable = tuple(sorted((printable(name), reason) for name, reason in refused))
     if strict and unusable:
         listed = "; ".join(f"{name}: {reason}" for name, reason in unusable[:3])
         raise ValueError(
@@ -156,14 +156,14 @@ def from_folder(
     kept = [i for i, reason in enumerate(reasons) if not reason]
     dataset = Dataset(
         images=images if len(kept) == len(names) else images[kept],
-        labels=np.array([_printable(names[i].split("/")[0]) for i in kept], dtype=str),
-        groups=np.array([_printable(found.get(names[i], names[i])) for i in kept], dtype=str),
-        names=np.array([_printable(names[i]) for i in kept], dtype=str),
+        labels=np.array([printable(names[i].split("/")[0]) for i in kept], dtype=str),
+        groups=np.array([printable(found.get(names[i], names[i])) for i in kept], dtype=str),
+        names=np.array([printable(names[i]) for i in kept], dtype=str),
         source=str(root),
         positive=positive,
         grouped=bool(found),
         unusable=unusable,
-        group_problems=tuple(sorted((_printable(name), problem) for name, problem in problems)),
+        group_problems=tuple(sorted((printable(name), problem) for name, problem in problems)),
     )
     if not dataset.positives.size:
         example = next(
@@ -356,6 +356,6 @@ def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _printable(name: str) -> str:
-    """The name with its bytes that are not UTF-8 written out, so that any report can hold it."""
+def printable(name: str) -> str:
+    """The name with its bytes that are not UTF-8 written out, so that any file can hold it."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -6,7 +6,6 @@ alike, stray files (`Thumbs.db`, `.DS_Store`, `__MACOSX`) passed over, any depth
 
 import csv
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -104,11 +103,6 @@ def fingerprint(folder: Path, entries: Iterable[Entry]) -> str:
         row = f"{entry.name}\0{entry.label}\0{entry.group}\0{size}\1"
         sha.update(row.encode("utf-8", "surrogateescape"))
     return sha.hexdigest()
-
-
-def printable(name: str) -> str:
-    """The name with its bytes that are not UTF-8 written out, so that any file can hold it."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _msld(folder: Path, names: list[str]) -> Contents:

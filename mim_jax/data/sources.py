@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from mim_jax.data.datasets import Dataset
+from mim_jax.data.datasets import Dataset, printable
 from mim_jax.data.images import MIN_SIDE
-from mim_jax.data.layouts import CLASSES, Contents, fingerprint, printable, read_layout
+from mim_jax.data.layouts import CLASSES, Contents, fingerprint, read_layout
 from mim_jax.data.lesions import PAPER_COUNTS
 
 RECORD = "prepared.json"
