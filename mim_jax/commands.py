@@ -6,6 +6,7 @@ stopped, to be resumed.
 
 import errno
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -217,8 +218,12 @@ def export(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int
     from mim_jax.detector import Detector
     from mim_jax.export import export as write
 
-    path = Path(workdir).expanduser().resolve() / "exported"
+    root = Path(workdir).expanduser().resolve()
+    path = root / "exported"
     digest = write(Detector.load(workdir), path)
+    if (root / "model_card.md").exists():
+        # Not among the hashed files: people may add to it.
+        shutil.copyfile(root / "model_card.md", path / "README.md")
     print(f"export: {path}\ndigest: {digest}")
     return 0
 

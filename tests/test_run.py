@@ -255,6 +255,7 @@ def test_an_export_of_a_run_scores_as_the_run(finished, environment, tmp_path):
     copy = shutil.copytree(finished, tmp_path / "copy")
     said = launch(environment, [sys.executable, "launch.py", "--mode=export", f"--workdir={copy}"]).stdout
     scorer = load_exported(copy / "exported", digest=said.split("digest: ")[1].strip())
+    assert (copy / "exported" / "README.md").read_text() == (finished / "model_card.md").read_text()
     images = np.stack([lesions.render("eczema", i, size=32) for i in range(3)])
     expected = Detector.load(finished).score_samples(images)
     np.testing.assert_allclose(scorer.score_samples(images), expected, atol=1e-6)
