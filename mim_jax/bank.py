@@ -31,13 +31,8 @@ class Bank:
 
 
 def make_bank(dataset: Dataset, *, mode: str, seed: int) -> Bank:
-    """Positives with their five copies each (see `augment.augment_test`), then the negatives.
-
-    A negative that shares a group with a positive, a patient or a near-duplicate, stays out: some fold has
-    trained on that group.
-    """
-    positives, shared = dataset.positives, shared_negatives(dataset)
-    negatives = np.setdiff1d(dataset.negatives, shared)
+    """Positives with their five copies each (see `augment.augment_test`), then `dataset.tested_negatives`."""
+    positives, negatives = dataset.positives, dataset.tested_negatives
     copies, origin, number = augment.augment_test(dataset.images[positives], mode=mode, seed=seed)
     # The random mode has no untouched original among its five: it stands beside them, for the plain
     # table alone.
@@ -47,12 +42,6 @@ def make_bank(dataset: Dataset, *, mode: str, seed: int) -> Bank:
     augmented = np.ones(len(images), bool)
     augmented[len(copies) : len(copies) + len(apart)] = False
     return Bank(images, np.concatenate((positives[origin], apart, negatives)), copy, augmented, copy == 0)
-
-
-def shared_negatives(dataset: Dataset) -> np.ndarray:
-    """Sorted indices of the negatives that share a group with a positive."""
-    groups = dataset.groups[dataset.positives]
-    return dataset.negatives[np.isin(dataset.groups[dataset.negatives], groups)]
 
 
 def tested(bank: Bank, dataset: Dataset, fold: Fold) -> np.ndarray:

@@ -161,6 +161,9 @@ def load(config: Mapping[str, Any], *, quiet: bool = False) -> Any:
     if dataset.duplicates and not quiet:
         count = len(dataset.duplicates)
         print(f"groups: {count} sets of near-duplicates were each put into one group", file=sys.stderr)
+    if len(dataset.shared_negatives) and not quiet:
+        count = len(dataset.shared_negatives)
+        print(f"not tested: {count} images that share a group with {dataset.positive}", file=sys.stderr)
     if dataset.group_problems and not quiet:
         count = len(dataset.group_problems)
         print(f"groups: {count} files or rows do not fit; --mode=check_data lists them", file=sys.stderr)

@@ -204,15 +204,18 @@ class Detector(NoveltyDetector):
 
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
         """Each metric for each fold, float64 `[folds, N]`; images as `score_samples`."""
+        return self.measure.reduced(self.hole_similarities(images))
+
+    def hole_similarities(self, images: Images) -> dict[str, np.ndarray]:
+        """Each metric for each hole of `measure` and each fold, float64 `[holes, folds, N]`."""
 
         def score(batch: np.ndarray) -> Similarities:
             settings = self.mask_size, self.margin, self.measure
             folds = [_hole_similarities(self.generator, v, batch, *settings) for v in self.variables]
             return jax.tree.map(lambda *scores: jnp.stack(scores, axis=1), *folds)
 
-        empty = Similarities(*np.zeros((len(METRICS), 1, len(self.variables), 0)))
-        holes = collect(score, padded_batches(images, size=self.image_size), empty)
-        return self.measure.reduced(holes)._asdict()
+        empty = Similarities(*np.zeros((len(METRICS), self.measure.holes, len(self.variables), 0)))
+        return collect(score, padded_batches(images, size=self.image_size), empty)._asdict()
 
     def score_samples(self, images: Images) -> np.ndarray:
         """The chosen metric averaged over folds, float64 `[N]`; high = like the training class.
@@ -263,41 +266,10 @@ def abstract_patch(generator: nn.Module, variables: Any, image_size: int) -> tup
     return patch.shape
 
 
-def measure_holes(
-    generator: nn.Module,
-    variables: Any,
-    images: np.ndarray,
-    *,
-    mask_size: int,
-    margin: int = 0,
-    measure: Measure,
-) -> dict[str, np.ndarray]:
-    """Each metric of each hole for `images` `[N, S, S, 3]`, float64 `[holes, N]`, a batch at a time."""
-    return _scores(
-        lambda batch: _hole_similarities(generator, variables, batch, mask_size, margin, measure),
-        images,
-        (measure.holes, 0),
-    )
-
-
-def measure_all(
-    generator: nn.Module,
-    variables: Any,
-    images: np.ndarray,
-    *,
-    mask_size: int,
-    margin: int = 0,
-    measure: Measure,
-) -> dict[str, np.ndarray]:
-    """Each metric for `images` `[N, S, S, 3]`, float64 `[N]`."""
-    sizes = {"mask_size": mask_size, "margin": margin}
-    return measure.reduced(measure_holes(generator, variables, images, **sizes, measure=measure))
-
-
 def measure_filled(
     fill: Fill, images: np.ndarray, *, mask_size: int, measure: Measure
 ) -> dict[str, np.ndarray]:
-    """As `measure_all`, for a hole filled by a function of `mim_jax.controls`.
+    """Each metric for `images` `[N, S, S, 3]`, float64 `[N]`, their hole filled by one of `mim_jax.controls`.
 
     The fill is called outside the compiled program, because some fills run on the host.
     """
@@ -307,7 +279,8 @@ def measure_filled(
         patches = fill(pixels.as_float(jnp.asarray(batch)), offset, mask_size)
         return _patch_similarities(batch, patches, mask_size, measure)
 
-    return _scores(score, images, (0,))
+    empty = Similarities(*np.zeros((len(METRICS), 0)))
+    return collect(score, padded_batches(images, size=images.shape[1]), empty)._asdict()
 
 
 def inpaint_all(
@@ -325,13 +298,6 @@ def inpaint_all(
         np.asarray(_composite(generator, variables, batch, mask_size, margin))[:n] for batch, n in batches
     ]
     return np.concatenate(done) if done else np.zeros(shape, np.float32)
-
-
-def _scores(
-    score: Callable[[np.ndarray], Similarities], images: np.ndarray, none: tuple[int, ...]
-) -> dict[str, np.ndarray]:
-    empty = Similarities(*np.zeros((len(METRICS), *none)))
-    return collect(score, padded_batches(images, size=images.shape[1]), empty)._asdict()
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4, 5))

@@ -40,9 +40,8 @@ def train(config: Config, path: Path, dataset: Dataset, recorder: Recorder) -> N
       Interrupted: on SIGINT or SIGTERM, after saving.
       NonFiniteLoss: a loss is infinite or not a number; the last good checkpoint stays.
     """
-    from mim_jax.checkpoints import (
-        FoldCheckpoints,
-    )  # Orbax takes a second to import; mistakes should not wait
+    # Orbax takes a second to import; mistakes should not wait.
+    from mim_jax.checkpoints import FoldCheckpoints
 
     settings = config["training"]
     splits = [split_training(config, dataset, fold)[0] for fold in make_folds(config, dataset)]

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from mim_jax import detector
-from mim_jax.bank import Bank, shared_negatives
+from mim_jax.bank import Bank
 from mim_jax.data import lesions
 from mim_jax.data.datasets import Dataset
 from mim_jax.experiment import parameter_hash
@@ -122,7 +122,7 @@ def describe(
             "unusable": [list(item) for item in dataset.unusable],
             "group_problems": [list(item) for item in dataset.group_problems],
             "duplicates": [list(names) for names in dataset.duplicates],
-            "left_out": dataset.names[shared_negatives(dataset)].tolist(),
+            "left_out": dataset.names[dataset.shared_negatives].tolist(),
             "remarks": list(dataset.remarks),
         },
         "splits": rows,

@@ -109,16 +109,9 @@ def _several_holes(
     """Reduction -> the scores of each fold: every hole is painted once for both."""
     found: dict[str, list[Scores]] = {reduce: [] for reduce in detector.REDUCTIONS}
     for fold, part in zip(folds, parts, strict=True):
-        model = fold.detector
-        measure = dataclasses.replace(model.measure, holes=holes)
-        scores = detector.measure_holes(
-            model.generator,
-            model.variables[0],
-            bank.images[part],
-            mask_size=model.mask_size,
-            margin=model.margin,
-            measure=measure,
-        )
+        measure = dataclasses.replace(fold.detector.measure, holes=holes)
+        model = dataclasses.replace(fold.detector, measure=measure)
+        scores = {m: s[:, 0] for m, s in model.hole_similarities(bank.images[part]).items()}
         for reduce in found:
             found[reduce].append(Measure(reduce=reduce).reduced(scores))
         recorder.advance(len(part))

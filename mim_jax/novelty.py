@@ -1,11 +1,13 @@
 """What everything that scores images offers: novelty detection in scikit-learn's words and signs."""
 
+import abc
+
 import numpy as np
 
 from mim_jax.batches import Images
 
 
-class NoveltyDetector:
+class NoveltyDetector(abc.ABC):
     """Scores, decisions and their opposite, on `score_samples` and a threshold.
 
     Attributes:
@@ -14,6 +16,7 @@ class NoveltyDetector:
 
     threshold: float | None
 
+    @abc.abstractmethod
     def score_samples(self, images: Images) -> np.ndarray:
         """The chosen metric, float64 `[N]`; high = like the training class.
 
@@ -21,7 +24,6 @@ class NoveltyDetector:
           images: uint8, or float in [0, 1]: `[N, S, S, 3]`, also memory-mapped; one `[S, S, 3]`; or an
             iterable of single images, which is read a batch at a time and may be longer than memory.
         """
-        raise NotImplementedError
 
     def anomaly_score(self, images: Images) -> np.ndarray:
         """`1 - score_samples`, for those who count the other way."""

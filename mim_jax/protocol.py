@@ -202,6 +202,11 @@ def check_data(config: Config, dataset: datasets.Dataset, *, evaluation: bool) -
             f"config.training.batch_size (={batch_size}) exceeds the {smallest} training images of a fold: "
             f"set --config.training.batch_size={smallest} or less"
         )
+    if evaluation and len(dataset.negatives) and not len(dataset.tested_negatives):
+        raise ValueError(
+            f"every image of another class shares a group with {dataset.positive!r}, on which some fold "
+            "trains: correct the groups (--mode=check_data lists them), or only train with --mode=train"
+        )
     if evaluation and not len(dataset.negatives):
         raise ValueError(
             f"{dataset.source} holds nothing but {dataset.positive!r}: add folders of other classes to test "

@@ -19,11 +19,11 @@ from mim_jax.detector import Measure
 from mim_jax.evaluation import summarize
 from mim_jax.methods import score_methods
 from mim_jax.panels import choose_panels
-from mim_jax.protocol import Config, make_folds, measure_options
+from mim_jax.protocol import Config, measure_options
 from mim_jax.recorder import Recorder, read_events
 from mim_jax.report import write_report
 from mim_jax.similarity import METRICS
-from mim_jax.trained import TrainedFold, load_fold
+from mim_jax.trained import TrainedFold, load_folds
 
 
 def evaluate(
@@ -56,7 +56,7 @@ def evaluate(
     """
     started = time.perf_counter()
     measure = Measure(**measure_options(config))
-    folds = [load_fold(config, path, dataset, split, measure) for split in make_folds(config, dataset)]
+    folds = load_folds(config, path, dataset, measure)
     settings, seed = config["evaluation"], config["seed"]
     bank = make_bank(dataset, mode=settings["augmentation"], seed=seed)
     parts = [tested(bank, dataset, fold.split) for fold in folds]
@@ -144,7 +144,7 @@ def _stress(
             "paper": facts.PAPER_CLINICAL,
         }
     if limit := settings["robustness_images"]:
-        others = _grouped(dataset, dataset.negatives)
+        others = _grouped(dataset, dataset.tested_negatives)
         count = sum(min(limit, len(own.images)) for own in positives)
         recorder.start("robustness", total=count + len(folds) * min(limit, len(others.images)))
         found["robustness"] = robustness.robustness_sheet(

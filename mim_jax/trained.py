@@ -1,7 +1,9 @@
 """The folds of a workdir as they were trained: networks to score with, and what they were trained on."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from mim_jax.data.folds import Fold
 from mim_jax.detector import Detector, Measure
 from mim_jax.experiment import ROLES
 from mim_jax.models import PatchDiscriminator, make_generator
-from mim_jax.protocol import Config, describe_model, make_game, split_training
+from mim_jax.protocol import Config, describe_model, make_folds, make_game, split_training
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,18 +42,25 @@ class TrainedFold:
     networks: dict[str, Detector]
 
 
-def load_fold(config: Config, path: Path, dataset: Dataset, split: Fold, measure: Measure) -> TrainedFold:
-    """Restores what `experiment.train` saved of one fold.
+def load_folds(config: Config, path: Path, dataset: Dataset, measure: Measure) -> list[TrainedFold]:
+    """Restores what `experiment.train` saved.
 
     Raises:
-      ValueError: the fold is not trained to its end, or its checkpoint is missing or damaged.
+      ValueError: a fold is not trained to its end, or its checkpoint is missing or damaged.
     """
+    # Neither shapes nor initial values depend on the number of steps: one program serves every fold.
+    game = make_game(config, steps=1)
+    init = jax.jit(functools.partial(training.init_state, game=game))
+    return [_load_fold(config, path, dataset, split, measure, init) for split in make_folds(config, dataset)]
+
+
+def _load_fold(
+    config: Config, path: Path, dataset: Dataset, split: Fold, measure: Measure, init: Any
+) -> TrainedFold:
     train, held_out = split_training(config, dataset, split)
     settings = config["training"]
     updates = training.steps_per_epoch(len(train), settings["batch_size"], drop_last=settings["drop_last"])
     wanted = updates * settings["epochs"]
-    game = make_game(config, steps=wanted)
-    init = jax.jit(training.init_state, static_argnames="game")
     key = jax.random.fold_in(jax.random.key(config["seed"]), split.index)
 
     def restore(role: str) -> training.AdversarialState:
@@ -63,10 +72,10 @@ def load_fold(config: Config, path: Path, dataset: Dataset, split: Fold, measure
                     f"fold {split.index + 1} in {path} ({role}) is trained for {done} of {wanted} updates: "
                     "finish it with --mode=train"
                 )
-            return checkpoints.restore(init.eval_shape(key, game=game))
+            return checkpoints.restore(init.eval_shape(key))
 
     state = restore("mim")
-    networks = {"untrained": _detector(config, init(key, game=game), measure)}
+    networks = {"untrained": _detector(config, init(key), measure)}
     if settings["autoencoder"]:
         networks["autoencoder"] = _detector(config, restore("autoencoder"), measure)
     discriminator = PatchDiscriminator(config["discriminator"]["width"], dtype=jnp.float32)

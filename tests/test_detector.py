@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from mim_jax import Detector, composite_similarities, masks
-from mim_jax.detector import Measure, measure_holes, network_fill
+from mim_jax.detector import Measure, network_fill
 
 SIZE, HOLE = 24, 12
 
@@ -148,8 +148,5 @@ def test_bfloat16_images_score_as_their_values():
 
 
 def test_holes_of_all_images_come_back_by_hole():
-    model = detector()
-    found = measure_holes(
-        model.generator, model.variables[0], images(3), mask_size=HOLE, measure=Measure(holes=4)
-    )
-    assert found["ssim"].shape == (4, 3)
+    found = detector(measure=Measure(holes=4)).hole_similarities(images(3))
+    assert found["ssim"].shape == (4, 2, 3)

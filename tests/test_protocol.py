@@ -59,7 +59,8 @@ def test_the_clinical_test_has_procedural_images_only_where_all_are(config, tmp_
 def test_negatives_of_a_positive_patient_are_not_tested():
     images = [noise(seed) for seed in range(5)]
     dataset = invented(images, ["mpox", "mpox", "nv", "nv", "bkl"], ["a", "b", "b", "c", "d"])
-    assert bank.shared_negatives(dataset).tolist() == [2]
+    assert dataset.shared_negatives.tolist() == [2]
+    assert dataset.tested_negatives.tolist() == [3, 4]
     images = bank.make_bank(dataset, mode="fixed", seed=0)
     part = bank.tested(images, dataset, Fold(0, np.array([0]), np.array([1])))
     assert set(images.index[part].tolist()) == {1, 3, 4}

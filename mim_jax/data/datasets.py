@@ -64,6 +64,20 @@ class Dataset:
         """Sorted indices of all other images; where there are none, nothing can be evaluated."""
         return np.flatnonzero(self.labels != self.positive)
 
+    @property
+    def shared_negatives(self) -> np.ndarray:
+        """Those negatives that share a group with a positive, a patient or a near-duplicate.
+
+        Some fold trains on that group, so they are not tested.
+        """
+        negatives = self.negatives
+        return negatives[np.isin(self.groups[negatives], self.groups[self.positives])]
+
+    @property
+    def tested_negatives(self) -> np.ndarray:
+        """The other negatives."""
+        return np.setdiff1d(self.negatives, self.shared_negatives)
+
     def select(self, indices: np.ndarray) -> "Dataset":
         """The images at `indices` (int, or bool `[N]`), in that order."""
         return replace(
