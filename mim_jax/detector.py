@@ -204,7 +204,8 @@ class Detector(NoveltyDetector):
 
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
         """Each metric for each fold, float64 `[folds, N]`; images as `score_samples`."""
-        return self.measure.reduced(self.hole_similarities(images))
+        holes = Similarities(**self.hole_similarities(images))  # JAX would sort the keys of a dict
+        return self.measure.reduced(holes)._asdict()
 
     def hole_similarities(self, images: Images) -> dict[str, np.ndarray]:
         """Each metric for each hole of `measure` and each fold, float64 `[holes, folds, N]`."""

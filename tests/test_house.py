@@ -21,7 +21,7 @@ ALLOWED = {
     "tensors": set(),
     "batches": set(),
     "novelty": {"batches"},
-    "artefact": {"tensors"},
+    "artefact": {"similarity", "tensors"},
     "export": {"artefact", "batches", "detector", "novelty", "similarity", "tensors"},  # detector: its type
     "calibration": set(),
     "scored_images": set(),
