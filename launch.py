@@ -11,9 +11,14 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 CONFIG = "configs/mim.py"
-MODES = ["run", "train", "evaluate", "score", "export", "check_data"]
+MODES = ["run", "train", "evaluate", "score", "export", "check_data", "compare"]
 flags.DEFINE_string("workdir", None, "Folder of the run; the same folder resumes it.")
-flags.DEFINE_enum("mode", "run", MODES, "run = train, evaluate, report; score = files named after the flags.")
+flags.DEFINE_enum(
+    "mode",
+    "run",
+    MODES,
+    "run = train, evaluate, report; score takes files after the flags, compare workdirs.",
+)
 flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "gpu is an error where there is none.")
 
 

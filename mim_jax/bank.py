@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mim_jax.conditions import GroupedImages
 from mim_jax.data import augment
 from mim_jax.data.datasets import Dataset
 from mim_jax.data.folds import Fold
@@ -65,3 +66,8 @@ def scored_images(
         plain=bank.plain[part],
         similarities=dict(scores),
     )
+
+
+def grouped(dataset: Dataset, index: np.ndarray) -> GroupedImages:
+    """The images at these positions in the dataset with their groups."""
+    return GroupedImages(dataset.images[index], dataset.groups[index])

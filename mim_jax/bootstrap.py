@@ -19,13 +19,15 @@ from mim_jax.scored_images import ScoredImages
 class Resamples(NamedTuple):
     """How often each group was drawn, shared by all metrics and methods so that their differences are paired.
 
-    positive: for each fold float32 `[resamples, positive groups of the fold]`; negative: float32 `[resamples,
-    negative groups]`, one for all folds. Whole numbers in the type that matrix products are fast in. The
-    groups are in the order of `np.unique`.
+    positive, negative: for each fold float32 `[resamples, its positive (negative) groups]`: whole numbers in
+      the type that matrix products are fast in. The groups are in the order of `np.unique`. A negative group
+      that several folds test on has one draw for all of them.
+    places: for each fold where its negative groups stand among those of all folds.
     """
 
     positive: tuple[np.ndarray, ...]
-    negative: np.ndarray
+    negative: tuple[np.ndarray, ...]
+    places: tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,30 +80,34 @@ class AurocSamples:
 def draw_groups(folds: Sequence[ScoredImages], *, resamples: int = 2000, seed: int = 0) -> Resamples:
     """Draws groups with replacement: positives within each fold, negatives once for all folds.
 
-    The folds' positives are disjoint, while the same negatives are scored by every fold's model: what the
-    folds share is shared here too. A group with positives and negatives is drawn for each of them alone.
+    The folds' positives are disjoint, while the same negatives are scored by every fold's model, most of them
+    at least: what the folds share is shared here too. A draw that would leave a fold without negatives is
+    drawn again. A group with positives and negatives is drawn for each of them alone.
 
     Raises:
-      ValueError: no folds, a fold without positives or negatives, or folds whose negative groups differ.
+      ValueError: no folds, or a fold without positives or negatives.
     """
     if not folds:
         raise ValueError("no folds were given: at least one is needed")
     positives = [_groups(fold, index, positive=True) for index, fold in enumerate(folds)]
     negatives = [_groups(fold, index, positive=False) for index, fold in enumerate(folds)]
-    for index, names in enumerate(negatives):
-        if not np.array_equal(names, negatives[0]):
-            raise ValueError(
-                f"the {len(names)} negative groups of fold {index} are not the {len(negatives[0])} of fold "
-                "0: test all folds on the same negatives"
-            )
+    every = np.unique(np.concatenate(negatives))
+    places = tuple(np.searchsorted(every, names) for names in negatives)
     generator = np.random.default_rng(seed)
 
-    def draw(count: int) -> np.ndarray:
-        drawn = generator.multinomial(count, np.full(count, 1 / count), size=resamples)
+    def draw(count: int, times: int) -> np.ndarray:
+        drawn = generator.multinomial(count, np.full(count, 1 / count), size=times)
         return drawn.astype(np.float32)
 
-    negative = draw(len(negatives[0]))
-    return Resamples(positive=tuple(draw(len(names)) for names in positives), negative=negative)
+    drawn = draw(len(every), resamples)
+    while len(empty := np.flatnonzero(np.any([~drawn[:, own].any(axis=1) for own in places], axis=0))):
+        drawn[empty] = draw(len(every), len(empty))
+    return Resamples(
+        positive=tuple(draw(len(names), resamples) for names in positives),
+        # Without copies where all folds test on all of them.
+        negative=tuple(drawn if len(own) == len(every) else drawn[:, own] for own in places),
+        places=places,
+    )
 
 
 def sample_aurocs(folds: Sequence[ScoredImages], metric: str, draws: Resamples) -> AurocSamples:
@@ -113,19 +119,20 @@ def sample_aurocs(folds: Sequence[ScoredImages], metric: str, draws: Resamples) 
     group meets more than eight million negatives, and good to seven digits beyond.
     """
     values = np.empty(len(folds))
-    resampled = np.empty((len(folds), len(draws.negative)))
-    pulls = np.empty((len(folds), draws.negative.shape[1]))
+    resampled = np.empty((len(folds), len(draws.negative[0])))
+    pulls = np.zeros((len(folds), 1 + max(int(own[-1]) for own in draws.places)))
     for index, fold in enumerate(folds):
         scores, positive = checked(fold.similarities[metric], fold.positive)
         wins, positive_sizes, negative_sizes = _group_wins(scores, positive, fold.groups)
         pairs = positive_sizes.sum() * negative_sizes.sum()
         won = wins.sum(axis=0, dtype=np.float64)
         values[index] = won.sum() / pairs
-        pulls[index] = won / pairs - values[index] * negative_sizes / negative_sizes.sum()
-        drawn = draws.positive[index].astype(np.float64)
+        pull = won / pairs - values[index] * negative_sizes / negative_sizes.sum()
+        pulls[index, draws.places[index]] = pull
+        drawn, others = draws.positive[index].astype(np.float64), draws.negative[index]
         # The sizes of resamples are sums of whole numbers: exact in float64.
-        drawn_pairs = (drawn @ positive_sizes) * (draws.negative @ negative_sizes.astype(np.float32))
-        resampled[index] = np.sum(drawn * (draws.negative @ wins.T), axis=1) / drawn_pairs
+        drawn_pairs = (drawn @ positive_sizes) * (others @ negative_sizes.astype(np.float32))
+        resampled[index] = np.sum(drawn * (others @ wins.T), axis=1) / drawn_pairs
     return AurocSamples(values, resampled, pulls)
 
 

@@ -1,21 +1,34 @@
 """Checkpoints of one fold: the only file that knows Orbax.
 
-A step holds three items: `generator` (parameters and statistics, all that scoring needs), `training`
-(everything else that training needs) and `model` (JSON: how to build the generator again). Orbax writes into
-a temporary directory and renames it, so a step is whole or absent.
+A step holds three items: the network that scores images, called `generator` or `classifier` (parameters and
+statistics), `training` (everything else that training needs) and `model` (JSON: how to build that network
+again). Orbax writes into a temporary directory and renames it, so a step is whole or absent.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
 
-from mim_jax.training import AdversarialState
-
 FORMAT = 1  # of the model description; raised when an older reader could not understand a newer file
+
+
+class State(Protocol):
+    """What a training changes: a dataclass with the number of updates made.
+
+    Attributes:
+      SCORING: name of the network that scores images, and its collections -> the fields that hold them.
+    """
+
+    SCORING: ClassVar[tuple[str, Mapping[str, str]]]
+    step: jax.Array
+
+
+S = TypeVar("S", bound=State)
 
 
 class CheckpointError(ValueError):
@@ -58,14 +71,14 @@ class FoldCheckpoints:
         """Updates made at the newest whole checkpoint; None where there is none."""
         return self._manager.latest_step()
 
-    def save(self, state: AdversarialState, model: Mapping[str, Any]) -> None:
+    def save(self, state: State, model: Mapping[str, Any]) -> None:
         """Saves `state` under its step; does nothing where that step is saved already."""
         step = int(state.step)
         if step == self.latest_step():
             return
-        generator, rest = _split(state)
+        network, rest = _split(state)
         items = ocp.args.Composite(
-            generator=ocp.args.StandardSave(generator),
+            **{state.SCORING[0]: ocp.args.StandardSave(network)},
             training=ocp.args.StandardSave(rest),
             model=ocp.args.JsonSave({"format": FORMAT, **model}),
         )
@@ -79,18 +92,16 @@ class FoldCheckpoints:
                 "the directory belongs to a longer run; use another workdir"
             )
 
-    def restore(self, abstract: AdversarialState) -> AdversarialState:
+    def restore(self, abstract: S) -> S:
         """The newest state, in the structure, shapes and dtypes of `abstract` (from `jax.eval_shape`)."""
-        generator, rest = _split(abstract)
+        name, fields = abstract.SCORING
+        network, rest = _split(abstract)
         found = self._restore(
-            generator=ocp.args.StandardRestore(_on_device(generator)),
+            **{name: ocp.args.StandardRestore(_on_device(network))},
             training=ocp.args.StandardRestore(_on_device(rest)),
         )
-        return AdversarialState(
-            generator_params=found["generator"]["params"],
-            batch_stats=found["generator"]["batch_stats"],
-            **found["training"],
-        )
+        scoring = {field: found[name][collection] for collection, field in fields.items()}
+        return type(abstract)(**scoring, **found["training"])
 
     def model(self) -> dict[str, Any]:
         """The description saved with the newest step."""
@@ -133,10 +144,15 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
-def _split(state: AdversarialState) -> tuple[dict[str, Any], dict[str, Any]]:
-    fields = {name: getattr(state, name) for name in state.__dataclass_fields__}
-    generator = {"params": fields.pop("generator_params"), "batch_stats": fields.pop("batch_stats")}
-    return generator, fields
+def _split(state: State) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The network that scores images, by collection, and the other fields."""
+    collections = state.SCORING[1]
+    rest = {
+        field.name: getattr(state, field.name)
+        for field in dataclasses.fields(state)  # type: ignore[arg-type]  # a protocol cannot say "dataclass"
+        if field.name not in collections.values()
+    }
+    return {name: getattr(state, field) for name, field in collections.items()}, rest
 
 
 def _on_device(abstract: Any) -> Any:

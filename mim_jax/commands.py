@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from tqdm import tqdm
@@ -24,8 +24,10 @@ def execute(
 ) -> int:
     """Runs one mode and returns the exit status."""
     try:
-        if mode != "score" and paths:
-            raise ValueError(f"unexpected argument {paths[0]!r}: only --mode=score takes files")
+        if mode not in ("score", "compare") and paths:
+            raise ValueError(
+                f"unexpected argument {paths[0]!r}: --mode=score takes files, --mode=compare workdirs"
+            )
         if mode != "check_data" and not workdir:
             raise ValueError(f"--mode={mode} needs --workdir=FOLDER")
         choose_device(device)
@@ -37,7 +39,7 @@ def execute(
         print(f"launch.py: stopped{how}", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        from mim_jax.experiment import Interrupted, NonFiniteLoss
+        from mim_jax.trainer import Interrupted, NonFiniteLoss
 
         if isinstance(error, Interrupted):
             print(f"launch.py: {error}", file=sys.stderr)
@@ -89,32 +91,62 @@ def run(
     evaluation: bool = True,
 ) -> int:
     """Trains what is not trained yet, evaluates, and writes the report."""
-    if config["seeds"]:
+    if config.get("seeds"):
         return run_seeds(config, workdir, training=training, evaluation=evaluation)
 
-    from mim_jax import experiment, protocol
+    from mim_jax import protocol
     from mim_jax.recorder import Recorder
     from mim_jax.workdir import check, claim
 
     began = time.perf_counter()
-    protocol.check(config)
+    kind = _kind(config)
+    kind.check(config)
     if not training and not (Path(workdir).expanduser() / "config.json").exists():
         raise ValueError(f"{workdir} is not the workdir of a run: train it first with --mode=train")
     check(workdir, config)
     dataset = load(config)
-    protocol.check_data(config, dataset, evaluation=evaluation)
+    kind.check_data(config, dataset, evaluation=evaluation)
     clinical = protocol.load_clinical(config) if evaluation else None
     # After the data: what they cannot carry should not claim a folder.
     path = claim(workdir, config, {"digest": dataset.digest(), "images": len(dataset)})
     with Recorder(path) as recorder:
         if training:
-            experiment.train(config, path, dataset, recorder)
+            kind.train(config, path, dataset, recorder)
         if evaluation:
-            from mim_jax import results
-
-            page = results.evaluate(config, path, dataset, clinical, recorder, began=began)
+            page = kind.evaluate(config, path, dataset, clinical, recorder, began=began)
             print(f"report: {page}")
     return 0
+
+
+class Kind(NamedTuple):
+    """What a run of this kind consists of."""
+
+    check: Callable[..., None]
+    check_data: Callable[..., None]
+    train: Callable[..., None]
+    evaluate: Callable[..., Path]  # imported when it is called: mistakes should not wait for its figures
+
+
+def _kind(config: Mapping[str, Any]) -> Kind:
+    if "classifier" in config:
+        from mim_jax import classifier_experiment, classifier_protocol
+
+        def evaluate_classifier(*args: Any, **options: Any) -> Path:
+            from mim_jax import classifier_results
+
+            return classifier_results.evaluate(*args, **options)
+
+        checks = classifier_protocol.check, classifier_protocol.check_data
+        return Kind(*checks, classifier_experiment.train, evaluate_classifier)
+
+    from mim_jax import experiment, protocol
+
+    def evaluate_mim(*args: Any, **options: Any) -> Path:
+        from mim_jax import results
+
+        return results.evaluate(*args, **options)
+
+    return Kind(protocol.check, protocol.check_data, experiment.train, evaluate_mim)
 
 
 def run_seeds(config: Mapping[str, Any], workdir: str, *, training: bool, evaluation: bool) -> int:
@@ -231,6 +263,25 @@ def export(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int
     return 0
 
 
+def compare(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
+    """Lays finished runs of MIM and of classifiers side by side: `comparison.html` in the workdir."""
+    from mim_jax import comparison, comparison_page, stored
+
+    if not paths:
+        raise ValueError(
+            "--mode=compare needs workdirs of finished runs after the flags: launch.py --mode=compare "
+            "--workdir=runs/compared runs/mim runs/resnet50"
+        )
+    root = Path(workdir).expanduser().resolve()
+    if (root / "config.json").exists():
+        raise ValueError(f"{root} is the workdir of a run: name another folder for the comparison")
+    runs = [stored.read_run(path) for path in paths]
+    found = comparison.compare(runs, resamples=config["evaluation"]["resamples"], seed=config["seed"])
+    root.mkdir(parents=True, exist_ok=True)
+    print(f"comparison: {comparison_page.write_comparison(root, found, runs, name='comparison.html')}")
+    return 0
+
+
 def _show(bar: tqdm, done: int, total: int) -> None:
     bar.total = total
     bar.update(done - bar.n)
@@ -243,4 +294,5 @@ MODES: dict[str, Callable[[Mapping[str, Any], str, Sequence[str]], int]] = {
     "score": score,
     "check_data": check_data,
     "export": export,
+    "compare": compare,
 }

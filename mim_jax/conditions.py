@@ -17,7 +17,7 @@ from mim_jax import masks, pixels
 from mim_jax.bootstrap import draw_groups, sample_aurocs
 from mim_jax.corruptions import CORRUPTIONS
 from mim_jax.detector import Detector, Measure, network_fill
-from mim_jax.scored_images import ScoredImages
+from mim_jax.scored_images import two_sides
 from mim_jax.similarity import METRICS, Similarities
 
 Scores = dict[str, np.ndarray]  # each metric, float64 [conditions, N]
@@ -152,10 +152,11 @@ def areas(
       resamples: of the cluster bootstrap; the same for all conditions.
       seed: of the resamples.
     """
-    folds = [
-        _scored(np.concatenate((own, other), axis=1), images.groups, negatives.groups)
-        for own, other, images in zip(upper, lower, positives, strict=True)
-    ]
+    folds = []
+    for own, other, images in zip(upper, lower, positives, strict=True):
+        rows = np.concatenate((own, other), axis=1)
+        columns = {f"condition {i}": row for i, row in enumerate(rows)}  # in place of one a metric
+        folds.append(two_sides(columns, images.groups, negatives.groups))
     draws = draw_groups(folds, resamples=resamples, seed=seed)
     result = []
     for condition in folds[0].similarities:
@@ -218,22 +219,6 @@ def _batches(images: np.ndarray, first: int, size: int) -> Iterator[tuple[np.nda
         padding = np.zeros((size - len(part), *part.shape[1:]), part.dtype)
         index = np.arange(first + start, first + start + size, dtype=np.int32)
         yield np.concatenate((part, padding)), index, len(part)
-
-
-def _scored(scores: np.ndarray, positive_groups: np.ndarray, negative_groups: np.ndarray) -> ScoredImages:
-    """One fold as the bootstrap takes it, with a column a condition in place of one a metric."""
-    groups = np.concatenate((np.asarray(positive_groups, str), np.asarray(negative_groups, str)))
-    positive = np.arange(len(groups)) < len(positive_groups)
-    return ScoredImages(
-        names=np.array([f"image {i}" for i in range(len(groups))]),
-        classes=np.where(positive, "positive", "negative"),
-        groups=groups,
-        copies=np.zeros(len(groups), int),
-        positive=positive,
-        augmented=np.ones(len(groups), bool),
-        plain=np.ones(len(groups), bool),
-        similarities={f"condition {i}": row for i, row in enumerate(scores)},
-    )
 
 
 def _check(

@@ -13,21 +13,6 @@ from mim_jax import calibration
 from mim_jax.evaluation import ScoredImages
 from mim_jax.similarity import METRICS
 
-COLUMNS = (
-    "fold",
-    "method",
-    "name",
-    "class",
-    "group",
-    "copy",
-    "augmented",
-    "plain",
-    "positive",
-    *METRICS,
-    "score",
-    "decision",
-)
-
 
 @dataclass(frozen=True)
 class Thresholds:
@@ -102,12 +87,19 @@ def decide(score: float, threshold: float | None) -> str:
 
 
 def rows(
-    fold: int, method: str, scored: ScoredImages, thresholds: Thresholds | None = None
+    fold: int,
+    method: str,
+    scored: ScoredImages,
+    thresholds: Thresholds | None = None,
+    *,
+    scores: Sequence[str] = (*METRICS, "score"),
 ) -> list[dict[str, Any]]:
-    """One dict an image, in the columns of scores.csv; without thresholds nothing is decided."""
+    """One dict an image, in the columns of scores.csv, `scores` among them; without thresholds nothing is
+    decided.
+    """
     table = []
     for i in range(len(scored)):
-        scores = {name: float(values[i]) for name, values in scored.similarities.items()}
+        own = {name: float(values[i]) for name, values in scored.similarities.items()}
         table.append(
             {
                 "fold": fold,
@@ -119,20 +111,20 @@ def rows(
                 "augmented": bool(scored.augmented[i]),
                 "plain": bool(scored.plain[i]),
                 "positive": bool(scored.positive[i]),
-                **{name: scores.get(name, "") for name in (*METRICS, "score")},
+                **{name: own.get(name, "") for name in scores},
                 "decision": "",
             }
         )
         if thresholds:
-            table[-1]["decision"] = decide(scores[thresholds.metric], thresholds.folds[fold])
+            table[-1]["decision"] = decide(own[thresholds.metric], thresholds.folds[fold])
     return table
 
 
-def write_csv(path: Path, table: Iterable[Mapping[str, Any]]) -> None:
-    """Writes rows whole or not at all."""
+def write_csv(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
+    """Writes rows, one or more, whole or not at all."""
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, list(table[0]))
         writer.writeheader()
         writer.writerows(table)
     os.replace(temporary, path)

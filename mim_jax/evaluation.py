@@ -170,13 +170,19 @@ def _breakdown(
     resamples: int,
     seed: int,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """AUROC of all positives against the negatives of each part, whose groups are drawn for themselves."""
+    """AUROC of all positives against the negatives of each part, whose groups are drawn for themselves.
+
+    A part of which some fold tests no image is left out; "n" counts the images of all folds.
+    """
     result: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in methods}
     first = next(iter(methods.values()))
     for part, classes in parts.items():
-        masks = [fold.positive | np.isin(fold.classes, list(classes)) for fold in first]
+        others = [~fold.positive & np.isin(fold.classes, list(classes)) for fold in first]
+        if not all(map(np.any, others)):
+            continue
+        masks = [fold.positive | other for fold, other in zip(first, others, strict=True)]
         draws = draw_groups(_select(first, masks), resamples=resamples, seed=seed)
-        n = int(np.sum(masks[0] & ~first[0].positive))
+        n = len(set().union(*(fold.names[other].tolist() for fold, other in zip(first, others, strict=True))))
         for name, folds in methods.items():
             samples = sample_aurocs(_select(folds, masks), leading[name], draws)
             result[name][part] = {"n": n, "std": float(np.std(samples.values)), **_mean(samples, least=0.0)}

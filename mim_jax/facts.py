@@ -78,10 +78,7 @@ def describe(
     bank: Bank,
     parts: Sequence[np.ndarray],
 ) -> dict[str, Any]:
-    """Title, data, splits, training and environment of a run."""
-    procedural = is_procedural(config)
-    sources = [name for name, folder in config["data"]["sources"].items() if folder]
-    name = "procedural lesions" if procedural else ", ".join(sources) or Path(config["data"]["root"]).name
+    """Title, data, splits, training and environment of a run of MIM."""
     groups = dataset.groups[dataset.positives]
     positive = dataset.labels[bank.index] == dataset.positive
     rows = []
@@ -99,14 +96,28 @@ def describe(
             }
         )
     state = folds[0].state
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
     return {
-        "title": f"MIM on {name}",
+        **describe_run("MIM", config, dataset),
+        "splits": rows,
+        "paper": {metric: list(values) for metric, values in PAPER_AUROC.items()},
+        "training": {
+            "epochs": config["training"]["epochs"],
+            "parameters": {
+                "generator": count_parameters(state.generator_params),
+                "discriminator": count_parameters(state.discriminator_params),
+            },
+            "parameter_hash": [parameter_hash(fold.detector.variables[0]) for fold in folds],
+        },
+    }
+
+
+def describe_run(method: str, config: Config, dataset: Dataset) -> dict[str, Any]:
+    """What is said of a run of any kind: title, data, environment, configuration."""
+    procedural = is_procedural(config)
+    sources = [name for name, folder in config["data"]["sources"].items() if folder]
+    name = "procedural lesions" if procedural else ", ".join(sources) or Path(config["data"]["root"]).name
+    return {
+        "title": f"{method} on {name}",
         "notice": NOTICE if procedural else None,
         "data": {
             "source": dataset.source,
@@ -125,18 +136,8 @@ def describe(
             "left_out": dataset.names[dataset.shared_negatives].tolist(),
             "remarks": list(dataset.remarks),
         },
-        "splits": rows,
-        "paper": {metric: list(values) for metric, values in PAPER_AUROC.items()},
-        "training": {
-            "epochs": config["training"]["epochs"],
-            "parameters": {
-                "generator": sum(leaf.size for leaf in jax.tree.leaves(state.generator_params)),
-                "discriminator": sum(leaf.size for leaf in jax.tree.leaves(state.discriminator_params)),
-            },
-            "parameter_hash": [parameter_hash(fold.detector.variables[0]) for fold in folds],
-        },
         "environment": {
-            "versions": versions,
+            "versions": {package: _version(package) for package in PACKAGES},
             "device": jax.devices()[0].device_kind,
             "platform": jax.default_backend(),
             "cpu_count": os.cpu_count(),
@@ -145,6 +146,28 @@ def describe(
         "seed": config["seed"],
         "config": dict(config),
     }
+
+
+def describe_clinical(clinical: Dataset) -> dict[str, Any]:
+    """Which clinical images a test had."""
+    return {
+        "source": clinical.source,
+        "classes": clinical.class_counts(),
+        "digest": clinical.digest(),
+        "paper": PAPER_CLINICAL,
+    }
+
+
+def count_parameters(params: Any) -> int:
+    """How many numbers a tree of arrays holds."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def training_seconds(history: Sequence[Mapping[str, Any]], count: int) -> list[float]:

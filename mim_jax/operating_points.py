@@ -52,7 +52,7 @@ def resampled_operating_points(
     how often each group was drawn. They are whole numbers, exact in float32 up to 16 million images.
     """
     found = []
-    for fold, positive_draws in zip(folds, draws.positive, strict=True):
+    for fold, positive_draws, draws_of_others in zip(folds, draws.positive, draws.negative, strict=True):
         scores, positive = checked(fold.similarities[metric], fold.positive)
         own = np.unique(fold.groups[positive], return_inverse=True)[1]
         other = np.unique(fold.groups[~positive], return_inverse=True)[1]
@@ -61,9 +61,9 @@ def resampled_operating_points(
         found.append(
             _read(
                 positive_draws @ true,
-                draws.negative @ false,
+                draws_of_others @ false,
                 positive_draws @ sizes[0],
-                draws.negative @ sizes[1],
+                draws_of_others @ sizes[1],
             )
         )
     return OperatingPoints(*(np.stack(arrays) for arrays in zip(*found, strict=True)))

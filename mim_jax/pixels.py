@@ -86,6 +86,13 @@ def place(image: jax.Array, patch: jax.Array, offset: Offset) -> jax.Array:
     return jnp.asarray(known, jnp.int32)
 
 
+def flip_at_random(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors images `[B, H, W, C]` left to right and turns them upside down, each with probability 1/2."""
+    mirrored, turned = jax.random.bernoulli(key, 0.5, (2, len(images), 1, 1, 1))
+    images = jnp.where(mirrored, images[:, :, ::-1], images)
+    return jnp.where(turned, images[:, ::-1], images)
+
+
 def each(measure: Callable[..., Any], lead: tuple[int, ...], *arrays: jax.Array) -> Any:
     """Applies `measure` to every image of the leading axes, in the form that the backend runs fast.
 

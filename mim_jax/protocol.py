@@ -63,7 +63,7 @@ def load_data(config: Config, progress: Callable[[int, int], None] | None = None
             negatives=data["procedural_negatives"],
             seed=config["seed"],
         )
-    min_side = max(MIN_SIDE, config["mask"]["size"])
+    min_side = least_side(config)
     if folders:
         dataset = sources.load_sources(
             folders,
@@ -106,7 +106,7 @@ def load_clinical(config: Config) -> datasets.Dataset | None:
             data_dir=prepared_folder(config),
             size=data["image_size"],
             positive=data["positive"],
-            min_side=max(MIN_SIDE, config["mask"]["size"]),
+            min_side=least_side(config),
         )
     if is_procedural(config) and evaluation["procedural_clinical"]:
         drawn = datasets.from_lesions(
@@ -117,6 +117,12 @@ def load_clinical(config: Config) -> datasets.Dataset | None:
         )
         return drawn.select(drawn.negatives)
     return None
+
+
+def least_side(config: Config) -> int:
+    """Pixels that an image's shorter side must have: the hole's. Classifiers, which have none, as MIM."""
+    size = config["data"]["image_size"] // 2
+    return max(MIN_SIDE, config["mask"]["size"] if "mask" in config else size)
 
 
 def is_procedural(config: Config) -> bool:
@@ -154,34 +160,37 @@ def split_training(
     return indices[inner.train], indices[inner.test]
 
 
-def check(config: Config) -> None:
-    """Raises ValueError for what can be known to be wrong before any image is read."""
-    size, mask_size = config["data"]["image_size"], config["mask"]["size"]
-    measure = detector.Measure(**measure_options(config))
+def check_fields(config: Config) -> None:
+    """Raises ValueError for what is wrong in the fields that every kind of run has."""
     for field, (least, most) in RANGES.items():
         section, _, name = field.rpartition(".")
-        value = config[section][name] if section else config[name]
-        if not least <= value <= most:
-            raise ValueError(f"config.{field} must lie between {least} and {most}, got {value}")
-    if config["training"]["precision"] not in ("auto", "bfloat16", "float32"):
-        raise ValueError(
-            f"unknown precision {config['training']['precision']!r}: choose auto, bfloat16 or float32"
-        )
-    if config["evaluation"]["augmentation"] not in ("fixed", "random"):
-        raise ValueError(
-            f"unknown augmentation {config['evaluation']['augmentation']!r}: choose fixed or random"
-        )
+        fields = config.get(section, {}) if section else config
+        if name in fields and not least <= fields[name] <= most:
+            raise ValueError(f"config.{field} must lie between {least} and {most}, got {fields[name]}")
+    choices = (
+        ("training.precision", ("auto", "bfloat16", "float32")),
+        ("evaluation.augmentation", ("fixed", "random")),
+        ("data.duplicates", duplicates.MODES),
+    )
+    for field, known in choices:
+        section, _, name = field.rpartition(".")
+        if config[section][name] not in known:
+            raise ValueError(
+                f"unknown config.{field} {config[section][name]!r}: choose one of {', '.join(known)}"
+            )
+
+
+def check(config: Config) -> None:
+    """Raises ValueError for what can be known to be wrong before any image is read."""
+    check_fields(config)
+    size, mask_size = config["data"]["image_size"], config["mask"]["size"]
+    measure = detector.Measure(**measure_options(config))
     if config["decision"]["rule"] not in ("calibrated", "paper"):
         raise ValueError(f"unknown decision rule {config['decision']['rule']!r}: choose calibrated or paper")
     if config["decision"]["rule"] == "paper" and measure != detector.Measure():
         raise ValueError(
             "config.decision.rule=paper is a threshold on SSIM+HBD of the whole image; with "
             f"{measure} it means nothing: use config.decision.rule=calibrated"
-        )
-    if config["data"]["duplicates"] not in duplicates.MODES:
-        raise ValueError(
-            f"unknown config.data.duplicates {config['data']['duplicates']!r}: choose one of "
-            f"{', '.join(duplicates.MODES)}"
         )
     masks.check_sizes(size, mask_size + 2 * config["mask"]["margin"])
     for holes in (measure.holes, config["evaluation"]["more_holes"]):
@@ -196,18 +205,29 @@ def check(config: Config) -> None:
 def check_data(config: Config, dataset: datasets.Dataset, *, evaluation: bool) -> None:
     """Raises ValueError where the images cannot carry the protocol, before anything is claimed or trained."""
     smallest = min(len(split_training(config, dataset, fold)[0]) for fold in make_folds(config, dataset))
+    check_batch_size(config, smallest)
+    if evaluation:
+        check_negatives(dataset)
+
+
+def check_batch_size(config: Config, smallest: int) -> None:
+    """Raises ValueError where a batch is larger than the smallest training set of a fold."""
     batch_size = config["training"]["batch_size"]
     if batch_size > smallest:
         raise ValueError(
             f"config.training.batch_size (={batch_size}) exceeds the {smallest} training images of a fold: "
             f"set --config.training.batch_size={smallest} or less"
         )
-    if evaluation and len(dataset.negatives) and not len(dataset.tested_negatives):
+
+
+def check_negatives(dataset: datasets.Dataset) -> None:
+    """Raises ValueError where there is nothing to test against."""
+    if len(dataset.negatives) and not len(dataset.tested_negatives):
         raise ValueError(
             f"every image of another class shares a group with {dataset.positive!r}, on which some fold "
             "trains: correct the groups (--mode=check_data lists them), or only train with --mode=train"
         )
-    if evaluation and not len(dataset.negatives):
+    if not len(dataset.negatives):
         raise ValueError(
             f"{dataset.source} holds nothing but {dataset.positive!r}: add folders of other classes to test "
             "against, or only train with --mode=train"
@@ -219,23 +239,34 @@ def measure_options(config: Config) -> dict[str, Any]:
     return {name: config["evaluation"][name] for name in MEASURE_FIELDS}
 
 
-def make_game(config: Config, *, steps: int) -> training.Game:
-    """Networks, optimiser and losses for a training of `steps` updates."""
+def compute_dtype(config: Config) -> Any:
+    """What convolutions and products compute in."""
     precision = config["training"]["precision"]
     fast = precision == "bfloat16" or (precision == "auto" and jax.default_backend() == "gpu")
-    dtype = jnp.bfloat16 if fast else jnp.float32
-    rates, loss = config["optimizer"], config["loss"]
+    return jnp.bfloat16 if fast else jnp.float32
+
+
+def make_optimizer(config: Config, *, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimiser, and its learning rate, for a training of `steps` updates."""
+    rates = config["optimizer"]
     schedule = training.make_schedule(rates["decay"], learning_rate=rates["learning_rate"], steps=steps)
+    return optax.adam(schedule, b1=rates["b1"], b2=rates["b2"]), schedule
+
+
+def make_game(config: Config, *, steps: int) -> training.Game:
+    """Networks, optimiser and losses for a training of `steps` updates."""
+    dtype = compute_dtype(config)
+    optimizer, schedule = make_optimizer(config, steps=steps)
     return training.Game(
         generator=make_generator(config["generator"]["name"], config["generator"], dtype=dtype),
         discriminator=PatchDiscriminator(config["discriminator"]["width"], dtype=dtype),
-        optimizer=optax.adam(schedule, b1=rates["b1"], b2=rates["b2"]),
+        optimizer=optimizer,
         schedule=schedule,
         image_size=config["data"]["image_size"],
         mask_size=config["mask"]["size"],
         margin=config["mask"]["margin"],
         flips=config["training"]["flips"],
-        **loss,
+        **config["loss"],
     )
 
 

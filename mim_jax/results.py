@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from mim_jax import decisions, facts, robustness, workdir
-from mim_jax.bank import make_bank, tested
-from mim_jax.conditions import GroupedImages
+from mim_jax.bank import grouped, make_bank, tested
 from mim_jax.data.datasets import Dataset
 from mim_jax.detector import Measure
 from mim_jax.evaluation import summarize
@@ -37,8 +36,8 @@ def evaluate(
 ) -> Path:
     """Scores, tables, figures, report.
 
-    Writes `fold_k/scores.csv`, `calibration.json`, `results.json`, `figures/`, `model_card.md` and
-    `report.html`.
+    Writes `fold_k/scores.csv`, `fold_k/clinical.csv`, `calibration.json`, `results.json`, `figures/`,
+    `model_card.md` and `report.html`.
 
     Args:
       config: the run's.
@@ -80,7 +79,7 @@ def evaluate(
     ]
     for fold in range(len(folds)):
         decisions.write_csv(
-            path / f"fold_{fold}" / "scores.csv", (row for row in table if row["fold"] == fold)
+            path / f"fold_{fold}" / "scores.csv", [row for row in table if row["fold"] == fold]
         )
     summary = summarize(
         methods,
@@ -103,7 +102,7 @@ def evaluate(
             "pooled": thresholds.pooled,
             "table": decisions.count_decisions(table),
         },
-        **_stress(config, dataset, clinical, folds, thresholds.folds, recorder),
+        **_stress(config, path, dataset, clinical, folds, thresholds.folds, recorder),
         "wall_time": {
             "train": facts.training_seconds(history, len(folds)),
             "evaluate": time.perf_counter() - started,
@@ -120,31 +119,29 @@ def evaluate(
 
 def _stress(
     config: Config,
+    path: Path,
     dataset: Dataset,
     clinical: Dataset | None,
     folds: Sequence[TrainedFold],
     thresholds: Sequence[float | None],
     recorder: Recorder,
 ) -> Mapping[str, Any]:
-    """The clinical test and the robustness sheet; None where the configuration wants none."""
+    """The clinical test, with its `fold_k/clinical.csv`, and the robustness sheet; None where not wanted."""
     settings = config["evaluation"]
     models = [fold.detector for fold in folds]
-    positives = [_grouped(dataset, dataset.positives[fold.split.test]) for fold in folds]
+    positives = [grouped(dataset, dataset.positives[fold.split.test]) for fold in folds]
     shared = {"resamples": settings["resamples"], "seed": config["seed"], "progress": recorder.advance}
     found: dict[str, Any] = {"clinical": None, "robustness": None}
     if clinical is not None:
         recorder.start("clinical test", total=2 * len(folds) * len(clinical))
-        others = _grouped(clinical, np.arange(len(clinical)))
-        test = robustness.clinical_test(models, positives, others, sigma=settings["clinical_sigma"], **shared)
-        found["clinical"] = {
-            **test,
-            "source": clinical.source,
-            "classes": clinical.class_counts(),
-            "digest": clinical.digest(),
-            "paper": facts.PAPER_CLINICAL,
-        }
+        others = grouped(clinical, np.arange(len(clinical)))
+        sigma = settings["clinical_sigma"]
+        test, scored = robustness.clinical_test(models, positives, others, sigma=sigma, **shared)
+        for fold, images in enumerate(scored):
+            decisions.write_csv(path / f"fold_{fold}" / "clinical.csv", decisions.rows(fold, "mim", images))
+        found["clinical"] = {**test, **facts.describe_clinical(clinical)}
     if limit := settings["robustness_images"]:
-        others = _grouped(dataset, dataset.tested_negatives)
+        others = grouped(dataset, dataset.tested_negatives)
         count = sum(min(limit, len(own.images)) for own in positives)
         recorder.start("robustness", total=count + len(folds) * min(limit, len(others.images)))
         found["robustness"] = robustness.robustness_sheet(
@@ -152,7 +149,3 @@ def _stress(
         )
     recorder.finish()
     return found
-
-
-def _grouped(dataset: Dataset, index: np.ndarray) -> GroupedImages:
-    return GroupedImages(dataset.images[index], dataset.groups[index])

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from mim_jax.clinical import describe, draw
 from mim_jax.conditions import Condition, GroupedImages, areas, score_folds
 from mim_jax.corruptions import CORRUPTIONS
 from mim_jax.detector import Detector
+from mim_jax.scored_images import ScoredImages, two_sides
 from mim_jax.similarity import METRICS
 
 POSITIONS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the hole, 0 = the centre; see `Condition`
@@ -68,8 +70,8 @@ def robustness_sheet(
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit} leaves no image: give 1 or more, or None for all images")
     generator = np.random.default_rng(seed)
-    own = [_draw(generator, images, limit) for images in positives]
-    others = _draw(generator, negatives, limit)
+    own = [_limited(generator, images, limit) for images in positives]
+    others = _limited(generator, negatives, limit)
     axes = _axes()
     conditions = [Condition(), *(condition for _, _, row in axes.values() for condition in row)]
     scores = score_folds(models, own, others, conditions, seed=seed, batch=batch, progress=progress)
@@ -113,7 +115,7 @@ def clinical_test(
     resamples: int = 2000,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[ScoredImages]]:
     """Section 3.4 of the paper: noisy mpox images against as many clinical images, all fold models in turn.
 
     For each fold as many mpox test images are drawn as there are clinical images, in shuffled rounds: none
@@ -132,18 +134,18 @@ def clinical_test(
       progress: told after each batch how many images one model has finished with.
 
     Returns:
-      Plain values, ready for JSON: "sigma"; "seed"; "images": {"positives": drawn in each fold, "negatives",
-      "of_positives": [given in each fold]}; "metric": the primary one; "auroc": {metric: area} for all five;
-      "noise_sweep": {"sigmas": [7 floats], "positives": [7 areas], "both": [7 areas]} of the primary metric,
-      with noise on mpox alone and on both sides. An area is {"mean", "low", "high", "folds": [floats]}.
+      1. Plain values, ready for JSON: "sigma"; "seed"; "images": {"positives": drawn in each fold,
+      "negatives", "of_positives": [given in each fold]}; "metric": the primary one; "auroc": {metric: area}
+      for all five; "noise_sweep": {"sigmas": [7 floats], "positives": [7 areas], "both": [7 areas]} of the
+      primary metric, with noise on mpox alone and on both sides. An area is {"mean", "low", "high", "folds":
+      [floats]}.
+      2. The scores behind "auroc", a fold each: the drawn images, then the clinical ones.
 
     Raises:
       ValueError: models and images that do not fit together, a side without images, a negative sigma.
     """
-    if not 0 <= sigma < np.inf:
-        raise ValueError(f"sigma={sigma} is no standard deviation: give 0 or more, for values in [0, 1]")
-    generator, count = np.random.default_rng(seed), len(negatives.images)
-    drawn = [own.take(_rounds(generator, len(own.images), count)) for own in positives]
+    count = len(negatives.images)
+    drawn = draw(positives, count, sigma=sigma, seed=seed)
     conditions = [Condition("noise", strength) for strength in (sigma, *SIGMAS)]
     upper, lower = score_folds(
         models, drawn, negatives, conditions, seed=seed, batch=batch, progress=progress
@@ -162,14 +164,16 @@ def clinical_test(
         )
 
     metric = models[0].measure.metric
-    return {
-        "sigma": float(sigma),
-        "seed": seed,
-        "images": {
-            "positives": count,
-            "negatives": count,
-            "of_positives": [len(own.images) for own in positives],
-        },
+    scored = [
+        two_sides(
+            {name: np.concatenate((own[name][0], other[name][clean])) for name in METRICS},
+            images.groups,
+            negatives.groups,
+        )
+        for own, other, images in zip(upper, lower, drawn, strict=True)
+    ]
+    values = {
+        **describe(positives, count, sigma=sigma, seed=seed),
         "metric": metric,
         "auroc": {name: compare(name, [0], [clean])[0] for name in METRICS},
         "noise_sweep": {
@@ -178,6 +182,7 @@ def clinical_test(
             "both": compare(metric, swept, swept),
         },
     }
+    return values, scored
 
 
 def _axes() -> dict[str, tuple[str, Sequence[float], list[Condition]]]:
@@ -211,15 +216,9 @@ def _shares(
     return {"mean": float(np.mean(known)) if known else None, "folds": folds}
 
 
-def _draw(generator: np.random.Generator, images: GroupedImages, limit: int | None) -> GroupedImages:
+def _limited(generator: np.random.Generator, images: GroupedImages, limit: int | None) -> GroupedImages:
     """At most `limit` of the images, in their order."""
     count = len(images.images)
     if limit is None or limit >= count:
         return images
     return images.take(np.sort(generator.choice(count, limit, replace=False)))
-
-
-def _rounds(generator: np.random.Generator, count: int, wanted: int) -> np.ndarray:
-    """`wanted` of `count` positions, in shuffled rounds through all of them."""
-    rounds = [generator.permutation(count) for _ in range(-(-wanted // max(count, 1)))]
-    return np.concatenate([np.zeros(0, int), *rounds])[:wanted]

@@ -65,3 +65,21 @@ class ScoredImages:
     def originals(self) -> "ScoredImages":
         """The plain test set: no augmented copies."""
         return self.select(self.plain)
+
+
+def two_sides(
+    similarities: dict[str, np.ndarray], positive_groups: np.ndarray, negative_groups: np.ndarray
+) -> ScoredImages:
+    """Positives, then negatives, of which nothing but the groups is known; none is a copy."""
+    groups = np.concatenate((np.asarray(positive_groups, str), np.asarray(negative_groups, str)))
+    positive = np.arange(len(groups)) < len(positive_groups)
+    return ScoredImages(
+        names=np.array([f"image {i}" for i in range(len(groups))]),
+        classes=np.where(positive, "positive", "negative"),
+        groups=groups,
+        copies=np.zeros(len(groups), int),
+        positive=positive,
+        augmented=np.ones(len(groups), bool),
+        plain=np.ones(len(groups), bool),
+        similarities=similarities,
+    )

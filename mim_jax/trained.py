@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mim_jax import training
-from mim_jax.checkpoints import FoldCheckpoints
+from mim_jax import trainer, training
 from mim_jax.data.datasets import Dataset
 from mim_jax.data.folds import Fold
 from mim_jax.detector import Detector, Measure
+from mim_jax.epochs import steps_per_epoch
 from mim_jax.experiment import ROLES
 from mim_jax.models import PatchDiscriminator, make_generator
 from mim_jax.protocol import Config, describe_model, make_folds, make_game, split_training
@@ -59,23 +59,15 @@ def _load_fold(
 ) -> TrainedFold:
     train, held_out = split_training(config, dataset, split)
     settings = config["training"]
-    updates = training.steps_per_epoch(len(train), settings["batch_size"], drop_last=settings["drop_last"])
-    wanted = updates * settings["epochs"]
-    key = jax.random.fold_in(jax.random.key(config["seed"]), split.index)
+    updates = steps_per_epoch(len(train), settings["batch_size"], drop_last=settings["drop_last"])
+    fresh = functools.partial(init, jax.random.fold_in(jax.random.key(config["seed"]), split.index))
 
     def restore(role: str) -> training.AdversarialState:
         folder = path / f"fold_{split.index}" / ROLES[role][0]
-        with FoldCheckpoints(folder, read_only=True) as checkpoints:
-            done = checkpoints.latest_step() or 0
-            if done != wanted:
-                raise ValueError(
-                    f"fold {split.index + 1} in {path} ({role}) is trained for {done} of {wanted} updates: "
-                    "finish it with --mode=train"
-                )
-            return checkpoints.restore(init.eval_shape(key))
+        return trainer.restore(folder, updates=updates * settings["epochs"], init=fresh)
 
     state = restore("mim")
-    networks = {"untrained": _detector(config, init(key), measure)}
+    networks = {"untrained": _detector(config, fresh(), measure)}
     if settings["autoencoder"]:
         networks["autoencoder"] = _detector(config, restore("autoencoder"), measure)
     discriminator = PatchDiscriminator(config["discriminator"]["width"], dtype=jnp.float32)

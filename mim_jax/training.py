@@ -7,23 +7,26 @@ run repeats the uninterrupted one.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from flax import struct
-from jax import lax
 
 from mim_jax import losses, masks
+from mim_jax.epochs import Metrics, scan_epochs
+from mim_jax.pixels import flip_at_random
 
 REAL_INPUTS = ("patch", "masked_image")
-Metrics = dict[str, jax.Array]
 
 
 class AdversarialState(struct.PyTreeNode):
     """Everything that changes while training."""
+
+    # What scores images, for the checkpoints: its name there, and its collections -> the fields here.
+    SCORING: ClassVar = ("generator", {"params": "generator_params", "batch_stats": "batch_stats"})
 
     step: jax.Array  # int32 [], updates made
     generator_params: Any
@@ -137,9 +140,7 @@ def adversarial_step(
     real = to_network_range(images)
     step_key = jax.random.fold_in(key, state.step)
     if game.flips:
-        mirrored, turned = jax.random.bernoulli(jax.random.fold_in(step_key, 0), 0.5, (2, len(real), 1, 1, 1))
-        real = jnp.where(mirrored, real[:, :, ::-1], real)
-        real = jnp.where(turned, real[:, ::-1], real)
+        real = flip_at_random(jax.random.fold_in(step_key, 0), real)
     size = game.mask_size
     offsets = masks.random_offsets(step_key, real.shape[0], size=game.image_size, mask_size=size)
     masked = jax.vmap(lambda image, at: masks.hide(image, at, mask_size=size, margin=game.margin))(
@@ -216,17 +217,6 @@ def update_on(
     return state, metrics
 
 
-def steps_per_epoch(images: int, batch_size: int, *, drop_last: bool) -> int:
-    """Updates in one pass over the data; a short last batch counts unless dropped."""
-    return images // batch_size if drop_last else -(-images // batch_size)
-
-
-def epoch_orders(key: jax.Array, images: int, epochs: jax.Array) -> jax.Array:
-    """For each epoch number in `epochs` `[E]`, its own shuffle of 0 .. images-1: int32 `[E, images]`."""
-    shuffle = jax.random.fold_in(key, 0)
-    return jax.vmap(lambda e: jax.random.permutation(jax.random.fold_in(shuffle, e), images))(epochs)
-
-
 def train_epochs(
     game: Game,
     state: AdversarialState,
@@ -247,32 +237,18 @@ def train_epochs(
       epochs: int32 `[E]`, the epoch numbers to run.
       key: the fold's key.
       adversary: as `adversarial_step`.
-      batch_size: examples an update; the last, shorter batch has its own static shape (no padding that
-        BatchNorm would see).
-      drop_last: leave the short batch out.
+      batch_size: as `scan_epochs`.
+      drop_last: as `scan_epochs`.
 
     Returns:
-      The state, and the metrics averaged over each epoch's examples: `[E]` each.
+      As `scan_epochs`.
     """
-    count = images.shape[0]
-    full = count // batch_size
-    rest = 0 if drop_last else count % batch_size
     mask_key = jax.random.fold_in(key, 1)
 
     def step(state: AdversarialState, index: jax.Array) -> tuple[AdversarialState, Metrics]:
         return adversarial_step(game, state, images[index], mask_key, adversary)
 
-    def epoch(state: AdversarialState, order: jax.Array) -> tuple[AdversarialState, Metrics]:
-        batches = order[: full * batch_size].reshape(full, batch_size)
-        state, metrics = lax.scan(step, state, batches)
-        total = {name: jnp.sum(values) * batch_size for name, values in metrics.items()}
-        if rest:
-            state, last = step(state, order[full * batch_size :])
-            total = {name: value + last[name] * rest for name, value in total.items()}
-        return state, {name: value / (full * batch_size + rest) for name, value in total.items()}
-
-    orders = epoch_orders(key, count, epochs)
-    return lax.scan(epoch, state, orders)
+    return scan_epochs(step, state, len(images), epochs, key, batch_size=batch_size, drop_last=drop_last)
 
 
 def to_network_range(images: jax.Array) -> jax.Array:

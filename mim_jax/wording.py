@@ -9,7 +9,7 @@ from typing import Any
 
 REFERENCE = "mim"
 METRIC_NAMES = {"ssim_hbd": "SSIM+HBD", "ssim": "SSIM", "hbd": "HBD", "mae": "MAE", "mse": "MSE"}
-# In the order of every table: MIM, the controls, then the variants of MIM.
+# In the order of every table: MIM, the controls, the variants of MIM, then the classifiers.
 METHOD_NAMES = {
     "mim": "MIM",
     "mean_fill": "mean-colour fill",
@@ -28,6 +28,9 @@ METHOD_NAMES = {
     "complexity_corrected": "complexity taken off",
     "feature_neighbors": "feature neighbours",
     "combined": "combined p-values",
+    "resnet50": "ResNet50",
+    "mobilenet_v3_large": "MobileNetV3-Large",
+    "swin_b": "Swin-B",
 }
 METHOD_CLAUSES = {  # what each control and variant is
     "mean_fill": "the hole filled with the mean colour of the rest of the image",
@@ -46,6 +49,26 @@ METHOD_CLAUSES = {  # what each control and variant is
     "complexity_corrected": "MIM's score less what blur, contrast and colours predict of it on other images",
     "feature_neighbors": "nearness to the training images in features of the discriminator",
     "combined": "conformal p-values of MIM, feature neighbours and colour neighbours, combined",
+}
+SCORE_NAMES = {  # of a classifier
+    "probability": "probability of mpox",
+    "msp": "highest probability",
+    "energy": "energy",
+    "mahalanobis": "Mahalanobis distance",
+    "neighbors": "neighbours",
+    "positive_energy": "logit of mpox",
+    "positive_mahalanobis": "Mahalanobis distance to mpox",
+    "positive_neighbors": "neighbours among mpox",
+}
+SCORE_CLAUSES = {  # what each of them is
+    "probability": "what the paper ranks by",
+    "msp": "of any class the network was trained on (maximum softmax probability)",
+    "energy": "how much evidence there is for any class: log of the summed exponentials of the logits",
+    "mahalanobis": "how near the features are to the nearest class mean, in units of their spread",
+    "neighbors": "how near the features are to the fifth nearest training image of any class",
+    "positive_energy": "how much evidence there is for mpox, the other classes left aside",
+    "positive_mahalanobis": "how near the features are to the mean of mpox, in units of their spread",
+    "positive_neighbors": "how near the features are to the fifth nearest training image of mpox",
 }
 # On the two kinds of interval, for whoever prints both.
 INTERVALS = (

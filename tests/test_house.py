@@ -46,8 +46,10 @@ ALLOWED = {
     "controls": {"masks"},
     "models": {"models"},
     "data": {"data"},
-    "training": {"masks", "losses"},
-    "checkpoints": {"training"},
+    "epochs": set(),
+    "training": {"epochs", "masks", "losses", "pixels"},
+    "checkpoints": set(),
+    "trainer": {"checkpoints", "epochs", "recorder"},
     "wording": set(),
     "canvas": {"wording"},
     "pictures": {"canvas"},
@@ -70,8 +72,8 @@ ALLOWED = {
     },
     "scoring": {"batches", "data", "decisions", "detector", "similarity"},
     "protocol": {"data", "detector", "masks", "models", "training"},
-    "experiment": {"checkpoints", "data", "detector", "protocol", "recorder", "training"},
-    "trained": {"checkpoints", "data", "detector", "experiment", "models", "protocol", "training"},
+    "experiment": {"data", "detector", "epochs", "protocol", "recorder", "trainer", "training"},
+    "trained": {"data", "detector", "epochs", "experiment", "models", "protocol", "trainer", "training"},
     "bank": {"data", "scored_images"},
     "methods": {
         *("bank", "controls", "data", "detector", "recorder", "scored_images", "similarity"),
@@ -88,7 +90,7 @@ ALLOWED = {
     },
     "commands": {
         *("data", "detector", "experiment", "export", "protocol", "recorder", "report", "results", "scoring"),
-        "workdir",
+        *("trainer", "workdir"),
     },
 }
 

@@ -56,7 +56,7 @@ def test_resampled_points_are_those_of_the_images_drawn():
     for index, fold in enumerate(folds):
         for resample in range(50):
             drawn: list[int] = []
-            for kind, weights in ((True, draws.positive[index]), (False, draws.negative)):
+            for kind, weights in ((True, draws.positive[index]), (False, draws.negative[index])):
                 groups = np.unique(fold.groups[fold.positive == kind])
                 for group, times in zip(groups, weights[resample], strict=True):
                     drawn += np.flatnonzero((fold.groups == group) & (fold.positive == kind)).tolist() * int(

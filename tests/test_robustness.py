@@ -11,10 +11,11 @@ import pytest
 from flax import linen as nn
 from sklearn.metrics import roc_auc_score
 
-from mim_jax import conditions
+from mim_jax import clinical, conditions
 from mim_jax.conditions import Condition, GroupedImages, score_conditions, score_folds
 from mim_jax.corruptions import CORRUPTIONS
 from mim_jax.detector import Detector, Measure
+from mim_jax.ranking import auroc
 from mim_jax.robustness import SIGMAS, _shares, clinical_test, robustness_sheet
 from mim_jax.similarity import METRICS, similarities
 
@@ -213,12 +214,14 @@ def test_every_image_has_its_own_noise(experiment):
 def test_the_clinical_test(experiment):
     models, positives, negatives = experiment
     finished = []
-    result = clinical_test(
+    result, scored = clinical_test(
         models, positives, negatives, sigma=0.1, batch=4, resamples=100, seed=3, progress=finished.append
     )
     assert json.loads(json.dumps(result)) == result
     assert result["images"] == {"positives": 11, "negatives": 11, "of_positives": [7, 5]}
     assert sum(finished) == 4 * 11
+    folds = [auroc(fold.similarities["mae"], fold.positive) for fold in scored]
+    assert result["auroc"]["mae"]["folds"] == folds
     assert list(result["auroc"]) == list(METRICS)
     sweep = result["noise_sweep"]
     assert sweep["sigmas"] == list(SIGMAS) and len(sweep["positives"]) == len(sweep["both"]) == 7
@@ -228,6 +231,16 @@ def test_the_clinical_test(experiment):
     # Noise on mpox alone turns the order round; on both sides it only drowns the difference.
     assert sweep["positives"][0]["mean"] > 0.7
     assert sweep["positives"][-1]["mean"] == 0 and 0.1 < sweep["both"][-1]["mean"] < 0.9
+
+
+def test_images_get_the_noise_of_the_clinical_test(experiment):
+    """Whatever scores them: MIM inside its program, a classifier outside."""
+    (model, _), positives, negatives = experiment
+    drawn = clinical.draw(positives, 11, sigma=0.1, seed=3)
+    noisy = clinical.add_noise(drawn[1].images, sigma=0.1, seed=3, first=2 * 11)
+    _, scored = clinical_test([model, model], positives, negatives, sigma=0.1, batch=4, resamples=5, seed=3)
+    expected = scored[1].similarities["mae"][scored[1].positive]
+    np.testing.assert_allclose(model.similarities(noisy)["mae"][0], expected, atol=1e-6)
 
 
 def test_the_clinical_draw_goes_in_rounds(experiment, monkeypatch):
@@ -244,8 +257,8 @@ def test_copies_of_one_image_are_one_group(experiment):
     models, positives, negatives = experiment
     one = GroupedImages(positives[0].images, np.repeat("patient", 7))
     options = {"batch": 4, "resamples": 200}
-    apart = clinical_test(models[:1], positives[:1], negatives, **options)["auroc"]["mae"]
-    together = clinical_test(models[:1], [one], grouped(negatives.images), **options)["auroc"]["mae"]
+    apart = clinical_test(models[:1], positives[:1], negatives, **options)[0]["auroc"]["mae"]
+    together = clinical_test(models[:1], [one], grouped(negatives.images), **options)[0]["auroc"]["mae"]
     assert together["mean"] == apart["mean"]
     assert together["high"] - together["low"] < apart["high"] - apart["low"]  # only the negatives vary
 

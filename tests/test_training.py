@@ -11,7 +11,7 @@ import optax
 import pytest
 from flax import linen as nn
 
-from mim_jax import masks, training
+from mim_jax import epochs, masks, training
 from mim_jax.models import ContextEncoder, PatchDiscriminator
 
 
@@ -58,7 +58,7 @@ def test_epochs_are_steps_in_the_shuffled_order():
     """Ten images by four: 4 + 4 + 2, the short batch kept; metrics weighted by its size."""
     state = INIT(jax.random.key(0), GAME)
     after, metrics = run(0, 1, state)
-    order = np.asarray(training.epoch_orders(KEY, 10, jnp.arange(1))[0])
+    order = np.asarray(epochs.epoch_orders(KEY, 10, jnp.arange(1))[0])
     assert sorted(order) == list(range(10))
     total = 0.0
     for index in (order[:4], order[4:8], order[8:]):
@@ -78,7 +78,7 @@ def test_two_epochs_are_one_and_one():
     twice, _ = run(1, 1, once)
     again, _ = run(1, 1, run(0, 1, INIT(jax.random.key(0), GAME))[0])
     assert_equal(twice, again)
-    orders = np.asarray(training.epoch_orders(KEY, 10, jnp.arange(2)))
+    orders = np.asarray(epochs.epoch_orders(KEY, 10, jnp.arange(2)))
     assert not np.array_equal(orders[0], orders[1])
 
 

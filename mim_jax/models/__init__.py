@@ -1,7 +1,8 @@
 """The networks.
 
 A generator is any Flax module that maps masked images `[B, S, S, 3]` to patches `[B, S/2, S/2, 3]`, both in
-[-1, 1], and is called with `train=`.
+[-1, 1]; a classifier one that maps normalised images `[B, S, S, 3]` to logits `[B, classes]` and the features
+`[B, F]` that its last layer sees. Both are called with `train=`.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,9 +12,17 @@ from flax import linen as nn
 
 from mim_jax.models.context_encoder import ContextEncoder
 from mim_jax.models.discriminator import PatchDiscriminator
+from mim_jax.models.mobilenet import MobileNetV3Large
+from mim_jax.models.resnet import ResNet50
+from mim_jax.models.swin import SwinB
 from mim_jax.models.unet import UNet
 
 GENERATORS: dict[str, Callable[..., nn.Module]] = {"context_encoder": ContextEncoder, "unet": UNet}
+CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
+    "resnet50": ResNet50,
+    "mobilenet_v3_large": MobileNetV3Large,
+    "swin_b": SwinB,
+}
 
 
 def make_generator(name: str, options: Mapping[str, Any], *, dtype: Any) -> nn.Module:
@@ -22,11 +31,35 @@ def make_generator(name: str, options: Mapping[str, Any], *, dtype: Any) -> nn.M
     Raises:
       ValueError: unknown name; the message lists the known ones.
     """
-    if name not in GENERATORS:
-        raise ValueError(f"unknown generator {name!r}: choose one of {', '.join(sorted(GENERATORS))}")
-    constructor = GENERATORS[name]
+    constructor = _find("generator", name, GENERATORS)
     known = getattr(constructor, "__dataclass_fields__", {})
     return constructor(dtype=dtype, **{key: value for key, value in options.items() if key in known})
 
 
-__all__ = ["GENERATORS", "ContextEncoder", "PatchDiscriminator", "UNet", "make_generator"]
+def make_classifier(name: str, options: Mapping[str, Any], *, classes: int, dtype: Any) -> nn.Module:
+    """The classifier called `name`, built with `options`.
+
+    Raises:
+      ValueError: unknown name; the message lists the known ones.
+    """
+    return _find("classifier", name, CLASSIFIERS)(classes=classes, dtype=dtype, **options)
+
+
+def _find(kind: str, name: str, known: Mapping[str, Callable[..., nn.Module]]) -> Callable[..., nn.Module]:
+    if name not in known:
+        raise ValueError(f"unknown {kind} {name!r}: choose one of {', '.join(sorted(known))}")
+    return known[name]
+
+
+__all__ = [
+    "CLASSIFIERS",
+    "GENERATORS",
+    "ContextEncoder",
+    "MobileNetV3Large",
+    "PatchDiscriminator",
+    "ResNet50",
+    "SwinB",
+    "UNet",
+    "make_classifier",
+    "make_generator",
+]

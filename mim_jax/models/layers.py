@@ -20,6 +20,9 @@ from jax import lax
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
+# `torch.nn.init.kaiming_normal_(mode="fan_out")`: N(0, 2 / (k k O)), for depthwise kernels too.
+kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
 
 def conv(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
     """Cross-correlation: `[B, H, W, I]` with `[k, k, I, O]` gives `[B, (H + 2p - k) // s + 1, ..., O]`."""
@@ -35,6 +38,20 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int
     """
     forms = {"cpu": _conv_transpose_matrix, "default": _conv_transpose_lax}
     return lax.platform_dependent(x, kernel, **_bind(forms, stride, padding))
+
+
+def depthwise(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
+    """Depthwise cross-correlation: `[B, H, W, C]` with `[k, k, 1, C]`; output sizes as those of `conv`."""
+    forms = {"cpu": _depthwise_sums, "default": _depthwise_lax}
+    return lax.platform_dependent(x, kernel, **_bind(forms, stride, padding))
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """3x3 maximum, stride 2, padding 1: `[B, H, W, C]` gives `[B, (H + 1) // 2, (W + 1) // 2, C]`.
+
+    Of equal maxima in a window the first, row by row, has the gradient: `torch.nn.MaxPool2d(3, 2, 1)`.
+    """
+    return lax.platform_dependent(x, cpu=_max_pool_slices, default=_max_pool_lax)
 
 
 def _bind(
@@ -146,26 +163,93 @@ def _conv_transpose_matrix(x: jax.Array, kernel: jax.Array, stride: int, padding
     return full[:, padding : padding + out_height, padding : padding + out_width]
 
 
+def _depthwise_lax(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    pads = ((padding, padding), (padding, padding))
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        pads,
+        dimension_numbers=_DIMENSIONS,
+        feature_group_count=x.shape[-1],
+        precision=_precision(x),
+    )
+
+
+def _depthwise_sums(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    taps = kernel.shape[0]
+    out_height, out_width = ((n + 2 * padding - taps) // stride + 1 for n in x.shape[1:3])
+    phases = _split_phases(x, stride, padding, taps)
+    total = jnp.zeros((x.shape[0], out_height, out_width, x.shape[-1]), x.dtype)
+    for a in range(taps):
+        for b in range(taps):
+            rows = slice(a // stride, a // stride + out_height)
+            columns = slice(b // stride, b // stride + out_width)
+            total = total + phases[a % stride][b % stride][:, rows, columns] * kernel[a, b][None, None]
+    return total
+
+
+def _max_pool_lax(x: jax.Array) -> jax.Array:
+    return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+
+
+def _max_pool_slices(x: jax.Array) -> jax.Array:
+    """Maxima of rows, then of columns: plain slices, where the other form's gradient scatters."""
+    pads = ((0, 0), (1, 1 + x.shape[1] % 2), (1, 1 + x.shape[2] % 2), (0, 0))
+    x = jnp.pad(x, pads, constant_values=-jnp.inf)
+    x = x.reshape(x.shape[0], x.shape[1], x.shape[2] // 2, 2, x.shape[3])
+    even, odd = x[:, :, :, 0], x[:, :, :, 1]
+    x = _first_max(_first_max(even[:, :, :-1], odd[:, :, :-1]), even[:, :, 1:])
+    x = x.reshape(x.shape[0], x.shape[1] // 2, 2, x.shape[2], x.shape[3])
+    even, odd = x[:, :, 0], x[:, :, 1]
+    return _first_max(_first_max(even[:, :-1], odd[:, :-1]), even[:, 1:])
+
+
+def _first_max(a: jax.Array, b: jax.Array) -> jax.Array:
+    # `jnp.maximum` would share the gradient of equals; NaN stays NaN.
+    return jnp.where((a >= b) | jnp.isnan(a), a, b)
+
+
 class Conv(nn.Module):
-    """Convolution with bias; kernel drawn from N(0, 0.02), bias 0 (context encoder's initialisation)."""
+    """Convolution; kernel drawn from N(0, 0.02), bias 0 (context encoder's initialisation), unless told."""
 
     features: int
     taps: int
     stride: int = 1
     padding: int = 0
     transpose: bool = False
+    use_bias: bool = True
+    kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
     dtype: Any = jnp.float32  # of the computation; parameters stay float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.taps, self.taps, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.normal(0.02), shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         operation = conv_transpose if self.transpose else conv
         y = operation(
             x.astype(self.dtype), kernel.astype(self.dtype), stride=self.stride, padding=self.padding
         )
-        return y + bias.astype(self.dtype)[None, None, None, :]
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
+        return y + _as_row(bias.astype(self.dtype))
+
+
+class DepthwiseConv(nn.Module):
+    """Each channel through its own taps x taps kernel, padded to keep the size before the stride; no bias."""
+
+    taps: int
+    stride: int = 1
+    kernel_init: nn.initializers.Initializer = kaiming_normal
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (self.taps, self.taps, 1, x.shape[-1])
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        padding = self.taps // 2
+        return depthwise(x.astype(self.dtype), kernel.astype(self.dtype), stride=self.stride, padding=padding)
 
 
 def _scale_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
@@ -173,20 +257,23 @@ def _scale_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
 
 
 class BatchNorm(nn.Module):
-    """`torch.nn.BatchNorm2d(eps=1e-5, momentum=0.1)`, statistics in float32.
+    """`torch.nn.BatchNorm2d`, statistics in float32.
 
-    Scale is drawn from N(1, 0.02), bias 0.
+    Scale is drawn from N(1, 0.02) unless told, bias 0. `momentum` is the weight of the new statistics.
 
     The running variance is the unbiased one, as in PyTorch (Flax keeps the biased one).
     """
 
     train: bool
+    eps: float = 1e-5
+    momentum: float = 0.1
+    scale_init: nn.initializers.Initializer = _scale_init
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         features = x.shape[-1]
-        scale = self.param("scale", _scale_init, (features,), jnp.float32)
+        scale = self.param("scale", self.scale_init, (features,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (features,), jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
@@ -196,11 +283,11 @@ class BatchNorm(nn.Module):
             var = jnp.mean(jnp.square(wide - _as_row(mean)), (0, 1, 2))
             if not self.is_initializing():
                 count = x.size // features
-                running_mean.value += 0.1 * (mean - running_mean.value)
-                running_var.value += 0.1 * (var * (count / max(count - 1, 1)) - running_var.value)
+                running_mean.value += self.momentum * (mean - running_mean.value)
+                running_var.value += self.momentum * (var * (count / max(count - 1, 1)) - running_var.value)
         else:
             mean, var = running_mean.value, running_var.value
-        factor = scale * jax.lax.rsqrt(var + 1e-5)
+        factor = scale * jax.lax.rsqrt(var + self.eps)
         return ((wide - _as_row(mean)) * _as_row(factor) + _as_row(bias)).astype(self.dtype)
 
 

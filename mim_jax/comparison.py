@@ -1,0 +1,286 @@
+"""MIM and classifiers on the very same images: the paper's Table 4, its clinical line, and fairer tests.
+
+A classifier of the paper has trained on four classes: mpox, and three that look like it. So the images it
+may be tested on are not MIM's. Four views say which images count:
+
+  "paper": the augmented positives against the negatives that no classifier here was trained on (Table 3).
+  "all": against all negatives of MIM's test. The classifiers have trained on many of those, which helps them.
+  "open": images of the classes that were trained on, mpox among them, against those of all other classes:
+    can a classifier say "I have never seen this"? MIM takes no part, it knows one class only.
+  "clinical": noisy mpox against clinical images (section 3.4).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mim_jax import openset
+from mim_jax.evaluation import summarize
+from mim_jax.scored_images import ScoredImages
+from mim_jax.stored import Run
+from mim_jax.wording import REFERENCE, SCORE_NAMES, method_name
+
+SCORE = "score"  # what every method of a view is scored by: each has one score
+_FIELDS = {
+    "names": "name",
+    "classes": "class",
+    "groups": "group",
+    "copies": "copy",
+    "positive": "flag for mpox",
+    "augmented": "flag for the augmented set",
+    "plain": "flag for the plain set",
+}
+
+Methods = dict[str, list[ScoredImages]]
+
+
+def compare(runs: Sequence[Run], *, resamples: int, seed: int) -> dict[str, Any]:
+    """Every view of the runs, with paired intervals: plain values, ready for JSON.
+
+    Args:
+      runs: at most one of MIM and one or more classifiers, all on the same images in the same folds; the
+        size of the images may differ.
+      resamples: of the cluster bootstrap.
+      seed: of the resamples.
+
+    Returns:
+      "runs": {name: {"path", "method", "primary", "title"}}, MIM first;
+      "methods": {method: {"run": a name of "runs" | None for a control, "score", "title"}};
+      "reference": the method that the others are compared with: MIM, or else the first run's probability;
+      "shown": the reference, then the probabilities of the (other) classifiers;
+      "known": the classes, beside mpox, that the classifiers trained on;
+      "images": for each fold {"fold", "augmented", "plain", "known", "unknown", "seen"}: positives, then the
+        negatives of known and of other classes that count in "paper", then those that do not;
+      "best_score": of the classifiers' scores other than their probability the method of highest mean AUROC
+        in "paper", picked after the fact;
+      "extremes": {"best" | "worst": {method shown: the place of its fold of highest or lowest AUROC in
+        "paper"}}, picked after the fact as well;
+      "views": {"paper" | "all" | "open" | "clinical": as `summarize` returns it, each method under the one
+        metric "score"; None where no image or no run allows the view};
+      "resamples", "seed".
+
+    Raises:
+      ValueError: no classifier, several runs of MIM, a workdir given twice, or runs on other images, folds
+        or known classes; it names the two workdirs and the first difference.
+    """
+    runs = sorted(runs, key=lambda run: not run.is_mim)
+    _check(runs)
+    named = dict(zip(run_names(runs), runs, strict=True))
+    classifiers = {name: run for name, run in named.items() if not run.is_mim}
+    titles = {name: method_name(run.method) + name.removeprefix(run.method) for name, run in named.items()}
+    methods = {
+        _method(run, name, score): {"run": name, "score": score, "title": _title(titles[name], run, score)}
+        for name, run in named.items()
+        for score in _scores(run)
+    } | {name: {"run": None, "score": name, "title": method_name(name)} for name in runs[0].controls}
+    first_name, first = next(iter(named.items()))
+    reference = _method(first, first_name, first.primary)
+    known = sorted({name for run in classifiers.values() for name in run.results["known"]})
+
+    def view(found: Methods, leader: str = reference) -> dict[str, Any]:
+        return summarize(
+            found,
+            primary=SCORE,
+            reference=leader,
+            resamples=resamples,
+            seed=seed,
+            class_groups=first.results["data"]["class_groups"],
+        )
+
+    paper = view(tested(runs))
+    means = {
+        name: paper["auroc"]["augmented"][name][SCORE]["mean"]
+        for name, method in methods.items()
+        if method["run"] in classifiers and method["score"] != "probability"
+    }
+    shown = [_method(run, name, run.primary) for name, run in named.items()]
+    values = {
+        name: [fold["value"] for fold in paper["auroc"]["augmented"][name][SCORE]["folds"]] for name in shown
+    }
+    open_set, clinical = _open(classifiers, known), _clinical(named)
+    return {
+        "runs": {
+            name: {
+                "path": run.path.as_posix(),
+                "method": run.method,
+                "primary": run.primary,
+                "title": titles[name],
+            }
+            for name, run in named.items()
+        },
+        "methods": methods,
+        "reference": reference,
+        "shown": shown,
+        "known": known,
+        "images": _count(runs, known),
+        "best_score": max(means, key=lambda name: means[name]),
+        "extremes": {
+            end: {name: own.index(pick(own)) for name, own in values.items()}
+            for end, pick in (("best", max), ("worst", min))
+        },
+        "views": {
+            "paper": paper,
+            "all": view(_methods(named, [np.ones(len(fold), bool) for fold in first.folds])),
+            "open": view(open_set, next(iter(open_set))) if open_set else None,
+            "clinical": view(clinical) if clinical else None,
+        },
+        "resamples": resamples,
+        "seed": seed,
+    }
+
+
+def tested(runs: Sequence[Run]) -> Methods:
+    """The images of the view "paper" by every method, controls included: name -> one entry a fold."""
+    runs = sorted(runs, key=lambda run: not run.is_mim)
+    return _methods(dict(zip(run_names(runs), runs, strict=True)), [~seen for seen in _seen(runs)])
+
+
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """The method of each run; of several runs of one network also the workdir."""
+    methods = [run.method for run in runs]
+    return [
+        run.method if methods.count(run.method) == 1 else f"{run.method} ({run.path.as_posix()})"
+        for run in runs
+    ]
+
+
+def _method(run: Run, name: str, score: str) -> str:
+    return REFERENCE if run.is_mim else f"{name}.{score}"
+
+
+def _title(run_title: str, run: Run, score: str) -> str:
+    """A run stands for its primary score; another score is named."""
+    return run_title if score == run.primary else f"{run_title}, {SCORE_NAMES[score]}"
+
+
+def _scores(run: Run) -> tuple[str, ...]:
+    return (run.primary,) if run.is_mim else openset.SCORES
+
+
+def _methods(runs: Mapping[str, Run], masks: Sequence[np.ndarray]) -> Methods:
+    """Every method of the runs on those of the images of each fold, MIM and the controls first."""
+    found: Methods = {}
+    for name, run in runs.items():
+        for score in _scores(run):
+            found[_method(run, name, score)] = _alone(run.folds, score, masks)
+        for control, folds in run.controls.items():
+            own = run.primary if run.primary in folds[0].similarities else "score"
+            found[control] = _alone(folds, own, masks)
+    return found
+
+
+def _alone(folds: Sequence[ScoredImages], score: str, masks: Sequence[np.ndarray]) -> list[ScoredImages]:
+    return [
+        replace(fold, similarities={SCORE: fold.similarities[score]}).select(mask)
+        for fold, mask in zip(folds, masks, strict=True)
+    ]
+
+
+def _seen(runs: Sequence[Run]) -> list[np.ndarray]:
+    """For each fold: did any of the runs train on that negative's group?"""
+    return [np.any(marks, axis=0) for marks in zip(*(run.seen for run in runs), strict=True)]
+
+
+def _open(classifiers: Mapping[str, Run], known: Sequence[str]) -> Methods:
+    """Known against unknown images by the scores for it; positive = known. Empty where a side has none."""
+    found: Methods = {}
+    masks = [~seen for seen in _seen(list(classifiers.values()))]
+    for name, run in classifiers.items():
+        folds = [replace(fold, positive=fold.positive | np.isin(fold.classes, known)) for fold in run.folds]
+        if any(fold.positive[mask].all() for fold, mask in zip(folds, masks, strict=True)):
+            return {}
+        for score in openset.KNOWN:
+            found[_method(run, name, score)] = _alone(folds, score, masks)
+    return found
+
+
+def _clinical(runs: Mapping[str, Run]) -> Methods:
+    """The clinical test of all runs, or of none."""
+    found: Methods = {}
+    for name, run in runs.items():
+        if run.clinical is None:
+            return {}
+        everyone = [np.ones(len(fold), bool) for fold in run.clinical]
+        for score in _scores(run):
+            found[_method(run, name, score)] = _alone(run.clinical, score, everyone)
+    return found
+
+
+def _count(runs: Sequence[Run], known: Sequence[str]) -> list[dict[str, int]]:
+    counts = []
+    for split, fold, seen in zip(runs[0].results["splits"], runs[0].folds, _seen(runs), strict=True):
+        of_known = np.isin(fold.classes, known)
+        other = ~fold.positive & ~seen
+        counts.append(
+            {
+                "fold": split["fold"],
+                "augmented": int(np.sum(fold.positive & fold.augmented)),
+                "plain": int(np.sum(fold.positive & fold.plain)),
+                "known": int(np.sum(other & of_known)),
+                "unknown": int(np.sum(other & ~of_known)),
+                "seen": int(np.sum(seen)),
+            }
+        )
+    return counts
+
+
+def _check(runs: Sequence[Run]) -> None:
+    if all(run.is_mim for run in runs):
+        raise ValueError(
+            f"no classifier is among the {len(runs)} runs: name the workdir of at least one finished run "
+            "of a classifier"
+        )
+    paths = [run.path.resolve() for run in runs]
+    for place, path in enumerate(paths):
+        if path in paths[:place]:
+            raise ValueError(f"the workdir {runs[place].path} was given twice: name each run once")
+    ours = [run for run in runs if run.is_mim]
+    if len(ours) > 1:
+        raise ValueError(
+            f"{ours[0].path} and {ours[1].path} are both runs of MIM: give one of them, and any number of "
+            "classifiers"
+        )
+    classifiers = [run for run in runs if not run.is_mim]
+    for run in classifiers[1:]:
+        own, other = sorted(run.results["known"]), sorted(classifiers[0].results["known"])
+        if own != other:
+            raise ValueError(
+                f"{run.path} and {classifiers[0].path} trained on other classes ({', '.join(own)} and "
+                f"{', '.join(other)}): compare classifiers that know the same"
+            )
+    for run in runs[1:]:
+        _check_same(runs[0], run, runs[0].folds, run.folds, "test")
+    with_clinical = [run for run in runs if run.clinical is not None]
+    for run in with_clinical[1:]:
+        _check_same(with_clinical[0], run, with_clinical[0].clinical or [], run.clinical or [], "clinical")
+
+
+def _check_same(
+    first: Run, other: Run, folds: Sequence[ScoredImages], others: Sequence[ScoredImages], kind: str
+) -> None:
+    """Raises ValueError where the two runs do not hold the same images in the same folds."""
+    difference = ""
+    if len(folds) != len(others):
+        difference = f"{len(folds)} folds there, {len(others)} here"
+    for number, (one, two) in enumerate(zip(folds, others, strict=False)):
+        if difference:
+            break
+        if len(one) != len(two):
+            difference = f"fold {number} has {len(one)} {kind} images there, {len(two)} here"
+            break
+        for field, words in _FIELDS.items():
+            unequal = getattr(one, field) != getattr(two, field)
+            if np.any(unequal):
+                place = int(np.argmax(unequal))
+                difference = (
+                    f"{kind} image {place} of fold {number} has the {words} {getattr(one, field)[place]} "
+                    f"there, {getattr(two, field)[place]} here"
+                )
+                break
+    if difference:
+        raise ValueError(
+            f"{first.path} and {other.path} do not hold the same images in the same folds ({difference}): "
+            "train both on the same data, with the same seed and folds"
+        )

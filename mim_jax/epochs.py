@@ -1,0 +1,63 @@
+"""Epochs of any training as one program: shuffled batches, a step on each, metrics averaged over examples."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Metrics = dict[str, jax.Array]
+# State, and the indices of a batch's examples -> the state after the update, and its scalar metrics.
+Step = Callable[[Any, jax.Array], tuple[Any, Metrics]]
+
+
+def steps_per_epoch(examples: int, batch_size: int, *, drop_last: bool) -> int:
+    """Updates in one pass over the data; a short last batch counts unless dropped."""
+    return examples // batch_size if drop_last else -(-examples // batch_size)
+
+
+def epoch_orders(key: jax.Array, examples: int, epochs: jax.Array) -> jax.Array:
+    """For each epoch number in `epochs` `[E]`, its own shuffle of 0 .. examples-1: int32 `[E, examples]`."""
+    shuffle = jax.random.fold_in(key, 0)
+    return jax.vmap(lambda e: jax.random.permutation(jax.random.fold_in(shuffle, e), examples))(epochs)
+
+
+def scan_epochs(
+    step: Step,
+    state: Any,
+    examples: int,
+    epochs: jax.Array,
+    key: jax.Array,
+    *,
+    batch_size: int,
+    drop_last: bool,
+) -> tuple[Any, Metrics]:
+    """Whole epochs in one dispatch.
+
+    Args:
+      step: one update on a batch of examples.
+      state: before the first of these epochs.
+      examples: how many there are.
+      epochs: int32 `[E]`, the epoch numbers to run.
+      key: the fold's key; the order of epoch e comes from it and e alone.
+      batch_size: examples an update; the last, shorter batch has its own static shape (no padding that
+        BatchNorm would see).
+      drop_last: leave the short batch out.
+
+    Returns:
+      The state, and the metrics averaged over each epoch's examples: `[E]` each.
+    """
+    full = examples // batch_size
+    rest = 0 if drop_last else examples % batch_size
+
+    def epoch(state: Any, order: jax.Array) -> tuple[Any, Metrics]:
+        batches = order[: full * batch_size].reshape(full, batch_size)
+        state, metrics = lax.scan(step, state, batches)
+        total = {name: jnp.sum(values) * batch_size for name, values in metrics.items()}
+        if rest:
+            state, last = step(state, order[full * batch_size :])
+            total = {name: value + last[name] * rest for name, value in total.items()}
+        return state, {name: value / (full * batch_size + rest) for name, value in total.items()}
+
+    return lax.scan(epoch, state, epoch_orders(key, examples, epochs))

@@ -1,0 +1,268 @@
+"""Weights of the classifiers from safetensors files, in torchvision's or timm's naming.
+
+Parameters here carry torchvision's names with "_" for ".", so that a file is matched name by name; timm's
+names are rewritten to torchvision's first. Nothing of a file is ever run.
+"""
+
+import functools
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from mim_jax import tensors
+from mim_jax.models.mobilenet import MobileNetV3Large
+from mim_jax.models.resnet import ResNet50
+from mim_jax.models.swin import SwinB
+
+NAMED = 10  # wrong tensors that a message names; all are counted
+PASSED_OVER = ("num_batches_tracked", "relative_position_index", "attn_mask")  # counters and tables, no weights
+PICKLES = (".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt")
+BATCH_NORM_EPS = 1e-3  # of MobileNetV3Large, torchvision's
+TIMM_BATCH_NORM_EPS = 1e-5  # of timm's mobilenetv3_large_100
+
+
+class _Network(NamedTuple):
+    constructor: Callable[..., nn.Module]
+    head: str  # the last dense layer, in torchvision's naming
+
+
+_NETWORKS = {
+    "resnet50": _Network(ResNet50, "fc"),
+    "mobilenet_v3_large": _Network(MobileNetV3Large, "classifier.3"),
+    "swin_b": _Network(SwinB, "head"),
+}
+
+
+def load_pretrained(
+    name: str, path: str | os.PathLike[str], *, classes: int = 1000, key: jax.Array | None = None
+) -> dict[str, Any]:
+    """The parameters and statistics of a classifier, from a safetensors file.
+
+    torchvision's `resnet50`, `mobilenet_v3_large` and `swin_b`, and timm's `resnet50`,
+    `mobilenetv3_large_100` and `swin_base_patch4_window7_224`, told apart by their names. In evaluation mode
+    the network gives the numbers of the one the file was saved from. timm's MobileNetV3 has a BatchNorm eps
+    of 1e-5 where this one has 1e-3: the difference is put into the scales, which is exact as long as the
+    running variances are those of the file, and close in training. (timm's `tf_mobilenetv3_large_100` has
+    the same names, but another padding and eps, and gives other numbers here.)
+
+    Args:
+      name: "resnet50", "mobilenet_v3_large" or "swin_b", at their published width.
+      path: the file; half precision is lifted to float32.
+      classes: of the network wanted. Where the file has another number, its last layer is replaced by a fresh
+        one, the one that the network's `init` draws with `key`.
+      key: for that layer alone.
+
+    Returns:
+      {"params": ..., "batch_stats": ...} as the network's `init` gives them, float32; without BatchNorm,
+      "batch_stats" is empty.
+
+    Raises:
+      ValueError: unknown `name`; fewer than one class; no file, a pickle, a damaged file, one of another network
+        or with tensors that are missing, not known or of another shape; a fresh layer wanted without `key`.
+    """
+    if name not in _NETWORKS:
+        raise ValueError(f"unknown classifier {name!r}: choose one of {', '.join(sorted(_NETWORKS))}")
+    if classes < 1:
+        raise ValueError(f"a classifier of {classes} classes was asked for: give at least 1")
+    arrays = _read(path)
+    likeness = _looks_like(arrays)
+    if likeness not in (name, None):
+        raise ValueError(
+            f"{path} looks like weights of {likeness}, not of {name}: give a file of {name}, or load it as {likeness}"
+        )
+    arrays = _as_torchvision(name, arrays)
+    constructor, head = _NETWORKS[name]
+    head_weight = arrays.get(f"{head}.weight", (None, np.empty((classes, 0))))[1]
+    found = head_weight.shape[0] if head_weight.ndim == 2 else classes
+    variables = _fill(_shapes(name, found), arrays, f"{path} does not fit {name}")
+    if found != classes:
+        if key is None:
+            raise ValueError(
+                f"{path} has {found} classes and {classes} were asked for: give a key to draw a new last layer with"
+            )
+        layer = head.replace(".", "_")
+        variables["params"][layer] = _fresh_layer(constructor(classes=classes), layer)(key)
+    return variables
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    if not Path(path).is_file():
+        raise ValueError(f"there is no file {path}: give the path of a safetensors file")
+    try:
+        arrays = tensors.load(path)
+    except ValueError as error:
+        with Path(path).open("rb") as file:
+            start = file.read(4)
+        # PyTorch's files are zip archives or, older ones, bare pickles.
+        if Path(path).suffix in PICKLES or start == b"PK\x03\x04" or start[:1] == b"\x80":
+            raise ValueError(
+                f"{path} is a pickle, which could run anything, and is not read: convert it where you trust it, with "
+                'safetensors.torch.save_file(torch.load(path, weights_only=True), "weights.safetensors")'
+            ) from error
+        raise
+    return {name: array for name, array in arrays.items() if not name.endswith(PASSED_OVER)}
+
+
+def _looks_like(names: Mapping[str, Any]) -> str | None:
+    """The network whose tell-tale names these are."""
+    if any(name.endswith("relative_position_bias_table") for name in names):
+        return "swin_b"
+    if "layer1.0.conv1.weight" in names:
+        return "resnet50"
+    if {"conv_stem.weight", "conv_head.weight"} <= names.keys() or "features.1.block.0.0.weight" in names:
+        return "mobilenet_v3_large"
+    return None
+
+
+def _shapes(name: str, classes: int) -> dict[str, Any]:
+    """What `init` would give, as shapes."""
+    network = _NETWORKS[name].constructor(classes=classes)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    shapes = jax.eval_shape(functools.partial(network.init, train=False), jax.random.key(0), images)
+    return {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
+
+
+def _fresh_layer(network: nn.Module, layer: str) -> Callable[[jax.Array], dict[str, jax.Array]]:
+    """That layer as `init` draws it; compiled, so that no other is."""
+
+    @jax.jit
+    def draw(key: jax.Array) -> dict[str, jax.Array]:
+        return network.init(key, jnp.zeros((1, 32, 32, 3)), train=False)["params"][layer]
+
+    return draw
+
+
+def _as_torchvision(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
+    """torchvision's name -> (name in the file, array); numbers as torchvision's network needs them.
+
+    A name that is no tensor's of timm's stays as it is.
+    """
+    if name == "swin_b" and "patch_embed.proj.weight" in arrays:
+        # Until 2023 timm merged patches at the end of a stage, as the authors do; since then before the next.
+        merged_behind = any(entry.startswith("layers.0.downsample.") for entry in arrays)
+        rewrite = functools.partial(_swin_name, merged_behind=merged_behind)
+    elif name == "mobilenet_v3_large" and "conv_stem.weight" in arrays:
+        arrays, rewrite = _with_our_eps(arrays), _mobilenet_name
+    else:
+        rewrite = str
+    renamed: dict[str, tuple[str, np.ndarray]] = {}
+    for entry, array in arrays.items():
+        # Two entries for one tensor: the second keeps its own name, and is found to be unknown.
+        target = rewrite(entry)
+        renamed[entry if target in renamed else target] = (entry, array)
+    return renamed
+
+
+def _swin_name(entry: str, *, merged_behind: bool) -> str:
+    entry = re.sub(r"^patch_embed\.proj\.", "features.0.0.", entry)
+    entry = re.sub(r"^patch_embed\.norm\.", "features.0.2.", entry)
+    entry = re.sub(r"^head\.fc\.", "head.", entry)
+    if matched := re.fullmatch(r"layers\.(\d)\.downsample\.(.+)", entry):
+        stage = int(matched[1]) + merged_behind
+        return f"features.{2 * stage}.{matched[2]}"
+    if matched := re.fullmatch(r"layers\.(\d)\.blocks\.(.+)", entry):
+        rest = matched[2].replace(".mlp.fc1.", ".mlp.0.").replace(".mlp.fc2.", ".mlp.3.")
+        return f"features.{2 * int(matched[1]) + 1}.{rest}"
+    return entry
+
+
+_MOBILENET_STAGES = (1, 2, 3, 4, 2, 3)  # blocks
+_MOBILENET_EXCITED = (2, 4, 5)  # stages with squeeze-and-excitation
+_MOBILENET_ENDS = {
+    "conv_stem": "features.0.0",
+    "bn1": "features.0.1",
+    "blocks.6.0.conv": "features.16.0",
+    "blocks.6.0.bn1": "features.16.1",
+    "conv_head": "classifier.0",
+    "classifier": "classifier.3",
+}
+
+
+def _mobilenet_name(entry: str) -> str:
+    layer, _, last = entry.rpartition(".")
+    if layer in _MOBILENET_ENDS:
+        return f"{_MOBILENET_ENDS[layer]}.{last}"
+    matched = re.fullmatch(r"blocks\.([0-5])\.(\d)\.(.+)", layer)
+    if not matched:
+        return entry
+    stage, block = int(matched[1]), int(matched[2])
+    if stage == 0:  # no expansion before its depthwise convolution
+        inner = {"conv_dw": "0.0", "bn1": "0.1", "conv_pw": "1.0", "bn2": "1.1"}
+    else:
+        shrink = 3 if stage in _MOBILENET_EXCITED else 2
+        inner = {"conv_pw": "0.0", "bn1": "0.1", "conv_dw": "1.0", "bn2": "1.1"}
+        inner |= {"se.conv_reduce": "2.fc1", "se.conv_expand": "2.fc2"} if shrink == 3 else {}
+        inner |= {"conv_pwl": f"{shrink}.0", "bn3": f"{shrink}.1"}
+    if matched[3] not in inner:
+        return entry
+    return f"features.{1 + sum(_MOBILENET_STAGES[:stage]) + block}.block.{inner[matched[3]]}.{last}"
+
+
+def _with_our_eps(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Scales g' with g' / sqrt(var + ours) = g / sqrt(var + timm's).
+
+    Not variances var + timm's - ours, which can be negative, and leave training another scale than evaluation.
+    """
+    changed = dict(arrays)
+    for entry, var in arrays.items():
+        scale = entry.removesuffix("running_var") + "weight"
+        if entry.endswith(".running_var") and scale in arrays and arrays[scale].shape == var.shape:
+            wide = var.astype(np.float64)
+            factor = np.sqrt((wide + BATCH_NORM_EPS) / (wide + TIMM_BATCH_NORM_EPS))
+            changed[scale] = (arrays[scale].astype(np.float64) * factor).astype(np.float32)
+    return changed
+
+
+def _fill(shapes: Any, arrays: Mapping[str, tuple[str, np.ndarray]], complaint: str) -> dict[str, Any]:
+    """Every array in its place, turned to Flax's layout.
+
+    Raises:
+      ValueError: `complaint`, and what is missing, unknown or of another shape.
+    """
+    left = dict(arrays)
+    wrong = []
+
+    def place(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray | None:
+        keys = [str(part.key) for part in path[1:]]
+        last = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+        wanted = "_".join(keys[:-1]), last.get(keys[-1], keys[-1])
+        if wanted not in by_name:
+            wrong.append(f"{'/'.join(keys)} is missing")
+            return None
+        entry, array = left.pop(by_name[wanted])
+        turned = _turned(array, leaf.ndim) if keys[-1] == "kernel" else array
+        if turned.shape != leaf.shape:
+            wrong.append(f"{entry} has shape {array.shape}, which as {turned.shape} should be {leaf.shape}")
+        elif not jnp.issubdtype(array.dtype, jnp.floating):
+            wrong.append(f"{entry} holds {array.dtype}, no floating-point numbers")
+        return np.array(turned, np.float32, order="C")
+
+    by_name = {
+        (layer.replace(".", "_"), last): name
+        for name in arrays
+        for layer, _, last in (name.rpartition("."),)
+    }
+    filled = jax.tree_util.tree_map_with_path(place, shapes)
+    wrong += [f"{entry} is not known" for entry, _ in left.values()]
+    if wrong:
+        more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
+        count = f"{len(wrong)} tensor{'s are' if len(wrong) > 1 else ' is'} wrong"
+        raise ValueError(f"{complaint}, {count}: {'; '.join(wrong[:NAMED])}{more}; give a file of that network")
+    return jax.tree.map(jnp.asarray, filled)
+
+
+def _turned(weight: np.ndarray, ndim: int) -> np.ndarray:
+    """PyTorch's `[O, I, k, k]` or `[O, I]` as `[k, k, I, O]` or `[I, O]`; 1x1 convolutions are dense layers."""
+    turned = weight.T if weight.ndim == 2 else weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight
+    if ndim == 2 and turned.shape[:-2] == (1, 1):
+        return turned[0, 0]
+    if ndim == 4 and turned.ndim == 2:
+        return turned[None, None]
+    return turned

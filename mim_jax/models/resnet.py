@@ -1,0 +1,92 @@
+"""ResNet50, version 1.5: a classifier that MIM is compared with.
+
+He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, with the stride in the 3x3
+convolution of a block, not in its first 1x1: the network of `torchvision.models.resnet50`, layer by layer and
+name by name (a name's dots are underscores here).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mim_jax.models.layers import BatchNorm, Conv, kaiming_normal, max_pool
+
+
+class ResNet50(nn.Module):
+    """Images `[B, S, S, 3]`, normalised -> logits `[B, classes]` and features `[B, 32 * width]`, float32.
+
+    S is a multiple of 32. 25,557,032 parameters at 1000 classes and width 64. Features are the means over
+    positions that the last, dense layer sees.
+    """
+
+    classes: int
+    width: int = 64
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
+        w, dtype = self.width, self.dtype
+        x = Conv(
+            w, 7, stride=2, padding=3, use_bias=False, kernel_init=kaiming_normal, dtype=dtype, name="conv1"
+        )(images)
+        x = BatchNorm(train, scale_init=nn.initializers.ones, dtype=dtype, name="bn1")(x)
+        x = max_pool(nn.relu(x))
+        for stage, blocks in enumerate((3, 4, 6, 3)):
+            for block in range(blocks):
+                stride = 2 if stage and not block else 1
+                name = f"layer{stage + 1}_{block}"
+                x = Bottleneck(w * 2**stage, stride, project=not block, dtype=dtype, name=name)(x, train)
+        features = jnp.mean(x.astype(jnp.float32), (1, 2))
+        # `torch.nn.Linear`: weights and biases alike uniform within 1 / sqrt(fan in).
+        uniform = _uniform(features.shape[-1] ** -0.5)
+        dense = nn.Dense(
+            self.classes,
+            kernel_init=uniform,
+            bias_init=uniform,
+            precision=jax.lax.Precision.HIGHEST,
+            name="fc",
+        )
+        return dense(features), features
+
+
+class Bottleneck(nn.Module):
+    """1x1 to `features`, 3x3 with the stride, 1x1 to four times `features`, added to what came in.
+
+    With `project`, what came in goes through a 1x1 convolution first.
+    """
+
+    features: int
+    stride: int
+    project: bool
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        def normed(y: jax.Array, features: int, taps: int, stride: int, conv: str, norm: str) -> jax.Array:
+            y = Conv(
+                features,
+                taps,
+                stride=stride,
+                padding=taps // 2,
+                use_bias=False,
+                kernel_init=kaiming_normal,
+                dtype=self.dtype,
+                name=conv,
+            )(y)
+            return BatchNorm(train, scale_init=nn.initializers.ones, dtype=self.dtype, name=norm)(y)
+
+        y = nn.relu(normed(x, self.features, 1, 1, "conv1", "bn1"))
+        y = nn.relu(normed(y, self.features, 3, self.stride, "conv2", "bn2"))
+        y = normed(y, 4 * self.features, 1, 1, "conv3", "bn3")
+        if self.project:
+            x = normed(x, 4 * self.features, 1, self.stride, "downsample_0", "downsample_1")
+        return nn.relu(x + y)
+
+
+def _uniform(bound: float) -> nn.initializers.Initializer:
+    def draw(key: jax.Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return draw

@@ -1,0 +1,199 @@
+"""Ways of a classifier to say "I don't know": scores from its logits and its features, high = mpox-like.
+
+Some ask how much an image looks like any training class ("known"), some how much it looks like mpox. What is
+fitted is fitted on training images alone. Everything is float64.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.distance import cdist
+from scipy.special import logsumexp, softmax
+from sklearn.covariance import ledoit_wolf_shrinkage
+
+SCORES = (
+    "probability",
+    "msp",
+    "energy",
+    "mahalanobis",
+    "neighbors",
+    "positive_energy",
+    "positive_mahalanobis",
+    "positive_neighbors",
+)
+KNOWN = ("msp", "energy", "mahalanobis", "neighbors")  # like any training class, whichever
+NEIGHBORS = 5  # fixed before any image was scored
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What `score` needs of the training images; N images, F features, C classes, R = min(N, F).
+
+    Attributes:
+      means: of each class, float64 `[C, F]`.
+      axes: orthonormal directions in which images vary within their classes, float64 `[R, F]`.
+      variances: of the shrunk covariance along each of them, float64 `[R]`.
+      rest: its variance in every direction beside them.
+      directions: the features, each row scaled to length 1, float64 `[N, F]`.
+      labels: int `[N]`.
+    """
+
+    means: np.ndarray
+    axes: np.ndarray
+    variances: np.ndarray
+    rest: float
+    directions: np.ndarray
+    labels: np.ndarray
+
+
+def fit(features: np.ndarray, labels: np.ndarray, classes: int) -> Fitted:
+    """Class means, one covariance for all classes, and the training images as neighbours.
+
+    With X the features less their class means, m the mean of its variances, and a the shrinkage of Ledoit and
+    Wolf ("A well-conditioned estimator for large-dimensional covariance matrices", Journal of Multivariate
+    Analysis, 2004), the covariance is
+
+        (1 - a) X' X / N + a m I.
+
+    With few images and many features it is known by the singular vectors of X: along them its variances are
+    (1 - a) s^2 / N + a m, in every other direction a m. No F x F matrix is inverted.
+
+    Args:
+      features: of the training images, float `[N, F]`.
+      labels: the class of each, int `[N]`, from 0.
+      classes: how many there are.
+
+    Raises:
+      ValueError: lengths differ, a class without images, a label that is no class, features that are not
+        finite, or that do not vary within any class.
+    """
+    features, labels = _checked(features, "training features"), np.asarray(labels)
+    if labels.shape != (len(features),):
+        raise ValueError(
+            f"{len(features)} rows of training features and labels of shape {list(labels.shape)}: one label "
+            "a row is needed"
+        )
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(
+            f"labels run from {labels.min()} to {labels.max()}: with {classes} classes they lie between 0 "
+            f"and {classes - 1}"
+        )
+    counts = np.bincount(labels, minlength=classes)
+    if not np.all(counts):
+        raise ValueError(
+            f"class {int(np.argmin(counts))} has none of the {len(labels)} training images: its mean is "
+            f"needed, give images of all {classes} classes"
+        )
+    means = np.stack([features[labels == label].mean(axis=0) for label in range(classes)])
+    centred = features - means[labels]
+    variance = float(np.mean(centred**2))
+    if variance == 0:
+        raise ValueError(
+            f"the features of the {len(labels)} training images do not vary within any of the {classes} "
+            "classes: a distance to them needs a spread, check the network or give more images"
+        )
+    shrinkage = float(ledoit_wolf_shrinkage(centred, assume_centered=True))
+    # Images that lie in a plane and yet ask for no shrinkage would divide by zero beside it.
+    rest = max(shrinkage, float(np.finfo(np.float64).eps)) * variance
+    _, singular, axes = np.linalg.svd(centred, full_matrices=False)
+    return Fitted(
+        means=means,
+        axes=axes,
+        variances=(1 - shrinkage) * singular**2 / len(centred) + rest,
+        rest=rest,
+        directions=_directions(features),
+        labels=labels,
+    )
+
+
+def score(
+    logits: np.ndarray, features: np.ndarray, fitted: Fitted, *, positive: int = 0
+) -> dict[str, np.ndarray]:
+    """Every score of `SCORES`, all high = mpox-like, or known.
+
+    "probability": softmax(logits)[positive], what the paper ranks by. It stays a probability for people to
+    read: where a network is so sure that float64 rounds to 0 or 1, images tie, and count half.
+    "msp": the maximum softmax probability (Hendrycks and Gimpel, ICLR 2017).
+    "energy": logsumexp(logits), the negative free energy at temperature 1 (Liu et al., NeurIPS 2020).
+    "mahalanobis": minus the smallest squared Mahalanobis distance to a class mean, one covariance for all
+      classes (Lee et al., NeurIPS 2018), here that of `fit`.
+    "neighbors": minus the distance to the `NEIGHBORS`-th nearest training image, features scaled to length 1
+      (Sun et al., ICML 2022); to the farthest where there are fewer.
+    "positive_energy": logits[positive]. Where "energy" is log p(x) up to a constant, this is log p(x, mpox)
+      (Grathwohl et al., ICLR 2020).
+    "positive_mahalanobis": minus the squared distance to the mean of the positive class.
+    "positive_neighbors": as "neighbors", among training images of the positive class.
+
+    Args:
+      logits: float `[M, C]`.
+      features: of the same images, float `[M, F]`.
+      fitted: by `fit`, of the same network.
+      positive: the class that is mpox.
+
+    Returns:
+      name -> float64 `[M]`.
+
+    Raises:
+      ValueError: shapes that do not fit together, values that are not finite, a class that does not exist.
+    """
+    logits, features = _checked(logits, "logits"), _checked(features, "features")
+    classes, width = fitted.means.shape
+    if logits.shape != (len(features), classes) or features.shape[1] != width:
+        raise ValueError(
+            f"logits {list(logits.shape)} and features {list(features.shape)} do not fit together: with "
+            f"{classes} classes and {width} features they are [M, {classes}] and [M, {width}], one row an "
+            "image each"
+        )
+    if not 0 <= positive < classes:
+        raise ValueError(f"positive={positive} is no class: choose one between 0 and {classes - 1}")
+    chances = softmax(logits, axis=1)
+    distances = _mahalanobis(features, fitted)
+    apart = cdist(_directions(features), fitted.directions)
+    return {
+        "probability": chances[:, positive],
+        "msp": chances.max(axis=1),
+        "energy": logsumexp(logits, axis=1),
+        "mahalanobis": -distances.min(axis=1),
+        "neighbors": -_nearest(apart),
+        "positive_energy": logits[:, positive].copy(),
+        "positive_mahalanobis": -distances[:, positive],
+        "positive_neighbors": -_nearest(apart[:, fitted.labels == positive]),
+    }
+
+
+def _mahalanobis(features: np.ndarray, fitted: Fitted) -> np.ndarray:
+    """Squared distances to every class mean, `[M, C]`."""
+    along, means = features @ fitted.axes.T, fitted.means @ fitted.axes.T
+    distances = np.empty((len(features), len(means)))
+    for label, mean in enumerate(fitted.means):
+        squares = (along - means[label]) ** 2
+        beside = np.sum((features - mean) ** 2, axis=1) - np.sum(squares, axis=1)
+        # Pythagoras; rounding may leave a little less than nothing.
+        distances[:, label] = squares @ (1 / fitted.variances) + np.maximum(beside, 0) / fitted.rest
+    return distances
+
+
+def _nearest(distances: np.ndarray) -> np.ndarray:
+    """The `NEIGHBORS`-th smallest of each row, or the greatest of fewer."""
+    place = min(NEIGHBORS, distances.shape[1]) - 1
+    return np.partition(distances, place, axis=1)[:, place]
+
+
+def _directions(features: np.ndarray) -> np.ndarray:
+    """Rows scaled to length 1; one of zeros stays as it is."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.where(lengths > 0, lengths, 1)
+
+
+def _checked(values: np.ndarray, name: str) -> np.ndarray:
+    """`values` as float64 `[n, k]`."""
+    values = np.asarray(values, np.float64)
+    if values.ndim != 2:
+        raise ValueError(f"{name} have the shape {list(values.shape)}: one row an image is needed")
+    finite = np.all(np.isfinite(values), axis=1)
+    if not np.all(finite):
+        raise ValueError(
+            f"the {name} of image {int(np.argmin(finite))} are not finite ({np.sum(~finite)} of "
+            f"{len(values)} images): check the image and the network"
+        )
+    return values

@@ -1,0 +1,402 @@
+"""Finished runs read back, compared on the same images, and the page that says who wins."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from mim_jax import comparison, openset
+from mim_jax.comparison import compare
+from mim_jax.comparison_page import write_comparison
+from mim_jax.similarity import METRICS
+from mim_jax.stored import read_run
+from mim_jax.wording import signed, verdict
+from tests.invented import HOSTILE, Page
+
+KNOWN = ("chickenpox", "measles", "hfmd")
+CLASSES = (*KNOWN, "acne", "nv")
+FOLDS = 3
+COPIES = 5
+RESAMPLES = 50
+
+
+def fold_rows(fold, *, positives=4, of_class=6):
+    """The images of a fold as columns of scores.csv; a third of the known ones is not seen."""
+    rows = []
+    for i in range(positives):
+        for copy in range(COPIES):
+            rows.append(("mpox", f"mpox/{fold}-{i}", f"m{fold}-{i // 2}", copy, False))
+    for name in CLASSES:
+        for i in range(of_class):
+            rows.append((name, f"{name}/{i}", f"{name}-{i}", 0, name in KNOWN and i % FOLDS != fold))
+    return [
+        {
+            "fold": fold,
+            "name": name,
+            "class": label,
+            "group": group,
+            "copy": copy,
+            "augmented": True,
+            "plain": copy == 0,
+            "positive": label == "mpox",
+            "seen": seen,
+        }
+        for label, name, group, copy, seen in rows
+    ]
+
+
+def clinical_rows(fold, *, count=10):
+    return [
+        {
+            "fold": fold,
+            "name": f"image {i}",
+            "class": "positive" if i < count else "negative",
+            "group": f"m{fold}-{i % 2}" if i < count else f"c{i}",
+            "copy": 0,
+            "augmented": True,
+            "plain": True,
+            "positive": i < count,
+            "seen": False,
+        }
+        for i in range(2 * count)
+    ]
+
+
+def write_rows(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def a_workdir(
+    path,
+    method,
+    *,
+    seed=0,
+    gap=1.0,
+    clinical=True,
+    merged=True,
+    notice=None,
+    size=96,
+    pretrained="",
+    edit=None,
+):
+    """A finished run of `method` with random scores, positives higher by `gap`."""
+    generator = np.random.default_rng(seed)
+    is_mim = method == "mim"
+    names = (*METRICS, "score") if is_mim else openset.SCORES
+
+    def scored(rows, name, held):
+        table = []
+        for row in rows:
+            values = {n: generator.normal(gap * row["positive"]) if n in held else "" for n in names}
+            table.append({**row, "method": name, **values, "decision": ""})
+            if is_mim:
+                del table[-1]["seen"]
+        return table
+
+    methods = {
+        "mim": METRICS,
+        "autoencoder": METRICS,
+        "brightness": ("score",),
+        "color_neighbors": ("score",),
+    }
+    splits = []
+    for fold in range(FOLDS):
+        rows = fold_rows(fold)
+        table = [
+            row
+            for name, held in (methods.items() if is_mim else [(method, names)])
+            for row in scored(rows, name, held)
+        ]
+        if edit:
+            table = edit(fold, table)
+        write_rows(path / f"fold_{fold}" / "scores.csv", table)
+        if clinical:
+            held = METRICS if is_mim else names
+            write_rows(path / f"fold_{fold}" / "clinical.csv", scored(clinical_rows(fold), method, held))
+        own = {"train": 8} if is_mim else {"train": {"chickenpox": 4, "hfmd": 4, "measles": 4, "mpox": 8}}
+        splits.append({"fold": fold, **own, "test": 4, "augmented": 20})
+    results = {
+        "title": f"{method} on a folder",
+        "notice": notice,
+        "data": {
+            "source": HOSTILE,
+            "positive": "mpox",
+            "classes": {"mpox": 12, **dict.fromkeys(CLASSES, 6)},
+            "class_groups": {"pox_like": list(KNOWN), "dermoscopy": ["nv"]},
+        },
+        "splits": splits,
+        "training": {"epochs": 300, "parameters": {method: 1234567}, "pretrained": pretrained},
+        "environment": {"device": "cpu"},
+        "seed": 0,
+        "config": {
+            "data": {"image_size": size},
+            "training": {"batch_size": 128},
+            "optimizer": {"learning_rate": 1e-3, "decay": "cosine"},
+        },
+        "wall_time": {"train": [60.0] * FOLDS, "evaluate": 1.0, "total": 200.0},
+        "clinical": {
+            "sigma": 0.05,
+            "images": {"positives": 10, "negatives": 10},
+            "classes": {"normal": 4, "hospital": 6},
+        }
+        if clinical
+        else None,
+    }
+    if is_mim:
+        results["decision"] = {"metric": "ssim_hbd"}
+        results["training"]["parameters"] = {"generator": 40401187, "discriminator": 1555585}
+    else:
+        results |= {"kind": "classifier", "method": method, "known": list(KNOWN), "merged": merged}
+    (path / "results.json").write_text(json.dumps(results))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    return [
+        a_workdir(root / "r", "resnet50", seed=1, gap=-1.0),
+        a_workdir(root / "mim", "mim", seed=2, gap=1.5, notice="Procedural.", size=224),
+        a_workdir(root / "s", "swin_b", seed=3, gap=-0.5, merged=False, pretrained="swin.safetensors"),
+        a_workdir(root / "again", "resnet50", seed=4, gap=9.0),
+    ]
+
+
+@pytest.fixture(scope="module")
+def runs(folders):
+    return [read_run(folder) for folder in folders]
+
+
+@pytest.fixture(scope="module")
+def found(runs):
+    return compare(runs, resamples=RESAMPLES, seed=0)
+
+
+def table_of(folder, fold, method, name="scores.csv"):
+    with (folder / f"fold_{fold}" / name).open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row["method"] == method]
+
+
+def test_a_run_is_read_as_it_lies_on_disk(folders, runs):
+    resnet, ours = runs[:2]
+    assert (ours.method, ours.primary, set(ours.controls)) == (
+        "mim",
+        "ssim_hbd",
+        {"autoencoder", "color_neighbors"},
+    )
+    assert list(ours.controls["color_neighbors"][0].similarities) == ["score"]
+    assert not any(seen.any() for seen in ours.seen)
+    table = table_of(folders[0], 1, "resnet50")
+    fold = resnet.folds[1]
+    assert fold.names.tolist() == [row["name"] for row in table]
+    assert fold.plain.tolist() == [row["plain"] == "True" for row in table]
+    assert resnet.seen[1].tolist() == [row["seen"] == "True" for row in table]
+    assert list(fold.similarities) == list(openset.SCORES)
+    assert fold.similarities["energy"].tolist() == [float(row["energy"]) for row in table]
+    assert len(resnet.clinical) == FOLDS and resnet.clinical[0].groups[11] == "c11"
+
+
+def test_views_hold_the_images_that_they_name(folders, found):
+    again = comparison.run_names([read_run(folder) for folder in folders])[3]
+    assert again == f"resnet50 ({folders[3].as_posix()})" and again in found["runs"]
+    assert next(iter(found["runs"])) == found["reference"] == "mim"
+    for name, entry in found["methods"].items():
+        if entry["run"] is None:
+            continue
+        run = found["runs"][entry["run"]]
+        score = "ssim_hbd" if name == "mim" else entry["score"]
+        for view in ("paper", "all", "open", "clinical"):
+            known = view == "open"
+            if known and score not in openset.KNOWN:
+                assert name not in found["views"]["open"]["auroc"]["augmented"]
+                continue
+            values = found["views"][view]["auroc"]["augmented"][name]["score"]
+            for fold in range(FOLDS):
+                file = "clinical.csv" if view == "clinical" else "scores.csv"
+                rows = table_of(Path(run["path"]), fold, run["method"], file)
+                marks = [row["seen"] == "True" for row in table_of(folders[0], fold, "resnet50", file)]
+                kept = [
+                    row
+                    for row, seen in zip(rows, marks, strict=True)
+                    if not (seen and view in ("paper", "open"))
+                ]
+                labels = [row["positive"] == "True" or (known and row["class"] in KNOWN) for row in kept]
+                expected = roc_auc_score(labels, [float(row[score]) for row in kept])
+                assert values["folds"][fold]["value"] == pytest.approx(expected, abs=1e-12)
+    assert found["images"][0] == {
+        "fold": 0,
+        "augmented": 20,
+        "plain": 4,
+        "known": 6,
+        "unknown": 12,
+        "seen": 12,
+    }
+
+
+def test_differences_are_the_references_and_the_best_score_is_picked(found):
+    paper = found["views"]["paper"]
+    means = {name: own["score"]["mean"] for name, own in paper["auroc"]["augmented"].items()}
+    for name, difference in paper["differences"].items():
+        assert difference["score"]["mean"] == pytest.approx(means["mim"] - means[name])
+    others = {
+        name: means[name]
+        for name, entry in found["methods"].items()
+        if entry["score"] in openset.SCORES and entry["score"] != "probability"
+    }
+    assert len(others) == 21 and found["best_score"] == max(others, key=others.get)
+    # Six images of each known class, two in each fold; the other classes whole in all.
+    assert {name: own["n"] for name, own in paper["per_class"]["mim"].items()} == dict.fromkeys(CLASSES, 6)
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_one_classifier_alone_or_several_without_mim(folders, runs):
+    alone = compare(runs[:1], resamples=RESAMPLES, seed=0)
+    assert alone["reference"] == "resnet50.probability" and alone["shown"] == ["resnet50.probability"]
+    two = compare([runs[2], runs[0]], resamples=RESAMPLES, seed=0)
+    assert two["reference"] == "swin_b.probability"
+    assert two["shown"] == ["swin_b.probability", "resnet50.probability"]
+    both = two["views"]["paper"]["auroc"]["augmented"]["resnet50.energy"]
+    one = alone["views"]["paper"]["auroc"]["augmented"]["resnet50.energy"]
+    assert both["score"]["folds"] == one["score"]["folds"]
+
+
+def test_without_clinical_tests_or_unknown_classes_a_view_is_missing(tmp_path, runs):
+    def no_unknown(fold, table):
+        return [row for row in table if row["class"] not in ("acne", "nv")]
+
+    bare = read_run(a_workdir(tmp_path / "bare", "swin_b", clinical=False, edit=no_unknown))
+    views = compare([bare], resamples=RESAMPLES, seed=0)["views"]
+    assert views["open"] is None and views["clinical"] is None and views["paper"]
+    page = Page(write_comparison(tmp_path, compare([bare], resamples=9, seed=0), [bare]).read_text("utf-8"))
+    assert "There is none that all of these runs hold" in page.text
+
+
+def test_page_says_who_wins(tmp_path, runs, found):
+    path = write_comparison(tmp_path / "new", found, runs)
+    assert path == tmp_path / "new" / "comparison.html"
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert "://" not in text and "script" not in {tag for tag, _ in page.elements} and HOSTILE not in text
+    assert all("says nothing about mpox" in title for title in page.titles)
+    for name, method in found["methods"].items():
+        if method["score"] == "probability" or name == found["best_score"]:
+            difference = found["views"]["paper"]["differences"][name]["score"]
+            said, reservation = verdict(difference)
+            aside = f" ({reservation})" if reservation else ""
+            assert f"{said} {method['title']}{aside}: {signed(difference['mean'])}" in page.text
+    assert "is better than 2, worse than 0 and not distinguishable from 1" in page.text
+    energy = found["views"]["open"]["auroc"]["augmented"]["swin_b.energy"]["score"]
+    shown = page.table("Table. AUROC ± std of known against unknown")
+    assert set(shown) == {"", "highest probability", "energy", "Mahalanobis distance", "neighbours"}
+    assert shown["energy"][1].startswith(f"{energy['mean']:.4f} ±")
+    for title, view in (("of the clinical test", "clinical"), ("against all others", "all")):
+        difference = found["views"][view]["differences"]["swin_b.msp"]["score"]["mean"]
+        minus = page.table(f"Table. MIM minus each, {title}")
+        assert minus["highest probability"][1].startswith(signed(difference))
+    paper = found["views"]["paper"]["auroc"]["augmented"]
+    row = page.table("Table 4. AUROC")["Swin-B"]
+    folds = [f"{fold['value']:.4f}" for fold in paper["swin_b.probability"]["score"]["folds"]]
+    assert row[:FOLDS] == folds and row[FOLDS].startswith(
+        f"{paper['swin_b.probability']['score']['mean']:.4f} ±"
+    )
+    difference = found["views"]["paper"]["differences"]["swin_b.probability"]["score"]["mean"]
+    assert row[FOLDS + 1].startswith(f"+{difference:.4f}")
+    assert page.table("Table 3.")["fold 1"] == [
+        "8",
+        "12 chickenpox 4, hfmd 4, measles 4",
+        "4 → 20",
+        "6",
+        "12",
+        "12",
+    ]
+    assert "They differ in image size: MIM 224" in page.text
+    assert "They differ in weights at the start" in page.text and "differ in epochs" not in page.text
+    pngs = {file.name for file in (tmp_path / "new" / "figures").iterdir()}
+    assert pngs == {"roc_best.png", "roc_worst.png", "per_class.png", "per_group.png"}
+    assert json.loads((tmp_path / "new" / "comparison.json").read_text()) == found
+    again = write_comparison(tmp_path / "new", found, runs, name="report.html")
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_page_of_one_classifier(tmp_path, runs):
+    found = compare(runs[2:3], resamples=RESAMPLES, seed=0)
+    page = Page(write_comparison(tmp_path, found, runs[2:3]).read_text(encoding="utf-8"))
+    assert "says nothing about mpox" not in page.text and "Who wins?" not in page.text
+    assert page.table("Table 4. AUROC")["Swin-B"][-1].startswith("0.")
+
+
+def test_damaged_workdirs_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no results\.json: finish that run"):
+        read_run(tmp_path)
+
+    def folder(name, edit=None, method="resnet50"):
+        return a_workdir(tmp_path / name, method, edit=edit)
+
+    def without(column):
+        return lambda fold, table: [{k: v for k, v in row.items() if k != column} for row in table]
+
+    def changed(column, value):
+        return lambda fold, table: [{**table[0], column: value}, *table[1:]]
+
+    for edit, words in (
+        (without("seen"), "no column 'seen'"),
+        (without("energy"), "no column 'energy'"),
+        (changed("msp", "high"), "msp is 'high', which is no number"),
+        (changed("msp", "nan"), "msp of mpox/0-0 is nan"),
+        (changed("plain", "yes"), "plain is 'yes', neither True nor False"),
+        (changed("method", "vgg"), None),
+    ):
+        path = folder(words or "fine", edit)
+        if words:
+            with pytest.raises(ValueError, match=rf"fold_0.scores\.csv cannot be read .*{words}"):
+                read_run(path)
+        else:
+            assert len(read_run(path).folds[0]) == len(fold_rows(0)) - 1
+    gone = folder("gone")
+    (gone / "fold_2" / "scores.csv").unlink()
+    with pytest.raises(ValueError, match=r"fold_2.scores\.csv does not exist"):
+        read_run(gone)
+    (gone / "fold_2" / "clinical.csv").unlink()
+    other = folder("other", lambda fold, table: [{**row, "method": "vgg"} for row in table])
+    with pytest.raises(ValueError, match="holds no scores by resnet50 in fold 0"):
+        read_run(other)
+    cut = folder("cut")
+    file = cut / "fold_1" / "scores.csv"
+    file.write_text(file.read_text()[:-30])
+    with pytest.raises(ValueError, match=r"fold_1.scores\.csv cannot be read \(line"):
+        read_run(cut)
+
+
+def test_runs_that_do_not_belong_together_are_refused(tmp_path, runs):
+    with pytest.raises(ValueError, match="no classifier is among the 1 runs"):
+        compare(runs[1:2], resamples=9, seed=0)
+    with pytest.raises(ValueError, match="given twice"):
+        compare([runs[0], runs[0]], resamples=9, seed=0)
+    second = read_run(a_workdir(tmp_path / "second", "mim"))
+    with pytest.raises(ValueError, match="both runs of MIM"):
+        compare([runs[0], runs[1], second], resamples=9, seed=0)
+
+    def other_patient(fold, table):
+        return [{**row, "group": "x"} if fold == 1 and row["name"] == "nv/3" else row for row in table]
+
+    def fewer(fold, table):
+        return table[:-1] if fold == 2 else table
+
+    for edit, words in (
+        (other_patient, r"test image 47 of fold 1 has the group nv-3 there, x here"),
+        (fewer, "fold 2 has 50 test images there, 49 here"),
+    ):
+        run = read_run(a_workdir(tmp_path / edit.__name__, "swin_b", edit=edit))
+        with pytest.raises(ValueError, match=rf"r and .*{edit.__name__} do not hold the same .*{words}"):
+            compare([runs[0], run], resamples=9, seed=0)
+    run = read_run(a_workdir(tmp_path / "known", "swin_b"))
+    run.results["known"].remove("hfmd")
+    with pytest.raises(ValueError, match="trained on other classes"):
+        compare([runs[0], run], resamples=9, seed=0)
