@@ -81,8 +81,8 @@ def draw_groups(folds: Sequence[ScoredImages], *, resamples: int = 2000, seed: i
     """Draws groups with replacement: positives within each fold, negatives once for all folds.
 
     The folds' positives are disjoint, while the same negatives are scored by every fold's model, most of them
-    at least: what the folds share is shared here too. A draw that would leave a fold without negatives is
-    drawn again. A group with positives and negatives is drawn for each of them alone.
+    at least: what the folds share is shared here too. Negative groups are drawn among those that the same
+    folds test, so that no fold is left without. A group with positives and negatives is drawn for each of them alone.
 
     Raises:
       ValueError: no folds, or a fold without positives or negatives.
@@ -95,15 +95,17 @@ def draw_groups(folds: Sequence[ScoredImages], *, resamples: int = 2000, seed: i
     places = tuple(np.searchsorted(every, names) for names in negatives)
     generator = np.random.default_rng(seed)
 
-    def draw(count: int, times: int) -> np.ndarray:
-        drawn = generator.multinomial(count, np.full(count, 1 / count), size=times)
+    def draw(count: int) -> np.ndarray:
+        drawn = generator.multinomial(count, np.full(count, 1 / count), size=resamples)
         return drawn.astype(np.float32)
 
-    drawn = draw(len(every), resamples)
-    while len(empty := np.flatnonzero(np.any([~drawn[:, own].any(axis=1) for own in places], axis=0))):
-        drawn[empty] = draw(len(every), len(empty))
+    tested = np.stack([np.isin(every, own) for own in negatives])
+    drawn = np.empty((resamples, len(every)), np.float32)
+    for by in np.unique(tested, axis=1).T:
+        alike = np.all(tested == by[:, None], axis=0)
+        drawn[:, alike] = draw(int(np.sum(alike)))
     return Resamples(
-        positive=tuple(draw(len(names), resamples) for names in positives),
+        positive=tuple(draw(len(names)) for names in positives),
         # Without copies where all folds test on all of them.
         negative=tuple(drawn if len(own) == len(every) else drawn[:, own] for own in places),
         places=places,

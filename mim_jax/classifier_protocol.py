@@ -12,7 +12,7 @@ from mim_jax import protocol
 from mim_jax.classification import Task, init_state
 from mim_jax.data import folds
 from mim_jax.data.datasets import Dataset
-from mim_jax.models import make_classifier
+from mim_jax.models import load_pretrained, make_classifier
 from mim_jax.protocol import Config
 
 
@@ -128,8 +128,6 @@ def load_start(config: Config) -> Mapping[str, Any]:
     Raises:
       ValueError: as `models.load_pretrained`, or a network that was made narrower than the published one.
     """
-    from mim_jax.models.pretrained import load_pretrained
-
     key = jax.random.fold_in(jax.random.key(config["seed"]), config["data"]["folds"])  # no fold's own
     loaded = load_pretrained(
         config["classifier"]["name"],

@@ -19,7 +19,7 @@ import numpy as np
 from mim_jax import openset
 from mim_jax.evaluation import summarize
 from mim_jax.scored_images import ScoredImages
-from mim_jax.stored import Run
+from mim_jax.stored import Run, describe_training
 from mim_jax.wording import REFERENCE, SCORE_NAMES, method_name
 
 SCORE = "score"  # what every method of a view is scored by: each has one score
@@ -46,7 +46,7 @@ def compare(runs: Sequence[Run], *, resamples: int, seed: int) -> dict[str, Any]
       seed: of the resamples.
 
     Returns:
-      "runs": {name: {"path", "method", "primary", "title"}}, MIM first;
+      "runs": {name: {"path", "method", "primary", "title", "training": item -> words}}, MIM first;
       "methods": {method: {"run": a name of "runs" | None for a control, "score", "title"}};
       "reference": the method that the others are compared with: MIM, or else the first run's probability;
       "shown": the reference, then the probabilities of the (other) classifiers;
@@ -107,6 +107,7 @@ def compare(runs: Sequence[Run], *, resamples: int, seed: int) -> dict[str, Any]
                 "method": run.method,
                 "primary": run.primary,
                 "title": titles[name],
+                "training": describe_training(run),
             }
             for name, run in named.items()
         },
@@ -135,6 +136,15 @@ def tested(runs: Sequence[Run]) -> Methods:
     """The images of the view "paper" by every method, controls included: name -> one entry a fold."""
     runs = sorted(runs, key=lambda run: not run.is_mim)
     return _methods(dict(zip(run_names(runs), runs, strict=True)), [~seen for seen in _seen(runs)])
+
+
+def shown_parts(comparison: Mapping[str, Any], part: str) -> dict[str, dict[str, Any]]:
+    """AUROC by "group" or "class" of the methods shown, in "paper", the reference's highest first."""
+    found = comparison["views"]["paper"][f"per_{part}"]
+    own = found[comparison["reference"]]
+    order = sorted(own, key=lambda name: (-own[name]["mean"], name))
+    shown = comparison["shown"] if order else []
+    return {method: {name: found[method][name] for name in order} for method in shown}
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from mim_jax import figures, page, workdir
-from mim_jax.comparison import SCORE, tested
+from mim_jax.comparison import SCORE, shown_parts, tested
 from mim_jax.evaluation import roc
 from mim_jax.facts import PAPER_AUROC, PAPER_CLINICAL
 from mim_jax.openset import SCORES
-from mim_jax.stored import Run, describe_training
+from mim_jax.stored import Run
 from mim_jax.wording import (
     INTERVALS,
     METHOD_CLAUSES,
@@ -65,13 +65,11 @@ def write_comparison(
         _clinical(comparison, runs),
         _rocs(comparison, pngs),
         _classes(comparison, pngs),
-        _training(runs, comparison),
+        _training(comparison),
         _notes(comparison),
     )
-    *first, last = (comparison["methods"][method]["title"] for method in comparison["shown"])
-    title = (
-        f"{', '.join(first)} and {last} on the same images" if first else f"{last} as a classifier of mpox"
-    )
+    names = ", ".join(comparison["methods"][method]["title"] for method in comparison["shown"])
+    title = f"Mpox and other skin diseases, told apart by {names}"
     target = path / name
     target.write_bytes(page.frame(title, notice, sections).encode("utf-8"))
     return target
@@ -82,21 +80,19 @@ def _summary(comparison: Mapping[str, Any], runs: Sequence[Run]) -> str:
     ours, *others = comparison["shown"]
     paper, name = comparison["views"]["paper"], _title(comparison, ours)
     own = paper["auroc"]["augmented"][ours][SCORE]
-    folds = f", by images and folds {interval(own, '_folds')}" if own["low_folds"] is not None else ""
     words = (
         f"<p>Data: {page.text(runs[0].results['data']['source'])}. In each fold {name} tells "
         f"{_count(comparison, 'augmented')} augmented mpox test images from "
         f"{_count(comparison, 'known', 'unknown')} others, none of which a classifier here was trained on, "
-        f"with a mean AUROC of <b>{number(own['mean'])}</b> (95 % by images {interval(own)}{folds}).</p>"
+        f"with a mean AUROC of <b>{number(own['mean'])}</b> ({_intervals(own)}).</p>"
     )
     if others:
         said = [verdict(paper["differences"][method][SCORE])[0] for method in others]
         words += (
             f"<p>Who wins? Of {len(others)} classifier{'s' * (len(others) > 1)} beside it, by the "
-            f"probability of mpox, on the same images, {name} is <b>better than {said.count('better than')}</b>, worse than "
-            f"{said.count('worse than')} and not distinguishable from "
-            f"{said.count('not distinguishable from')}. Behind each: the difference, its 95 % interval by "
-            f"images, and that by images and folds. {name} is</p>"
+            f"probability of mpox, on the same images, {name} is <b>better than {said.count('better than')}"
+            f"</b>, worse than {said.count('worse than')} and not distinguishable from "
+            f"{said.count('not distinguishable from')}. Behind each stands the difference. {name} is</p>"
             f"{page.bullets(_outcome(comparison, method) for method in others)}"
         )
     tried = [m for m, own in comparison["methods"].items() if own["score"] in SCORES[1:]]
@@ -114,7 +110,7 @@ def _outcome(comparison: Mapping[str, Any], method: str) -> str:
     words, reservation = verdict(difference)
     return (
         f"<b>{words}</b> {_title(comparison, method)}{f' ({reservation})' if reservation else ''}: "
-        f"{signed(difference['mean'])} {interval(difference)}, {interval(difference, '_folds')}"
+        f"{signed(difference['mean'])} ({_intervals(difference)})"
         f"<small>its mean AUROC: {number(paper['auroc']['augmented'][method][SCORE]['mean'])}</small>"
     )
 
@@ -123,15 +119,8 @@ def _images(comparison: Mapping[str, Any], runs: Sequence[Run]) -> str:
     """Table 3 of the paper."""
     name = runs[0].results["data"]["positive"]
     positive, known = page.text(name), _listed(comparison["known"])
-    header = [
-        "",
-        f"train, {positive}",
-        "train, others",
-        f"test, {positive} → augmented",
-        "test, known classes",
-        "test, unknown classes",
-        "trained on, so not in this test",
-    ]
+    header = ["", f"train, {positive}", "train, others", f"test, {positive} → augmented"]
+    header += ["test, known classes", "test, unknown classes", "trained on, so not in this test"]
     (first, *rest) = [run.results["splits"] for run in runs if not run.is_mim]
     rows = []
     for split, counts in zip(first, comparison["images"], strict=True):
@@ -164,27 +153,17 @@ def _aurocs(comparison: Mapping[str, Any]) -> str:
         "mpox, as in the paper. The paper's rows are on its own images: other data make another task, and "
         "the numbers are no comparison of methods."
     )
-    return page.section(
-        "AUROC fold by fold",
-        words,
-        _fold_table(comparison, "augmented", "Table 4. AUROC, augmented test sets"),
-        page.details(
-            "The same on the plain test images",
-            _fold_table(comparison, "plain", "Table 4, plain. AUROC, plain test images"),
-        ),
-    )
+    table = _fold_table(comparison, "augmented", "Table 4. AUROC, augmented test sets")
+    plain = _fold_table(comparison, "plain", "Table 4, plain. AUROC, plain test images")
+    return page.section("AUROC fold by fold", words, table, page.details("On the plain test images", plain))
 
 
 def _fold_table(comparison: Mapping[str, Any], kind: str, title: str) -> str:
     paper, controls = comparison["views"]["paper"], _controls(comparison)
     compared = kind == "augmented" and len(comparison["shown"] + controls) > 1
     folds = [f"fold {counts['fold'] + 1}" for counts in comparison["images"]]
-    header = [
-        "",
-        *folds,
-        "mean ± std",
-        *([f"{_title(comparison, comparison['reference'])} minus it"] * compared),
-    ]
+    minus = [f"{_title(comparison, comparison['reference'])} minus it"] * compared
+    header = ["", *folds, "mean ± std", *minus]
 
     def row(method: str) -> str:
         value = paper["auroc"][kind][method][SCORE]
@@ -197,12 +176,11 @@ def _fold_table(comparison: Mapping[str, Any], kind: str, title: str) -> str:
     if controls:
         rows += [page.subheading("Controls of MIM", len(header)), *map(row, controls)]
     if kind == "augmented":
-        rows.append(page.subheading("Paper, on its own images", len(header)))
         for method in dict.fromkeys(["mim", *(run["method"] for run in comparison["runs"].values())]):
             own, mean = _PAPER[method]
             shown = list(map(number, own)) if len(own) == len(folds) else [""] * len(folds)
             cells = [*shown, " ± ".join(map(number, mean)), *[""] * compared]
-            rows.append(page.row(method_name(method), cells, "aside"))
+            rows.append(page.row(f"paper: {method_name(method)}", cells, "aside"))
     return page.table(title, header, rows)
 
 
@@ -264,8 +242,7 @@ def _reached(comparison: Mapping[str, Any], view: str) -> str:
     value = comparison["views"][view]["auroc"]["augmented"].get("mim", {}).get(SCORE)
     if not value:
         return ""
-    folds = f", {interval(value, '_folds')}" if value["low_folds"] is not None else ""
-    return f" MIM's own AUROC here is <b>{spread(value)}</b> ({interval(value)}{folds})."
+    return f" MIM's own AUROC here is <b>{spread(value)}</b> ({_intervals(value)})."
 
 
 def _score_tables(comparison: Mapping[str, Any], view: str, what: str, *, compared: bool = True) -> str:
@@ -287,8 +264,8 @@ def _score_tables(comparison: Mapping[str, Any], view: str, what: str, *, compar
         return page.table(title, header, rows)
 
     reference = _title(comparison, comparison["reference"])
-    minus = page.details(f"{reference} minus each", table(f"Table. {reference} minus each, {what}", 1))
-    return table(f"Table. AUROC ± std {what}", 0) + minus * compared
+    minus = table(f"Table. {reference} minus each, {what}", 1) * compared
+    return table(f"Table. AUROC ± std {what}", 0) + minus
 
 
 def _rocs(comparison: Mapping[str, Any], pngs: Mapping[str, bytes]) -> str:
@@ -309,16 +286,13 @@ def _rocs(comparison: Mapping[str, Any], pngs: Mapping[str, bytes]) -> str:
 def _classes(comparison: Mapping[str, Any], pngs: Mapping[str, bytes]) -> str:
     captions, tables = {}, []
     for part in ("group", "class"):
-        if parts := _parts(comparison, part):
+        if parts := shown_parts(comparison, part):
             title = f"AUROC by {part}, augmented test sets, mean over the folds"
             captions[f"per_{part}"] = f"Figure. {title}, interval by images; number of images in brackets"
-            rows = [
-                page.row(
-                    page.text(name),
-                    [f"{value['n']:,}", *(page.cell(spread(own[name]), own[name]) for own in parts.values())],
-                )
-                for name, value in next(iter(parts.values())).items()
-            ]
+            rows = []
+            for name, value in parts[comparison["reference"]].items():
+                cells = [page.cell(spread(own[name]), own[name]) for own in parts.values()]
+                rows.append(page.row(page.text(name), [f"{value['n']:,}", *cells]))
             header = [part, "images", *(_title(comparison, method) for method in parts)]
             tables.append(page.table(f"Table. {title}", header, rows))
     words = (
@@ -330,21 +304,21 @@ def _classes(comparison: Mapping[str, Any], pngs: Mapping[str, bytes]) -> str:
     return page.section("AUROC by class", words, page.gallery(pngs, captions), details)
 
 
-def _training(runs: Sequence[Run], comparison: Mapping[str, Any]) -> str:
+def _training(comparison: Mapping[str, Any]) -> str:
     """How each network was trained, one column a run, and where they differ."""
-    names = [page.text(run["title"]) for run in comparison["runs"].values()]
-    columns = [describe_training(run) for run in runs]
-    rows = [page.row(item, [page.text(own[item]) for own in columns]) for item in columns[0]]
+    runs = list(comparison["runs"].values())
+    names = [page.text(run["title"]) for run in runs]
+    values = {item: [page.text(run["training"][item]) for run in runs] for item in runs[0]["training"]}
+    rows = [page.row(item, cells) for item, cells in values.items()]
     table = page.table("Table. Networks and their training", ["", *names], rows, "words")
     words = "The network that is scored is the last one of its training, never one picked by a test score."
     unlike = [
-        f"They differ in {item}: "
-        + "; ".join(f"{name} {page.text(own[item])}" for name, own in zip(names, columns, strict=True))
-        + ". What sets them apart in AUROC may come from this."
+        f"They differ in {item}: {'; '.join(map(' '.join, zip(names, values[item], strict=True)))}. What "
+        "sets them apart in AUROC may come from this."
         for item in _CONDITIONS
-        if len({own[item] for own in columns}) > 1
+        if len(set(values[item])) > 1
     ]
-    if runs[0].is_mim:
+    if "mim" in comparison["runs"]:
         unlike.insert(0, "MIM trains on mpox alone; the classifiers also train on images of known others.")
     return page.section("How each network was trained", words, page.bullets(unlike), table)
 
@@ -384,20 +358,17 @@ def _draw(comparison: Mapping[str, Any], runs: Sequence[Run], *, notice: str) ->
             areas[titles[method]] = aurocs[method][SCORE]["folds"][place]["value"]
         pngs[f"roc_{end}"] = figures.roc_figure(curves, areas, notice=notice)
     for part in ("group", "class"):
-        if parts := _parts(comparison, part):
+        if parts := shown_parts(comparison, part):
             named = {titles[method]: values for method, values in parts.items()}
             label = f"AUROC against one {part}"
             pngs[f"per_{part}"] = figures.interval_figure(named, xlabel=label, notice=notice)
     return pngs
 
 
-def _parts(comparison: Mapping[str, Any], part: str) -> dict[str, dict[str, Any]]:
-    """AUROC by "group" or "class" of the methods shown, those of the reference's highest first."""
-    found = comparison["views"]["paper"][f"per_{part}"]
-    own = found[comparison["reference"]]
-    order = sorted(own, key=lambda name: (-own[name]["mean"], name))
-    shown = comparison["shown"] if order else []
-    return {method: {name: found[method][name] for name in order} for method in shown}
+def _intervals(estimate: Mapping[str, Any]) -> str:
+    """Both, where there are two."""
+    folds = "" if estimate["low_folds"] is None else f", by images and folds {interval(estimate, '_folds')}"
+    return f"95 % by images {interval(estimate)}{folds}"
 
 
 def _difference(summary: Mapping[str, Any], method: str) -> str:

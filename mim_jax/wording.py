@@ -32,7 +32,7 @@ METHOD_NAMES = {
     "mobilenet_v3_large": "MobileNetV3-Large",
     "swin_b": "Swin-B",
 }
-METHOD_CLAUSES = {  # what each control and variant is
+METHOD_CLAUSES = {  # what each method but MIM is
     "mean_fill": "the hole filled with the mean colour of the rest of the image",
     "harmonic_fill": "the hole filled smoothly from the pixels around it",
     "biharmonic_fill": "the hole filled from the pixels around it, slopes continued too",
@@ -49,6 +49,9 @@ METHOD_CLAUSES = {  # what each control and variant is
     "complexity_corrected": "MIM's score less what blur, contrast and colours predict of it on other images",
     "feature_neighbors": "nearness to the training images in features of the discriminator",
     "combined": "conformal p-values of MIM, feature neighbours and colour neighbours, combined",
+    "resnet50": "a residual convolutional network of 50 layers, trained to classify",
+    "mobilenet_v3_large": "a small convolutional network made for phones, trained to classify",
+    "swin_b": "a transformer that attends within shifted windows, trained to classify",
 }
 SCORE_NAMES = {  # of a classifier
     "probability": "probability of mpox",

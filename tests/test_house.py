@@ -36,15 +36,17 @@ ALLOWED = {
     },
     "simple_scores": set(),
     "corruptions": set(),
+    "openset": set(),
+    "clinical": {"conditions", "corruptions"},
     "conditions": {
         *("bootstrap", "corruptions", "detector", "masks", "pixels", "scored_images", "similarity"),
         "training",
     },
-    "robustness": {"conditions", "corruptions", "detector", "similarity"},
+    "robustness": {"clinical", "conditions", "corruptions", "detector", "scored_images", "similarity"},
     "workdir": set(),
     "recorder": set(),
     "controls": {"masks"},
-    "models": {"models"},
+    "models": {"models", "tensors"},
     "data": {"data"},
     "epochs": set(),
     "training": {"epochs", "masks", "losses", "pixels"},
@@ -74,7 +76,7 @@ ALLOWED = {
     "protocol": {"data", "detector", "masks", "models", "training"},
     "experiment": {"data", "detector", "epochs", "protocol", "recorder", "trainer", "training"},
     "trained": {"data", "detector", "epochs", "experiment", "models", "protocol", "trainer", "training"},
-    "bank": {"data", "scored_images"},
+    "bank": {"conditions", "data", "scored_images"},
     "methods": {
         *("bank", "controls", "data", "detector", "recorder", "scored_images", "similarity"),
         *("simple_scores", "trained", "variants"),
@@ -84,13 +86,30 @@ ALLOWED = {
     "variants": {"bank", "data", "features", "masks", "refinements", "scored_images", "trained"},
     "panels": {"bank", "detector", "masks", "pictures", "scored_images", "similarity"},
     "facts": {"bank", "data", "detector", "experiment", "protocol", "trained"},
+    "stored": {"openset", "scored_images", "similarity", "wording", "workdir"},
+    "comparison": {"evaluation", "openset", "scored_images", "stored", "wording"},
+    "comparison_page": {
+        *("comparison", "evaluation", "facts", "figures", "openset", "page", "stored", "wording", "workdir"),
+    },
+    "classification": {"epochs", "pixels"},
+    "classifier": {"batches", "classification", "openset"},
+    "classifier_protocol": {"classification", "data", "models", "protocol"},
+    "classifier_experiment": {
+        *("classification", "classifier_protocol", "data", "epochs", "protocol", "recorder", "trainer"),
+    },
+    "classifier_results": {
+        *("bank", "classifier", "classifier_experiment", "classifier_protocol", "clinical", "comparison"),
+        *("comparison_page", "conditions", "data", "decisions", "facts", "openset", "protocol", "recorder"),
+        *("scored_images", "stored", "trainer", "workdir"),
+    },
     "results": {
-        *("bank", "conditions", "data", "decisions", "detector", "evaluation", "facts", "methods", "panels"),
+        *("bank", "data", "decisions", "detector", "evaluation", "facts", "methods", "panels"),
         *("protocol", "recorder", "report", "robustness", "similarity", "trained", "workdir"),
     },
     "commands": {
         *("data", "detector", "experiment", "export", "protocol", "recorder", "report", "results", "scoring"),
-        *("trainer", "workdir"),
+        *("classifier_experiment", "classifier_protocol", "classifier_results", "comparison"),
+        *("comparison_page", "stored", "trainer", "workdir"),
     },
 }
 
@@ -117,6 +136,7 @@ def test_imports_run_one_way():
 def test_only_the_protocol_reads_a_configuration():
     readers = {path.stem for path in PACKAGE.rglob("*.py") if 'config["' in path.read_text()}
     above = {"protocol", "experiment", "trained", "results", "facts", "commands"}
+    above |= {"classifier_protocol", "classifier_experiment", "classifier_results"}
     assert readers <= above | {"detector", "export"}  # these two: the folds, the metric of a saved one
 
 

@@ -40,15 +40,17 @@ def lively(module):
 
 def leaves(module, *, gradients=False):
     """(path joined by "_", last component) -> array in Flax's layout: what a module has, or its gradients."""
-    last_components = {"running_mean": "mean", "running_var": "var", "bias": "bias"}
     named = module.named_parameters() if gradients else module.state_dict().items()
     found = {}
     for name, tensor in named:
         array = (tensor.grad if gradients else tensor).detach().numpy()
-        path, last = name.replace(".", "_"), name.rsplit(".", 1)[-1]
-        key = path.removesuffix("_" + last), last_components.get(last, ("", "scale", "kernel", "", "kernel")[array.ndim])
-        if last != "num_batches_tracked":
-            found[key] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+        path, _, last = name.rpartition(".")
+        if last == "num_batches_tracked":
+            continue
+        if last == "weight":
+            last = "scale" if array.ndim == 1 else "kernel"
+        key = path.replace(".", "_"), last.removeprefix("running_")
+        found[key] = (array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T).copy()
     return found
 
 
@@ -56,9 +58,7 @@ def flat(tree):
     """The same keys for a Flax tree below "params" or "batch_stats"."""
     with_paths = jax.tree_util.tree_leaves_with_path(tree)
     keys = [[step.key for step in path] for path, _ in with_paths]
-    return {
-        ("_".join(key[:-1]), key[-1]): leaf for key, (_, leaf) in zip(keys, with_paths, strict=True)
-    }
+    return {("_".join(key[:-1]), key[-1]): leaf for key, (_, leaf) in zip(keys, with_paths, strict=True)}
 
 
 def take_over(network, images, module):
@@ -68,21 +68,22 @@ def take_over(network, images, module):
     assert {k: v.shape for tree in shapes.values() for k, v in flat(tree).items()} == {
         k: v.shape for k, v in values.items()
     }
-    filled = {name: [values[key].copy() for key in flat(tree)] for name, tree in shapes.items()}
-    return {
-        name: jax.tree.unflatten(jax.tree.structure(shapes[name]), filled[name]) for name in shapes
-    }
+    filled = {name: [values[key] for key in flat(tree)] for name, tree in shapes.items()}
+    return {name: jax.tree.unflatten(jax.tree.structure(shapes[name]), filled[name]) for name in shapes}
 
 
 def count(network):
-    shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), jnp.zeros((1, 64, 64, 3)))
+    shapes = jax.eval_shape(
+        lambda x: network.init(jax.random.key(0), x, train=False), jnp.zeros((1, 64, 64, 3))
+    )
     return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
 
 
-def check_against(network, module, images, head):
+def check_against(network, module, images, head, beside=lambda variables, images: ()):
     """Logits, features, statistics and gradients of `network` are those of `module`.
 
-    `head` names the last dense layer of `module`, whose input the features are.
+    `head` names the last dense layer of `module`, whose input the features are. Returns what `beside` gives: it
+    is compiled with the rest, which saves most of its time.
     """
     torch = pytest.importorskip("torch")
     variables = take_over(network, images, module)
@@ -97,9 +98,11 @@ def check_against(network, module, images, head):
             return jnp.sum(jnp.asarray(weights) * logits), (logits, features, updated["batch_stats"])
 
         (_, trained), gradients = jax.value_and_grad(loss, has_aux=True)(variables["params"])
-        return network.apply(variables, images, train=False), trained, gradients
+        evaluated = network.apply(variables, images, train=False)
+        return evaluated, trained, gradients, beside(variables, images)
 
-    (logits, features), (train_logits, train_features, statistics), gradients = everything(variables, images)
+    (logits, features), trained, gradients, more = everything(variables, images)
+    train_logits, train_features, statistics = trained
 
     seen = []
     module.get_submodule(head).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
@@ -120,9 +123,13 @@ def check_against(network, module, images, head):
     for key, value in flat(statistics).items():
         np.testing.assert_allclose(value, theirs[key], rtol=1e-4, atol=1e-5, err_msg=str(key))
     theirs = leaves(module, gradients=True)
+    sizes = {key: np.linalg.norm(gradient) for key, gradient in theirs.items()}
     for key, value in flat(gradients).items():
-        scale = np.abs(theirs[key]).max()
-        np.testing.assert_allclose(value, theirs[key], rtol=1e-3, atol=1e-3 * scale, err_msg=str(key))
+        # Rounding is far below a fiftieth; one unit that rounds to the other side of a ReLU's bend is not. Biases
+        # that a normalisation behind them takes away have a gradient of zero, up to rounding.
+        allowed = 0.02 * sizes[key] + 1e-5 * max(sizes.values())
+        assert np.linalg.norm(value - theirs[key]) < allowed, key
+    return more
 
 
 def test_parameters():
@@ -145,18 +152,42 @@ def test_same_numbers_as_torchvision():
         setattr(module, f"layer{stage + 1}", made)
     module.fc = torch.nn.Linear(32 * width, 5)
     images = np.random.default_rng(0).standard_normal((4, 64, 64, 3), np.float32)
-    check_against(ResNet50(5, width=width), lively(module), images, "fc")
+    lively(module)
+    # Small branches: fifty layers of large ones amplify float32's rounding, PyTorch's own too, beyond 1e-4.
+    with torch.no_grad():
+        for name, scale in module.named_parameters():
+            if name.endswith("bn3.weight"):
+                scale.mul_(0.1)
+    check_against(ResNet50(5, width=width), module, images, "fc")
+
+
+def drawn(network, *keys):
+    """Some initial parameters; the others are never computed."""
+
+    @jax.jit
+    def values(key):
+        params = flat(network.init(key, jnp.zeros((1, 32, 32, 3)), train=False)["params"])
+        return [params[key] for key in keys]
+
+    return [np.asarray(value) for value in values(jax.random.key(0))]
 
 
 def test_initialised_as_in_torchvision():
-    network = ResNet50(1000, width=32)
-    params = jax.jit(lambda key: network.init(key, jnp.zeros((1, 32, 32, 3)), train=False))(jax.random.key(0))
-    values = flat(params["params"])
-    for name, fan_out in (("conv1", 49 * 32), ("layer4_2_conv2", 9 * 256), ("layer3_0_downsample_0", 512)):
-        np.testing.assert_allclose(np.std(values[name, "kernel"]), np.sqrt(2 / fan_out), rtol=0.05)
-    np.testing.assert_allclose(np.abs(values["fc", "kernel"]).max(), 1024**-0.5, rtol=0.01)
-    np.testing.assert_allclose(np.abs(values["fc", "bias"]).max(), 1024**-0.5, rtol=0.02)
-    assert np.all(values["layer1_0_bn3", "scale"] == 1)
+    first, inner, shortcut, kernel, bias, scale = drawn(
+        ResNet50(1000, width=32),
+        ("conv1", "kernel"),
+        ("layer4_2_conv2", "kernel"),
+        ("layer3_0_downsample_0", "kernel"),
+        ("fc", "kernel"),
+        ("fc", "bias"),
+        ("layer1_0_bn3", "scale"),
+    )
+    for values, fan_out in ((first, 49 * 32), (inner, 9 * 256), (shortcut, 512)):
+        np.testing.assert_allclose(np.std(values), np.sqrt(2 / fan_out), rtol=0.05)
+    for values in (kernel, bias):
+        np.testing.assert_allclose(np.abs(values).max(), 1024**-0.5, rtol=0.01)
+        np.testing.assert_allclose(np.std(values), (3 * 1024) ** -0.5, rtol=0.05)
+    assert np.all(scale == 1)
 
 
 def test_bfloat16_computes_and_float32_remains():
@@ -165,7 +196,10 @@ def test_bfloat16_computes_and_float32_remains():
     (outputs, updated), variables = jax.eval_shape(
         lambda: (
             network.apply(
-                v := network.init(jax.random.key(0), images, train=False), images, train=True, mutable=["batch_stats"]
+                v := network.init(jax.random.key(0), images, train=False),
+                images,
+                train=True,
+                mutable=["batch_stats"],
             ),
             v,
         )
@@ -173,19 +207,23 @@ def test_bfloat16_computes_and_float32_remains():
     assert [(o.shape, o.dtype) for o in outputs] == [((2, 3), jnp.float32), ((2, 256), jnp.float32)]
     assert {leaf.dtype for leaf in jax.tree.leaves((variables, updated))} == {jnp.dtype("float32")}
     hidden = jax.eval_shape(
-        lambda: Bottleneck(4, 2, True, dtype=jnp.bfloat16).init_with_output(jax.random.key(0), images, True)[0]
+        lambda: Bottleneck(4, 2, True, dtype=jnp.bfloat16).init_with_output(jax.random.key(0), images, True)[
+            0
+        ]
     )
     assert hidden.dtype == jnp.bfloat16
 
 
 def test_jitted_equals_eager():
-    block = Bottleneck(8, 2, True)
-    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 16))
-    variables = block.init(jax.random.key(1), x, False)
-    apply = lambda v, x: block.apply(v, x, True, mutable=["batch_stats"])  # noqa: E731
-    for a, b in zip(
-        jax.tree.leaves(apply(variables, x)), jax.tree.leaves(jax.jit(apply)(variables, x)), strict=True
-    ):
+    block = Bottleneck(4, 2, True)
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 8))
+    variables = jax.jit(lambda: block.init(jax.random.key(1), x, False))()
+
+    def apply(variables, x):
+        return block.apply(variables, x, True, mutable=["batch_stats"])
+
+    pair = apply(variables, x), jax.jit(apply)(variables, x)
+    for a, b in zip(*map(jax.tree.leaves, pair), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
@@ -199,8 +237,9 @@ def test_both_forms_of_max_pool_are_pytorchs(side):
     weights = np.random.default_rng(1).standard_normal(tuple(pooled.shape), np.float32)
     pooled.backward(torch.from_numpy(weights))
     for form in (layers._max_pool_lax, layers._max_pool_slices):
-        value, vjp = jax.vjp(form, x)
+        value, gradient = jax.jit(lambda x, y, form=form: (form(x), jax.vjp(form, x)[1](y)[0]))(
+            x, weights.transpose(0, 2, 3, 1)
+        )
         np.testing.assert_array_equal(value, pooled.detach().permute(0, 2, 3, 1).numpy())
-        (gradient,) = vjp(jnp.asarray(weights.transpose(0, 2, 3, 1)))
         np.testing.assert_allclose(gradient, batch.grad.permute(0, 2, 3, 1).numpy(), atol=1e-6)
     assert np.isnan(layers.max_pool(jnp.asarray(x).at[0, 3, 3, 0].set(jnp.nan))[0, 1:3, 1:3, 0]).all()

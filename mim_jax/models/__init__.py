@@ -13,6 +13,7 @@ from flax import linen as nn
 from mim_jax.models.context_encoder import ContextEncoder
 from mim_jax.models.discriminator import PatchDiscriminator
 from mim_jax.models.mobilenet import MobileNetV3Large
+from mim_jax.models.pretrained import load_pretrained
 from mim_jax.models.resnet import ResNet50
 from mim_jax.models.swin import SwinB
 from mim_jax.models.unet import UNet
@@ -60,6 +61,7 @@ __all__ = [
     "ResNet50",
     "SwinB",
     "UNet",
+    "load_pretrained",
     "make_classifier",
     "make_generator",
 ]

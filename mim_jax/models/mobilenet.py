@@ -127,9 +127,7 @@ def _pointwise(features: int, dtype: Any, name: str, use_bias: bool = False) -> 
 
 
 def _norm(train: bool, dtype: Any, name: str) -> BatchNorm:
-    return BatchNorm(
-        train, eps=1e-3, momentum=0.01, scale_init=nn.initializers.ones, dtype=dtype, name=name
-    )
+    return BatchNorm(train, eps=1e-3, momentum=0.01, scale_init=nn.initializers.ones, dtype=dtype, name=name)
 
 
 def _dense(features: int, name: str) -> nn.Dense:

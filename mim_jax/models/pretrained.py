@@ -22,7 +22,11 @@ from mim_jax.models.resnet import ResNet50
 from mim_jax.models.swin import SwinB
 
 NAMED = 10  # wrong tensors that a message names; all are counted
-PASSED_OVER = ("num_batches_tracked", "relative_position_index", "attn_mask")  # counters and tables, no weights
+PASSED_OVER = (
+    "num_batches_tracked",
+    "relative_position_index",
+    "attn_mask",
+)  # counters and tables, no weights
 PICKLES = (".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt")
 BATCH_NORM_EPS = 1e-3  # of MobileNetV3Large, torchvision's
 TIMM_BATCH_NORM_EPS = 1e-5  # of timm's mobilenetv3_large_100
@@ -75,17 +79,17 @@ def load_pretrained(
     likeness = _looks_like(arrays)
     if likeness not in (name, None):
         raise ValueError(
-            f"{path} looks like weights of {likeness}, not of {name}: give a file of {name}, or load it as {likeness}"
+            f"{path} looks like weights of {likeness}, not of {name}: give another file, or load it as {likeness}"
         )
     arrays = _as_torchvision(name, arrays)
     constructor, head = _NETWORKS[name]
-    head_weight = arrays.get(f"{head}.weight", (None, np.empty((classes, 0))))[1]
-    found = head_weight.shape[0] if head_weight.ndim == 2 else classes
+    _, last_weight = arrays.get(f"{head}.weight", ("", np.empty(0)))
+    found = last_weight.shape[0] if last_weight.ndim == 2 else classes
     variables = _fill(_shapes(name, found), arrays, f"{path} does not fit {name}")
     if found != classes:
         if key is None:
             raise ValueError(
-                f"{path} has {found} classes and {classes} were asked for: give a key to draw a new last layer with"
+                f"{path} has {found} classes, not {classes}: give a key to draw a new last layer with"
             )
         layer = head.replace(".", "_")
         variables["params"][layer] = _fresh_layer(constructor(classes=classes), layer)(key)
@@ -103,7 +107,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         # PyTorch's files are zip archives or, older ones, bare pickles.
         if Path(path).suffix in PICKLES or start == b"PK\x03\x04" or start[:1] == b"\x80":
             raise ValueError(
-                f"{path} is a pickle, which could run anything, and is not read: convert it where you trust it, with "
+                f"{path} is a pickle, which can run anything, and is not read: where you trust it, convert it by "
                 'safetensors.torch.save_file(torch.load(path, weights_only=True), "weights.safetensors")'
             ) from error
         raise
@@ -239,22 +243,22 @@ def _fill(shapes: Any, arrays: Mapping[str, tuple[str, np.ndarray]], complaint: 
         entry, array = left.pop(by_name[wanted])
         turned = _turned(array, leaf.ndim) if keys[-1] == "kernel" else array
         if turned.shape != leaf.shape:
-            wrong.append(f"{entry} has shape {array.shape}, which as {turned.shape} should be {leaf.shape}")
+            wrong.append(f"{entry} has shape {turned.shape}, not {leaf.shape}")
         elif not jnp.issubdtype(array.dtype, jnp.floating):
             wrong.append(f"{entry} holds {array.dtype}, no floating-point numbers")
         return np.array(turned, np.float32, order="C")
 
     by_name = {
-        (layer.replace(".", "_"), last): name
-        for name in arrays
-        for layer, _, last in (name.rpartition("."),)
+        (layer.replace(".", "_"), last): name for name in arrays for layer, _, last in (name.rpartition("."),)
     }
     filled = jax.tree_util.tree_map_with_path(place, shapes)
     wrong += [f"{entry} is not known" for entry, _ in left.values()]
     if wrong:
         more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
         count = f"{len(wrong)} tensor{'s are' if len(wrong) > 1 else ' is'} wrong"
-        raise ValueError(f"{complaint}, {count}: {'; '.join(wrong[:NAMED])}{more}; give a file of that network")
+        raise ValueError(
+            f"{complaint}, {count}: {'; '.join(wrong[:NAMED])}{more}; give a file of that network"
+        )
     return jax.tree.map(jnp.asarray, filled)
 
 

@@ -1,0 +1,131 @@
+"""One training step of each classifier, here and in PyTorch, on the same batch, alternated in one run.
+
+    python -m benchmarks.classifiers                                # pip install ".[bench]"
+    python -m benchmarks.classifiers --device=gpu --dtype=bfloat16 --batch=128
+
+A step is normalisation, forward, cross-entropy, backward and Adam on uint8 images that lie on the device.
+PyTorch is torchvision's network, eager, with channels_last, and compiled with channels_last. Times are the
+fastest of some warm rounds; what compiling costs stands beside them.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+import torchvision
+
+from mim_jax import classification
+from mim_jax.models import CLASSIFIERS
+
+CLASSES = 2
+STEPS = 2  # in one dispatch of ours
+
+
+def ours(name: str, images: np.ndarray, labels: np.ndarray, dtype: Any) -> Callable[[], None]:
+    """Runs `STEPS` updates, by the program that trains."""
+    network = CLASSIFIERS[name](classes=CLASSES, dtype=dtype)
+    rate = optax.constant_schedule(1e-3)
+    task = classification.Task(network, optax.adam(rate), rate, images.shape[1], flips=False)
+    key = jax.random.key(0)
+    state = jax.jit(classification.init_state, static_argnames="task")(key, task=task)
+    run = jax.jit(
+        classification.train_epochs,
+        static_argnames=("task", "batch_size", "drop_last"),
+        donate_argnames="state",
+    )
+    many = jnp.asarray(np.tile(images, (STEPS, 1, 1, 1))), jnp.asarray(np.tile(labels, STEPS))
+
+    def update() -> None:
+        nonlocal state
+        state, metrics = run(task, state, *many, jnp.arange(1), key, batch_size=len(images), drop_last=False)
+        jax.block_until_ready((state, metrics))
+
+    return update
+
+
+def theirs(
+    name: str, images: np.ndarray, labels: np.ndarray, dtype: Any, *, form: str, device: str
+) -> Callable[[], None]:
+    """Runs `STEPS` updates in PyTorch."""
+    network = getattr(torchvision.models, name)(num_classes=CLASSES).to(device)
+    layout = torch.contiguous_format if form == "eager" else torch.channels_last
+    network = network.to(memory_format=layout).train()
+    model = torch.compile(network) if form == "compiled" else network
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    mean, deviation = (
+        torch.tensor(values, device=device)[:, None, None]
+        for values in (classification.MEAN, classification.DEVIATION)
+    )
+    inputs = torch.tensor(images, device=device).permute(0, 3, 1, 2)
+    targets = torch.tensor(labels, device=device).long()
+    fast = {"device_type": device, "dtype": torch.bfloat16, "enabled": dtype == jnp.bfloat16}
+
+    def update() -> None:
+        for _ in range(STEPS):
+            normal = ((inputs.float() / 255 - mean) / deviation).contiguous(memory_format=layout)
+            with torch.autocast(**fast):
+                logits = model(normal)
+            loss = torch.nn.functional.cross_entropy(logits.float(), targets)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return update
+
+
+def seconds(update: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    update()
+    return (time.perf_counter() - began) / STEPS
+
+
+def main() -> None:
+    """Prints a table: seconds a step, and this package's time as a multiple of each of PyTorch's."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--names", nargs="+", default=list(CLASSIFIERS), choices=list(CLASSIFIERS))
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--forms", nargs="+", default=["eager", "channels_last", "compiled"])
+    options = parser.parse_args()
+    if options.device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    elif jax.default_backend() != "gpu" or not torch.cuda.is_available():
+        sys.exit("benchmarks.classifiers: --device=gpu was asked for, and JAX or PyTorch finds none")
+    device, dtype = {"cpu": "cpu", "gpu": "cuda"}[options.device], jnp.dtype(options.dtype)
+    generator = np.random.default_rng(0)
+    shape = options.batch, options.size, options.size, 3
+    images = generator.integers(0, 256, shape, dtype=np.uint8)
+    labels = generator.integers(0, CLASSES, options.batch).astype(np.int32)
+    print(
+        f"{jax.devices()[0].device_kind}, jax {jax.__version__}, torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads; batch {options.batch}, {options.size} pixels, {options.dtype}"
+    )
+    print(f"{'network':20}{'':16}{'s/step':>8}{'ours/it':>9}{'first call, s':>15}")
+    for name in options.names:
+        updates = {"mim_jax": ours(name, images, labels, dtype)}
+        for form in options.forms:
+            updates[f"torch {form}"] = theirs(name, images, labels, dtype, form=form, device=device)
+        first = {title: STEPS * seconds(update) for title, update in updates.items()}
+        best = dict.fromkeys(updates, float("inf"))
+        for _ in range(options.rounds):
+            for title, update in updates.items():
+                best[title] = min(best[title], seconds(update))
+        for title, value in best.items():
+            ratio = best["mim_jax"] / value
+            print(f"{name:20}{title:16}{value:8.3f}{ratio:9.2f}{first[title]:15.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

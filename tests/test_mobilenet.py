@@ -1,0 +1,108 @@
+"""MobileNetV3-Large is torchvision's, forward, backward and in its running statistics."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_resnet import check_against, count, drawn, import_torchvision, leaves, lively
+
+from mim_jax.models import layers
+from mim_jax.models.mobilenet import InvertedResidual, MobileNetV3Large, round_to_eight
+
+
+def test_parameters():
+    assert count(MobileNetV3Large(1000)) == 5_483_032
+
+
+def test_same_numbers_as_torchvision():
+    models = import_torchvision().models
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    module = lively(models.mobilenet_v3_large(num_classes=5, width_mult=0.35, dropout=0.0))
+    with torch.no_grad():
+        for name in ("classifier.0", "classifier.3"):  # drawn so small that nothing would be seen behind them
+            module.get_submodule(name).weight.normal_(0.0, 0.1)
+    images = np.random.default_rng(0).standard_normal((4, 64, 64, 3), np.float32)
+    network = MobileNetV3Large(5, width=0.35, dropout=0.0)
+
+    def drop_half(variables, images):
+        rngs = {"dropout": jax.random.key(1)}
+        dropping = network.clone(dropout=0.5)
+        return dropping.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)[0]
+
+    logits, features = check_against(network, module, images, "classifier.3", drop_half)
+    # Dropout acts on what the last layer sees, not on the features: some are there that the logits lack.
+    classifier = leaves(module)["classifier_3", "kernel"], leaves(module)["classifier_3", "bias"]
+    assert np.abs(np.asarray(features) @ classifier[0] + classifier[1] - logits).max() > 0.1
+    assert np.count_nonzero(features) == features.size
+
+
+def test_widths_are_torchvisions():
+    make_divisible = import_torchvision().models._utils._make_divisible
+    for features in (1, 8, 11.9, 12, 16, 18, 30, 44.4, 672 * 0.35, 1280 * 0.75):
+        assert round_to_eight(features) == make_divisible(features, 8)
+
+
+def test_initialised_as_in_torchvision():
+    depthwise, excite, dense, bias = drawn(
+        MobileNetV3Large(10),
+        ("features_13_block_1_0", "kernel"),
+        ("features_13_block_2_fc1", "kernel"),
+        ("classifier_0", "kernel"),
+        ("features_13_block_2_fc1", "bias"),
+    )
+    # PyTorch counts every channel of a depthwise kernel into its fan out.
+    for values, fan_out in ((depthwise, 25 * 672), (excite, 168)):
+        np.testing.assert_allclose(np.std(values), np.sqrt(2 / fan_out), rtol=0.03)
+    np.testing.assert_allclose(np.std(dense), 0.01, rtol=0.03)
+    assert not bias.any()
+
+
+def test_bfloat16_computes_and_float32_remains():
+    network = MobileNetV3Large(3, dtype=jnp.bfloat16)
+    block = InvertedResidual(5, 16, 8, True, True, 2, dtype=jnp.bfloat16)
+
+    def run(images):
+        variables = network.init(jax.random.key(0), images, train=False)
+        outputs, updated = network.apply(
+            variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(1)}
+        )
+        hidden, _ = block.init_with_output(jax.random.key(0), images, True)
+        return outputs, hidden, (variables, updated)
+
+    outputs, hidden, state = jax.eval_shape(run, jnp.zeros((2, 96, 96, 3)))
+    assert [(o.shape, o.dtype) for o in outputs] == [((2, 3), jnp.float32), ((2, 1280), jnp.float32)]
+    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype("float32")}
+    assert hidden.dtype == jnp.bfloat16
+
+
+def test_jitted_equals_eager():
+    block = InvertedResidual(5, 16, 8, True, True, 1)
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 8))
+    variables = jax.jit(lambda: block.init(jax.random.key(1), x, False))()
+
+    def apply(variables, x):
+        return block.apply(variables, x, True, mutable=["batch_stats"])
+
+    pair = apply(variables, x), jax.jit(apply)(variables, x)
+    for a, b in zip(*map(jax.tree.leaves, pair), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "taps", "stride"), [(8, 3, 1), (8, 3, 2), (7, 5, 1), (7, 5, 2), (2, 5, 1)])
+def test_depthwise_convolution_as_sums(side, taps, stride):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, side, side, 6), np.float32)
+    kernel = rng.standard_normal((taps, taps, 1, 6), np.float32)
+    size = (side - 1) // stride + 1
+    weights = rng.standard_normal((2, size, size, 6), np.float32)
+
+    def everything(form):
+        def run(x, kernel):
+            y, vjp = jax.vjp(lambda *both: form(*both, stride, taps // 2), x, kernel)
+            return y, *vjp(weights)
+
+        return jax.jit(run)(x, kernel)
+
+    for a, b in zip(everything(layers._depthwise_lax), everything(layers._depthwise_sums), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
