@@ -59,6 +59,7 @@ def _paper() -> ConfigDict:
     generator.width = 64  # features of the first layer
     generator.bottleneck = "pointwise"  # the paper's; "channelwise_fc" and "global" mix positions (context_encoder only)
     generator.bottleneck_channels = 4000  # context_encoder only
+    generator.compose = True  # context_encoder only: train the bottleneck and the layer behind it as one where that is less work; the same function
 
     config.discriminator = discriminator = ConfigDict()
     discriminator.width = 64  # features of the first layer

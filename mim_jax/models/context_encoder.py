@@ -11,7 +11,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mim_jax.models.layers import BatchNorm, Conv, leaky_relu
+from mim_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    ConvPair,
+    leaky_relu,
+    pointwise_then_transpose,
+    saves_to_compose,
+)
 
 BOTTLENECKS = ("pointwise", "channelwise_fc", "global")
 
@@ -27,12 +34,15 @@ class ContextEncoder(nn.Module):
         (Pathak et al.: each feature map through its own dense layer, then the 1x1 convolution) or "global"
         (one convolution over all positions and back).
       bottleneck_channels: features between encoder and decoder.
+      compose: train the bottleneck and the transposed convolution behind it as one where that is less work
+        (from 12 images a batch at full size); the same function, rounded otherwise.
       dtype: of the computation; parameters and statistics stay float32.
     """
 
     width: int = 64
     bottleneck: str = "pointwise"
     bottleneck_channels: int = 4000
+    compose: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -50,6 +60,7 @@ class ContextEncoder(nn.Module):
                 x = BatchNorm(train, dtype=self.dtype, name=f"encoder_norm_{layer}")(x)
             x = leaky_relu(x)
 
+        composed = False
         if self.bottleneck == "global":
             side = x.shape[1]
             x = Conv(self.bottleneck_channels, side, dtype=self.dtype, name="bottleneck")(x)
@@ -61,12 +72,28 @@ class ContextEncoder(nn.Module):
                 x = ChannelwiseDense(dtype=self.dtype, name="channelwise_fc")(x)
             # No norm and no activation, so that this layer and the transposed convolution
             # behind it are one linear map.
-            x = Conv(self.bottleneck_channels, 1, dtype=self.dtype, name="bottleneck")(x)
+            sizes = x[..., 0].size, x.shape[-1], self.bottleneck_channels, 8 * w, 4
+            # Not for scoring: there a score would round otherwise in another batch size.
+            composed = self.compose and train and saves_to_compose(*sizes)
+            if composed:
+                first = ConvPair(self.bottleneck_channels, 1, name="bottleneck")(x.shape[-1])
+                second = ConvPair(8 * w, 4, name="decoder_0")(self.bottleneck_channels)
+                pairs = jax.tree.map(lambda weight: weight.astype(self.dtype), (first, second))
+                x = pointwise_then_transpose(x, *pairs, stride=2, padding=1)
+            else:
+                x = Conv(self.bottleneck_channels, 1, dtype=self.dtype, name="bottleneck")(x)
 
         for layer, features in enumerate((8 * w, 4 * w, 2 * w, w)):
-            x = Conv(
-                features, 4, stride=2, padding=1, transpose=True, dtype=self.dtype, name=f"decoder_{layer}"
-            )(x)
+            if layer or not composed:
+                x = Conv(
+                    features,
+                    4,
+                    stride=2,
+                    padding=1,
+                    transpose=True,
+                    dtype=self.dtype,
+                    name=f"decoder_{layer}",
+                )(x)
             x = nn.relu(BatchNorm(train, dtype=self.dtype, name=f"decoder_norm_{layer}")(x))
         x = Conv(3, 3, padding=1, dtype=self.dtype, name="to_rgb")(x)
         return jnp.tanh(x.astype(jnp.float32))

@@ -10,6 +10,7 @@ Layout: images `[B, H, W, C]`, kernels `[k, k, C_in, C_out]` as in Flax. Padding
 pixels, as in PyTorch (`SAME` differs from `padding=1` for a 3x3 kernel with stride 2).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +53,41 @@ def max_pool(x: jax.Array) -> jax.Array:
     Of equal maxima in a window the first, row by row, has the gradient: `torch.nn.MaxPool2d(3, 2, 1)`.
     """
     return lax.platform_dependent(x, cpu=_max_pool_slices, default=_max_pool_lax)
+
+
+def pointwise_then_transpose(
+    x: jax.Array,
+    first: tuple[jax.Array, jax.Array],
+    second: tuple[jax.Array, jax.Array],
+    *,
+    stride: int,
+    padding: int,
+) -> jax.Array:
+    """A 1x1 convolution and the transposed one behind it, with nothing between them, as one.
+
+    With V, c the first's kernel and bias and W, b the second's, W * (V x + c) + b = (W V) * x + (W * c + b).
+    W * c is a map: at the border fewer taps meet c. The product W V costs the same for any number of images.
+
+    Args:
+      x: `[B, H, W, I]`.
+      first: `[1, 1, I, M]` and `[M]`.
+      second: `[k, k, M, O]` and `[O]`.
+      stride: of the transposed convolution.
+      padding: of it.
+    """
+    (inner, constant), (kernel, bias) = first, second
+    product = functools.partial(jnp.einsum, precision=_precision(x))
+    composed = product("im,abmo->abio", inner[0, 0], kernel)
+    everywhere = jnp.ones((1, *x.shape[1:-1], 1), x.dtype)
+    border = product("m,abmo->abo", constant, kernel)[:, :, None]
+    y = conv_transpose(x, composed, stride=stride, padding=padding)
+    return y + conv_transpose(everywhere, border, stride=stride, padding=padding) + _as_row(bias)
+
+
+def saves_to_compose(positions: int, channels: int, inner: int, features: int, taps: int) -> bool:
+    """Does `pointwise_then_transpose` need fewer products than its two convolutions, one after the other?"""
+    apart = positions * inner * (channels + taps * taps * features)
+    return taps * taps * features * channels * (inner + positions) < apart
 
 
 def _bind(
@@ -234,6 +270,19 @@ class Conv(nn.Module):
             return y
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
         return y + _as_row(bias.astype(self.dtype))
+
+
+class ConvPair(nn.Module):
+    """Kernel and bias of a `Conv` under its name, for code that computes with them in another way."""
+
+    features: int
+    taps: int
+
+    @nn.compact
+    def __call__(self, channels: int) -> tuple[jax.Array, jax.Array]:
+        shape = (self.taps, self.taps, channels, self.features)
+        kernel = self.param("kernel", nn.initializers.normal(0.02), shape, jnp.float32)
+        return kernel, self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
 
 
 class DepthwiseConv(nn.Module):

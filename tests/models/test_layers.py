@@ -77,3 +77,29 @@ def test_instance_norm_does_not_mix_samples():
     whole = layers.instance_norm(x)
     np.testing.assert_array_equal(whole[1:2], layers.instance_norm(x[1:2]))
     np.testing.assert_allclose(jnp.mean(whole, (1, 2)), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("stride", "padding", "taps"), [(2, 1, 4), (2, 1, 3), (1, 0, 4)])
+def test_a_pointwise_convolution_and_the_transposed_one_behind_it_are_one(stride, padding, taps):
+    """The same map and the same gradients, at the border as well, where fewer taps meet the first's bias."""
+    rng = np.random.default_rng(0)
+    shapes = [(3, 5, 5, 6), (1, 1, 6, 40), (40,), (taps, taps, 40, 7), (7,)]
+    values = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+
+    def apart(x, inner, constant, kernel, bias):
+        hidden = layers.conv(x, inner, stride=1, padding=0) + constant[None, None, None]
+        y = layers.conv_transpose(hidden, kernel, stride=stride, padding=padding)
+        return y + bias[None, None, None]
+
+    def together(x, inner, constant, kernel, bias):
+        pairs = (inner, constant), (kernel, bias)
+        return layers.pointwise_then_transpose(x, *pairs, stride=stride, padding=padding)
+
+    weights = rng.normal(size=np.shape(apart(*values))).astype(np.float32)
+
+    def results(form):
+        grads = jax.grad(lambda *args: jnp.sum(jnp.sin(form(*args) / 30) * weights), argnums=range(5))
+        return form(*values), grads(*values)
+
+    for expected, found in zip(*map(jax.tree.leaves, (results(apart), results(together))), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())

@@ -2,11 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen as nn
 
 from mim_jax.models import GENERATORS, ContextEncoder, PatchDiscriminator, UNet, make_generator
 from mim_jax.models.context_encoder import BOTTLENECKS
+from mim_jax.models.layers import saves_to_compose
 
 
 def shapes(module, size, **options):
@@ -29,6 +31,22 @@ def test_published_sizes():
 @pytest.mark.parametrize("size", [64, 96])
 def test_every_generator_paints_half_the_side(module, size):
     assert shapes(module, size, train=True)[0] == (2, size // 2, size // 2, 3)
+
+
+def test_composed_layers_are_the_same_network():
+    """Composed where that is less work, in training alone; parameters keep their names and first values."""
+    images = jax.random.uniform(jax.random.key(1), (4, 96, 96, 3), minval=-1)
+    composed, apart = (ContextEncoder(4, "pointwise", 400, compose=compose) for compose in (True, False))
+    variables = composed.init(jax.random.key(0), images, train=True)
+    jax.tree.map(np.testing.assert_array_equal, variables, apart.init(jax.random.key(0), images, train=True))
+
+    def painted(module, train):
+        return module.apply(variables, images, train=train, mutable=["batch_stats"])[0]
+
+    assert saves_to_compose(4 * 3 * 3, 32, 400, 32, 4) and not saves_to_compose(32, 32, 400, 32, 4)
+    np.testing.assert_allclose(painted(composed, True), painted(apart, True), atol=1e-5)
+    assert np.any(painted(composed, True) != painted(apart, True))
+    np.testing.assert_array_equal(painted(composed, False), painted(apart, False))
 
 
 def test_bfloat16_changes_the_computation_but_not_the_parameters():
