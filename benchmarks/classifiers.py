@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
-import torchvision
 
+from benchmarks.vision import import_torchvision
 from mim_jax import classification
 from mim_jax.models import CLASSIFIERS
 
@@ -54,7 +54,7 @@ def theirs(
     name: str, images: np.ndarray, labels: np.ndarray, dtype: Any, *, form: str, device: str
 ) -> Callable[[], None]:
     """Runs `STEPS` updates in PyTorch."""
-    network = getattr(torchvision.models, name)(num_classes=CLASSES).to(device)
+    network = getattr(import_torchvision().models, name)(num_classes=CLASSES).to(device)
     layout = torch.contiguous_format if form == "eager" else torch.channels_last
     network = network.to(memory_format=layout).train()
     model = torch.compile(network) if form == "compiled" else network

@@ -1,4 +1,4 @@
-"""The update is the one that optax and the formula give; epochs are what they say; nothing depends on chance."""
+"""The update is the one that the formula gives; epochs are what they say; nothing depends on chance."""
 
 import functools
 

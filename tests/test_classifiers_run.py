@@ -1,6 +1,6 @@
-"""A classifier from launch to report: splits as in Table 3, resumed, scored, compared; a small network stands in.
+"""A classifier from launch to report: splits as in Table 3, resumed, scored, compared.
 
-The real networks have tests of their own, and take minutes to compile.
+A small network stands in. The real networks have tests of their own, and take minutes to compile.
 """
 
 import csv

@@ -43,7 +43,7 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int
 
 def depthwise(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
     """Depthwise cross-correlation: `[B, H, W, C]` with `[k, k, 1, C]`; output sizes as those of `conv`."""
-    forms = {"cpu": _depthwise_sums, "default": _depthwise_lax}
+    forms: dict[str, Callable[..., jax.Array]] = {"cpu": _depthwise_sums, "default": _depthwise_lax}
     return lax.platform_dependent(x, kernel, **_bind(forms, stride, padding))
 
 
@@ -123,21 +123,27 @@ def _conv_transpose_lax(x: jax.Array, kernel: jax.Array, stride: int, padding: i
 
 def _conv_matrix(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     taps, features = kernel.shape[0], kernel.shape[-1]
-    batch, height, width, channels = x.shape
+    batch, channels = x.shape[0], x.shape[-1]
     if stride == 1 and 4 * features < channels:
         return _conv_by_sums(x, kernel, padding)
-    out_height, out_width = ((n + 2 * padding - taps) // stride + 1 for n in (height, width))
+    columns = _windows(x, taps, stride, padding)
+    out_height, out_width = columns[0].shape[1:3]
+    matrix = jnp.concatenate(columns, axis=-1).reshape(batch * out_height * out_width, taps * taps * channels)
+    product = jnp.dot(matrix, kernel.reshape(-1, features), precision=_precision(x))
+    return product.reshape(batch, out_height, out_width, features)
+
+
+def _windows(x: jax.Array, taps: int, stride: int, padding: int) -> list[jax.Array]:
+    """What each tap (a, b) sees, row by row: windows[taps * a + b][:, i, j] = padded[:, s i + a, s j + b]."""
+    height, width = ((n + 2 * padding - taps) // stride + 1 for n in x.shape[1:3])
     phases = _split_phases(x, stride, padding, taps)
-    columns = [
+    return [
         phases[a % stride][b % stride][
-            :, a // stride : a // stride + out_height, b // stride : b // stride + out_width
+            :, a // stride : a // stride + height, b // stride : b // stride + width
         ]
         for a in range(taps)
         for b in range(taps)
     ]
-    matrix = jnp.concatenate(columns, axis=-1).reshape(batch * out_height * out_width, taps * taps * channels)
-    product = jnp.dot(matrix, kernel.reshape(-1, features), precision=_precision(x))
-    return product.reshape(batch, out_height, out_width, features)
 
 
 def _split_phases(x: jax.Array, stride: int, padding: int, taps: int) -> list[list[jax.Array]]:
@@ -212,17 +218,41 @@ def _depthwise_lax(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -
     )
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _depthwise_sums(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    return _sum_taps(x, kernel, stride, padding)
+
+
+def _sum_taps(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     taps = kernel.shape[0]
-    out_height, out_width = ((n + 2 * padding - taps) // stride + 1 for n in x.shape[1:3])
-    phases = _split_phases(x, stride, padding, taps)
-    total = jnp.zeros((x.shape[0], out_height, out_width, x.shape[-1]), x.dtype)
-    for a in range(taps):
-        for b in range(taps):
-            rows = slice(a // stride, a // stride + out_height)
-            columns = slice(b // stride, b // stride + out_width)
-            total = total + phases[a % stride][b % stride][:, rows, columns] * kernel[a, b][None, None]
-    return total
+    weights = kernel.reshape(taps * taps, 1, 1, 1, x.shape[-1])
+    terms = [window * w for window, w in zip(_windows(x, taps, stride, padding), weights, strict=True)]
+    return sum(terms[1:], start=terms[0])
+
+
+def _depthwise_forward(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _sum_taps(x, kernel, stride, padding), (x, kernel)
+
+
+def _depthwise_backward(
+    stride: int, padding: int, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    (to_x,) = jax.vjp(lambda x: _sum_taps(x, kernel, stride, padding), x)[1](gradient)
+    # One reduction of k*k operands reads the images once, where k*k reductions read them k*k times.
+    products = [
+        (window * gradient).astype(jnp.float32) for window in _windows(x, kernel.shape[0], stride, padding)
+    ]
+    zeros = [jnp.float32(0)] * len(products)
+    to_kernel = lax.reduce(
+        products, zeros, lambda a, b: [p + q for p, q in zip(a, b, strict=True)], (0, 1, 2)
+    )
+    return to_x, jnp.stack(to_kernel).reshape(kernel.shape).astype(kernel.dtype)
+
+
+_depthwise_sums.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def _max_pool_lax(x: jax.Array) -> jax.Array:

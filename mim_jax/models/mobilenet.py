@@ -1,7 +1,7 @@
 """MobileNetV3-Large: a classifier that MIM is compared with, small enough for a telephone.
 
-Howard et al., "Searching for MobileNetV3", ICCV 2019, as `torchvision.models.mobilenet_v3_large` has it, layer
-by layer and name by name (a name's dots are underscores here).
+Howard et al., "Searching for MobileNetV3", ICCV 2019, as `torchvision.models.mobilenet_v3_large` has it,
+layer by layer and name by name (a name's dots are underscores here).
 """
 
 from typing import Any
@@ -82,7 +82,8 @@ class MobileNetV3Large(nn.Module):
 class InvertedResidual(nn.Module):
     """1x1 to `expanded` features, each through its own kernel, weighed, 1x1 to `features`.
 
-    Added to what came in where the shapes are the same. Names count the parts that are there, as torchvision's.
+    Added to what came in where the shapes are the same. Names number the parts that are there, as in
+    torchvision.
     """
 
     taps: int
@@ -117,7 +118,7 @@ class InvertedResidual(nn.Module):
 
 
 def round_to_eight(features: float) -> int:
-    """The multiple of 8 nearest to `features`, at least 8, one more where rounding would take over a tenth."""
+    """The multiple of 8 nearest to `features`, at least 8, or the next where that is over a tenth less."""
     rounded = max(8, int(features + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * features else rounded
 

@@ -68,8 +68,8 @@ def load_pretrained(
       "batch_stats" is empty.
 
     Raises:
-      ValueError: unknown `name`; fewer than one class; no file, a pickle, a damaged file, one of another network
-        or with tensors that are missing, not known or of another shape; a fresh layer wanted without `key`.
+      ValueError: unknown `name`; fewer than one class; no file, a pickle, a damaged file, one of another
+        network, or with tensors that are missing, not known or of another shape; no `key` for a fresh layer.
     """
     if name not in _NETWORKS:
         raise ValueError(f"unknown classifier {name!r}: choose one of {', '.join(sorted(_NETWORKS))}")
@@ -78,14 +78,12 @@ def load_pretrained(
     arrays = _read(path)
     likeness = _looks_like(arrays)
     if likeness not in (name, None):
-        raise ValueError(
-            f"{path} looks like weights of {likeness}, not of {name}: give another file, or load it as {likeness}"
-        )
-    arrays = _as_torchvision(name, arrays)
+        raise ValueError(f"{path} looks like weights of {likeness}, not of {name}: load it as {likeness}")
+    entries = _as_torchvision(name, arrays)
     constructor, head = _NETWORKS[name]
-    _, last_weight = arrays.get(f"{head}.weight", ("", np.empty(0)))
+    _, last_weight = entries.get(f"{head}.weight", ("", np.empty(0)))
     found = last_weight.shape[0] if last_weight.ndim == 2 else classes
-    variables = _fill(_shapes(name, found), arrays, f"{path} does not fit {name}")
+    variables = _fill(_shapes(name, found), entries, f"{path} does not fit {name}")
     if found != classes:
         if key is None:
             raise ValueError(
@@ -107,8 +105,8 @@ def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         # PyTorch's files are zip archives or, older ones, bare pickles.
         if Path(path).suffix in PICKLES or start == b"PK\x03\x04" or start[:1] == b"\x80":
             raise ValueError(
-                f"{path} is a pickle, which can run anything, and is not read: where you trust it, convert it by "
-                'safetensors.torch.save_file(torch.load(path, weights_only=True), "weights.safetensors")'
+                f"{path} is a pickle, which can run anything, and is not read: convert it, if you trust it, "
+                'with safetensors.torch.save_file(torch.load(path, weights_only=True), "weights.safetensors")'
             ) from error
         raise
     return {name: array for name, array in arrays.items() if not name.endswith(PASSED_OVER)}
@@ -148,14 +146,13 @@ def _as_torchvision(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, tu
 
     A name that is no tensor's of timm's stays as it is.
     """
+    rewrite: Callable[[str], str] = str
     if name == "swin_b" and "patch_embed.proj.weight" in arrays:
         # Until 2023 timm merged patches at the end of a stage, as the authors do; since then before the next.
         merged_behind = any(entry.startswith("layers.0.downsample.") for entry in arrays)
         rewrite = functools.partial(_swin_name, merged_behind=merged_behind)
     elif name == "mobilenet_v3_large" and "conv_stem.weight" in arrays:
         arrays, rewrite = _with_our_eps(arrays), _mobilenet_name
-    else:
-        rewrite = str
     renamed: dict[str, tuple[str, np.ndarray]] = {}
     for entry, array in arrays.items():
         # Two entries for one tensor: the second keeps its own name, and is found to be unknown.
@@ -212,7 +209,7 @@ def _mobilenet_name(entry: str) -> str:
 def _with_our_eps(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Scales g' with g' / sqrt(var + ours) = g / sqrt(var + timm's).
 
-    Not variances var + timm's - ours, which can be negative, and leave training another scale than evaluation.
+    Not variances var + timm's - ours: they can be negative, and training would have other scales.
     """
     changed = dict(arrays)
     for entry, var in arrays.items():
@@ -263,7 +260,7 @@ def _fill(shapes: Any, arrays: Mapping[str, tuple[str, np.ndarray]], complaint: 
 
 
 def _turned(weight: np.ndarray, ndim: int) -> np.ndarray:
-    """PyTorch's `[O, I, k, k]` or `[O, I]` as `[k, k, I, O]` or `[I, O]`; 1x1 convolutions are dense layers."""
+    """PyTorch's `[O, I, k, k]` as `[k, k, I, O]`, `[O, I]` as `[I, O]`; 1x1 convolutions are dense layers."""
     turned = weight.T if weight.ndim == 2 else weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight
     if ndim == 2 and turned.shape[:-2] == (1, 1):
         return turned[0, 0]

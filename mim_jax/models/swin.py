@@ -15,6 +15,7 @@ from jax import lax
 
 PATCH = 4  # pixels
 WINDOW = 7  # patches
+OFFSETS = 2 * WINDOW - 1  # differences of two positions along one axis of a window
 HEAD_FEATURES = 32
 MLP_RATIO = 4
 OTHER_REGION = -100.0  # added to scores between patches that only the cyclic shift made neighbours
@@ -26,15 +27,16 @@ _kernel_init = nn.initializers.normal(0.02)
 class SwinB(nn.Module):
     """Normalised images `[B, S, S, 3]` -> (logits `[B, classes]`, features `[B, 8 * width]`), float32.
 
-    87,768,224 parameters at width 128 and 1,000 classes. Any S of at least 4 pixels, of which a remainder of
-    S / 4 is cut off; maps that are no multiple of the window are padded with zeros behind, as torchvision does.
-    With `train`, whole residual branches of single images are dropped by `rngs={"dropout": key}`.
+    87,768,224 parameters at width 128 and 1,000 classes. S is at least 4; of S / 4 the remainder is cut off,
+    and maps that are no multiple of the window are padded with zeros behind, as torchvision does. Features
+    are the means over positions that the last layer sees. With `train`, whole residual branches of single
+    images are dropped, drawn from `rngs={"dropout": key}`.
 
     Attributes:
       classes: of the last layer.
       width: features of the first stage, a multiple of 32; doubled by every further stage.
       depths: blocks of each stage.
-      drop_path: probability that the last block's branches are dropped; the others' grow to it linearly from 0.
+      drop_path: probability that a branch of the last block is dropped; it grows linearly from the first's 0.
       dtype: of the computation; parameters, LayerNorm and softmax stay float32.
     """
 
@@ -176,9 +178,6 @@ class WindowAttention(nn.Module):
         return jnp.roll(x, shifts, (1, 2))[:, :height, :width]
 
 
-OFFSETS = 2 * WINDOW - 1  # differences of two positions along one axis of a window
-
-
 @functools.cache
 def _relative_positions() -> np.ndarray:
     """Row of the table for query q and key k, flat `[49 * 49]`: (dy + 6) 13 + dx + 6, d = q - k."""
@@ -224,6 +223,11 @@ class Dense(nn.Module):
 
 @jax.custom_vjp
 def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x @ kernel, whose kernel's gradient is written x^T dy.
+
+    Derived, it is (dy^T x)^T. On CPUs dy is then copied transposed, and XLA fuses into that copy the whole
+    chain of residual gradients that dy was summed from: a third of the time of a training step.
+    """
     return jnp.dot(x, kernel, precision=_precision(x.dtype))
 
 

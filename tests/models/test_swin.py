@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_resnet import import_torchvision
+from against_torchvision import import_torchvision
 
 from mim_jax.models.swin import SwinB
 
-CLASSES, WIDTH, DEPTHS = 3, 32, (2, 1, 1, 1)
-# Maps of 25, 13, 7 and 4 patches: padded and shifted, padded to be merged, one window, a padded one.
+CLASSES, WIDTH, DEPTHS = 3, 32, (2, 1, 1, 2)
+# Maps of 25, 13, 7 and 4 patches: padded and shifted, padded to be merged, one window, one not shifted.
 SIDE = 100
 
 
