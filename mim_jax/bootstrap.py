@@ -82,7 +82,8 @@ def draw_groups(folds: Sequence[ScoredImages], *, resamples: int = 2000, seed: i
 
     The folds' positives are disjoint, while the same negatives are scored by every fold's model, most of them
     at least: what the folds share is shared here too. Negative groups are drawn among those that the same
-    folds test, so that no fold is left without. A group with positives and negatives is drawn for each of them alone.
+    folds test, so that no fold is left without. A group with positives and negatives is drawn for each of
+    them alone.
 
     Raises:
       ValueError: no folds, or a fold without positives or negatives.

@@ -43,5 +43,6 @@ class Classifier:
 @functools.partial(jax.jit, static_argnames="network")
 def _outputs(variables: Any, images: jax.Array, *, network: nn.Module) -> tuple[jax.Array, jax.Array]:
     """Logits and features with the images on their last axis, as `collect` joins them."""
-    logits, features = network.apply(variables, normalize(images), train=False)
+    outputs: Any = network.apply(variables, normalize(images), train=False)
+    logits, features = outputs
     return logits.T, features.T

@@ -168,20 +168,22 @@ def _clinical(
     drawn = clinical_test.draw(positives, count, **noise)
     recorder.start("clinical test", total=2 * len(folds) * count)
     upper, lower = [], []
-    for place, (fold, own) in enumerate(zip(folds, drawn, strict=True)):
-        noisy = clinical_test.add_noise(own.images, first=(1 + place) * count, **noise)
+    for place, (fold, images) in enumerate(zip(folds, drawn, strict=True)):
+        noisy = clinical_test.add_noise(images.images, first=(1 + place) * count, **noise)
         upper.append(fold.classifier.scores(noisy, fold.fitted))
         lower.append(fold.classifier.scores(others.images, fold.fitted))
         joined = {name: np.concatenate((upper[-1][name], lower[-1][name])) for name in openset.SCORES}
-        scored = two_sides(joined, own.groups, others.groups)
+        scored = two_sides(joined, images.groups, others.groups)
         index, method = fold.split.positives.index, config["classifier"]["name"]
         _write_scores(
             path / f"fold_{index}" / "clinical.csv", index, method, scored, np.zeros(len(scored), bool)
         )
         recorder.advance(2 * count)
     recorder.finish()
-    sides = [[np.stack([fold[name] for name in openset.SCORES]) for fold in side] for side in (upper, lower)]
-    found = areas(*sides, drawn, others, resamples=settings["resamples"], seed=seed)
+    own, other = (
+        [np.stack([fold[name] for name in openset.SCORES]) for fold in side] for side in (upper, lower)
+    )
+    found = areas(own, other, drawn, others, resamples=settings["resamples"], seed=seed)
     return {
         **clinical_test.describe(positives, count, **noise),
         "auroc": dict(zip(openset.SCORES, found, strict=True)),
