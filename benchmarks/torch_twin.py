@@ -5,7 +5,7 @@ Written from the layer tables of the context encoder, in PyTorch's own layout an
 is evidence. NCHW; images in [-1, 1].
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -108,10 +108,36 @@ def to_flax(layer: nn.Module, weight: torch.Tensor) -> np.ndarray:
     return array
 
 
+def make_batch(
+    images: torch.Tensor, order: torch.Tensor, offsets: torch.Tensor, *, mask_size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Masked images `[B, 3, S, S]` and their hidden patches `[B, 3, M, M]` in [-1, 1], where the images lie.
+
+    Args:
+      images: uint8 `[N, 3, S, S]`.
+      order: int `[B]`, which of them.
+      offsets: int `[B, 2]`, row and column of each hole.
+      mask_size: pixels a side of the hole.
+    """
+    real = images[order].float() * (2 / 255) - 1
+    index = torch.arange(real.shape[-1], device=images.device)
+    inside = (index >= offsets[..., None]) & (index < offsets[..., None] + mask_size)
+    hole = (inside[:, 0, :, None] & inside[:, 1, None, :])[:, None]
+    rows, columns = (offsets[:, axis, None] + index[:mask_size] for axis in (0, 1))
+    image = torch.arange(len(order), device=images.device)[:, None, None, None]
+    channel = torch.arange(3, device=images.device)[None, :, None, None]
+    target = real[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+    return torch.where(hole, 1.0, real), target
+
+
 class Twin:
     """Both networks, their optimisers and one step.
 
     Generator first, then the discriminator on the same fakes.
+
+    Attributes:
+      fused: Adam in one kernel.
+      dtype: bfloat16 runs the networks under autocast, losses in float32.
     """
 
     def __init__(
@@ -122,24 +148,40 @@ class Twin:
         learning_rate: float = 1e-3,
         pixel_weight: float = 0.999,
         adversarial_weight: float = 0.001,
+        fused: bool = False,
+        dtype: torch.dtype = torch.float32,
     ):
         self.generator, self.discriminator = generator.train(), discriminator.train()
-        self.optimizer_g = torch.optim.Adam(generator.parameters(), lr=learning_rate, betas=(0.9, 0.999))
-        self.optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=learning_rate, betas=(0.9, 0.999))
+        # None, not False: eager Adam is then free to update all tensors at once.
+        rates: dict[str, Any] = {"lr": learning_rate, "betas": (0.9, 0.999), "fused": fused or None}
+        self.optimizer_g = torch.optim.Adam(generator.parameters(), **rates)
+        self.optimizer_d = torch.optim.Adam(discriminator.parameters(), **rates)
         self.pixel_weight, self.adversarial_weight = pixel_weight, adversarial_weight
+        self.dtype = dtype
+
+    def _run(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            return network(x).float()
 
     def step(self, masked: torch.Tensor, target: torch.Tensor) -> dict[str, float]:
-        """One update of both networks; gradients stay in the parameters."""
-        fake = self.generator(masked)
+        """As `update`, and waits for the numbers."""
+        return {name: value.item() for name, value in self.update(masked, target).items()}
+
+    def update(self, masked: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+        """One update of both networks; gradients stay in the parameters, and nothing is waited for."""
+        # The generator's loss needs no gradients of the discriminator's weights.
+        self.discriminator.requires_grad_(False)
+        fake = self._run(self.generator, masked)
         pixel = nn.functional.l1_loss(fake, target)
-        scores = self.discriminator(fake)
+        scores = self._run(self.discriminator, fake)
         adversarial = nn.functional.mse_loss(scores, torch.ones_like(scores))
         loss_g = self.pixel_weight * pixel + self.adversarial_weight * adversarial
         self.optimizer_g.zero_grad()
         loss_g.backward()
 
+        self.discriminator.requires_grad_(True)
         self.optimizer_d.zero_grad()
-        real, generated = self.discriminator(target), self.discriminator(fake.detach())
+        real, generated = (self._run(self.discriminator, x) for x in (target, fake.detach()))
         loss_d = 0.5 * nn.functional.mse_loss(real, torch.ones_like(real)) + 0.5 * nn.functional.mse_loss(
             generated, torch.zeros_like(generated)
         )
@@ -147,10 +189,79 @@ class Twin:
         self.optimizer_g.step()
         self.optimizer_d.step()
         return {
-            "loss_generator": loss_g.item(),
-            "loss_pixel": pixel.item(),
-            "loss_adversarial": adversarial.item(),
-            "loss_discriminator": loss_d.item(),
-            "d_real": real.mean().item(),
-            "d_fake": generated.mean().item(),
+            "loss_generator": loss_g.detach(),
+            "loss_pixel": pixel.detach(),
+            "loss_adversarial": adversarial.detach(),
+            "loss_discriminator": loss_d.detach(),
+            "d_real": real.detach().mean(),
+            "d_fake": generated.detach().mean(),
         }
+
+
+class TwinTrainer:
+    """Runs the twin on images that lie on the device, with given orders and holes; see `benchmarks.training`.
+
+    Attributes:
+      name: of the device and the framework.
+    """
+
+    def __init__(self, inputs: Any, *, learning_rate: float, tuned: bool):
+        gpu = inputs.device == "gpu"
+        if gpu and not torch.cuda.is_available():
+            raise ValueError("--device=gpu was asked for, and PyTorch finds no GPU")
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = tuned
+        self._device = torch.device("cuda" if gpu else "cpu")
+        kind = torch.cuda.get_device_name() if gpu else f"{torch.get_num_threads()} threads"
+        self.name = f"{kind}, torch {torch.__version__}"
+        self._layout = torch.channels_last if tuned else torch.contiguous_format
+        config = inputs.config
+        self._mask_size = config["mask"]["size"]
+        self._dtype = torch.bfloat16 if config["training"]["precision"] == "bfloat16" else torch.float32
+        generator = Generator(config["generator"]["width"], config["generator"]["bottleneck_channels"])
+        discriminator = Discriminator(config["discriminator"]["width"])
+        load(generator, GENERATOR_LAYERS, inputs.generator)
+        load(discriminator, DISCRIMINATOR_LAYERS, inputs.discriminator)
+        for network in (generator, discriminator):
+            network.to(self._device, memory_format=self._layout)  # type: ignore[call-overload]
+        self._twin = Twin(
+            generator,
+            discriminator,
+            learning_rate=learning_rate,
+            pixel_weight=config["loss"]["pixel_weight"],
+            adversarial_weight=config["loss"]["adversarial_weight"],
+            fused=tuned,
+            dtype=self._dtype,
+        )
+        self._make_batch: Callable[..., tuple[torch.Tensor, torch.Tensor]] = make_batch
+        self._graphs = tuned and gpu  # what torch.compile records must know where a step begins
+        if tuned:
+            for network in (generator, discriminator):
+                network.compile(mode=inputs.compile_mode)
+            self._make_batch = torch.compile(make_batch, mode=inputs.compile_mode)
+        images = torch.tensor(inputs.images).permute(0, 3, 1, 2).to(self._device)
+        self._images = images.contiguous(memory_format=self._layout)
+        self._orders = torch.tensor(inputs.orders, device=self._device)
+        self._offsets = torch.tensor(inputs.offsets, device=self._device)
+
+    def update(self, start: int, count: int) -> np.ndarray:
+        """Runs updates start .. start + count - 1 and returns the pixel loss of each."""
+        found = []
+        for n in range(start, start + count):
+            if self._graphs:
+                torch.compiler.cudagraph_mark_step_begin()
+            batch = self._make_batch(
+                self._images, self._orders[n], self._offsets[n], mask_size=self._mask_size
+            )
+            masked, target = (x.contiguous(memory_format=self._layout) for x in batch)
+            found.append(self._twin.update(masked, target)["loss_pixel"].clone())
+        return torch.stack(found).cpu().numpy()
+
+    def product(self, side: int) -> None:
+        """Multiplies two square matrices of the dtype that is trained in, and waits."""
+        a = torch.ones((side, side), dtype=self._dtype, device=self._device)
+        (a @ a)[0, 0].item()
+
+    def peak(self) -> float:
+        """Bytes that the GPU held at most."""
+        return float(torch.cuda.max_memory_allocated())
