@@ -1,0 +1,190 @@
+"""The whole experiment against the clock: every fold trained, all test images scored, the table of AUROC.
+
+    python -m benchmarks.speedrun
+    python -m benchmarks.speedrun --device=gpu --json=speedrun.json
+    python -m benchmarks.speedrun --size=quick --epochs=2
+
+On procedural images, through the functions that launch.py calls, and without what the paper does not have: no
+autoencoder, no controls, no report. It runs twice, each time in a fresh process and a fresh folder: "cold"
+begins with an empty compilation cache, "warm" with the one that cold left. "compiling" is the time within a
+stage in which JAX traced, compiled or fetched programs; "start" is the process itself, imports included.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.training import SIZES, describe, make_parser, positive
+from configs import mim
+
+STAGES = {
+    "start": "start of the process",
+    "read": "draw the images",
+    "train": "train, saving checkpoints",
+    "load": "restore the folds",
+    "score": "score every test image",
+    "tables": "AUROC with intervals",
+}
+
+
+class Stopwatch:
+    """Wall time of each stage, and how much of it JAX spent on making programs."""
+
+    def __init__(self) -> None:
+        import jax
+
+        self.stages: dict[str, dict[str, float]] = {}
+        self._began = time.perf_counter()
+        self._compiling: list[tuple[float, float]] = []
+        jax.monitoring.register_event_duration_secs_listener(self._hear)
+
+    def _hear(self, event: str, duration_secs: float, **_: str | int) -> None:
+        if event.startswith(("/jax/core/compile/", "/jax/compilation_cache/cache_retrieval")):
+            now = time.perf_counter()
+            self._compiling.append((now - duration_secs, now))
+
+    def lap(self, stage: str) -> None:
+        """Ends a stage; the next begins."""
+        now = time.perf_counter()
+        spent = {"seconds": now - self._began, "compiling": covered(self._compiling)}
+        self.stages[stage] = spent
+        self._began, self._compiling = now, []
+
+
+def covered(intervals: Sequence[tuple[float, float]]) -> float:
+    """Length of the union: a function traced inside another is reported twice, and counts once."""
+    total, reached = 0.0, float("-inf")
+    for begin, end in sorted(intervals):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total
+
+
+def run(config: Mapping[str, Any], folder: Path, device: str) -> dict[str, Any]:
+    """The experiment in this process, from images to AUROC, in an empty folder.
+
+    Returns:
+      "stages": name -> {"seconds", "compiling"}; "auroc", the mean over folds on the augmented test images by
+      the metric that decides; "scored", images; "device".
+    """
+    from mim_jax import bank, experiment, protocol, trained
+    from mim_jax.commands import choose_device, use_compilation_cache
+    from mim_jax.detector import Measure
+    from mim_jax.evaluation import summarize
+    from mim_jax.recorder import Recorder
+
+    choose_device(device)
+    use_compilation_cache()
+    import jax
+
+    clock = Stopwatch()
+    protocol.check(config)
+    dataset = protocol.load_data(config)
+    protocol.check_data(config, dataset, evaluation=True)
+    clock.lap("read")
+    with Recorder(folder) as recorder:
+        experiment.train(config, folder, dataset, recorder)
+    clock.lap("train")
+    measure = Measure(**protocol.measure_options(config))
+    folds = trained.load_folds(config, folder, dataset, measure)
+    clock.lap("load")
+    settings, seed = config["evaluation"], config["seed"]
+    images = bank.make_bank(dataset, mode=settings["augmentation"], seed=seed)
+    scored = []
+    for fold in folds:
+        part = bank.tested(images, dataset, fold.split)
+        scores = {name: each[0] for name, each in fold.detector.similarities(images.images[part]).items()}
+        scored.append(bank.scored_images(dataset, images, part, scores))
+    clock.lap("score")
+    metric = settings["metric"]
+    table = summarize({"mim": scored}, primary=metric, resamples=settings["resamples"], seed=seed)
+    clock.lap("tables")
+    return {
+        "stages": clock.stages,
+        "auroc": table["auroc"]["augmented"]["mim"][metric]["mean"],
+        "scored": sum(map(len, scored)),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}",
+    }
+
+
+def make_config(size: str, epochs: int | None) -> dict[str, Any]:
+    """The configuration of that size without the control; `epochs` None = its own."""
+    config = mim.get_config(SIZES[size])
+    config.training.autoencoder = False
+    config.training.epochs = epochs or config.training.epochs
+    return config.to_dict()
+
+
+def run_child(options: argparse.Namespace, cache: str) -> dict[str, Any]:
+    """This program in a fresh process: what `run` returns, and its "start"."""
+    command = [sys.executable, "-m", "benchmarks.speedrun", "--child"]
+    command += [f"--size={options.size}", f"--device={options.device}"]
+    command += [f"--epochs={options.epochs}"] if options.epochs else []
+    began = time.perf_counter()
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
+    )
+    total = time.perf_counter() - began
+    if done.returncode:
+        sys.exit(done.returncode)  # it has said why
+    found = json.loads(done.stdout.splitlines()[-1])
+    start = total - sum(stage["seconds"] for stage in found["stages"].values())
+    found["stages"] = {"start": {"seconds": start, "compiling": 0.0}, **found["stages"]}
+    return {"total_s": total, **found}
+
+
+def format_table(environment: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line a stage, a pair of columns a run."""
+    e = environment
+    lines = [
+        f"{e['machine']}, {e['cpus']} CPUs, load {e['load']:.1f} before, Python {e['python']}; "
+        f"{rows[0]['device']}",
+        f"{e['folds']} folds x {e['epochs']} epochs, batch {e['batch']} of "
+        f"{e['image_size']}x{e['image_size']} pixels, width {e['width']}, precision {e['dtype']}; "
+        f"{rows[0]['scored']} scores",
+        "",
+        f"{'seconds':28}" + "".join(f"{row['system']:>10}{'compiling':>12}" for row in rows),
+    ]
+    for stage, title in STAGES.items():
+        parts = [row["stages"][stage] for row in rows]
+        lines.append(f"{title:28}" + "".join(f"{p['seconds']:10.1f}{p['compiling']:12.1f}" for p in parts))
+    totals = [(row["total_s"], sum(p["compiling"] for p in row["stages"].values())) for row in rows]
+    lines.append(f"{'all':28}" + "".join(f"{total:10.1f}{compiling:12.1f}" for total, compiling in totals))
+    lines.append(
+        f"{'AUROC (procedural images)':28}" + "".join(f"{row['auroc']:10.4f}{'':12}" for row in rows)
+    )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the table."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--epochs", type=positive, help="default: those of configs/mim.py")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    config = make_config(options.size, options.epochs)
+    if options.child:
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                print(json.dumps(run(config, Path(folder), options.device)))
+        except ValueError as error:
+            sys.exit(f"benchmarks.speedrun: {error}")
+        return
+    folds, epochs = config["data"]["folds"], config["training"]["epochs"]
+    environment = describe(config, device=options.device, size=options.size, folds=folds, epochs=epochs)
+    with tempfile.TemporaryDirectory() as cache:
+        rows = [{"system": name, **run_child(options, cache)} for name in ("cold", "warm")]
+    print(format_table(environment, rows))
+    if options.json:
+        options.json.write_text(json.dumps({"environment": environment, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

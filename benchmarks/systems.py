@@ -1,0 +1,352 @@
+"""What is trained when training is timed, by whom, and each in a process of its own."""
+
+import functools
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs import mim
+from mim_jax import masks, training
+from mim_jax.data import lesions
+from mim_jax.epochs import epoch_orders
+from mim_jax.protocol import compute_dtype, make_game
+
+DISTINCT = 32  # different images; a larger batch repeats them
+PRODUCT = {"cpu": 2048, "gpu": 8192}  # side of the square matrices whose product is the peak
+DISPATCH = {"cpu": 1, "gpu": 10}  # updates in one, as `mim_jax.trainer` has it
+SIZES = {"full": "", "quick": "quick"}  # variants of configs/mim.py
+LEARNING_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What every system is given.
+
+    Attributes:
+      config: of the run; see configs/mim.py.
+      device: "cpu" or "gpu".
+      images: uint8 `[B, S, S, 3]`, the training set and the batch.
+      generator: parameters to begin with.
+      batch_stats: of its norms.
+      discriminator: parameters to begin with.
+      orders: int32 `[T, B]`, the order of the images in each update.
+      offsets: int32 `[T, B, 2]`, row and column of each hole.
+      dispatch: updates in one call of the device's program.
+      compile_mode: of torch.compile.
+    """
+
+    config: dict[str, Any]
+    device: str
+    images: np.ndarray
+    generator: Any
+    batch_stats: Any
+    discriminator: Any
+    orders: np.ndarray
+    offsets: np.ndarray
+    dispatch: int
+    compile_mode: str = "default"
+
+
+def make_config(
+    size: str, *, batch: int | None = None, dtype: str = "float32", **fields: int
+) -> dict[str, Any]:
+    """The configuration that is timed: that of `size`, at a constant learning rate.
+
+    Args:
+      size: "full" or "quick".
+      batch: images; None = the configuration's own.
+      dtype: "float32" or "bfloat16".
+      **fields: "image_size" (the hole is half of it) and "width" (of both networks), where they differ.
+    """
+    config = mim.get_config(SIZES[size]).to_dict()
+    config["optimizer"] |= {"learning_rate": LEARNING_RATE, "decay": "constant"}
+    config["training"] |= {"precision": dtype, "batch_size": batch or config["training"]["batch_size"]}
+    if "image_size" in fields:
+        config["data"]["image_size"], config["mask"]["size"] = fields["image_size"], fields["image_size"] // 2
+    if "width" in fields:
+        config["generator"]["width"] = config["discriminator"]["width"] = fields["width"]
+    return config
+
+
+def make_inputs(
+    config: dict[str, Any], *, device: str, updates: int, compile_mode: str = "default"
+) -> Inputs:
+    """Images, weights, and what our key gives for `updates` updates: made on the CPU, kept on the host."""
+    size, batch = config["data"]["image_size"], config["training"]["batch_size"]
+    game = make_game(config, steps=updates)
+    drawn, *_ = lesions.lesion_images({"mpox": min(batch, DISTINCT)}, size=size, seed=config["seed"])
+    state = jax.jit(training.init_state, static_argnames="game")(_key(config), game=game)
+
+    @jax.jit
+    def plan(key: jax.Array, numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # As `train_epochs` and `adversarial_step` draw them, where an epoch is one update.
+        hole_key = jax.random.fold_in(key, 1)
+        offsets = jax.vmap(
+            lambda n: masks.random_offsets(
+                jax.random.fold_in(hole_key, n), batch, size=size, mask_size=game.mask_size
+            )
+        )(numbers)
+        return epoch_orders(key, batch, numbers), offsets
+
+    orders, offsets = plan(_key(config), jnp.arange(updates))
+    return Inputs(
+        config=config,
+        device=device,
+        images=np.resize(drawn, (batch, size, size, 3)),
+        generator=jax.tree.map(np.asarray, state.generator_params),
+        batch_stats=jax.tree.map(np.asarray, state.batch_stats),
+        discriminator=jax.tree.map(np.asarray, state.discriminator_params),
+        orders=np.asarray(orders),
+        offsets=np.asarray(offsets),
+        dispatch=DISPATCH[device],
+        compile_mode=compile_mode,
+    )
+
+
+def _key(config: Mapping[str, Any]) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(config["seed"]), 0)  # of the first fold
+
+
+def training_flops(config: Mapping[str, Any]) -> float:
+    """Multiplications and additions of one training step on one image, by the layers as printed.
+
+    A layer costs its forward product, one for the gradient of its weights, and one for that of its input.
+    Neither network's first layer needs the last when it reads an image; the discriminator judges the fake
+    once for the generator, without gradients of its own weights, then both patches for itself. Norms and
+    activations are left out.
+    """
+    model, size = config["generator"], config["data"]["image_size"]
+    if (model["name"], model["bottleneck"]) != ("context_encoder", "pointwise"):
+        raise ValueError(f"the layers of {model['name']} ({model['bottleneck']}) are not listed here")
+    w, channels, critic = model["width"], model["bottleneck_channels"], config["discriminator"]["width"]
+    # (positions a side, taps a side, features in, features out); a transposed layer counts those it reads.
+    generator = [
+        (size // 2, 4, 3, w),
+        (size // 4, 4, w, w),
+        (size // 8, 4, w, 2 * w),
+        (size // 16, 4, 2 * w, 4 * w),
+        (size // 32, 4, 4 * w, 8 * w),
+        (size // 32, 1, 8 * w, channels),
+        (size // 32, 4, channels, 8 * w),
+        (size // 16, 4, 8 * w, 4 * w),
+        (size // 8, 4, 4 * w, 2 * w),
+        (size // 4, 4, 2 * w, w),
+        (size // 2, 3, w, 3),
+    ]
+    discriminator = [
+        (size // 4, 3, 3, critic),
+        (size // 8, 3, critic, 2 * critic),
+        (size // 16, 3, 2 * critic, 4 * critic),
+        (size // 16, 3, 4 * critic, 8 * critic),
+        (size // 16, 3, 8 * critic, 1),
+    ]
+    g, d = (
+        [2.0 * (side * taps) ** 2 * i * o for side, taps, i, o in net] for net in (generator, discriminator)
+    )
+    for_generator = 3 * sum(g) - g[0] + 2 * sum(d)
+    return for_generator + 2 * (3 * sum(d) - d[0])
+
+
+class System(Protocol):
+    """One way to train."""
+
+    name: str  # of the device and the framework, for people
+
+    def update(self, start: int, count: int) -> np.ndarray:
+        """Runs updates start .. start + count - 1 and returns the pixel loss of each."""
+
+    def product(self, side: int) -> None:
+        """Multiplies two matrices of the dtype that is trained in."""
+
+    def peak(self) -> float:
+        """Bytes that the accelerator held at most."""
+
+
+class JaxSystem:
+    """This package."""
+
+    def __init__(self, inputs: Inputs):
+        if inputs.device == "cpu":
+            jax.config.update("jax_platforms", "cpu")
+        elif jax.default_backend() != "gpu":
+            raise ValueError("--device=gpu was asked for, and JAX finds no GPU")
+        self.name = f"{jax.devices()[0].device_kind}, jax {jax.__version__}"
+        config = inputs.config
+        self._dispatch, self._dtype = inputs.dispatch, compute_dtype(config)
+        game = make_game(config, steps=len(inputs.orders))
+        self._settings: dict[str, Any] = {
+            "game": game,
+            "images": jnp.asarray(inputs.images),
+            "key": _key(config),
+            "adversary": jnp.float32(1),
+            "batch_size": len(inputs.images),
+            "drop_last": False,
+        }
+        # Copies, because the program may overwrite what it is given.
+        generator, batch_stats, discriminator = jax.tree.map(
+            jnp.array, (inputs.generator, inputs.batch_stats, inputs.discriminator)
+        )
+        self._state = training.AdversarialState(
+            step=jnp.zeros((), jnp.int32),
+            generator_params=generator,
+            batch_stats=batch_stats,
+            generator_opt=game.optimizer.init(generator),
+            discriminator_params=discriminator,
+            discriminator_opt=game.optimizer.init(discriminator),
+        )
+        self._run = jax.jit(
+            training.train_epochs,
+            static_argnames=("game", "batch_size", "drop_last"),
+            donate_argnames="state",
+        )
+
+    def update(self, start: int, count: int) -> np.ndarray:
+        found = []
+        for n in range(start, start + count, self._dispatch):
+            # The training set is one batch, so that an epoch is an update and has its own line of metrics.
+            numbers = jnp.arange(n, n + self._dispatch)
+            self._state, metrics = self._run(state=self._state, epochs=numbers, **self._settings)
+            found.append(np.asarray(metrics["loss_pixel"]))
+        return np.concatenate(found)
+
+    def product(self, side: int) -> None:
+        highest = self._dtype == jnp.float32
+        jax.block_until_ready(_product(jnp.ones((side, side), self._dtype), highest=highest))
+
+    def copy(self, count: int) -> int:
+        """Fills an array of `count` float32 and writes it anew four times; returns the bytes moved."""
+        block = jnp.ones(count, jnp.float32)
+        for _ in range(4):
+            block = _next(block)
+        jax.block_until_ready(block)
+        return 4 * count * (1 + 2 * 4)
+
+    def peak(self) -> float:
+        return float((jax.devices()[0].memory_stats() or {})["peak_bytes_in_use"])
+
+
+@jax.jit(static_argnames="highest")
+def _product(a: jax.Array, *, highest: bool) -> jax.Array:
+    return jnp.dot(a, a, precision=jax.lax.Precision.HIGHEST if highest else None)
+
+
+@jax.jit
+def _next(block: jax.Array) -> jax.Array:
+    return block + 1
+
+
+def _twin(inputs: Inputs, *, tuned: bool) -> System:
+    from benchmarks.torch_twin import TwinTrainer  # here: PyTorch may be absent
+
+    return TwinTrainer(inputs, learning_rate=LEARNING_RATE, tuned=tuned)
+
+
+SYSTEMS: dict[str, Callable[[Inputs], System]] = {
+    "mim_jax": JaxSystem,
+    "torch_eager": functools.partial(_twin, tuned=False),
+    "torch_tuned": functools.partial(_twin, tuned=True),
+}
+
+
+class Failed(Exception):
+    """A system cannot be measured; the message says why."""
+
+
+class Worker:
+    """A system in a process of its own, which works only while it is asked."""
+
+    def __init__(self, name: str, inputs: Inputs, *, timeout: float | None = None):
+        spawn = multiprocessing.get_context("spawn")
+        self._pipe, other = spawn.Pipe()
+        self._process = spawn.Process(target=_serve, args=(other, name), daemon=True)
+        self._process.start()
+        other.close()
+        try:
+            self.name = self.ask(inputs, timeout=timeout)
+        except Failed:
+            self.stop()
+            raise
+
+    def ask(self, question: Any, *, timeout: float | None = None) -> Any:
+        """The answer to "update", "product" or "peak" with its arguments.
+
+        Raises:
+          Failed: an error there, its process ended, or no answer within `timeout` seconds.
+        """
+        try:
+            self._pipe.send(question)
+            if not self._pipe.poll(timeout):
+                raise Failed(f"took longer than {timeout:g} seconds")
+            fine, answer = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            self._process.join()
+            killed = " (out of memory?)" if self._process.exitcode == -9 else ""
+            raise Failed(f"its process ended with status {self._process.exitcode}{killed}") from error
+        if not fine:
+            raise Failed(answer)
+        return answer
+
+    def stop(self) -> None:
+        """Ends the process and gives back what it held."""
+        self._pipe.close()
+        self._process.join(5)  # it ends by itself unless it is at work
+        self._process.kill()
+        self._process.join()
+
+
+def _serve(pipe: Connection, name: str) -> None:
+    """The other end: makes the system of the `Inputs` that come first, then answers."""
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the GPU has other users
+    with tempfile.TemporaryDirectory() as cache:  # nobody finds what an earlier run has compiled
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+        jax.config.update("jax_enable_compilation_cache", False)
+        try:
+            _answer(pipe, name)
+        except EOFError:
+            return  # nobody asks any more
+        except Exception as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            # PyTorch ends its messages with advice to debuggers.
+            message = " ".join([line for line in lines if not line.startswith("Set TORCH")][:2])[:300]
+            named = isinstance(error, ValueError | ModuleNotFoundError) and message
+            pipe.send((False, message if named else f"{type(error).__name__}: {message}"))
+
+
+def _answer(pipe: Connection, name: str) -> None:
+    if name != "mim_jax":
+        import torch  # noqa: F401 (not part of what training holds)
+    held = resident("VmRSS")
+    inputs = pipe.recv()
+    system, on_host = SYSTEMS[name](inputs), inputs.device == "cpu"
+    del inputs
+    pipe.send((True, system.name))
+    first = True
+    while True:
+        what, *arguments = pipe.recv()
+        if what == "peak":
+            answer: Any = system.peak() if not on_host else resident("VmHWM") - held if held else None
+        else:
+            began = time.perf_counter()
+            found = getattr(system, what)(*arguments)
+            answer = time.perf_counter() - began, found
+        if first and on_host and held:
+            Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back
+        first = False
+        pipe.send((True, answer))
+
+
+def resident(field: str) -> float:
+    """Bytes of this process by Linux's account: "VmRSS" now, "VmHWM" at most; 0 where there is no Linux."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return 1024.0 * sum(int(line.split()[1]) for line in lines if line.startswith(field + ":"))

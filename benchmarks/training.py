@@ -1,0 +1,225 @@
+"""How fast MIM trains beside the same training in PyTorch: same weights, images, order and holes.
+
+    python -m benchmarks.training                                        # pip install ".[bench]"
+    python -m benchmarks.training --size=quick --batch=32
+    python -m benchmarks.training --device=gpu --dtype=bfloat16 --batch=128 --json=training.json
+
+`mim_jax` is the program that trains: `training.train_epochs`, its state donated, one epoch a dispatch on CPU
+and ten elsewhere. `torch_eager` is PyTorch as most people write it. `torch_tuned` has channels_last,
+torch.compile and fused Adam. With --dtype=bfloat16 both run under autocast and keep float32 weights; float32
+means float32 for all, without TF32. Images lie on the device as uint8, and each step makes its holes there.
+
+All begin with one set of weights. A step is an update of both networks on all `--batch` images, in the order
+and with the holes that this package's key gives: it draws them inside its step, PyTorch has them ready on the
+device. Below the table stands what each paid in pixels after each of the first updates: the proof that the
+work is the same. Rounding is not: a ReLU that turns and Adam's division let trainings drift apart by and by.
+
+Each system has a process of its own, so that memory and first call are its own; the rounds go over them in
+turn, only one works at a time, and the fastest round counts. "first call" is one dispatch with all that is
+compiled for it, from empty caches. "memory" is the most that a process held beyond what it held before there
+was a network: on CPU after that call, resident as Linux counts it, what the compilers left included; on a GPU
+what the framework allocated there from its start.
+TFLOP/s count the multiplications and additions of the layers as printed, whoever finds a shorter way, and "of
+peak" compares them with the fastest large matrix product of that dtype that any system made in this run.
+"""
+
+import argparse
+import functools
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.systems import (
+    PRODUCT,
+    SIZES,
+    SYSTEMS,
+    Failed,
+    Inputs,
+    Worker,
+    make_config,
+    make_inputs,
+    training_flops,
+)
+
+PROOF = 10  # updates whose losses are laid side by side
+
+
+def measure(
+    inputs: Inputs, names: Sequence[str], *, rounds: int, steps: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Trains by every system in turn.
+
+    Returns:
+      What is common to all, and a row a system. A row that could not be measured holds "system" and "error".
+    """
+    workers: dict[str, Worker] = {}
+    rows: dict[str, dict[str, Any]] = {name: {"system": name} for name in names}
+    times: dict[str, list[float]] = {}
+    side = PRODUCT[inputs.device]
+
+    def attempt(name: str, act: Callable[[str], None]) -> None:
+        try:
+            act(name)
+        except Failed as error:
+            rows[name] = {"system": name, "error": str(error)}
+            if name in workers:
+                workers.pop(name).stop()
+
+    def first(name: str) -> None:
+        workers[name] = worker = Worker(name, inputs)
+        spent, losses = worker.ask(("update", 0, inputs.dispatch))
+        rows[name] |= {"device": worker.name, "first_call_s": spent, "losses": losses.tolist()}
+        if inputs.dispatch < PROOF:
+            _, losses = worker.ask(("update", inputs.dispatch, PROOF - inputs.dispatch))
+            rows[name]["losses"] += losses.tolist()
+        worker.ask(("product", side))  # compiled, or its threads woken
+
+    def work(name: str, start: int) -> None:
+        spent, _ = workers[name].ask(("update", start, steps))
+        again, _ = workers[name].ask(("product", side))
+        times[name] = [min(a, b) for a, b in zip(times.get(name, (np.inf,) * 2), (spent, again), strict=True)]
+
+    def peak(name: str) -> None:
+        held = workers[name].ask(("peak",))
+        rows[name]["peak_memory_mb"] = None if held is None else held / 1e6
+
+    try:
+        for name in names:
+            attempt(name, first)
+        for start in range(PROOF, PROOF + rounds * steps, steps):
+            for name in list(workers):
+                attempt(name, functools.partial(work, start=start))
+        for name in list(workers):
+            attempt(name, peak)
+    finally:
+        for worker in workers.values():
+            worker.stop()
+    flops, batch = training_flops(inputs.config), len(inputs.images)
+    top = max((2 * side**3 / times[name][1] for name in workers), default=0.0)
+    for name in workers:
+        seconds = times[name][0] / steps
+        rows[name] |= {
+            "images_per_s": batch / seconds,
+            "ms_per_step": 1000 * seconds,
+            "tflops_per_s": flops * batch / seconds / 1e12,
+            "share_of_peak": flops * batch / seconds / top,
+        }
+    return {"gflop_per_image": flops / 1e9, "peak_tflops_per_s": top / 1e12}, list(rows.values())
+
+
+def describe(config: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Where and what was measured."""
+    return {
+        "machine": platform.platform(),
+        "cpus": os.cpu_count(),
+        "load": os.getloadavg()[0],  # of others: measured before anything starts
+        "python": platform.python_version(),
+        "image_size": config["data"]["image_size"],
+        "width": config["generator"]["width"],
+        "batch": config["training"]["batch_size"],
+        "dtype": config["training"]["precision"],
+        **more,
+    }
+
+
+def format_table(environment: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line a system, and their losses side by side."""
+    e = environment
+    fine = [row for row in rows if "error" not in row]
+    lines = [
+        f"{e['machine']}, {e['cpus']} CPUs, load {e['load']:.1f} before, Python {e['python']}",
+        *(f"{row['system']}: {row['device']}" for row in fine),
+        f"batch {e['batch']} of {e['image_size']}x{e['image_size']} pixels, width {e['width']}, "
+        f"{e['dtype']}; {e['gflop_per_image']:.3g} GFLOP an image as printed; best of {e['rounds']} rounds "
+        f"of {e['steps']} updates; peak {e['peak_tflops_per_s']:.3g} TFLOP/s",
+        "",
+        f"{'system':12}{'images/s':>10}{'ms/step':>10}{'TFLOP/s':>9}{'of peak':>9}{'memory':>11}"
+        f"{'first call':>12}{'ours/this':>11}",
+    ]
+    ours = next((row["images_per_s"] for row in fine if row["system"] == "mim_jax"), None)
+    for row in rows:
+        if "error" in row:
+            lines.append(f"{row['system']:12}not measured: {row['error']}")
+            continue
+        memory = "n/a" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb']:.0f} MB"
+        ratio = "" if ours is None else f"{ours / row['images_per_s']:.2f}"
+        lines.append(
+            f"{row['system']:12}{row['images_per_s']:10.1f}{row['ms_per_step']:10.1f}"
+            f"{row['tflops_per_s']:9.3g}{row['share_of_peak']:9.1%}{memory:>11}{row['first_call_s']:10.1f} s"
+            f"{ratio:>11}"
+        )
+    if fine:
+        lines += ["", "pixel loss in each of the first updates", *_losses(fine)]
+    return "\n".join(lines)
+
+
+def _losses(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    table = np.array([row["losses"] for row in rows]).T
+    lines = [f"{'update':>6}" + "".join(f"{row['system']:>13}" for row in rows)]
+    lines += [f"{n + 1:6}" + "".join(f"{value:13.6f}" for value in line) for n, line in enumerate(table)]
+    if len(rows) > 1:
+        first = rows[0]
+        apart = np.abs(table / table[:, :1] - 1).max(0)[1:]
+        lines += [
+            f"largest difference to {first['system']}: {row['system']} {100 * each:.2g} %"
+            for row, each in zip(rows[1:], apart, strict=True)
+        ]
+    return lines
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """The options that every benchmark of training has."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=list(SIZES), default="full", help="as configs/mim.py has it")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write everything there")
+    return parser
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the table."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--batch", type=positive, help="images; default 8 on CPU, 128 on GPU")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--rounds", type=positive, default=3)
+    parser.add_argument("--steps", type=positive, default=10, help="updates a round; on a GPU in tens")
+    parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
+    modes = ("default", "reduce-overhead", "max-autotune")
+    parser.add_argument("--compile-mode", choices=modes, default="default", help="of torch.compile")
+    options = parser.parse_args(arguments)
+    if options.device == "gpu" and options.steps % 10:
+        parser.error(f"--steps={options.steps}: on a GPU ten updates are one dispatch, so ask for tens")
+    batch = options.batch or {"cpu": 8, "gpu": 128}[options.device]
+    config = make_config(options.size, batch=batch, dtype=options.dtype)
+    more = {"size": options.size, "rounds": options.rounds, "steps": options.steps}
+    environment = describe(config, device=options.device, compile_mode=options.compile_mode, **more)
+    jax.config.update("jax_platforms", "cpu")  # of this process: the GPU is the workers'
+    updates = PROOF + options.rounds * options.steps
+    inputs = make_inputs(config, device=options.device, updates=updates, compile_mode=options.compile_mode)
+    common, rows = measure(inputs, options.systems, rounds=options.rounds, steps=options.steps)
+    if all("error" in row for row in rows):
+        sys.exit("benchmarks.training: " + "; ".join(dict.fromkeys(row["error"] for row in rows)))
+    environment |= common
+    print(format_table(environment, rows))
+    if options.json:
+        options.json.write_text(json.dumps({"environment": environment, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The benchmarks of training: the same work for all, counted rightly, and told whole."""
+
+import dataclasses
+import functools
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import growth, speedrun, training
+
+
+def tiny(*, batch=4, dtype="float32"):
+    config = training.make_config("quick", batch=batch, dtype=dtype, image_size=32, width=4)
+    config["generator"]["bottleneck_channels"] = 20
+    return config
+
+
+@functools.cache
+def inputs():
+    return training.make_inputs(tiny(), device="cpu", updates=6)
+
+
+def test_pytorch_gets_the_images_holes_and_weights_that_our_own_program_draws():
+    pytest.importorskip("torch")
+    ours, theirs = (training.SYSTEMS[name](inputs()) for name in ("mim_jax", "torch_eager"))
+    losses = [np.concatenate((s.update(0, 2), s.update(2, 4))) for s in (ours, theirs)]
+    # With another order, or rows for columns, they differ by some percent.
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    assert len(set(losses[0].tolist())) == 6
+
+
+def test_the_work_is_that_of_the_published_layers():
+    full = training.make_config("full")
+    # Generator 3.51 GMAC, three times; discriminator 0.35 GMAC, eight times: 26.7 GFLOP, less three products
+    # of first layers.
+    assert training.training_flops(full) / 1e9 == pytest.approx(26.7, rel=0.01)
+    large = training.make_config("full", image_size=448)
+    assert training.training_flops(large) == 4 * training.training_flops(full)
+    with pytest.raises(ValueError, match="unet"):
+        training.training_flops({**full, "generator": {**full["generator"], "name": "unet"}})
+
+
+def test_a_gpu_that_is_asked_for_and_absent_is_one_sentence(monkeypatch, tmp_path):
+    """A real process, which says why it cannot begin."""
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    absent = dataclasses.replace(inputs(), device="gpu")
+    monkeypatch.setattr(training, "make_inputs", lambda *_, **__: absent)
+    with pytest.raises(SystemExit, match="PyTorch finds no GPU"):
+        training.main(["--device=gpu", "--systems", "torch_eager", f"--json={tmp_path / 'none.json'}"])
+    assert not (tmp_path / "none.json").exists()
+
+
+class Fake:
+    """A worker that answers at once: 2 s for 10 updates, 1 s for a product."""
+
+    def __init__(self, name, inputs, *, timeout=None):
+        if name == "torch_tuned":
+            raise training.Failed("no C++ compiler")
+        self.name = f"device of {name}"
+        self.slower = 3 if name == "torch_eager" else 1
+
+    def ask(self, question, *, timeout=None):
+        what, *arguments = question
+        if what == "peak":
+            return 5e6
+        if what == "update":
+            return 0.2 * self.slower * arguments[1], 0.5 / np.arange(1, arguments[1] + 1)
+        return 1.0, arguments[0]
+
+    def stop(self):
+        pass
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    given = inputs()
+    for module in (training, growth):
+        monkeypatch.setattr(module, "Worker", Fake)
+        monkeypatch.setattr(module, "make_inputs", lambda *_, **__: given)
+
+
+def test_table_and_json_hold_a_row_for_every_system(fake, monkeypatch, tmp_path, capsys):
+    config = tiny()
+    monkeypatch.setattr(training, "make_config", lambda *_, **__: config)
+    training.main(["--size=quick", "--batch=4", "--rounds=2", f"--json={tmp_path / 'a.json'}"])
+    found = json.loads((tmp_path / "a.json").read_text())
+    rows = {row["system"]: row for row in found["rows"]}
+    assert list(rows) == list(training.SYSTEMS)
+    assert rows["mim_jax"]["images_per_s"] == pytest.approx(4 / 0.2)
+    assert rows["torch_eager"]["ms_per_step"] == pytest.approx(600)
+    assert rows["torch_tuned"] == {"system": "torch_tuned", "error": "no C++ compiler"}
+    flops = training.training_flops(config)
+    assert rows["mim_jax"]["share_of_peak"] == pytest.approx(4 * flops / 0.2 / (2 * 2048**3))
+    assert found["environment"]["batch"] == 4 and len(rows["mim_jax"]["losses"]) == training.PROOF
+    table = capsys.readouterr().out
+    assert "torch_tuned not measured: no C++ compiler" in table
+    assert "3.00" in next(line for line in table.splitlines() if line.startswith("torch_eager "))
+
+
+def test_growth_says_what_does_not_fit_and_does_not_guess_beyond(fake, monkeypatch, tmp_path, capsys):
+    measured = growth.measure
+
+    def measure(inputs, *, rounds, limit):
+        calls.append(inputs)
+        return {"error": "took longer"} if len(calls) == 3 else measured(inputs, rounds=rounds, limit=limit)
+
+    calls = []
+    monkeypatch.setattr(growth, "measure", measure)
+    where = [f"--output={tmp_path / 'g.png'}", f"--json={tmp_path / 'g.json'}"]
+    growth.main(["--size=quick", "--axes", "batch", "width", "--points=4", "--batch=8", *where])
+    rows = json.loads((tmp_path / "g.json").read_text())["rows"]
+    assert [row.get("error") for row in rows[:4]] == [None, None, "took longer", "not tried after 32"]
+    assert len(rows) == 8 and not any("error" in row for row in rows[4:])
+    assert len(calls) == 6, "the point that two axes share is measured once"
+    assert "not measured: not tried after 32" in capsys.readouterr().out
+    assert (tmp_path / "g.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_speedrun_makes_a_table_of_stages(monkeypatch, tmp_path, capsys):
+    stage = {"seconds": 2.0, "compiling": 0.5}
+    row = {
+        "total_s": 12.0,
+        "stages": dict.fromkeys(speedrun.STAGES, stage),
+        "auroc": 0.5,
+        "scored": 9,
+        "device": "cpu",
+    }
+    monkeypatch.setattr(speedrun, "run_child", lambda options, cache: row)
+    speedrun.main(["--size=quick", "--epochs=1", f"--json={tmp_path / 's.json'}"])
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert [row["system"] for row in found["rows"]] == ["cold", "warm"]
+    assert found["environment"]["epochs"] == 1
+    total = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("all"))
+    assert total.split() == ["all", "12.0", "3.0", "12.0", "3.0"]
+
+
+def test_time_spent_on_programs_counts_once():
+    assert speedrun.covered([(1, 2), (0, 3), (5, 6), (5.5, 7)]) == 5
+
+
+@pytest.mark.parametrize(
+    "arguments", (["--batch=0"], ["--systems", "keras"], ["--device=gpu", "--steps=7"], ["--rounds=x"])
+)
+def test_options_that_mean_nothing_are_refused(arguments):
+    with pytest.raises(SystemExit) as error:
+        training.main(arguments)
+    assert error.value.code == 2
