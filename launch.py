@@ -6,6 +6,7 @@ python launch.py --mode=score --workdir=runs/quick photo.jpg folder/
 
 import runpy
 import sys
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -14,11 +15,13 @@ CONFIG = "configs/mim.py"
 MODES = ["run", "train", "evaluate", "score", "export", "check_data", "compare"]
 flags.DEFINE_string("workdir", None, "Folder of the run; the same folder resumes it.")
 flags.DEFINE_enum(
-    "mode",
-    "run",
-    MODES,
-    "run = train, evaluate, report; score takes files after the flags, compare workdirs.",
+    "mode", "run", MODES, "run trains and reports; score takes files after the flags, compare runs."
 )
+flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0 of several; under SLURM (srun) leave it out."
+)
+flags.DEFINE_integer("processes", None, "How many, one a host; with --coordinator.")
+flags.DEFINE_integer("process", None, "The number of this one, from 0; with --coordinator.")
 flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "gpu is an error where there is none.")
 
 
@@ -46,9 +49,9 @@ def main(arguments: list[str]) -> int:
 
     logging.set_verbosity(logging.FATAL)  # Orbax logs every file, and errors that we raise as sentences
     flag = flags.FLAGS
-    return commands.execute(
-        flag.mode, config=flag.config.to_dict(), workdir=flag.workdir, device=flag.device, paths=arguments[1:]
-    )
+    options = ("workdir", "device", "coordinator", "processes", "process")
+    given: dict[str, Any] = {name: flag[name].value for name in options}
+    return commands.execute(flag.mode, config=flag.config.to_dict(), paths=arguments[1:], **given)
 
 
 if __name__ == "__main__":

@@ -86,6 +86,8 @@ def _paper() -> ConfigDict:
     training.autoencoder = True  # also train the generator without its adversary in each fold: a control; doubles the time
     training.precision = "auto"  # "bfloat16" where the device has it; "float32" everywhere (parameters and statistics always are)
     training.epochs_per_dispatch = 0  # epochs the device runs between two looks of the host; 0 = 1 on CPU, 10 elsewhere
+    training.devices = 0  # to train on, of each process: 0 = all there are; each fold goes whole to one, and they train at once, with the numbers of one device
+    training.shards = 1  # devices that split the batches of one training, which changes rounding alone; they must divide batch_size
     training.checkpoint_every = 25  # epochs; the last epoch is always saved, and is the one that counts
     training.keep = 2  # checkpoints kept a fold
     training.panel_every = 50  # epochs between two panels of inpainted training images in TensorBoard; 0 = none

@@ -6,12 +6,14 @@ again). Orbax writes into a temporary directory and renames it, so a step is who
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 FORMAT = 1  # of the model description; raised when an older reader could not understand a newer file
@@ -46,13 +48,28 @@ class FoldCheckpoints:
         self.directory = directory.resolve()
         if read_only and not self.directory.is_dir():
             raise CheckpointError(f"{self.directory} does not exist: train this fold first")
+        if not read_only:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        # A training is one process's own. Orbax expects all of them at every save unless told so, and
+        # wants to find the folder made then.
+        process = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(primary_host=process, active_processes={process})
+        if jax.process_count() > 1:
+            _write_alone(process)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=None if read_only else keep,
-            create=not read_only,
+            create=False,
+            multiprocessing_options=alone,
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
         )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        # Those that Orbax makes itself write descriptions of what they save in the first process alone.
+        handlers: dict[str, ocp.CheckpointHandler] = {
+            name: ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+            for name in ("generator", "classifier", "training")
+        }
+        handlers["model"] = ocp.JsonCheckpointHandler(multiprocessing_options=alone)
+        self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
     def __enter__(self) -> "FoldCheckpoints":
         return self
@@ -76,7 +93,7 @@ class FoldCheckpoints:
         step = int(state.step)
         if step == self.latest_step():
             return
-        network, rest = _split(state)
+        network, rest = jax.tree.map(_seen_by_another, _split(state))
         items = ocp.args.Composite(
             **{state.SCORING[0]: ocp.args.StandardSave(network)},
             training=ocp.args.StandardSave(rest),
@@ -92,13 +109,16 @@ class FoldCheckpoints:
                 "the directory belongs to a longer run; use another workdir"
             )
 
-    def restore(self, abstract: S) -> S:
-        """The newest state, in the structure, shapes and dtypes of `abstract` (from `jax.eval_shape`)."""
+    def restore(self, abstract: S, sharding: jax.sharding.Sharding | None = None) -> S:
+        """The newest state, in the structure, shapes and dtypes of `abstract` (from `jax.eval_shape`).
+
+        It comes to `sharding`, or to the first device, wherever it was saved from.
+        """
         name, fields = abstract.SCORING
         network, rest = _split(abstract)
         found = self._restore(
-            **{name: ocp.args.StandardRestore(_on_device(network))},
-            training=ocp.args.StandardRestore(_on_device(rest)),
+            **{name: ocp.args.StandardRestore(_on_device(network, sharding))},
+            training=ocp.args.StandardRestore(_on_device(rest, sharding)),
         )
         scoring = {field: found[name][collection] for collection, field in fields.items()}
         return type(abstract)(**scoring, **found["training"])
@@ -155,12 +175,34 @@ def _split(state: State) -> tuple[dict[str, Any], dict[str, Any]]:
     return {name: getattr(state, field) for name, field in collections.items()}, rest
 
 
-def _on_device(abstract: Any) -> Any:
+@functools.cache
+def _write_alone(process: int) -> None:
+    """Has Orbax write arrays whole, where it would leave a part of each copy to the process that holds it."""
+    handler = ocp.type_handlers.ArrayHandler(primary_host=process, use_replica_parallel=False)
+    ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
+
+
+def _seen_by_another(leaf: jax.Array) -> jax.Array:
+    """The array, said to have a copy on a device of another process where there is one.
+
+    Orbax refuses arrays that one process of several has to itself, and leaves NumPy's to the first. It writes
+    the first copy, which is ours; nobody looks for the other.
+    """
+    others = [device for device in jax.devices() if device.process_index != jax.process_index()]
+    if not others:
+        return leaf
+    ours = leaf.addressable_data(0)  # whole: of a training each device holds all
+    mesh = jax.sharding.Mesh(np.array([*ours.devices(), others[0]]), ("copy",))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.make_array_from_single_device_arrays(leaf.shape, everywhere, [ours])
+
+
+def _on_device(abstract: Any, sharding: jax.sharding.Sharding | None = None) -> Any:
     """Adds a sharding to every leaf.
 
     Without one Orbax restores onto the devices that the file names, which may not be here.
     """
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract
     )

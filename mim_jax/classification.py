@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from flax import struct
+from jax.sharding import NamedSharding
 
 from mim_jax.epochs import Metrics, scan_epochs
 from mim_jax.pixels import as_float, flip_at_random
@@ -113,6 +114,7 @@ def train_epochs(
     *,
     batch_size: int,
     drop_last: bool,
+    split: NamedSharding | None = None,
 ) -> tuple[ClassifierState, Metrics]:
     """Whole epochs in one dispatch.
 
@@ -125,6 +127,7 @@ def train_epochs(
       key: the fold's key.
       batch_size: as `scan_epochs`.
       drop_last: as `scan_epochs`.
+      split: as `scan_epochs`.
 
     Returns:
       As `scan_epochs`.
@@ -134,4 +137,6 @@ def train_epochs(
     def step(state: ClassifierState, index: jax.Array) -> tuple[ClassifierState, Metrics]:
         return classification_step(task, state, images[index], labels[index], step_key)
 
-    return scan_epochs(step, state, len(images), epochs, key, batch_size=batch_size, drop_last=drop_last)
+    return scan_epochs(
+        step, state, len(images), epochs, key, batch_size=batch_size, drop_last=drop_last, split=split
+    )

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 
 from mim_jax import classification, trainer
 from mim_jax.classifier_protocol import Split, describe_model, load_start, make_splits, make_task
 from mim_jax.data.datasets import Dataset
+from mim_jax.devices import Place
 from mim_jax.epochs import steps_per_epoch
 from mim_jax.protocol import Config
 from mim_jax.recorder import Recorder
@@ -31,7 +31,7 @@ def trainings(config: Config, path: Path, dataset: Dataset) -> Iterator[trainer.
     sizes = {"batch_size": settings["batch_size"], "drop_last": settings["drop_last"]}
     run_epochs = jax.jit(
         classification.train_epochs,
-        static_argnames=("task", "batch_size", "drop_last"),
+        static_argnames=("task", "batch_size", "drop_last", "split"),
         donate_argnames="state",
     )
     init = jax.jit(classification.init_state, static_argnames="task")
@@ -43,11 +43,11 @@ def trainings(config: Config, path: Path, dataset: Dataset) -> Iterator[trainer.
         key = jax.random.fold_in(jax.random.key(config["seed"]), fold)
 
         def begin(
-            split: Split = split, task: classification.Task = task, key: jax.Array = key
+            place: Place, split: Split = split, task: classification.Task = task, key: jax.Array = key
         ) -> trainer.Run:
-            images, labels = jnp.asarray(dataset.images[split.train]), jnp.asarray(split.labels)
+            here = place.put({"images": dataset.images[split.train], "labels": split.labels, "key": key})
             return lambda state, epochs: run_epochs(
-                task=task, state=state, images=images, labels=labels, epochs=epochs, key=key, **sizes
+                task=task, state=state, epochs=epochs, split=place.split, **here, **sizes
             )
 
         def start(task: classification.Task = task) -> classification.ClassifierState:

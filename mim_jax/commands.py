@@ -4,25 +4,37 @@ Exit status: 0 done; 1 a mistake or a failure, told in one sentence; 2 some file
 stopped, to be resumed.
 """
 
+import contextlib
 import errno
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from tqdm import tqdm
 
+from mim_jax import devices
+
 UNUSABLE_FILES, INTERRUPTED = 2, 130
 
 
 def execute(
-    mode: str, *, config: Mapping[str, Any], workdir: str | None, device: str, paths: Sequence[str]
+    mode: str,
+    *,
+    config: Mapping[str, Any],
+    workdir: str | None,
+    device: str,
+    paths: Sequence[str],
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process: int | None = None,
 ) -> int:
-    """Runs one mode and returns the exit status."""
+    """Runs one mode and returns the exit status; the last three as `devices.join`."""
     try:
         if mode not in ("score", "compare") and paths:
             raise ValueError(
@@ -30,6 +42,10 @@ def execute(
             )
         if mode != "check_data" and not workdir:
             raise ValueError(f"--mode={mode} needs --workdir=FOLDER")
+        if mode in ("run", "train", "evaluate"):
+            devices.join(coordinator, processes, process)
+        elif coordinator:
+            raise ValueError(f"--mode={mode} is the work of one process: leave --coordinator out")
         choose_device(device)
         use_compilation_cache()
         return MODES[mode](config, workdir or "", paths)
@@ -94,28 +110,83 @@ def run(
     if config.get("seeds"):
         return run_seeds(config, workdir, training=training, evaluation=evaluation)
 
-    from mim_jax import protocol
-    from mim_jax.recorder import Recorder
-    from mim_jax.workdir import check, claim
-
     began = time.perf_counter()
     kind = _kind(config)
-    kind.check(config)
-    if not training and not (Path(workdir).expanduser() / "config.json").exists():
-        raise ValueError(f"{workdir} is not the workdir of a run: train it first with --mode=train")
-    check(workdir, config)
-    dataset = load(config)
-    kind.check_data(config, dataset, evaluation=evaluation)
-    clinical = protocol.load_clinical(config) if evaluation else None
-    # After the data: what they cannot carry should not claim a folder.
-    path = claim(workdir, config, {"digest": dataset.digest(), "images": len(dataset)})
-    with Recorder(path) as recorder:
-        if training:
-            kind.train(config, path, dataset, recorder)
-        if evaluation:
-            page = kind.evaluate(config, path, dataset, clinical, recorder, began=began)
+    opened = _open(config, workdir, kind, training=training, evaluation=evaluation)
+    if training:
+        _train([opened], kind)
+    with devices.together():
+        if evaluation and devices.is_first():
+            from mim_jax.recorder import Recorder
+
+            with Recorder(opened.path) as recorder:
+                page = kind.evaluate(
+                    config, opened.path, opened.dataset, opened.clinical, recorder, began=began
+                )
             print(f"report: {page}")
     return 0
+
+
+class Opened(NamedTuple):
+    """A run whose folder is claimed and whose images are loaded."""
+
+    config: Mapping[str, Any]
+    path: Path
+    dataset: Any
+    clinical: Any
+
+
+def _open(
+    config: Mapping[str, Any], workdir: str, kind: "Kind", *, training: bool, evaluation: bool
+) -> Opened:
+    from mim_jax import protocol
+    from mim_jax.recorder import merge_events
+    from mim_jax.trainer import check_places
+    from mim_jax.workdir import check, claim, share
+
+    with devices.together():
+        kind.check(config)
+        if training:
+            check_places(config["training"])
+
+    def work() -> Opened:
+        first = devices.is_first()
+        if first:
+            if not training and not (Path(workdir).expanduser() / "config.json").exists():
+                raise ValueError(f"{workdir} is not the workdir of a run: train it first with --mode=train")
+            check(workdir, config)
+        dataset = load(config)
+        kind.check_data(config, dataset, evaluation=evaluation)
+        clinical = protocol.load_clinical(config) if evaluation and first else None
+        data = {"digest": dataset.digest(), "images": len(dataset)}
+        # After the data: what they cannot carry should not claim a folder.
+        path = claim(workdir, config, data) if first else share(workdir, data)
+        if first:
+            merge_events(path)  # of processes that were stopped
+        return Opened(config, path, dataset, clinical)
+
+    return devices.in_turn(work)
+
+
+def _train(runs: Sequence[Opened], kind: "Kind") -> None:
+    """Trains what is not trained yet, of several runs at once."""
+    from mim_jax import trainer
+    from mim_jax.recorder import Recorder, merge_events
+
+    with devices.together(), contextlib.ExitStack() as stack:
+        trainings = []
+        for config, path, dataset, _ in runs:
+            recorder = stack.enter_context(Recorder(path, process=jax.process_index()))
+            name = f"seed {config['seed']}, " if len(runs) > 1 else ""
+            trainings += [
+                replace(training, title=name + training.title, recorder=recorder)
+                for training in kind.trainings(config, path, dataset)
+            ]
+        trainer.train(trainings, runs[0].config["training"], trainings[0].recorder)
+    with devices.together():
+        if devices.is_first():
+            for opened in runs:
+                merge_events(opened.path)
 
 
 class Kind(NamedTuple):
@@ -123,7 +194,7 @@ class Kind(NamedTuple):
 
     check: Callable[..., None]
     check_data: Callable[..., None]
-    train: Callable[..., None]
+    trainings: Callable[..., Iterable[Any]]
     evaluate: Callable[..., Path]  # imported when it is called: mistakes should not wait for its figures
 
 
@@ -137,7 +208,7 @@ def _kind(config: Mapping[str, Any]) -> Kind:
             return classifier_results.evaluate(*args, **options)
 
         checks = classifier_protocol.check, classifier_protocol.check_data
-        return Kind(*checks, classifier_experiment.train, evaluate_classifier)
+        return Kind(*checks, classifier_experiment.trainings, evaluate_classifier)
 
     from mim_jax import experiment, protocol
 
@@ -146,18 +217,26 @@ def _kind(config: Mapping[str, Any]) -> Kind:
 
         return results.evaluate(*args, **options)
 
-    return Kind(protocol.check, protocol.check_data, experiment.train, evaluate_mim)
+    return Kind(protocol.check, protocol.check_data, experiment.trainings, evaluate_mim)
 
 
 def run_seeds(config: Mapping[str, Any], workdir: str, *, training: bool, evaluation: bool) -> int:
-    """One run for each of `config.seeds`, in `workdir/seed_K`, and a page that shows their spread."""
+    """One run for each of `config.seeds`, in `workdir/seed_K`, and a page that shows their spread.
+
+    Where several can train at once all are trained before the first is evaluated.
+    """
     seeds = list(dict.fromkeys(config["seeds"]))
     folders = [Path(workdir).expanduser().resolve() / f"seed_{seed}" for seed in seeds]
-    for seed, folder in zip(seeds, folders, strict=True):
-        print(f"seed {seed}: {folder}", file=sys.stderr)
-        one = {**config, "seed": seed, "seeds": ()}
+    configs = [{**config, "seed": seed, "seeds": ()} for seed in seeds]
+    if training and jax.device_count() > 1:
+        kind = _kind(config)
+        how = {"training": True, "evaluation": evaluation}
+        pairs = zip(configs, folders, strict=True)
+        _train([_open(one, str(folder), kind, **how) for one, folder in pairs], kind)
+    for one, folder in zip(configs, folders, strict=True):
+        print(f"seed {one['seed']}: {folder}", file=sys.stderr)
         run(one, str(folder), (), training=training, evaluation=evaluation)
-    if evaluation:
+    if evaluation and devices.is_first():
         from mim_jax.report import write_seeds
         from mim_jax.workdir import read_json
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 
 Metrics = dict[str, jax.Array]
 # State, and the indices of a batch's examples -> the state after the update, and its scalar metrics.
@@ -32,6 +33,7 @@ def scan_epochs(
     *,
     batch_size: int,
     drop_last: bool,
+    split: NamedSharding | None = None,
 ) -> tuple[Any, Metrics]:
     """Whole epochs in one dispatch.
 
@@ -44,6 +46,8 @@ def scan_epochs(
       batch_size: examples an update; the last, shorter batch has its own static shape (no padding that
         BatchNorm would see).
       drop_last: leave the short batch out.
+      split: how the devices share a batch, along its first axis; None = one device. Each of them computes a
+        short last batch that they do not divide whole.
 
     Returns:
       The state, and the metrics averaged over each epoch's examples: `[E]` each.
@@ -51,13 +55,25 @@ def scan_epochs(
     full = examples // batch_size
     rest = 0 if drop_last else examples % batch_size
 
+    def update(state: Any, batch: jax.Array) -> tuple[Any, Metrics]:
+        if split is None:
+            return step(state, batch)
+        share = len(batch) % split.num_devices == 0
+        batch = lax.with_sharding_constraint(batch, split if share else _whole(split))
+        # Left to itself the compiler may leave parts of the state where they were computed.
+        return lax.with_sharding_constraint(step(state, batch), _whole(split))
+
     def epoch(state: Any, order: jax.Array) -> tuple[Any, Metrics]:
         batches = order[: full * batch_size].reshape(full, batch_size)
-        state, metrics = lax.scan(step, state, batches)
+        state, metrics = lax.scan(update, state, batches)
         total = {name: jnp.sum(values) * batch_size for name, values in metrics.items()}
         if rest:
-            state, last = step(state, order[full * batch_size :])
+            state, last = update(state, order[full * batch_size :])
             total = {name: value + last[name] * rest for name, value in total.items()}
         return state, {name: value / (full * batch_size + rest) for name, value in total.items()}
 
     return lax.scan(epoch, state, epoch_orders(key, examples, epochs))
+
+
+def _whole(split: NamedSharding) -> NamedSharding:
+    return NamedSharding(split.mesh, PartitionSpec())

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mim_jax import detector, trainer, training
 from mim_jax.data.datasets import Dataset
+from mim_jax.devices import Place
 from mim_jax.epochs import steps_per_epoch
 from mim_jax.protocol import Config, describe_model, make_folds, make_game, split_training
 from mim_jax.recorder import Recorder
@@ -26,15 +26,18 @@ def train(config: Config, path: Path, dataset: Dataset, recorder: Recorder) -> N
     Raises:
       trainer.Interrupted, trainer.NonFiniteLoss: as `trainer.train`.
     """
-    trainer.train(list(_trainings(config, path, dataset)), config["training"], recorder)
+    trainer.train(list(trainings(config, path, dataset)), config["training"], recorder)
 
 
-def _trainings(config: Config, path: Path, dataset: Dataset) -> Iterator[trainer.Training]:
+def trainings(config: Config, path: Path, dataset: Dataset) -> Iterator[trainer.Training]:
+    """The trainings of every fold; nothing is computed before they begin."""
     settings = config["training"]
     splits = [split_training(config, dataset, fold)[0] for fold in make_folds(config, dataset)]
     sizes = {"batch_size": settings["batch_size"], "drop_last": settings["drop_last"]}
     run_epochs = jax.jit(
-        training.train_epochs, static_argnames=("game", "batch_size", "drop_last"), donate_argnames="state"
+        training.train_epochs,
+        static_argnames=("game", "batch_size", "drop_last", "split"),
+        donate_argnames="state",
     )
     init = jax.jit(training.init_state, static_argnames="game")
     games: dict[int, training.Game] = {}
@@ -47,20 +50,15 @@ def _trainings(config: Config, path: Path, dataset: Dataset) -> Iterator[trainer
             images = dataset.images[split]
 
             def begin(
+                place: Place,
                 game: training.Game = game,
                 images: np.ndarray = images,
                 key: jax.Array = key,
                 adversary: bool = adversary,
             ) -> trainer.Run:
-                on_device = jnp.asarray(images)
+                here = place.put({"images": images, "key": key, "adversary": np.float32(adversary)})
                 return lambda state, epochs: run_epochs(
-                    game=game,
-                    state=state,
-                    images=on_device,
-                    epochs=epochs,
-                    key=key,
-                    adversary=jnp.float32(adversary),
-                    **sizes,
+                    game=game, state=state, epochs=epochs, split=place.split, **here, **sizes
                 )
 
             yield trainer.Training(

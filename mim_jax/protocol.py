@@ -35,6 +35,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "training.epochs": (1, 10**9),
     "training.batch_size": (1, 10**9),
     "training.epochs_per_dispatch": (0, 10**6),
+    "training.devices": (0, 10**6),
+    "training.shards": (1, 10**6),
     "training.checkpoint_every": (1, 10**9),
     "training.keep": (1, 10**6),
     "training.panel_every": (0, 10**9),

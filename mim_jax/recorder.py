@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,10 +14,13 @@ from tqdm import tqdm
 
 
 class Recorder:
-    """Writes to `workdir/metrics.jsonl` (one line an event), to TensorBoard, and to the person waiting."""
+    """Writes to `workdir/metrics.jsonl` (one line an event), to TensorBoard, and to the person waiting.
 
-    def __init__(self, workdir: Path):
-        self.path = workdir / "metrics.jsonl"
+    Every process but the first writes its events to a file of its own, until `merge_events`.
+    """
+
+    def __init__(self, workdir: Path, *, process: int = 0):
+        self.path = workdir / (f"metrics.process_{process}.jsonl" if process else "metrics.jsonl")
         self._tensorboard = workdir / "tensorboard"
         self._writers: dict[tuple[str, int], SummaryWriter] = {}
         self._bar: tqdm | None = None
@@ -44,9 +47,7 @@ class Recorder:
             return own and event.get("epoch", 0) > epoch
 
         kept = [event for event in read_events(self.path) if not later(event)]
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(event) + "\n" for event in kept))
-        os.replace(temporary, self.path)
+        _write_events(self.path, kept)
 
     def epoch(self, role: str, fold: int, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
         """Records the means of one epoch."""
@@ -106,6 +107,25 @@ class Recorder:
 
 def _title(role: str, fold: int) -> str:
     return f"fold_{fold}" if role == "mim" else f"fold_{fold}_{role}"
+
+
+def merge_events(workdir: Path) -> None:
+    """Brings what each process recorded into `workdir/metrics.jsonl`; of two of an epoch the later one."""
+    parts = sorted(workdir.glob("metrics.process_*.jsonl"))
+    if not parts:
+        return
+    whole = workdir / "metrics.jsonl"
+    events = [event for path in (whole, *parts) for event in read_events(path)]
+    latest = {(event.get("role"), event.get("fold"), event.get("epoch")): event for event in events}
+    _write_events(whole, latest.values())
+    for path in parts:
+        path.unlink()
+
+
+def _write_events(path: Path, events: Iterable[Mapping[str, Any]]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(event) + "\n" for event in events))
+    os.replace(temporary, path)
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

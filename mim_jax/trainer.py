@@ -1,12 +1,14 @@
-"""The trainings of a run, one after the other: from the newest checkpoint, watched, stopped, saved.
+"""The trainings of a run, one a place at a time: from the newest checkpoint, watched, stopped, saved.
 
-What is trained is the caller's; here are only states, epochs and files.
+What is trained is the caller's; here are only states, epochs and files. Each training is a generator that
+pauses when its epochs are dispatched, so that one thread keeps every place busy; one place has them in turn.
 """
 
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mim_jax.devices import Place, deal, find_places
 from mim_jax.epochs import Metrics
 from mim_jax.recorder import Recorder
 
@@ -35,11 +38,12 @@ class Training:
       examples: trained on.
       updates: in an epoch.
       init: makes the state to begin with; its shapes are what is restored.
-      begin: brings the examples to the device and gives the function that runs epochs.
+      begin: brings the examples to a place and gives the function that runs epochs there.
       model: how to build the network that scores, for the checkpoints.
       shown: metrics that stand beside the progress bar.
       panel: state -> a picture for TensorBoard.
       panel_every: epochs between two of them; 0 = none.
+      recorder: of its own run, where those of several runs are trained together; None = that of `train`.
     """
 
     role: str
@@ -49,11 +53,12 @@ class Training:
     examples: int
     updates: int
     init: Callable[[], Any]
-    begin: Callable[[], Run]
+    begin: Callable[[Place], Run]
     model: Mapping[str, Any]
     shown: tuple[str, ...]
     panel: Callable[[Any], np.ndarray] | None = None
     panel_every: int = 0
+    recorder: Recorder | None = None
 
 
 class Interrupted(Exception):
@@ -65,27 +70,49 @@ class NonFiniteLoss(Exception):
 
 
 def train(trainings: Sequence[Training], settings: Mapping[str, Any], recorder: Recorder) -> None:
-    """Runs every training that is not finished, from its newest checkpoint.
+    """Runs every training of this process that is not finished, from its newest checkpoint.
 
     Args:
-      trainings: in the order in which they run.
-      settings: "epochs", "checkpoint_every", "keep", "epochs_per_dispatch"; see configs/mim.py.
+      trainings: of all processes, in the order in which they begin.
+      settings: "epochs", "batch_size", "checkpoint_every", "keep", "epochs_per_dispatch", "devices" and
+        "shards"; see configs/mim.py.
       recorder: what happens is told to it.
 
     Raises:
       Interrupted: on SIGINT or SIGTERM, after saving.
       NonFiniteLoss: a loss is infinite or not a number; the last good checkpoint stays.
+      ValueError: as `devices.find_places`.
     """
-    # Orbax takes a second to import; mistakes should not wait.
-    from mim_jax.checkpoints import FoldCheckpoints
-
-    recorder.start("training", total=len(trainings) * settings["epochs"])
+    places = deque(check_places(settings))
+    waiting = deque(deal(trainings))
+    recorder.start("training", total=len(waiting) * settings["epochs"])
+    running: deque[tuple[Place, Generator[None, None, str | None]]] = deque()
+    stopped: list[str] = []
     with _stop_requested(recorder) as stop:
-        for training in trainings:
-            recorder.describe(training.title)
-            with FoldCheckpoints(training.folder, keep=settings["keep"]) as checkpoints:
-                _train_one(training, settings, checkpoints, recorder, stop)
+        try:
+            while running or (waiting and not stop.is_set()):
+                while waiting and places and not stop.is_set():
+                    place = places.popleft()
+                    running.append((place, _train_one(waiting.popleft(), place, settings, recorder, stop)))
+                place, one = running.popleft()
+                try:
+                    next(one)
+                    running.append((place, one))
+                except StopIteration as end:
+                    places.append(place)
+                    stopped += [end.value] if end.value else []
+        finally:
+            for _, one in running:
+                one.close()  # waits for what it is saving
+    if stopped or waiting:
+        where = f"after {' and '.join(stopped)} and saved" if stopped else "between two trainings"
+        raise Interrupted(f"stopped {where}: the same command with the same --workdir goes on from there")
     recorder.finish()
+
+
+def check_places(settings: Mapping[str, Any]) -> list[Place]:
+    """The places that the settings ask for; ValueError as `devices.find_places`."""
+    return find_places(**{name: settings[name] for name in ("devices", "shards", "batch_size")})
 
 
 def restore(folder: Path, *, updates: int, init: Callable[[], Any]) -> Any:
@@ -107,25 +134,48 @@ def restore(folder: Path, *, updates: int, init: Callable[[], Any]) -> Any:
 
 def _train_one(
     training: Training,
+    place: Place,
+    settings: Mapping[str, Any],
+    bar: Recorder,
+    stop: threading.Event,
+) -> Generator[None, None, str | None]:
+    """Trains to the end; pauses whenever the device has something to do. Returns where it was stopped."""
+    # Orbax takes a second to import; mistakes should not wait.
+    from mim_jax.checkpoints import FoldCheckpoints
+
+    with FoldCheckpoints(training.folder, keep=settings["keep"]) as checkpoints:
+        return (yield from _run_epochs(training, place, settings, checkpoints, bar, stop))
+
+
+def _run_epochs(
+    training: Training,
+    place: Place,
     settings: Mapping[str, Any],
     checkpoints: Any,
-    recorder: Recorder,
+    bar: Recorder,
     stop: threading.Event,
-) -> None:
-    updates, fold = training.updates, training.fold
+) -> Generator[None, None, str | None]:
+    updates, fold, recorder = training.updates, training.fold, training.recorder or bar
     latest = checkpoints.latest_step()
     epoch = 0 if latest is None else latest // updates
-    recorder.skip(epoch)
+    bar.describe(training.title)
+    bar.skip(epoch)
     if epoch == settings["epochs"]:
-        return
+        return None
     recorder.rewind(training.role, fold, epoch, epoch * updates)
-    # 1. a checkpoint of this workdir; 2. a fresh network.
-    state = training.init() if latest is None else checkpoints.restore(jax.eval_shape(training.init))
-    run = training.begin()
+    # 1. a checkpoint of this workdir; 2. a fresh network, made where nothing else is waiting to be computed.
+    if latest is None:
+        with jax.default_device(place.devices[0]):
+            state = place.put(training.init())
+    else:
+        state = checkpoints.restore(jax.eval_shape(training.init), place.whole)
+    run = training.begin(place)
     while epoch < settings["epochs"]:
         count = _epochs_until_look(settings, training.panel_every, epoch)
         began = time.perf_counter()
-        state, metrics = run(state, jnp.arange(epoch, epoch + count))
+        # From the host: a range made on the first device would wait for the training there.
+        state, metrics = run(state, place.put(np.arange(epoch, epoch + count, dtype=np.int32)))
+        yield  # the others' turn: what they make it wait counts into its seconds
         values = {name: np.asarray(column, np.float64) for name, column in metrics.items()}
         seconds = (time.perf_counter() - began) / count
         timing = {"images_per_s": training.examples / seconds, "seconds": seconds}
@@ -134,7 +184,8 @@ def _train_one(
             _check_finite(means, fold, epoch + i + 1, (epoch + i + 1) * updates, checkpoints)
             recorder.epoch(training.role, fold, epoch + i + 1, (epoch + i + 1) * updates, {**means, **timing})
         epoch += count
-        recorder.advance(count, **{name: values[name][-1] for name in training.shown})
+        bar.describe(training.title)
+        bar.advance(count, **{name: values[name][-1] for name in training.shown})
         if training.panel and training.panel_every and epoch % training.panel_every == 0:
             recorder.panel(training.role, fold, epoch * updates, training.panel(state))
         stopping = stop.is_set()
@@ -142,10 +193,8 @@ def _train_one(
             _check_state(state, fold, epoch, checkpoints)
             checkpoints.save(state, training.model)
         if stopping:
-            raise Interrupted(
-                f"stopped after epoch {epoch} of fold {fold + 1} and saved: the same command with the same "
-                "--workdir goes on from there"
-            )
+            return f"epoch {epoch} of fold {fold + 1}"
+    return None
 
 
 def _epochs_until_look(settings: Mapping[str, Any], panel_every: int, epoch: int) -> int:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from flax import struct
+from jax.sharding import NamedSharding
 
 from mim_jax import losses, masks
 from mim_jax.epochs import Metrics, scan_epochs
@@ -227,6 +228,7 @@ def train_epochs(
     *,
     batch_size: int,
     drop_last: bool,
+    split: NamedSharding | None = None,
 ) -> tuple[AdversarialState, Metrics]:
     """Whole epochs in one dispatch.
 
@@ -239,6 +241,7 @@ def train_epochs(
       adversary: as `adversarial_step`.
       batch_size: as `scan_epochs`.
       drop_last: as `scan_epochs`.
+      split: as `scan_epochs`.
 
     Returns:
       As `scan_epochs`.
@@ -248,7 +251,9 @@ def train_epochs(
     def step(state: AdversarialState, index: jax.Array) -> tuple[AdversarialState, Metrics]:
         return adversarial_step(game, state, images[index], mask_key, adversary)
 
-    return scan_epochs(step, state, len(images), epochs, key, batch_size=batch_size, drop_last=drop_last)
+    return scan_epochs(
+        step, state, len(images), epochs, key, batch_size=batch_size, drop_last=drop_last, split=split
+    )
 
 
 def to_network_range(images: jax.Array) -> jax.Array:

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 # What may change in a workdir: sections that do not touch training, so that a finished run may be evaluated
-# again under others, and the place of the images, which are known by their digest.
-FREE = ("evaluation", "decision", "data.root", "data.sources", "data.data_dir")
+# again under others, the place of the images, which are known by their digest, and the devices.
+FREE = (
+    *("evaluation", "decision", "data.root", "data.sources", "data.data_dir"),
+    *("training.devices", "training.shards"),
+)
 
 
 def claim(path: str | os.PathLike[str], config: Mapping[str, Any], data: Mapping[str, Any]) -> Path:
@@ -33,6 +36,27 @@ def claim(path: str | os.PathLike[str], config: Mapping[str, Any], data: Mapping
         )
     write_json(saved, data)
     write_json(workdir / "config.json", config)
+    return workdir
+
+
+def share(path: str | os.PathLike[str], data: Mapping[str, Any]) -> Path:
+    """The workdir that the first process of this run has claimed, for another one.
+
+    Raises:
+      ValueError: it is not to be seen from here, or the images here are others than those there.
+    """
+    workdir = Path(path).expanduser().resolve()
+    if not (workdir / "data.json").exists():
+        raise ValueError(
+            f"the workdir {workdir} of the first process is not seen from another: name a folder that every "
+            "host shares"
+        )
+    there = read_json(workdir / "data.json")
+    if there != data:
+        raise ValueError(
+            f"the images of this process ({data['images']} of digest {data['digest'][:12]}) are not those of "
+            f"the first ({there['images']} of {there['digest'][:12]}): give every host the same"
+        )
     return workdir
 
 

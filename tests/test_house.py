@@ -49,9 +49,10 @@ ALLOWED = {
     "models": {"models", "tensors"},
     "data": {"data"},
     "epochs": set(),
+    "devices": set(),
     "training": {"epochs", "masks", "losses", "pixels"},
     "checkpoints": set(),
-    "trainer": {"checkpoints", "epochs", "recorder"},
+    "trainer": {"checkpoints", "devices", "epochs", "recorder"},
     "wording": set(),
     "canvas": {"wording"},
     "pictures": {"canvas"},
@@ -74,7 +75,7 @@ ALLOWED = {
     },
     "scoring": {"batches", "data", "decisions", "detector", "similarity"},
     "protocol": {"data", "detector", "masks", "models", "training"},
-    "experiment": {"data", "detector", "epochs", "protocol", "recorder", "trainer", "training"},
+    "experiment": {"data", "detector", "devices", "epochs", "protocol", "recorder", "trainer", "training"},
     "trained": {"data", "detector", "epochs", "experiment", "models", "protocol", "trainer", "training"},
     "bank": {"conditions", "data", "scored_images"},
     "methods": {
@@ -95,7 +96,8 @@ ALLOWED = {
     "classifier": {"batches", "classification", "openset"},
     "classifier_protocol": {"classification", "data", "models", "protocol"},
     "classifier_experiment": {
-        *("classification", "classifier_protocol", "data", "epochs", "protocol", "recorder", "trainer"),
+        *("classification", "classifier_protocol", "data", "devices", "epochs", "protocol", "recorder"),
+        "trainer",
     },
     "classifier_results": {
         *("bank", "classifier", "classifier_experiment", "classifier_protocol", "clinical", "comparison"),
@@ -109,7 +111,7 @@ ALLOWED = {
     "commands": {
         *("data", "detector", "experiment", "export", "protocol", "recorder", "report", "results", "scoring"),
         *("classifier_experiment", "classifier_protocol", "classifier_results", "comparison"),
-        *("comparison_page", "stored", "trainer", "workdir"),
+        *("comparison_page", "devices", "stored", "trainer", "workdir"),
     },
 }
 

@@ -1,0 +1,182 @@
+"""Where a training computes, which process trains it, and where processes wait for each other.
+
+Trainings are placed, each on a device of its own, and not stacked along an axis of one program. Folds differ
+by a few images, so a stack would pad the short batch, and BatchNorm would see the padding; it would also keep
+a fold that is nearly done in step with one that was just resumed. `jit` runs where its operands lie, so the
+host puts each training in its place and dispatches to one after the other. The numbers are those of one
+device, bit for bit, for the program is the same; the price is that every device compiles it (GPUs share one
+entry of the compilation cache).
+
+A place of several devices holds a training whole on each and splits its batches. Under `jit` a mean over the
+split axis is the mean over the whole batch: BatchNorm, losses and gradients need nothing of their own, and
+differ from one device by the order of summation alone.
+
+Several processes, one a host, are dealt the trainings. A place never reaches across them: each saves what it
+trains, and they meet only where `together` says so.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+
+T = TypeVar("T")
+
+
+class FailedElsewhere(ValueError):
+    """Another process of this run has stopped; its own output says why."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One device, or several that split the batches of one training."""
+
+    devices: tuple[jax.Device, ...]
+
+    @property
+    def whole(self) -> Sharding:
+        """Of what every device holds: parameters, images, keys."""
+        if len(self.devices) == 1:
+            return SingleDeviceSharding(self.devices[0])
+        return NamedSharding(self._mesh, PartitionSpec())
+
+    @property
+    def split(self) -> NamedSharding | None:
+        """Of a batch, along its first axis; None where one device has it whole."""
+        return None if len(self.devices) == 1 else NamedSharding(self._mesh, PartitionSpec("batch"))
+
+    @property
+    def _mesh(self) -> Mesh:
+        return Mesh(np.array(self.devices), ("batch",))
+
+    def put(self, tree: Any) -> Any:
+        """Brings arrays here, whole."""
+        return jax.device_put(tree, self.whole)
+
+
+def find_places(*, devices: int, shards: int, batch_size: int) -> list[Place]:
+    """The places of this process, on its own devices.
+
+    Args:
+      devices: how many to use; 0 = all.
+      shards: devices a place.
+      batch_size: examples an update.
+
+    Raises:
+      ValueError: there are fewer devices, or they cannot be grouped so, or cannot share such a batch.
+    """
+    here = jax.local_devices()
+    used = devices or len(here)
+    if used > len(here):
+        raise ValueError(
+            f"config.training.devices (={devices}) exceeds what there is ({len(here)} of platform "
+            f"{here[0].platform}): set --config.training.devices=0 to use all"
+        )
+    if used % shards:
+        raise ValueError(
+            f"config.training.shards (={shards}) does not divide the {used} devices: set "
+            "--config.training.shards to a divisor, or --config.training.devices to a multiple"
+        )
+    if batch_size % shards:
+        raise ValueError(
+            f"config.training.batch_size (={batch_size}) cannot be split over {shards} devices: set it to a "
+            f"multiple of {shards}, or --config.training.shards to a divisor of {batch_size}"
+        )
+    return [Place(tuple(here[first : first + shards])) for first in range(0, used, shards)]
+
+
+def is_first() -> bool:
+    """Is this the process that claims the workdir, evaluates and reports?"""
+    return jax.process_index() == 0
+
+
+def deal(items: Sequence[T]) -> list[T]:
+    """Those that fall to this process."""
+    return list(items[jax.process_index() :: jax.process_count()])
+
+
+def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Makes this process one of several, where it was started as one; before anything is computed.
+
+    Args:
+      coordinator: HOST:PORT of process 0, which listens there; None = what the scheduler says, or alone.
+      processes: how many there are; None as above.
+      process: the number of this one; None as above.
+
+    Raises:
+      ValueError: only some of the three are given, or the processes cannot be brought together.
+    """
+    given = [value is not None for value in (coordinator, processes, process)]
+    if any(given) and not all(given):
+        raise ValueError("--coordinator, --processes and --process belong together: give all three, or none")
+    scheduled, alone_on_host = _scheduled()
+    if not any(given) and scheduled == 1:
+        return
+    # Its handler of SIGTERM would stand in the place of ours.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        if any(given):
+            # Detection would leave each process one device.
+            jax.distributed.initialize(coordinator, processes, process, cluster_detection_method="deactivate")
+        else:
+            jax.distributed.initialize()
+            if alone_on_host:
+                # Detection leaves all devices but one to neighbours, of which there are none.
+                jax.config.update("jax_cuda_visible_devices", "all")
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"the processes of this run do not find each other ({str(error).strip().splitlines()[0]}): name "
+            "them with --coordinator=HOST:PORT --processes=N --process=K"
+        ) from error
+
+
+def _scheduled() -> tuple[int, bool]:
+    """How many processes the scheduler started together, and whether this one has its host to itself.
+
+    SLURM sets these in a step (srun), and not in the batch script or the shell around it.
+    """
+    number = {name: int(value) for name, value in os.environ.items() if value.isdecimal()}
+    slurm = number.get("SLURM_STEP_NUM_TASKS", 1)
+    if slurm > 1:
+        return slurm, slurm == number.get("SLURM_STEP_NUM_NODES")
+    return number.get("OMPI_COMM_WORLD_SIZE", 1), number.get("OMPI_COMM_WORLD_LOCAL_SIZE") == 1
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """A stretch of work that all processes leave together.
+
+    Raises:
+      FailedElsewhere: another one did not come to its end.
+    """
+    try:
+        yield
+    except Exception:
+        _failures(failed=True)
+        raise
+    failed = _failures(failed=False)
+    if failed:
+        raise FailedElsewhere(
+            f"process {failed[0]} of {jax.process_count()} has stopped: its own output says why"
+        )
+
+
+def in_turn(work: Callable[[], T]) -> T:
+    """What `work` returns here, once the first process is through with it; the others do it at once."""
+    with together():
+        done = work() if is_first() else None
+    with together():
+        return work() if done is None else done
+
+
+def _failures(*, failed: bool) -> list[int]:
+    """The processes that failed; returns when all have asked."""
+    if jax.process_count() == 1:
+        return []
+    return np.flatnonzero(multihost_utils.process_allgather(np.array(failed))).tolist()
