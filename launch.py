@@ -22,6 +22,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_integer("processes", None, "How many, one a host; with --coordinator.")
 flags.DEFINE_integer("process", None, "The number of this one, from 0; with --coordinator.")
+flags.DEFINE_bool("profile", False, "Write a trace of a dispatch of training to WORKDIR/profile.")
 flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "gpu is an error where there is none.")
 
 
@@ -49,7 +50,7 @@ def main(arguments: list[str]) -> int:
 
     logging.set_verbosity(logging.FATAL)  # Orbax logs every file, and errors that we raise as sentences
     flag = flags.FLAGS
-    options = ("workdir", "device", "coordinator", "processes", "process")
+    options = ("workdir", "device", "coordinator", "processes", "process", "profile")
     given: dict[str, Any] = {name: flag[name].value for name in options}
     return commands.execute(flag.mode, config=flag.config.to_dict(), paths=arguments[1:], **given)
 

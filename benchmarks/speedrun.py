@@ -75,13 +75,14 @@ def run(config: Mapping[str, Any], folder: Path, device: str) -> dict[str, Any]:
       the metric that decides; "scored", images; "device".
     """
     from mim_jax import bank, experiment, protocol, trained
-    from mim_jax.commands import choose_device, use_compilation_cache
     from mim_jax.detector import Measure
     from mim_jax.evaluation import summarize
     from mim_jax.recorder import Recorder
+    from mim_jax.runtime import choose_device, keep_freed_memory, use_compilation_cache
 
     choose_device(device)
     use_compilation_cache()
+    keep_freed_memory()
     import jax
 
     clock = Stopwatch()

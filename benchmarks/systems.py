@@ -19,7 +19,10 @@ from configs import mim
 from mim_jax import masks, training
 from mim_jax.data import lesions
 from mim_jax.epochs import epoch_orders
+from mim_jax.models import layers
+from mim_jax.models.product import precision
 from mim_jax.protocol import compute_dtype, make_game
+from mim_jax.runtime import keep_freed_memory
 
 DISTINCT = 32  # different images; a larger batch repeats them
 PRODUCT = {"cpu": 2048, "gpu": 8192}  # side of the square matrices whose product is the peak
@@ -173,15 +176,24 @@ class System(Protocol):
 
 
 class JaxSystem:
-    """This package."""
+    """This package, as launch.py sets it up, or without one of its `REWRITES`."""
 
-    def __init__(self, inputs: Inputs):
+    def __init__(self, inputs: Inputs, *, without: str = ""):
         if inputs.device == "cpu":
             jax.config.update("jax_platforms", "cpu")
+            if without != "kept_memory":
+                keep_freed_memory()
         elif jax.default_backend() != "gpu":
             raise ValueError("--device=gpu was asked for, and JAX finds no GPU")
         self.name = f"{jax.devices()[0].device_kind}, jax {jax.__version__}"
         config = inputs.config
+        if without == "composition":
+            config = {**config, "generator": {**config["generator"], "compose": False}}
+        elif without == "matrix_forms":
+            layers.conv = functools.partial(_plain, layers._conv_lax)
+            layers.conv_transpose = functools.partial(_plain, layers._conv_transpose_lax)
+        elif without == "plain_gradient":
+            setattr(layers, "product", _derived)  # noqa: B010 (its type is that of a custom gradient)
         self._dispatch, self._dtype = inputs.dispatch, compute_dtype(config)
         game = make_game(config, steps=len(inputs.orders))
         self._settings: dict[str, Any] = {
@@ -251,10 +263,23 @@ def _twin(inputs: Inputs, *, tuned: bool) -> System:
     return TwinTrainer(inputs, learning_rate=LEARNING_RATE, tuned=tuned)
 
 
+def _plain(
+    form: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array, *, stride: int, padding: int
+) -> jax.Array:
+    return form(x, kernel, stride, padding)
+
+
+def _derived(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return jnp.dot(x, kernel, precision=precision(x.dtype))
+
+
+# Each computes the same numbers up to rounding; a table without it shows what it brings.
+REWRITES = ("matrix_forms", "composition", "plain_gradient", "kept_memory")
 SYSTEMS: dict[str, Callable[[Inputs], System]] = {
     "mim_jax": JaxSystem,
     "torch_eager": functools.partial(_twin, tuned=False),
     "torch_tuned": functools.partial(_twin, tuned=True),
+    **{f"without_{name}": functools.partial(JaxSystem, without=name) for name in REWRITES},
 }
 
 
@@ -323,7 +348,7 @@ def _serve(pipe: Connection, name: str) -> None:
 
 
 def _answer(pipe: Connection, name: str) -> None:
-    if name != "mim_jax":
+    if name.startswith("torch"):
         import torch  # noqa: F401 (not part of what training holds)
     held = resident("VmRSS")
     inputs = pipe.recv()

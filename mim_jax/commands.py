@@ -6,7 +6,6 @@ stopped, to be resumed.
 
 import contextlib
 import errno
-import os
 import shutil
 import sys
 import time
@@ -19,6 +18,7 @@ import jax
 from tqdm import tqdm
 
 from mim_jax import devices
+from mim_jax.runtime import Profile, choose_device, keep_freed_memory, use_compilation_cache
 
 UNUSABLE_FILES, INTERRUPTED = 2, 130
 
@@ -33,8 +33,12 @@ def execute(
     coordinator: str | None = None,
     processes: int | None = None,
     process: int | None = None,
+    profile: bool = False,
 ) -> int:
-    """Runs one mode and returns the exit status; the last three as `devices.join`."""
+    """Runs one mode and returns the exit status.
+
+    `coordinator`, `processes` and `process` as `devices.join`; `profile` records a dispatch of training.
+    """
     try:
         if mode not in ("score", "compare") and paths:
             raise ValueError(
@@ -46,9 +50,13 @@ def execute(
             devices.join(coordinator, processes, process)
         elif coordinator:
             raise ValueError(f"--mode={mode} is the work of one process: leave --coordinator out")
+        if profile and mode not in ("run", "train"):
+            raise ValueError(f"--profile records training, and --mode={mode} does not train: leave it out")
         choose_device(device)
         use_compilation_cache()
-        return MODES[mode](config, workdir or "", paths)
+        keep_freed_memory()
+        options = {"profile": True} if profile else {}
+        return MODES[mode](config, workdir or "", paths, **options)
     except KeyboardInterrupt:
         trains = mode in ("run", "train")
         how = "; the same command with the same --workdir goes on from the last checkpoint" if trains else ""
@@ -71,33 +79,6 @@ def execute(
         raise
 
 
-def choose_device(device: str) -> None:
-    """Settles where JAX computes. Raises ValueError where a GPU is asked for and none answers."""
-    if device == "cpu":
-        jax.config.update("jax_platforms", "cpu")
-    elif device == "gpu":
-        try:
-            jax.devices("gpu")
-        except RuntimeError as error:
-            raise ValueError(
-                f"--device=gpu was asked for, but JAX finds none ({str(error).splitlines()[0]}): install the "
-                "[cuda12] extra and an NVIDIA driver, or use --device=auto"
-            ) from error
-
-
-def use_compilation_cache() -> None:
-    """Keeps compiled programs in a folder of this user alone: JAX trusts what it finds there."""
-    if jax.config.values["jax_compilation_cache_dir"]:
-        return
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mim_jax" / "compiled"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.chmod(0o700)
-    except OSError:
-        return  # a home that cannot be written costs time, nothing else
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-
-
 def run(
     config: Mapping[str, Any],
     workdir: str,
@@ -105,16 +86,17 @@ def run(
     *,
     training: bool = True,
     evaluation: bool = True,
+    profile: bool = False,
 ) -> int:
     """Trains what is not trained yet, evaluates, and writes the report."""
     if config.get("seeds"):
-        return run_seeds(config, workdir, training=training, evaluation=evaluation)
+        return run_seeds(config, workdir, training=training, evaluation=evaluation, profile=profile)
 
     began = time.perf_counter()
     kind = _kind(config)
     opened = _open(config, workdir, kind, training=training, evaluation=evaluation)
     if training:
-        _train([opened], kind)
+        _train([opened], kind, profile=profile)
     with devices.together():
         if evaluation and devices.is_first():
             from mim_jax.recorder import Recorder
@@ -168,21 +150,30 @@ def _open(
     return devices.in_turn(work)
 
 
-def _train(runs: Sequence[Opened], kind: "Kind") -> None:
+def _train(runs: Sequence[Opened], kind: "Kind", *, profile: bool) -> None:
     """Trains what is not trained yet, of several runs at once."""
     from mim_jax import trainer
     from mim_jax.recorder import Recorder, merge_events
 
     with devices.together(), contextlib.ExitStack() as stack:
         trainings = []
+        record = Profile(runs[0].path / "profile")
         for config, path, dataset, _ in runs:
             recorder = stack.enter_context(Recorder(path, process=jax.process_index()))
             name = f"seed {config['seed']}, " if len(runs) > 1 else ""
             trainings += [
-                replace(training, title=name + training.title, recorder=recorder)
+                replace(
+                    training,
+                    title=name + training.title,
+                    recorder=recorder,
+                    begin=record.begin(training.begin) if profile else training.begin,
+                )
                 for training in kind.trainings(config, path, dataset)
             ]
         trainer.train(trainings, runs[0].config["training"], trainings[0].recorder)
+        if profile:
+            few = "none, for no program was dispatched twice: train more epochs, or in a new workdir"
+            print(f"profile: {record.folder if record.done else few}")
     with devices.together():
         if devices.is_first():
             for opened in runs:
@@ -220,7 +211,9 @@ def _kind(config: Mapping[str, Any]) -> Kind:
     return Kind(protocol.check, protocol.check_data, experiment.trainings, evaluate_mim)
 
 
-def run_seeds(config: Mapping[str, Any], workdir: str, *, training: bool, evaluation: bool) -> int:
+def run_seeds(
+    config: Mapping[str, Any], workdir: str, *, training: bool, evaluation: bool, profile: bool
+) -> int:
     """One run for each of `config.seeds`, in `workdir/seed_K`, and a page that shows their spread.
 
     Where several can train at once all are trained before the first is evaluated.
@@ -232,10 +225,10 @@ def run_seeds(config: Mapping[str, Any], workdir: str, *, training: bool, evalua
         kind = _kind(config)
         how = {"training": True, "evaluation": evaluation}
         pairs = zip(configs, folders, strict=True)
-        _train([_open(one, str(folder), kind, **how) for one, folder in pairs], kind)
+        _train([_open(one, str(folder), kind, **how) for one, folder in pairs], kind, profile=profile)
     for one, folder in zip(configs, folders, strict=True):
         print(f"seed {one['seed']}: {folder}", file=sys.stderr)
-        run(one, str(folder), (), training=training, evaluation=evaluation)
+        run(one, str(folder), (), training=training, evaluation=evaluation, profile=profile)
     if evaluation and devices.is_first():
         from mim_jax.report import write_seeds
         from mim_jax.workdir import read_json
@@ -245,9 +238,9 @@ def run_seeds(config: Mapping[str, Any], workdir: str, *, training: bool, evalua
     return 0
 
 
-def train(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
+def train(config: Mapping[str, Any], workdir: str, paths: Sequence[str], *, profile: bool = False) -> int:
     """Only trains."""
-    return run(config, workdir, paths, evaluation=False)
+    return run(config, workdir, paths, evaluation=False, profile=profile)
 
 
 def evaluate(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
@@ -366,7 +359,7 @@ def _show(bar: tqdm, done: int, total: int) -> None:
     bar.update(done - bar.n)
 
 
-MODES: dict[str, Callable[[Mapping[str, Any], str, Sequence[str]], int]] = {
+MODES: dict[str, Callable[..., int]] = {
     "run": run,
     "train": train,
     "evaluate": evaluate,

@@ -361,7 +361,7 @@ def test_seeds_train_at_once_where_there_is_more_than_one_device(monkeypatch, tm
     monkeypatch.setattr(commands, "load", nothing)
     monkeypatch.setattr(commands, "_kind", lambda config: commands.Kind(nothing, nothing, trainings, nothing))
     config = {"seeds": (5, 7), "training": SETTINGS}
-    assert commands.run_seeds(config, str(tmp_path), training=True, evaluation=False) == 0
+    assert commands.run_seeds(config, str(tmp_path), training=True, evaluation=False, profile=False) == 0
     assert order[:4] == [("seed_5", 0, 1), ("seed_5", 1, 1), ("seed_7", 0, 1), ("seed_7", 1, 1)]
     assert len(order) == 16
     for seed in (5, 7):

@@ -50,6 +50,7 @@ ALLOWED = {
     "data": {"data"},
     "epochs": set(),
     "devices": set(),
+    "runtime": set(),
     "training": {"epochs", "masks", "losses", "pixels"},
     "checkpoints": set(),
     "trainer": {"checkpoints", "devices", "epochs", "recorder"},
@@ -111,7 +112,7 @@ ALLOWED = {
     "commands": {
         *("data", "detector", "experiment", "export", "protocol", "recorder", "report", "results", "scoring"),
         *("classifier_experiment", "classifier_protocol", "classifier_results", "comparison"),
-        *("comparison_page", "devices", "stored", "trainer", "workdir"),
+        *("comparison_page", "devices", "runtime", "stored", "trainer", "workdir"),
     },
 }
 

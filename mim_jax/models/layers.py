@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from mim_jax.models.product import precision, product
+
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 # `torch.nn.init.kaiming_normal_(mode="fan_out")`: N(0, 2 / (k k O)), for depthwise kernels too.
@@ -76,10 +78,10 @@ def pointwise_then_transpose(
       padding: of it.
     """
     (inner, constant), (kernel, bias) = first, second
-    product = functools.partial(jnp.einsum, precision=_precision(x))
-    composed = product("im,abmo->abio", inner[0, 0], kernel)
+    einsum = functools.partial(jnp.einsum, precision=precision(x.dtype))
+    composed = einsum("im,abmo->abio", inner[0, 0], kernel)
     everywhere = jnp.ones((1, *x.shape[1:-1], 1), x.dtype)
-    border = product("m,abmo->abo", constant, kernel)[:, :, None]
+    border = einsum("m,abmo->abo", constant, kernel)[:, :, None]
     y = conv_transpose(x, composed, stride=stride, padding=padding)
     return y + conv_transpose(everywhere, border, stride=stride, padding=padding) + _as_row(bias)
 
@@ -96,15 +98,10 @@ def _bind(
     return {name: lambda x, w, form=form: form(x, w, stride, padding) for name, form in forms.items()}
 
 
-def _precision(x: jax.Array) -> lax.Precision:
-    # float32 means float32: without this, GPUs would quietly use TF32.
-    return lax.Precision.HIGHEST if x.dtype == jnp.float32 else lax.Precision.DEFAULT
-
-
 def _conv_lax(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     pads = ((padding, padding), (padding, padding))
     return lax.conv_general_dilated(
-        x, kernel, (stride, stride), pads, dimension_numbers=_DIMENSIONS, precision=_precision(x)
+        x, kernel, (stride, stride), pads, dimension_numbers=_DIMENSIONS, precision=precision(x.dtype)
     )
 
 
@@ -117,7 +114,7 @@ def _conv_transpose_lax(x: jax.Array, kernel: jax.Array, stride: int, padding: i
         ((pad, pad), (pad, pad)),
         lhs_dilation=(stride, stride),
         dimension_numbers=_DIMENSIONS,
-        precision=_precision(x),
+        precision=precision(x.dtype),
     )
 
 
@@ -129,8 +126,8 @@ def _conv_matrix(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> 
     columns = _windows(x, taps, stride, padding)
     out_height, out_width = columns[0].shape[1:3]
     matrix = jnp.concatenate(columns, axis=-1).reshape(batch * out_height * out_width, taps * taps * channels)
-    product = jnp.dot(matrix, kernel.reshape(-1, features), precision=_precision(x))
-    return product.reshape(batch, out_height, out_width, features)
+    rows = product(matrix, kernel.reshape(-1, features))
+    return rows.reshape(batch, out_height, out_width, features)
 
 
 def _windows(x: jax.Array, taps: int, stride: int, padding: int) -> list[jax.Array]:
@@ -170,7 +167,7 @@ def _conv_by_sums(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     batch, height, width, channels = x.shape
     taps, features = kernel.shape[0], kernel.shape[-1]
     weights = kernel.transpose(2, 0, 1, 3).reshape(channels, taps * taps * features)
-    products = jnp.dot(x.reshape(-1, channels), weights, precision=_precision(x))
+    products = product(x.reshape(-1, channels), weights)
     products = products.reshape(batch, height, width, taps, taps, features)
     pads = ((0, 0), (padding, padding), (padding, padding), (0, 0), (0, 0), (0, 0))
     products = jnp.pad(products, pads)
@@ -190,7 +187,7 @@ def _conv_transpose_matrix(x: jax.Array, kernel: jax.Array, stride: int, padding
         kernel = jnp.pad(kernel, ((0, grow), (0, grow), (0, 0), (0, 0)))
     side = blocks * stride
     weights = kernel.transpose(2, 0, 1, 3).reshape(channels, side * side * features)
-    products = jnp.dot(x.reshape(-1, channels), weights, precision=_precision(x))
+    products = product(x.reshape(-1, channels), weights)
     products = products.reshape(batch, height, width, blocks, stride, blocks, stride, features)
     # Output row s i + a with a = s p + q lies in block row i + p, phase q: shift by whole blocks, then
     # interleave the phases.
@@ -214,7 +211,7 @@ def _depthwise_lax(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -
         pads,
         dimension_numbers=_DIMENSIONS,
         feature_group_count=x.shape[-1],
-        precision=_precision(x),
+        precision=precision(x.dtype),
     )
 
 

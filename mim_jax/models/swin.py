@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax import lax
+
+from mim_jax.models.product import precision, product
 
 PATCH = 4  # pixels
 WINDOW = 7  # patches
@@ -90,7 +91,7 @@ class PatchEmbedding(nn.Module):
         bias = self.param("bias", _uniform_init(inputs), (self.features,), jnp.float32)
         x = x[:, : rows * PATCH, : columns * PATCH].reshape(batch, rows, PATCH, columns, PATCH, channels)
         x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, inputs)
-        x = jnp.dot(x, kernel.reshape(inputs, -1).astype(self.dtype), precision=_precision(self.dtype))
+        x = jnp.dot(x, kernel.reshape(inputs, -1).astype(self.dtype), precision=precision(self.dtype))
         return x + bias.astype(self.dtype)[None, None, None, :]
 
 
@@ -161,7 +162,7 @@ class WindowAttention(nn.Module):
             "bwqhd,bwkhd->bwhqk",
             query * HEAD_FEATURES**-0.5,
             key,
-            precision=_precision(self.dtype),
+            precision=precision(self.dtype),
             preferred_element_type=jnp.float32,
         )
         table = self.param("relative_position_bias_table", _kernel_init, (OFFSETS**2, heads), jnp.float32)
@@ -170,7 +171,7 @@ class WindowAttention(nn.Module):
         if any(shifts):
             scores = scores + _shift_mask(rows, columns, shifts)[None, :, None]
         weights = nn.softmax(scores, axis=-1).astype(self.dtype)
-        x = jnp.einsum("bwhqk,bwkhd->bwqhd", weights, value, precision=_precision(self.dtype))
+        x = jnp.einsum("bwhqk,bwkhd->bwqhd", weights, value, precision=precision(self.dtype))
         x = _dense(features, self.dtype, "proj")(x.reshape(batch, rows * columns, patches, features))
 
         x = x.reshape(batch, rows, columns, WINDOW, WINDOW, features).transpose(0, 1, 3, 2, 4, 5)
@@ -214,35 +215,11 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", _kernel_init, (x.shape[-1], self.features), jnp.float32)
         rows = x.astype(self.dtype).reshape(-1, x.shape[-1])
-        y = _product(rows, kernel.astype(self.dtype))
+        y = product(rows, kernel.astype(self.dtype))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
             y = y + bias.astype(self.dtype)[None]
         return y.reshape(*x.shape[:-1], self.features)
-
-
-@jax.custom_vjp
-def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x @ kernel, whose kernel's gradient is written x^T dy.
-
-    Derived, it is (dy^T x)^T. On CPUs dy is then copied transposed, and XLA fuses into that copy the whole
-    chain of residual gradients that dy was summed from: a third of the time of a training step.
-    """
-    return jnp.dot(x, kernel, precision=_precision(x.dtype))
-
-
-def _product_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _product(x, kernel), (x, kernel)
-
-
-def _product_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = saved
-    dx = lax.dot_general(dy, kernel, (((1,), (1,)), ((), ())), precision=_precision(x.dtype))
-    dkernel = lax.dot_general(x, dy, (((0,), (0,)), ((), ())), precision=_precision(x.dtype))
-    return dx, dkernel
-
-
-_product.defvjp(_product_forward, _product_backward)
 
 
 def _dense(features: int, dtype: Any, name: str, *, use_bias: bool = True) -> Dense:
@@ -252,11 +229,6 @@ def _dense(features: int, dtype: Any, name: str, *, use_bias: bool = True) -> De
 def _layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
     # E[(x - mean)^2]: the faster E[x^2] - mean^2 cancels where the mean is large.
     return nn.LayerNorm(epsilon=1e-5, dtype=dtype, use_fast_variance=False, name=name)
-
-
-def _precision(dtype: Any) -> lax.Precision:
-    # float32 means float32: without this, GPUs would quietly use TF32.
-    return lax.Precision.HIGHEST if dtype == jnp.float32 else lax.Precision.DEFAULT
 
 
 def _uniform_init(inputs: int) -> nn.initializers.Initializer:

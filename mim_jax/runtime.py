@@ -1,0 +1,90 @@
+"""What a program settles once for its process: where it computes, what it keeps, what it records.
+
+The library does none of this on its own; `mim_jax.commands` and the benchmarks do.
+"""
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+# glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+
+
+def choose_device(device: str) -> None:
+    """Settles where JAX computes. Raises ValueError where a GPU is asked for and none answers."""
+    if device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    elif device == "gpu":
+        try:
+            jax.devices("gpu")
+        except RuntimeError as error:
+            raise ValueError(
+                f"--device=gpu was asked for, but JAX finds none ({str(error).splitlines()[0]}): install the "
+                "[cuda12] extra and an NVIDIA driver, or use --device=auto"
+            ) from error
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in a folder of this user alone: JAX trusts what it finds there."""
+    if jax.config.values["jax_compilation_cache_dir"]:
+        return
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mim_jax" / "compiled"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)
+    except OSError:
+        return  # a home that cannot be written costs time, nothing else
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def keep_freed_memory() -> None:
+    """Lets this process keep what it frees, where the C library is glibc; elsewhere nothing happens.
+
+    A program on the CPU has one buffer for all its temporary arrays, made anew by every dispatch. glibc maps
+    it from the kernel each time, which clears every page again: an eighth of the time of a full-size training
+    step, a quarter of a `:quick` one. Kept, the pages are reused; the process is as large as at its largest.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_MAX, 0)
+    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    libc.mallopt(_M_ARENA_MAX, 1)  # the arenas of other threads are too small, and fall back to mapping
+
+
+class Profile:
+    """Records one dispatch of a training, once it is compiled: a trace for Perfetto or XProf.
+
+    Attributes:
+      folder: what is written.
+      done: is it?
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.done = False
+
+    def begin(self, begin: Callable[[Any], Callable[..., Any]]) -> Callable[[Any], Callable[..., Any]]:
+        """`Training.begin` whose second dispatch is recorded, unless another training's was."""
+
+        def recorded(place: Any) -> Callable[..., Any]:
+            run, seen = begin(place), set[int]()
+
+            def dispatch(state: Any, epochs: Any) -> Any:
+                # Another number of epochs is another program, which compiles first.
+                if self.done or len(epochs) not in seen:
+                    seen.add(len(epochs))
+                    return run(state, epochs)
+                self.done = True
+                with jax.profiler.trace(self.folder):
+                    return jax.block_until_ready(run(state, epochs))
+
+            return dispatch
+
+        return recorded

@@ -1,0 +1,94 @@
+"""What a dispatch costs besides computing: no copies, one compilation a shape, a trace where asked for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.mim import get_config
+from mim_jax import commands, experiment
+from mim_jax.devices import Place
+from mim_jax.models.product import product
+from mim_jax.runtime import Profile
+from test_devices import FIELDS, Count, small_networks
+
+PLACE = Place((jax.devices()[0],))
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    config = get_config("quick")
+    config.update_from_flattened_dict(FIELDS)
+    config = config.to_dict()
+    with small_networks():
+        path = tmp_path_factory.mktemp("run")
+        yield next(iter(experiment.trainings(config, path, commands.load(config))))
+
+
+def test_an_epoch_copies_nothing_between_host_and_device(training):
+    state, run = PLACE.put(training.init()), training.begin(PLACE)
+    state, _ = run(state, PLACE.put(np.arange(1, dtype=np.int32)))
+    numbers = PLACE.put(np.arange(1, 2, dtype=np.int32))
+    with jax.transfer_guard("disallow"):
+        state, metrics = run(state, numbers)
+        jax.block_until_ready(metrics)
+        with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+            run(state, np.arange(2, 3, dtype=np.int32))
+
+
+def test_a_number_of_epochs_compiles_once(training):
+    compiled = []
+
+    def hear(event, duration_secs, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    state, run = PLACE.put(training.init()), training.begin(PLACE)
+    numbers = [PLACE.put(np.arange(n, n + count, dtype=np.int32)) for n, count in ((0, 3), (3, 3), (6, 3))]
+    jax.monitoring.register_event_duration_secs_listener(hear)
+    try:
+        for index, each in enumerate(numbers):
+            state, _ = run(state, each)
+            assert len(compiled) == 1, f"dispatch {index + 1}"
+    finally:
+        jax.monitoring.unregister_event_duration_listener(hear)
+
+
+def test_the_second_dispatch_of_a_program_is_recorded_and_changes_nothing(tmp_path):
+    """Of two trainings the one that comes first."""
+
+    def begin(place):
+        return jax.jit(lambda state, numbers: (Count(state.step + len(numbers), state.params), {}))
+
+    profile = Profile(tmp_path / "profile")
+    runs = [profile.begin(begin)(PLACE) for _ in range(2)]
+    start = Count(jnp.zeros((), jnp.int32), jnp.zeros(3))
+    for run in runs:
+        state, _ = run(start, np.arange(2))
+        assert not profile.done and not profile.folder.exists()
+    state, _ = runs[0](state, np.arange(3))  # another program, compiled here
+    assert not profile.done
+    state, _ = runs[1](state, np.arange(2))
+    assert profile.done and int(state.step) == 7
+    traces = list(profile.folder.rglob("*.xplane.pb"))
+    runs[0](state, np.arange(2))
+    assert len(traces) == 1 == len(list(profile.folder.rglob("*.xplane.pb")))
+
+
+def test_a_profile_of_what_does_not_train_is_refused(capsys):
+    given = {"config": {}, "workdir": "x", "device": "cpu", "paths": (), "profile": True}
+    assert commands.execute("evaluate", **given) == 1
+    assert "--profile records training" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_product_and_its_gradients_are_those_of_matrices(dtype):
+    rng = np.random.default_rng(0)
+    x, kernel, dy = (rng.integers(-8, 8, shape) for shape in ((6, 5), (5, 4), (6, 4)))
+    given = [jnp.asarray(each, dtype) for each in (x, kernel, dy)]
+    y, back = jax.vjp(product, *given[:2])
+    dx, dkernel = back(given[2])
+    # Small integers: exact in both types, whatever the order of summation.
+    for found, wanted in ((y, x @ kernel), (dx, dy @ kernel.T), (dkernel, x.T @ dy)):
+        np.testing.assert_array_equal(np.asarray(found, np.float64), wanted)
+        assert found.dtype == dtype
