@@ -1,21 +1,19 @@
-"""Thresholds with a stated guarantee, from scores of mpox images alone.
+"""Thresholds and p-values with a stated guarantee, from scores that the model has not seen in training.
 
-Score = similarity, high = mpox-like. The guarantee is on missed mpox (sensitivity); a promise about false
-alarms would need images of other diseases.
+Score = similarity, high = mpox-like. Scores of mpox alone bound the missed mpox; scores of other diseases,
+where there are any, bound the false alarms. How sure a bound is for one calibration set: `certificate`.
+NumPy alone, because whoever runs an export needs this.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-# The threshold of the authors' application (section 3.4): mpox where the SSIM+HBD score is strictly greater.
-# (Its text says 0.8526, then 0.852.) It was chosen with test and clinical images in view and holds only for
-# the authors' network and metric settings: no guarantee goes with it.
-PAPER_THRESHOLD = 0.8526
+Scores = Sequence[float] | np.ndarray
 
 
-def miss_rate_threshold(scores: Sequence[float] | np.ndarray, *, miss_rate: float) -> float:
+def miss_rate_threshold(scores: Scores, *, miss_rate: float) -> float:
     """The largest t for which "mpox-like where score >= t" misses at most `miss_rate` of new mpox.
 
     Split conformal detection. Among n calibration scores and one new score, exchangeable, every rank is
@@ -38,20 +36,148 @@ def miss_rate_threshold(scores: Sequence[float] | np.ndarray, *, miss_rate: floa
     Raises:
       ValueError: a miss rate outside (0, 1), no or non-finite scores, or too few scores to carry the promise.
     """
+    check_share("miss_rate", miss_rate)
+    values = _checked(scores)
+    rank = allowed_rank(miss_rate, len(values))
+    if rank == 0:
+        raise ValueError(
+            f"{len(values)} calibration images cannot promise a miss rate of {miss_rate:g}: use at least "
+            f"{least_count(miss_rate)}, or allow a higher miss rate"
+        )
+    return float(np.sort(values)[rank - 1])
+
+
+def false_alarm_threshold(
+    groups: Mapping[str, Scores], *, false_alarm_rate: float
+) -> tuple[float | None, list[str]]:
+    """The least t for which "mpox-like where score > t" alarms at most so often in each group of classes.
+
+    As `miss_rate_threshold` from the other side, group by group: of n scores and a new one of the same group,
+    P(new > k-th largest) <= k / (n + 1). The largest of the groups' thresholds keeps the promise in each of
+    them, so that many images of an easy group cannot hide the false alarms in a hard one.
+
+    Args:
+      groups: name -> scores of its images, none of mpox, one an independent case.
+      false_alarm_rate: the promised share of images called "mpox", between 0 and 1.
+
+    Returns:
+      The threshold, None where no group can carry the promise; and the groups that have too few scores to,
+      for which nothing is promised.
+
+    Raises:
+      ValueError: a rate outside (0, 1), or scores that are not finite.
+    """
+    check_share("false_alarm_rate", false_alarm_rate)
+    thresholds, left_out = [], []
+    for name, scores in groups.items():
+        values = _checked(scores)
+        rank = allowed_rank(false_alarm_rate, len(values))
+        if rank == 0:
+            left_out.append(name)
+        else:
+            thresholds.append(float(np.sort(values)[-rank]))
+    return max(thresholds, default=None), left_out
+
+
+def p_values(calibration_scores: Scores, scores: Scores) -> np.ndarray:
+    """Conformal p-values of being like the calibration images; high = mpox-like.
+
+    p = (1 + #{calibration scores <= score}) / (n + 1). For a new mpox image exchangeable with them, P(p <= a)
+    is at most a, for every a; ties only lower it. Vovk, Gammerman and Shafer, "Algorithmic Learning in a
+    Random World", 2005; for outliers Bates, Candes, Lei, Romano and Sesia, "Testing for outliers with
+    conformal p-values", Annals of Statistics, 2023.
+
+    Args:
+      calibration_scores: `[n]` of mpox images that the model has not trained on, one an independent case.
+      scores: `[N]`.
+
+    Returns:
+      float64 `[N]`, from 1 / (n + 1) to 1. They tie where no calibration score lies between two scores.
+
+    Raises:
+      ValueError: no calibration scores, or numbers that are not finite, or no row of them.
+    """
+    return cross_p_values([calibration_scores], [scores])
+
+
+def cross_p_values(folds: Sequence[Scores], scores: Sequence[Scores]) -> np.ndarray:
+    """Cross-conformal p-values: each fold's model compares the new image with what it held out itself.
+
+    p = (1 + sum_k #{calibration scores of fold k <= score by model k}) / (n + 1), n of all folds (Vovk,
+    "Cross-conformal predictors", Annals of Mathematics and Artificial Intelligence, 2015). With one fold this
+    is `p_values`, and P(p <= a) <= a. With K folds every fold's own p-value is valid, and
+
+        sum_k (n_k + 1) p_k = (n + 1) p + K - 1,
+
+    so p is nearly their weighted mean, for which P(mean <= a) <= 2 a is proven and no less (Vovk and Wang,
+    "Combining p-values via averaging", Biometrika, 2020): `proven_rate` has the bound. In practice the share
+    is near a, or below it.
+
+    Args:
+      folds: for each fold its calibration scores, of mpox that its model has not trained on.
+      scores: for each fold the scores `[N]` of the new images by its model.
+
+    Returns:
+      float64 `[N]`, from 1 / (n + 1) to 1.
+
+    Raises:
+      ValueError: no calibration scores, numbers that are not finite, or folds that do not pair.
+    """
+    count = sum(map(len, folds))
+    if not count:
+        raise ValueError("calibration_scores is empty: at least one mpox image is needed")
+    return (1 + counts_not_above(folds, scores)) / (count + 1)
+
+
+def counts_not_above(folds: Sequence[Scores], scores: Sequence[Scores]) -> np.ndarray:
+    """How many calibration scores are at most the new ones, over all folds; int `[N]`, see above."""
+    return np.sum(
+        [
+            np.searchsorted(np.sort(_checked(known)), _checked(new), side="right")
+            for known, new in zip(folds, scores, strict=True)
+        ],
+        axis=0,
+    )
+
+
+def proven_rate(alpha: float, *, count: int, folds: int) -> float:
+    """What share of new mpox is proven to have a p-value of at most `alpha`, at the most and on average.
+
+    alpha for one fold; for K of them 2 ((n + 1) alpha + K - 1) / (n + K), from the two facts that
+    `cross_p_values` states.
+    """
+    if folds == 1:
+        return alpha
+    return min(1.0, 2 * ((count + 1) * alpha + folds - 1) / (count + folds))
+
+
+def allowed_rank(rate: float, count: int) -> int:
+    """floor(rate (count + 1)): how many of `count` exchangeable scores and a new one may be refused."""
+    # Rounded first: 0.29 * 100 is 28.999999999999996 in binary, and 29 is meant.
+    return math.floor(round(rate * (count + 1), 9))
+
+
+def least_count(rate: float) -> int:
+    """The fewest calibration scores with which a rate can be promised: 1 / (n + 1) <= rate."""
+    return math.ceil(round(1 / rate, 9)) - 1
+
+
+def just_below(threshold: float) -> float:
+    """ "At least the threshold", said with the strict comparison that every decision uses."""
+    return float(np.nextafter(threshold, -np.inf))
+
+
+def check_share(name: str, value: float) -> None:
+    """Raises ValueError unless 0 < value < 1."""
+    if not 0 < value < 1:
+        raise ValueError(f"{name} must lie between 0 and 1, got {value}")
+
+
+def _checked(scores: Scores) -> np.ndarray:
     values = np.asarray(scores, np.float64)
-    if not 0 < miss_rate < 1:
-        raise ValueError(f"miss_rate must lie between 0 and 1, got {miss_rate}")
     if values.ndim != 1 or not np.all(np.isfinite(values)):
         raise ValueError(
             f"scores must be one row of finite numbers, got shape {values.shape} with "
             f"{np.sum(~np.isfinite(values))} that are not"
         )
-    # Rounded first: 0.29 * 100 is 28.999999999999996 in binary, and 29 is meant.
-    rank = math.floor(round(miss_rate * (len(values) + 1), 9))
-    if rank == 0:
-        needed = math.ceil(round(1 / miss_rate, 9)) - 1
-        raise ValueError(
-            f"{len(values)} calibration images cannot promise a miss rate of {miss_rate:g}: use at least "
-            f"{needed}, or allow a higher miss rate"
-        )
-    return float(np.sort(values)[rank - 1])
+    return values

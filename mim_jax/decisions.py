@@ -1,4 +1,9 @@
-"""From similarities to decisions: thresholds that see no image they judge, and rows of what was decided."""
+"""What decides: calibrations for new images; for each fold's test images cutoffs that saw none; and rows of it.
+
+A case is a group of images (a patient, say): groups are independent, images of one patient are not. Its
+lowest score stands for a group of the training class, its highest for one of another class, so that both
+promises are the harder ones.
+"""
 
 import csv
 import os
@@ -9,94 +14,158 @@ from typing import Any
 
 import numpy as np
 
-from mim_jax import calibration
+from mim_jax import fitting
+from mim_jax.assessment import Calibration, Decision
 from mim_jax.evaluation import ScoredImages
+from mim_jax.fitting import Evidence, Rule
 from mim_jax.similarity import METRICS
+
+OTHERS = "other classes"  # the group of the classes that are in none
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """What decides: an image is mpox-like where its score is strictly greater.
+class Cutoffs:
+    """What judges one fold's test images.
 
     Attributes:
       metric: the score.
-      folds: one for the test images of each fold; None = too few images to calibrate.
-      alone: one for each fold's model used by itself on new images; None likewise.
-      pooled: for images that no fold has seen, scored by all folds together; None likewise.
-      origin: what they were fitted on, for people to read.
+      lower: like mpox where the score is strictly greater; None = too few images.
+      upper: called mpox-like where it is strictly greater than this too; None = no such bound.
+      unseen: the groups of other classes that these cutoffs were not fitted on.
+      carried: the groups of classes whose false alarms `upper` bounds.
     """
 
     metric: str
-    folds: list[float | None]
-    alone: list[float | None]
-    pooled: float | None
-    origin: str
+    lower: float | None
+    upper: float | None
+    unseen: frozenset[str]
+    carried: tuple[str, ...] = ()
+
+    def decide(self, score: float) -> Decision:
+        if self.lower is None:
+            return Decision.CANNOT_TELL
+        if score <= self.lower:
+            return Decision.NOT_MPOX_LIKE
+        return Decision.CANNOT_TELL if self.upper is not None and score <= self.upper else Decision.MPOX_LIKE
+
+    def judges(self, scored: ScoredImages) -> np.ndarray:
+        """Which test images of the fold these cutoffs have not seen, bool `[n]`."""
+        return scored.positive | np.isin(scored.groups, list(self.unseen))
 
 
-def paper_thresholds(folds: int) -> Thresholds:
-    """The paper's fixed number for every fold."""
-    value = calibration.PAPER_THRESHOLD
-    origin = f"the paper's {value}, fitted by its authors on other data and another network"
-    return Thresholds("ssim_hbd", [value] * folds, [value] * folds, value, origin)
+@dataclass(frozen=True)
+class Calibrations:
+    """For new images, scored by all folds together or by one; and for each fold's own test images."""
+
+    pooled: Calibration
+    alone: list[Calibration]
+    folds: list[Cutoffs]
 
 
-def calibrate(scored: Sequence[ScoredImages], *, metric: str, miss_rate: float) -> Thresholds:
-    """Thresholds from the plain positives of each fold's test set, which its model has not trained on.
+def calibrate(
+    scored: Sequence[ScoredImages],
+    *,
+    metric: str,
+    rule: Rule,
+    positive: str,
+    class_groups: Mapping[str, Sequence[str]],
+) -> Calibrations:
+    """Calibrations and cutoffs from the plain test images, none of which its fold's model has trained on.
 
-    The test images of a fold are judged by the scores of the other folds' test images, so that none helps to
-    set its own threshold; new images by the pooled scores of all folds, or, where one fold's model is used
-    alone, by those of its own test images. The lowest score of each group stands for it: groups are
-    independent, images of one patient are not. Only the last is split conformal as proven. The others are
-    approximate: scores of different fold models are only roughly exchangeable, those models have trained on
-    each other's test images, and new images are judged by the mean over folds.
+    The test images of a fold are judged by cutoffs from the other folds' images of the training class and
+    from the images of other classes outside its own share of them: no group helps to set what judges it. New
+    images are judged by the scores of all, or, where one fold's model is used alone, by that model's.
+
+    Proven is what `calibration.miss_rate_threshold` and `certificate` say for one fold's model alone, what
+    `calibration.cross_p_values` says for all folds together, and the bound on false alarms for both, because
+    no model trained on other classes. The cutoffs of the folds, and any threshold on the mean score of
+    several folds, are approximate: scores of different fold models are only roughly exchangeable.
+
+    Args:
+      scored: the test images of each fold; those of other classes are the same, in the same order.
+      metric: the score.
+      rule: how.
+      positive: the name of the training class.
+      class_groups: name -> classes; false alarms are bounded in each.
+
+    Raises:
+      ValueError: the folds tested different images of other classes, or an unknown rule.
     """
-    lowest = []
-    for fold in scored:
-        own = fold.select(fold.plain & fold.positive)
-        values = own.similarities[metric]
-        lowest.append(np.array([values[own.groups == group].min() for group in np.unique(own.groups)]))
+    if rule.name not in fitting.LOWER:
+        raise ValueError(f"unknown decision rule {rule.name!r}: choose one of {', '.join(fitting.LOWER)}")
+    own = [fold.select(fold.plain & fold.positive) for fold in scored]
+    others = [fold.select(fold.plain & ~fold.positive) for fold in scored]
+    if any(not np.array_equal(fold.names, others[0].names) for fold in others):
+        raise ValueError("the folds tested different images of other classes: score all folds on the same")
+    lowest = [per_group(fold, fold.similarities[metric], np.minimum) for fold in own]
+    positives = [fold.similarities[metric] for fold in own]
+    scores = [fold.similarities[metric] for fold in others]
+    family = families(others[0].classes, class_groups)
 
-    def fit(parts: Sequence[np.ndarray]) -> float | None:
-        try:
-            threshold = calibration.miss_rate_threshold(np.concatenate(parts), miss_rate=miss_rate)
-        except ValueError:
-            return None
-        # "At least the calibrated score", said with the strict comparison that every rule uses.
-        return float(np.nextafter(threshold, -np.inf))
-
-    pooled = fit(lowest)
-    if pooled is None:
-        count = sum(map(len, lowest))
-        origin = f"none: {count} groups of the training class cannot promise a miss rate of {miss_rate:g}"
-    else:
-        origin = (
-            f"calibrated to miss {miss_rate:.0%} of the training class in expectation, on the lowest score "
-            "of "
-            "each of its groups in test sets, by the fold that did not train on it; a fold's own test set "
-            "is left out of its threshold"
+    def evidence(folds: Sequence[int], values: np.ndarray, kept: np.ndarray) -> Evidence:
+        return Evidence(
+            [lowest[k] for k in folds],
+            np.concatenate([positives[k] for k in folds]),
+            values[kept],
+            {
+                name: per_group(others[0].select(mask), values[mask], np.maximum)
+                for name in dict.fromkeys(family.tolist())
+                if np.any(mask := kept & (family == name))
+            },
         )
-    others = [fit(lowest[:k] + lowest[k + 1 :]) for k in range(len(lowest))]
-    return Thresholds(metric, others, [fit([own]) for own in lowest], pooled, origin)
+
+    everything, places = np.ones(len(family), bool), range(len(scored))
+    shares = _shares(others[0].groups, family, len(scored))
+    cutoffs = []
+    for k in places:
+        outside = ~np.isin(others[0].groups, list(shares[k]))
+        found = evidence([j for j in places if j != k], scores[k], outside)
+        lower, _ = fitting.lower_threshold(found, rule)
+        upper, left_out = fitting.upper_threshold(found, rule)
+        carried = tuple(name for name in found.highest if name not in left_out)
+        cutoffs.append(Cutoffs(metric, lower, upper, shares[k], carried))
+    return Calibrations(
+        fitting.describe(evidence(list(places), np.mean(scores, axis=0), everything), metric, rule, positive),
+        [fitting.describe(evidence([k], scores[k], everything), metric, rule, positive) for k in places],
+        cutoffs,
+    )
 
 
-def decide(score: float, threshold: float | None) -> str:
-    """ "mpox_like", "not_mpox_like", or "no_threshold"."""
-    if threshold is None:
-        return "no_threshold"
-    return "mpox_like" if score > threshold else "not_mpox_like"
+def families(classes: np.ndarray, class_groups: Mapping[str, Sequence[str]]) -> np.ndarray:
+    """The group of classes that each class belongs to, `OTHERS` where it is in none; str `[n]`."""
+    groups = {name: group for group, names in class_groups.items() for name in names}
+    return np.array([groups.get(name, OTHERS) for name in classes.tolist()])
+
+
+def per_group(images: ScoredImages, values: np.ndarray, extreme: np.ufunc) -> np.ndarray:
+    """The lowest or the highest score of each group, ascending."""
+    groups, numbers = np.unique(images.groups, return_inverse=True)
+    found = np.full(len(groups), np.inf if extreme is np.minimum else -np.inf)
+    extreme.at(found, numbers, values)
+    return np.sort(found)
+
+
+def _shares(groups: np.ndarray, family: np.ndarray, count: int) -> list[frozenset[str]]:
+    """The groups of other classes dealt out to the folds, in turn through each group of classes."""
+    order = dict.fromkeys(group for _, group in sorted(zip(family.tolist(), groups.tolist(), strict=True)))
+    dealt = list(order)
+    return [frozenset(dealt[k::count]) for k in range(count)]
 
 
 def rows(
     fold: int,
     method: str,
     scored: ScoredImages,
-    thresholds: Thresholds | None = None,
+    cutoffs: Cutoffs | None = None,
     *,
     scores: Sequence[str] = (*METRICS, "score"),
 ) -> list[dict[str, Any]]:
-    """One dict an image, in the columns of scores.csv, `scores` among them; without thresholds nothing is
-    decided.
+    """One dict an image, in the columns of scores.csv, `scores` among them.
+
+    Without cutoffs nothing is decided; with them, an image of another class only in the fold whose cutoffs
+    have not seen its group (`Cutoffs.judges`), so that each is decided once.
     """
+    judged = cutoffs.judges(scored) if cutoffs else np.zeros(len(scored), bool)
     table = []
     for i in range(len(scored)):
         own = {name: float(values[i]) for name, values in scored.similarities.items()}
@@ -115,8 +184,8 @@ def rows(
                 "decision": "",
             }
         )
-        if thresholds:
-            table[-1]["decision"] = decide(own[thresholds.metric], thresholds.folds[fold])
+        if cutoffs and judged[i]:
+            table[-1]["decision"] = str(cutoffs.decide(own[cutoffs.metric]))
     return table
 
 
@@ -131,11 +200,12 @@ def write_csv(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
 
 
 def count_decisions(table: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    """Per class, over the plain test images of all folds: decisions, and how many of them said mpox-like."""
+    """Per class, over the plain test images of all folds: how many were decided upon, and each decision."""
+    kinds = (Decision.MPOX_LIKE, Decision.CANNOT_TELL, Decision.NOT_MPOX_LIKE)
     counts: dict[str, dict[str, int]] = {}
     for row in table:
-        if row["plain"] and row["decision"] in ("mpox_like", "not_mpox_like"):
-            count = counts.setdefault(row["class"], {"n": 0, "mpox_like": 0})
+        if row["plain"] and row["decision"]:
+            count = counts.setdefault(row["class"], {"n": 0, **{str(kind): 0 for kind in kinds}})
             count["n"] += 1
-            count["mpox_like"] += row["decision"] == "mpox_like"
+            count[row["decision"]] += 1
     return dict(sorted(counts.items()))

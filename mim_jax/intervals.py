@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
+from scipy.special import betaincinv, ndtri, stdtrit
 
 LEVEL = 0.95  # of every interval
 _NORMAL = 1e6  # degrees of freedom from which a t distribution is the normal one
@@ -16,6 +16,22 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def share_estimate(hits: int, count: int) -> Estimate:
+    """A share of `count` independent cases with its exact interval (Clopper and Pearson, Biometrika, 1934).
+
+    The ends are quantiles of Beta(hits, count - hits + 1) and Beta(hits + 1, count - hits).
+
+    Raises:
+      ValueError: no case, or more hits than cases.
+    """
+    if not 0 <= hits <= count or not count:
+        raise ValueError(f"a share needs a case at least, and no more hits than cases: got {hits} of {count}")
+    tail = (1 - LEVEL) / 2
+    low = float(betaincinv(hits, count - hits + 1, tail)) if hits else 0.0
+    high = float(betaincinv(hits + 1, count - hits, 1 - tail)) if hits < count else 1.0
+    return Estimate(hits / count, low, high)
 
 
 def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:

@@ -22,9 +22,14 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
 
 def roc(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The ROC curve (Figure 6): false and true positive rates, from 0 to 1; errors as `auroc`."""
-    scores, positive = checked(scores, positive)
-    false_rate, true_rate, _ = roc_curve(positive, scores)
+    false_rate, true_rate, _ = roc_thresholds(scores, positive)
     return false_rate, true_rate
+
+
+def roc_thresholds(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `roc`, with the falling thresholds of "score >= threshold" behind the rates, the first infinite."""
+    scores, positive = checked(scores, positive)
+    return roc_curve(positive, scores)
 
 
 def placements(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -127,28 +127,6 @@ def neighbor_scores(features: np.ndarray, train: np.ndarray, *, k: int = 3) -> n
     return -nearest_distance((rows - mean) / scale, (known - mean) / scale, k)
 
 
-def p_values(calibration_scores: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Conformal p-values of being like the calibration images; high = mpox-like.
-
-    p = (1 + #{calibration scores <= score}) / (n + 1). For a new mpox image exchangeable with them, P(p <= a)
-    is at most a, for every a; ties only lower it. Vovk, Gammerman and Shafer, "Algorithmic Learning in a
-    Random World", 2005; for outliers Bates, Candes, Lei, Romano and Sesia, "Testing for outliers with
-    conformal p-values", Annals of Statistics, 2023.
-
-    Args:
-      calibration_scores: `[n]` of mpox images that the model has not trained on, one an independent case.
-      scores: `[N]`.
-
-    Returns:
-      float64 `[N]`, from 1 / (n + 1) to 1. They tie where no calibration score lies between two scores.
-    """
-    known = np.sort(_column(calibration_scores, "calibration_scores"))
-    if not len(known):
-        raise ValueError("calibration_scores is empty: at least one mpox image is needed")
-    below = np.searchsorted(known, _column(scores, "scores"), side="right")
-    return (1 + below) / (len(known) + 1)
-
-
 def combine(p: Sequence[np.ndarray]) -> np.ndarray:
     """Several p-values of each image as one score, 2 sum log p: Fisher's statistic with its sign turned.
 
@@ -158,7 +136,7 @@ def combine(p: Sequence[np.ndarray]) -> np.ndarray:
     edition, 1932, section 21.1.
 
     Args:
-      p: one array `[N]` a score, each in (0, 1]; see `p_values`.
+      p: one array `[N]` a score, each in (0, 1]; see `calibration.p_values`.
 
     Returns:
       float64 `[N]`, at most 0; high = mpox-like.
@@ -171,8 +149,8 @@ def combine(p: Sequence[np.ndarray]) -> np.ndarray:
     stacked = np.stack(columns)
     if stacked.size and not (stacked.min() > 0 and stacked.max() <= 1):
         raise ValueError(
-            f"p-values must lie in (0, 1], got {stacked.min():g} to {stacked.max():g}: pass what p_values "
-            "gives"
+            f"p-values must lie in (0, 1], got {stacked.min():g} to {stacked.max():g}: pass what "
+            "calibration.p_values gives"
         )
     return 2 * np.log(stacked).sum(axis=0)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mim_jax import masks, refinements
+from mim_jax import calibration, masks, refinements
 from mim_jax.bank import Bank
 from mim_jax.data.datasets import Dataset
 from mim_jax.features import complexity_features, discriminator_features
@@ -54,7 +54,7 @@ def refined_scores(
         combined.append(
             refinements.combine(
                 [
-                    refinements.p_values(np.concatenate([column[j][plain[j]] for j in others]), column[k])
+                    calibration.p_values(np.concatenate([column[j][plain[j]] for j in others]), column[k])
                     for column in (mim, near, color)
                 ]
             )

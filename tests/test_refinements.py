@@ -14,7 +14,6 @@ from mim_jax.refinements import (
     combine,
     fit_correction,
     neighbor_scores,
-    p_values,
 )
 
 
@@ -115,25 +114,6 @@ def test_images_like_the_training_images_are_near():
     scores = neighbor_scores(np.concatenate([features[20:], features[20:] * 1.5 + 1]), features[:20])
     assert np.mean(scores[:20, None] > scores[None, 20:]) > 0.8  # the AUROC
     np.testing.assert_array_equal(neighbor_scores(features, features, k=1), 0)
-
-
-def test_p_values_count_the_calibration_scores_up_to_the_score():
-    rng = np.random.default_rng(10)
-    known, scores = rng.integers(0, 9, 30) / 8, rng.integers(-1, 10, 200) / 8  # with ties
-    expected = [(1 + sum(c <= score for c in known)) / 31 for score in scores]
-    np.testing.assert_array_equal(p_values(known, scores), expected)
-    np.testing.assert_array_equal(p_values(np.array([0.5, 0.5]), np.array([0.4, 0.5, 0.6])), [1 / 3, 1, 1])
-
-
-def test_p_values_of_mpox_are_rarely_small():
-    # 19 calibration scores and one new one: P(p <= a) = a where 20 a is whole.
-    scores = np.random.default_rng(11).normal(size=(20_000, 20))
-    p = np.array([p_values(row[:-1], row[-1:])[0] for row in scores])
-    for a in (0.05, 0.2, 0.5, 0.95):
-        assert abs(np.mean(p <= a) - a) < 4 * np.sqrt(a * (1 - a) / 20_000)
-    coarse = np.round(scores)
-    ties = np.array([p_values(row[:-1], row[-1:])[0] for row in coarse])
-    assert np.mean(ties <= 0.2) < 0.2
 
 
 def test_combination_is_that_of_fisher():

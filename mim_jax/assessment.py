@@ -1,0 +1,244 @@
+"""From an image's similarities to a decision with its reasons, by a calibration that travels with a model.
+
+NumPy alone: an export assesses as its workdir does. How a calibration is fitted: `mim_jax.decisions`.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from mim_jax.calibration import allowed_rank, check_share, counts_not_above, least_count, proven_rate
+from mim_jax.wording import METRIC_NAMES, metric_name
+
+RULES = ("calibrated", "certified", "paper", "youden", "sensitivity")
+
+
+class Decision(StrEnum):
+    """What can be said of an image."""
+
+    MPOX_LIKE = "mpox_like"
+    NOT_MPOX_LIKE = "not_mpox_like"
+    CANNOT_TELL = "cannot_tell"  # between the thresholds, or nothing to decide by
+    UNUSABLE = "unusable"  # no image to look at
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A decision and what it rests on.
+
+    Attributes:
+      score: the deciding metric, mean over folds; high = mpox-like. None where the image is unusable.
+      similarities: every metric, mean over folds; none where the image is unusable.
+      p_value: of being like the mpox images calibrated on; None where there is nothing to compare with.
+      decision: see `Decision`.
+      reasons: plain sentences: what was found, which threshold decided, what it was fitted on, what it
+        promises.
+    """
+
+    score: float | None
+    similarities: dict[str, float]
+    p_value: float | None
+    decision: Decision
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What decides about new images, and what it was fitted on; kept by `dataclasses.asdict`, `from_json`.
+
+    Attributes:
+      metric: the deciding similarity.
+      positive: the training class.
+      rule: one of `RULES`. "calibrated" goes by the p-value, every other rule by `lower`.
+      miss_rate: the share of missed mpox that the calibration was made for.
+      scores: for each fold of the detector its calibration scores, ascending: of mpox that its model has not
+        trained on, one a group.
+      lower: like mpox where the score is strictly greater; None = too few images for the rule.
+      upper: to be called mpox-like a score must be strictly greater than this as well; None = no such bound.
+      origin: a sentence: which threshold, fitted on what.
+      promise: a sentence on missed mpox.
+      band: a sentence on false alarms.
+    """
+
+    metric: str
+    positive: str
+    rule: str
+    miss_rate: float
+    scores: tuple[tuple[float, ...], ...]
+    lower: float | None
+    upper: float | None
+    origin: str
+    promise: str
+    band: str
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRIC_NAMES or self.rule not in RULES:
+            raise ValueError(
+                f"a calibration needs a metric of {', '.join(METRIC_NAMES)} and a rule of "
+                f"{', '.join(RULES)}, got {self.metric!r:.60} and {self.rule!r:.60}"
+            )
+        for name in ("positive", "origin", "promise", "band"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} of a calibration must be text, got {getattr(self, name)!r:.60}")
+        check_share("miss_rate of a calibration", self.miss_rate)
+        for name in ("lower", "upper"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{name} of a calibration must be finite, or none, got {value!r:.60}")
+        scores = tuple(tuple(map(float, fold)) for fold in self.scores)
+        if not scores or not all(
+            np.all(np.isfinite(fold)) and np.all(np.diff(fold) >= 0) for fold in map(np.array, scores)
+        ):
+            raise ValueError("scores of a calibration must be finite, ascending, one list a fold")
+        object.__setattr__(self, "scores", scores)
+
+    @classmethod
+    def from_json(cls, content: Any) -> "Calibration":
+        """What `dataclasses.asdict` gave, after its way through JSON.
+
+        Raises:
+          ValueError: a field is missing, unknown or impossible.
+        """
+        names = {item.name for item in fields(cls)}
+        if not isinstance(content, Mapping) or content.keys() != names:
+            found = ", ".join(content) if isinstance(content, Mapping) else f"{content!r:.60}"
+            raise ValueError(f"a calibration has the fields {', '.join(sorted(names))}, got {found}")
+        try:
+            return cls(**content)
+        except TypeError as error:
+            raise ValueError(f"a calibration cannot be read ({error})") from error
+
+    @property
+    def count(self) -> int:
+        """How many cases it was calibrated on."""
+        return sum(map(len, self.scores))
+
+    def promise_at(self, alpha: float) -> str:
+        """The promise on missed mpox where the p-value decides at `alpha`."""
+        if self.rule != "calibrated" or alpha == self.miss_rate:
+            return self.promise
+        return conformal_promise(self.positive, alpha, count=self.count, folds=len(self.scores))
+
+
+def conformal_promise(positive: str, alpha: float, *, count: int, folds: int) -> str:
+    """What refusing p-values of at most `alpha` promises, as sentences; a case is a group of images."""
+    if not allowed_rank(alpha, count):
+        return (
+            f"{count} cases of {positive} cannot promise to miss at most {percent(alpha)}: at least "
+            f"{least_count(alpha)} are needed."
+        )
+    if folds == 1:
+        promised = (
+            f"At most {percent(alpha)} of {positive} cases like the {count} calibrated on are missed, in "
+            "expectation (split conformal)."
+        )
+    else:
+        proven = proven_rate(alpha, count=count, folds=folds)
+        promised = (
+            f"About {percent(alpha)} of {positive} cases like the {count} calibrated on are missed, in "
+            f"expectation; proven are at most {percent(round(proven, 3))} (cross-conformal, {folds} folds)."
+        )
+    return f"{promised} Nothing is promised for another camera or population."
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:g} %"
+
+
+def unusable(reason: str) -> Assessment:
+    """What can be said of an image that cannot be scored."""
+    return Assessment(None, {}, None, Decision.UNUSABLE, (reason,))
+
+
+def assess(
+    similarities: Mapping[str, np.ndarray],
+    calibration: Calibration | None,
+    *,
+    metric: str,
+    alpha: float = 0.1,
+) -> list[Assessment]:
+    """One assessment an image.
+
+    Under the rule "calibrated" an image is not like mpox where its cross-conformal p-value is at most
+    `alpha`; under every other, where its score is not above `lower`. One that is like mpox is called so if
+    its score is above `upper` as well, or there is none; else it cannot be told. Without a calibration, or
+    with too small a one for `alpha`, nothing can.
+
+    Args:
+      similarities: metric -> float64 `[folds, N]`.
+      calibration: of the detector that scored; None = not calibrated.
+      metric: the deciding one.
+      alpha: the share of mpox that may be missed, between 0 and 1.
+
+    Raises:
+      ValueError: an alpha outside (0, 1), or a calibration of another metric or number of folds.
+    """
+    check_share("alpha", alpha)
+    own = np.asarray(similarities[metric], np.float64)
+    if calibration and (calibration.metric, len(calibration.scores)) != (metric, len(own)):
+        raise ValueError(
+            f"the calibration is of {calibration.metric} by {len(calibration.scores)} folds, the scores are "
+            f"{metric} by {len(own)}: evaluate the workdir anew with --mode=evaluate"
+        )
+    means = {name: np.mean(values, axis=0) for name, values in similarities.items()}
+    finite = np.all([np.isfinite(values) for values in means.values()], axis=0)
+    counts = np.zeros(own.shape[1], int)
+    if calibration:
+        counts[finite] = counts_not_above(calibration.scores, own[:, finite])
+    found = []
+    for place, (usable, count) in enumerate(zip(finite.tolist(), counts.tolist(), strict=True)):
+        if not usable:
+            found.append(unusable("The image has no finite score: it holds pixels that are no numbers."))
+            continue
+        values = {name: float(column[place]) for name, column in means.items()}
+        found.append(_assess_one(values, metric, calibration, count, alpha))
+    return found
+
+
+def _assess_one(
+    values: dict[str, float], metric: str, calibration: Calibration | None, count: int, alpha: float
+) -> Assessment:
+    score = values[metric]
+    fact = f"{metric_name(metric)} is {score:.4f}"
+    if calibration is None:
+        reasons = (f"{fact}.", "Cannot tell: nothing was calibrated. Evaluate the workdir, --mode=evaluate.")
+        return Assessment(score, values, None, Decision.CANNOT_TELL, reasons)
+    p_value = None
+    if total := calibration.count:
+        p_value = (1 + count) / (total + 1)
+        fact += (
+            f"; {count} of {total} {calibration.positive} cases held out of training score no higher, "
+            f"p-value {p_value:.3f}"
+        )
+    decision, words = _decide(score, calibration, count, alpha)
+    reasons = [f"{fact}.", words, f"Rule: {calibration.origin}.", calibration.promise_at(alpha)]
+    if decision is not Decision.NOT_MPOX_LIKE:
+        reasons.append(calibration.band)
+    return Assessment(score, values, p_value, decision, tuple(dict.fromkeys(reasons)))
+
+
+def _decide(score: float, calibration: Calibration, count: int, alpha: float) -> tuple[Decision, str]:
+    positive, lower, upper = calibration.positive, calibration.lower, calibration.upper
+    if calibration.rule == "calibrated":
+        rank = allowed_rank(alpha, calibration.count)
+        carried, like = rank > 0, 1 + count > rank  # the p-value exceeds alpha, in whole numbers
+        words = f"the p-value {'exceeds' if like else 'is at most'} {alpha:g}"
+    else:
+        carried, like = lower is not None, lower is not None and score > lower
+        words = f"the score {'exceeds' if like else 'does not exceed'} the threshold {lower or 0:.4f}"
+    if not carried:
+        return Decision.CANNOT_TELL, "Cannot tell: there are too few calibration images for a threshold."
+    if not like:
+        return Decision.NOT_MPOX_LIKE, f"Not like {positive}: {words}."
+    if upper is None:
+        return Decision.MPOX_LIKE, f"Like {positive}: {words}."
+    if score > upper:
+        return Decision.MPOX_LIKE, f"Like {positive}: {words}, and the score exceeds {upper:.4f}."
+    return (
+        Decision.CANNOT_TELL,
+        f"Cannot tell: {words}, but the score does not exceed {upper:.4f}, which others may reach as well.",
+    )
