@@ -8,6 +8,8 @@ from typing import Any
 
 _HOME = {
     "Detector": "mim_jax.detector",
+    "Assessment": "mim_jax.assessment",
+    "Decision": "mim_jax.assessment",
     "load_exported": "mim_jax.export",
     "Similarities": "mim_jax.similarity",
     "similarities": "mim_jax.similarity",

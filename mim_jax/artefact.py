@@ -1,9 +1,9 @@
 """A folder of files that vouch for each other: what an export is on disk. Needs JAX and NumPy alone.
 
 manifest.json       format, versions, and the SHA-256 of every other file
-config.json         network, sizes, metric, threshold: for people and for `Detector.from_export`
+config.json         network, sizes, metric, calibration: for people and for `Detector.from_export`
 model.safetensors   the weights of every fold
-scorer.stablehlo    the scorer as `jax.export` writes it: uint8 images -> five similarities
+scorer.stablehlo    the scorer as `jax.export` writes it: uint8 images -> five similarities of each fold
 golden.safetensors  images, and the similarities they had when the folder was written
 """
 
@@ -22,9 +22,10 @@ import jax
 import numpy as np
 
 from mim_jax import tensors
+from mim_jax.assessment import Calibration
 from mim_jax.similarity import METRICS
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, CONFIG, WEIGHTS = "manifest.json", "config.json", "model.safetensors"
 SCORER, GOLDEN = "scorer.stablehlo", "golden.safetensors"
 # Between platforms sums are taken in other orders, which moves single pixels to the next level of the
@@ -48,6 +49,7 @@ class Artefact:
       metric: the one that scores.
       threshold: finite; None = not calibrated.
       origin: what the threshold was fitted on.
+      calibration: what decides; None = not calibrated.
       weights: arrays by name, of folds 0, 1, ... as `unflatten` takes them.
       images: golden images, uint8 `[N, S, S, 3]`.
       similarities: what they scored when the folder was written, `[metrics, N]`.
@@ -62,6 +64,7 @@ class Artefact:
     metric: str
     threshold: float | None
     origin: str
+    calibration: Calibration | None
     weights: dict[str, np.ndarray]
     images: np.ndarray
     similarities: np.ndarray
@@ -153,6 +156,10 @@ def read(path: str | os.PathLike[str], *, digest: str | None = None) -> Artefact
     threshold = field(content, "threshold", float, int, type(None), path=where)
     if threshold is not None and not abs(threshold) <= sys.float_info.max:
         raise ValueError(f"{where}: threshold must be finite, got {threshold}: export anew")
+    calibration = field(content, "calibration", dict, type(None), path=where)
+    if calibration is not None:
+        with faults_named(where):
+            calibration = Calibration.from_json(calibration)
     images, similarities = _read_golden(root / GOLDEN, image_size)
     return Artefact(
         root=root,
@@ -164,6 +171,7 @@ def read(path: str | os.PathLike[str], *, digest: str | None = None) -> Artefact
         metric=field(content, "measure.metric", str, path=where),
         threshold=threshold,
         origin=field(content, "origin", str, path=where),
+        calibration=calibration,
         weights=_read_weights(root / WEIGHTS, folds),
         images=images,
         similarities=similarities,

@@ -317,7 +317,7 @@ def score(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
     table = Path(workdir).expanduser().resolve() / "scored.csv"
     scoring.write_csv(table, rows, folds=len(detector.variables))
     print(f"every metric of every fold: {table}")
-    return UNUSABLE_FILES if any(row.reason for row in rows) else 0
+    return UNUSABLE_FILES if not all(row.usable for row in rows) else 0
 
 
 def export(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""What decides: calibrations for new images; for each fold's test images cutoffs that saw none; and rows of it.
+"""What decides on new images, and on each fold's test images without having seen any of them; rows of it.
 
 A case is a group of images (a patient, say): groups are independent, images of one patient are not. Its
 lowest score stands for a group of the training class, its highest for one of another class, so that both

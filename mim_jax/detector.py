@@ -17,6 +17,7 @@ import numpy as np
 from flax import linen as nn
 
 from mim_jax import artefact, masks, pixels, workdir
+from mim_jax.assessment import Calibration
 from mim_jax.batches import Images, check_batch, collect, padded_batches
 from mim_jax.models import make_generator
 from mim_jax.novelty import NoveltyDetector
@@ -95,6 +96,7 @@ class Detector(NoveltyDetector):
       threshold_origin: what the threshold was fitted on, for people to read.
       measure: metric and its options.
       model: the name and options that `make_generator` had, and both sizes; what an export needs.
+      calibration: what `assess` decides by; None = not calibrated.
     """
 
     generator: nn.Module
@@ -105,6 +107,7 @@ class Detector(NoveltyDetector):
     threshold_origin: str = ""
     measure: Measure = field(default_factory=Measure)
     model: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     @property
     def margin(self) -> int:
@@ -138,14 +141,13 @@ class Detector(NoveltyDetector):
                 variables.append(
                     checkpoints.generator_variables(abstract_variables(generator, model["image_size"]))
                 )
-        threshold, origin, measure = None, "", Measure()
-        if (root / "calibration.json").exists():
-            calibration = workdir.read_json(root / "calibration.json")
-            threshold = calibration["pooled"] if fold is None else calibration["alone"][fold]
-            origin, measure = calibration["origin"], Measure(**calibration["measure"])
-        return cls(
-            generator, variables, model["image_size"], model["mask_size"], threshold, origin, measure, model
-        )
+        threshold, origin, measure, calibration = None, "", Measure(), None
+        if (root / workdir.CALIBRATION).exists():
+            found = workdir.read_calibration(root)
+            calibration = Calibration.from_json(found["pooled"] if fold is None else found["alone"][fold])
+            threshold, origin, measure = calibration.lower, calibration.origin, Measure(**found["measure"])
+        sizes = model["image_size"], model["mask_size"]
+        return cls(generator, variables, *sizes, threshold, origin, measure, model, calibration)
 
     @classmethod
     def from_export(cls, path: str | os.PathLike[str], *, digest: str | None = None) -> "Detector":
@@ -173,8 +175,8 @@ class Detector(NoveltyDetector):
                 f"{list(painted)}: fetch it again"
             )
         folds = jax.tree.map(jnp.asarray, weights)
-        sizes = found.image_size, found.mask_size
-        loaded = cls(generator, folds, *sizes, found.threshold, found.origin, measure, found.model)
+        sizes, decides = (found.image_size, found.mask_size), (found.threshold, found.origin)
+        loaded = cls(generator, folds, *sizes, *decides, measure, found.model, found.calibration)
 
         def score(images: np.ndarray) -> dict[str, np.ndarray]:
             with jax.default_matmul_precision("highest"):  # as the golden scores were made
@@ -183,13 +185,13 @@ class Detector(NoveltyDetector):
         artefact.check_scores(found, score)
         return loaded
 
-    def pure(self) -> tuple[Callable[[Any, jax.Array], Similarities], Any]:
+    def pure(self, *, each_fold: bool = False) -> tuple[Callable[[Any, jax.Array], Similarities], Any]:
         """`(fn, variables)` for use inside other code's `jit`.
 
-        `fn(variables, images)` gives the five similarities, averaged over folds.
+        `fn(variables, images)` gives the five similarities, averaged over folds, or of `each_fold`.
 
-        Images are uint8 or float in [0, 1], `[B, S, S, 3]`; each similarity is float32 `[B]`. Other sizes are
-        a ValueError when `fn` is traced.
+        Images are uint8 or float in [0, 1], `[B, S, S, 3]`; each similarity is float32 `[B]`, or
+        `[folds, B]`. Other sizes are a ValueError when `fn` is traced.
         """
 
         settings = self.mask_size, self.margin, self.measure
@@ -200,6 +202,8 @@ class Detector(NoveltyDetector):
                 self.measure.reduced(_hole_similarities(self.generator, v, images, *settings))
                 for v in variables
             ]
+            if each_fold:
+                return jax.tree.map(lambda *values: jnp.stack(values), *every)
             return jax.tree.map(lambda *values: sum(values[1:], start=values[0]) / len(values), *every)
 
         return fn, tuple(self.variables)
@@ -229,6 +233,9 @@ class Detector(NoveltyDetector):
             iterable of single images, which is read a batch at a time and may be longer than memory.
         """
         return self.similarities(images)[self.measure.metric].mean(axis=0)
+
+    def _assessed(self, images: Images) -> tuple[str, dict[str, np.ndarray]]:
+        return self.measure.metric, self.similarities(images)
 
     def inpaint(self, images: np.ndarray | jax.Array, *, fold: int = 0) -> np.ndarray:
         """The images with their centre as the generator of one fold paints it.

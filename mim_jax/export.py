@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mim_jax import artefact
+from mim_jax.assessment import Calibration
 from mim_jax.batches import BATCH_SIZES, Images, check_batch, collect, padded_batches
 from mim_jax.novelty import NoveltyDetector
 from mim_jax.similarity import METRICS, Similarities
@@ -56,13 +57,13 @@ def export(detector: "Detector", path: str | os.PathLike[str]) -> str:
         target.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"{target} lies below a file: export into a folder") from error
-    fn, variables = detector.pure()
+    fn, variables = detector.pure(each_fold=True)
     scorer = _trace(fn, variables, detector.image_size)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         (unfinished / artefact.SCORER).write_bytes(scorer.serialize())
         images = golden_images(detector.image_size)
-        scores = np.stack(jax.jit(scorer.call)(artefact.flatten(variables), images))
+        scores = np.stack(jax.jit(scorer.call)(artefact.flatten(variables), images)).mean(axis=1)
         artefact.save_golden(unfinished, images, scores.astype(np.float32))
         digest = artefact.write(
             unfinished,
@@ -72,6 +73,7 @@ def export(detector: "Detector", path: str | os.PathLike[str]) -> str:
                 "measure": asdict(detector.measure),
                 "threshold": None if detector.threshold is None else float(detector.threshold),
                 "origin": detector.threshold_origin,
+                "calibration": asdict(detector.calibration) if detector.calibration else None,
             },
             weights=variables,
             facts={
@@ -114,7 +116,7 @@ def _check_detector(detector: "Detector") -> None:
 def _trace(
     fn: Callable[[Any, jax.Array], Similarities], variables: Any, image_size: int
 ) -> jax.export.Exported:
-    """The pure scorer on arrays by name, for any number of images: five arrays `[B]`, as in `METRICS`."""
+    """The pure scorer on arrays by name, for any number of images: `[folds, B]` for each of `METRICS`."""
 
     def scorer(arrays: dict[str, jax.Array], images: jax.Array) -> tuple[jax.Array, ...]:
         scores = fn(artefact.unflatten(arrays), images)._asdict()
@@ -150,6 +152,7 @@ class ExportedDetector(NoveltyDetector):
       metric: the one that scores.
       threshold: an image whose score is strictly greater is like the training class; None = not calibrated.
       threshold_origin: what the threshold was fitted on, for people to read.
+      calibration: what `assess` decides by; None = not calibrated.
       manifest: versions, platforms, hashes.
     """
 
@@ -159,6 +162,7 @@ class ExportedDetector(NoveltyDetector):
     metric: str
     threshold: float | None
     threshold_origin: str
+    calibration: Calibration | None
     manifest: dict[str, Any]
 
     def pure(self) -> tuple[Callable[[Any, jax.Array], Similarities], Any]:
@@ -171,15 +175,24 @@ class ExportedDetector(NoveltyDetector):
         def fn(variables: Any, images: jax.Array) -> Similarities:
             check_batch(images, self.image_size)
             _check_bytes(images)
-            return Similarities(**dict(zip(METRICS, self.exported.call(variables, images), strict=True)))
+            every = self.exported.call(variables, images)
+            return Similarities(*(jnp.mean(scores, axis=0) for scores in every))
 
         return fn, self.arrays
 
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
         """Each metric averaged over folds, float64 `[N]`; images as `score_samples`, but uint8."""
+        return {name: scores.mean(axis=0) for name, scores in self.fold_similarities(images).items()}
+
+    def fold_similarities(self, images: Images) -> dict[str, np.ndarray]:
+        """Each metric for each fold, float64 `[folds, N]`; images as `similarities`."""
         batches = padded_batches(images, size=self.image_size)
-        empty = Similarities(*np.zeros((len(METRICS), 0)))
+        folds = len({name.split("/", 1)[0] for name in self.arrays})
+        empty = Similarities(*np.zeros((len(METRICS), folds, 0)))
         return collect(self._score_bytes, batches, empty)._asdict()
+
+    def _assessed(self, images: Images) -> tuple[str, dict[str, np.ndarray]]:
+        return self.metric, self.fold_similarities(images)
 
     def score_samples(self, images: Images) -> np.ndarray:
         """The chosen metric, float64 `[N]`; high = like the training class. Images must be uint8."""
@@ -191,7 +204,7 @@ class ExportedDetector(NoveltyDetector):
 
     @functools.cached_property
     def _score(self) -> Callable[[Any, np.ndarray], Similarities]:
-        return jax.jit(self.pure()[0])
+        return jax.jit(lambda arrays, batch: Similarities(*self.exported.call(arrays, batch)))
 
 
 def load_exported(path: str | os.PathLike[str], *, digest: str | None = None) -> ExportedDetector:
@@ -229,6 +242,7 @@ def load_exported(path: str | os.PathLike[str], *, digest: str | None = None) ->
         metric=found.metric,
         threshold=found.threshold,
         threshold_origin=found.origin,
+        calibration=found.calibration,
         manifest=manifest,
     )
     artefact.check_scores(found, loaded.similarities)

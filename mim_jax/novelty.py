@@ -1,9 +1,13 @@
 """What everything that scores images offers: novelty detection in scikit-learn's words and signs."""
 
 import abc
+from collections.abc import Iterable, Iterator
 
+import jax
 import numpy as np
 
+from mim_jax import assessment
+from mim_jax.assessment import Assessment, Calibration
 from mim_jax.batches import Images
 
 
@@ -12,9 +16,11 @@ class NoveltyDetector(abc.ABC):
 
     Attributes:
       threshold: an image whose score is strictly greater is like the training class; None = not calibrated.
+      calibration: what `assess` decides by; None = not calibrated.
     """
 
     threshold: float | None
+    calibration: Calibration | None
 
     @abc.abstractmethod
     def score_samples(self, images: Images) -> np.ndarray:
@@ -24,6 +30,30 @@ class NoveltyDetector(abc.ABC):
           images: uint8, or float in [0, 1]: `[N, S, S, 3]`, also memory-mapped; one `[S, S, 3]`; or an
             iterable of single images, which is read a batch at a time and may be longer than memory.
         """
+
+    @abc.abstractmethod
+    def _assessed(self, images: Images) -> tuple[str, dict[str, np.ndarray]]:
+        """The deciding metric, and each metric for each fold, float64 `[folds, N]`."""
+
+    def assess(
+        self, images: Images | Iterable[np.ndarray | ValueError], *, alpha: float = 0.1
+    ) -> list[Assessment]:
+        """Decisions with their reasons, one an image; see `mim_jax.assessment.assess`.
+
+        Args:
+          images: as `score_samples`; in an iterable an entry may also be the `UnusableImage` that reading a
+            file raised, and is then assessed as unusable, with its reason.
+          alpha: the share of mpox that may be missed, between 0 and 1; the rule "calibrated" heeds it.
+
+        Raises:
+          ValueError: an alpha outside (0, 1); as `score_samples`.
+        """
+        refused: dict[int, str] = {}
+        kept = images if isinstance(images, np.ndarray | jax.Array) else _usable(images, refused)
+        metric, similarities = self._assessed(kept)
+        assessed = iter(assessment.assess(similarities, self.calibration, metric=metric, alpha=alpha))
+        count = len(refused) + next(iter(similarities.values())).shape[1]
+        return [assessment.unusable(refused[k]) if k in refused else next(assessed) for k in range(count)]
 
     def anomaly_score(self, images: Images) -> np.ndarray:
         """`1 - score_samples`, for those who count the other way."""
@@ -41,3 +71,12 @@ class NoveltyDetector(abc.ABC):
     def predict(self, images: Images) -> np.ndarray:
         """1 = like the training class, -1 = not; int64 `[N]`."""
         return np.where(self.decision_function(images) > 0, 1, -1)
+
+
+def _usable(images: Iterable[np.ndarray | ValueError], refused: dict[int, str]) -> Iterator[np.ndarray]:
+    """The images, one by one; of what is none the reason is kept in `refused` by its place."""
+    for place, image in enumerate(images):
+        if isinstance(image, ValueError):
+            refused[place] = str(getattr(image, "reason", image))  # `UnusableImage`, which would bring Pillow
+        else:
+            yield image

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mim_jax import detector, masks, training
+from mim_jax import assessment, detector, masks, training
 from mim_jax.data import datasets, duplicates, folds, sources
 from mim_jax.data.images import MIN_SIDE
 from mim_jax.models import PatchDiscriminator, make_generator
@@ -45,6 +45,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "evaluation.clinical_sigma": (0, 1),
     "evaluation.robustness_images": (0, 10**6),
     "decision.miss_rate": (1e-6, 1 - 1e-6),
+    "decision.confidence": (1e-6, 1 - 1e-6),
+    "decision.false_alarm_rate": (0, 1 - 1e-6),
 }
 
 
@@ -187,8 +189,11 @@ def check(config: Config) -> None:
     check_fields(config)
     size, mask_size = config["data"]["image_size"], config["mask"]["size"]
     measure = detector.Measure(**measure_options(config))
-    if config["decision"]["rule"] not in ("calibrated", "paper"):
-        raise ValueError(f"unknown decision rule {config['decision']['rule']!r}: choose calibrated or paper")
+    if config["decision"]["rule"] not in assessment.RULES:
+        raise ValueError(
+            f"unknown decision rule {config['decision']['rule']!r}: choose one of "
+            f"{', '.join(assessment.RULES)}"
+        )
     if config["decision"]["rule"] == "paper" and measure != detector.Measure():
         raise ValueError(
             "config.decision.rule=paper is a threshold on SSIM+HBD of the whole image; with "

@@ -1,4 +1,4 @@
-"""Was the promise kept? Nominal rates against what the folds' test images show, which set no own threshold."""
+"""Was the promise kept? Promised rates against the folds' test images, none of which set what judges it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,7 +32,7 @@ def reliability(
       "rate": the promised one;
       "missed": {"cases", "value", "low", "high"}: with the Clopper-Pearson interval, which counts the cases
         as independent although those of one fold share a model and a threshold;
-      "false_alarms": the same for each group of classes that every fold can promise it for;
+      "false_alarms": the same for each group of classes, in the folds that can promise it for that group;
       "training", "others": {"images", "decided", "wrong"}: plain test images of the training class and of
         the others, those that were decided upon, and those of them that were decided wrongly.
     """

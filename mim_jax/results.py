@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mim_jax import decisions, facts, robustness, workdir
+from mim_jax.assessment import RULES
 from mim_jax.bank import grouped, make_bank, tested
 from mim_jax.data.datasets import Dataset
 from mim_jax.detector import Measure
@@ -20,7 +21,9 @@ from mim_jax.methods import score_methods
 from mim_jax.panels import choose_panels
 from mim_jax.protocol import Config, measure_options
 from mim_jax.recorder import Recorder, read_events
+from mim_jax.reliability import reliability
 from mim_jax.report import write_report
+from mim_jax.scored_images import ScoredImages
 from mim_jax.similarity import METRICS
 from mim_jax.trained import TrainedFold, load_folds
 
@@ -63,19 +66,12 @@ def evaluate(
         dataset, bank, parts, folds, more_holes=settings["more_holes"], recorder=recorder
     )
 
-    decision = config["decision"]
-    if decision["rule"] == "paper":
-        thresholds = decisions.paper_thresholds(len(folds))
-    else:
-        thresholds = decisions.calibrate(
-            methods["mim"], metric=measure.metric, miss_rate=decision["miss_rate"]
-        )
-    workdir.write_json(path / "calibration.json", {**asdict(thresholds), "measure": measure_options(config)})
+    cutoffs, decision = _decide(config, path, dataset, methods["mim"], measure)
     table = [
         row
         for method, many in methods.items()
         for fold, scored in enumerate(many)
-        for row in decisions.rows(fold, method, scored, thresholds if method == "mim" else None)
+        for row in decisions.rows(fold, method, scored, cutoffs[fold] if method == "mim" else None)
     ]
     for fold in range(len(folds)):
         decisions.write_csv(
@@ -95,14 +91,8 @@ def evaluate(
         **summary,
         "variants": variants,
         "held_out": facts.held_out_error(dataset, folds),
-        "decision": {
-            "metric": thresholds.metric,
-            "rule": thresholds.origin,
-            "thresholds": thresholds.folds,
-            "pooled": thresholds.pooled,
-            "table": decisions.count_decisions(table),
-        },
-        **_stress(config, path, dataset, clinical, folds, thresholds.folds, recorder),
+        "decision": decision,
+        **_stress(config, path, dataset, clinical, folds, decision["thresholds"], recorder),
         "wall_time": {
             "train": facts.training_seconds(history, len(folds)),
             "evaluate": time.perf_counter() - started,
@@ -115,6 +105,69 @@ def evaluate(
     )
     mim = [event for event in history if event["role"] == "mim"]
     return write_report(path, results=results, scores=table, history=mim, panels=panels)
+
+
+def _decide(
+    config: Config,
+    path: Path,
+    dataset: Dataset,
+    scored: Sequence[ScoredImages],
+    measure: Measure,
+) -> tuple[list[decisions.Cutoffs], dict[str, Any]]:
+    """Writes `calibration.json`. Returns what judges each fold's test images, and what results.json says."""
+    settings = config["decision"]
+    chosen, rates = settings["rule"], (settings["miss_rate"], settings["confidence"])
+    about: dict[str, Any] = {
+        "metric": measure.metric,
+        "positive": dataset.positive,
+        "class_groups": facts.class_groups(dataset),
+    }
+    # The paper's number is one on its own score, and means nothing on another.
+    names = [name for name in RULES if name != "paper" or measure == Measure()]
+    made = {
+        name: decisions.calibrate(
+            scored, rule=decisions.Rule(name, *rates, settings["false_alarm_rate"]), **about
+        )
+        for name in names
+    }
+    pooled, folds = made[chosen].pooled, made[chosen].folds
+    named = {
+        name: {"lower": each.pooled.lower, "origin": each.pooled.origin, "promise": each.pooled.promise}
+        for name, each in made.items()
+    }
+    workdir.write_json(
+        path / workdir.CALIBRATION,
+        {
+            "format": workdir.CALIBRATION_FORMAT,
+            "measure": measure_options(config),
+            "pooled": asdict(pooled),
+            "alone": [asdict(each) for each in made[chosen].alone],
+            "folds": [{"lower": each.lower, "upper": each.upper} for each in folds],
+            "alternatives": named,
+        },
+    )
+    tables = {
+        name: decisions.count_decisions(
+            row
+            for fold, images in enumerate(scored)
+            for row in decisions.rows(fold, "mim", images, each.folds[fold])
+        )
+        for name, each in made.items()
+    }
+    return folds, {
+        "metric": measure.metric,
+        "name": chosen,
+        "rule": pooled.origin,
+        "promise": pooled.promise,
+        "band": pooled.band,
+        "thresholds": [each.lower for each in folds],
+        "upper": [each.upper for each in folds],
+        "pooled": pooled.lower,
+        "pooled_upper": pooled.upper,
+        "table": tables[chosen],
+        "alternatives": {name: {**each, "table": tables[name]} for name, each in named.items()},
+        "reliability": reliability(scored, **about),
+    }
 
 
 def _stress(

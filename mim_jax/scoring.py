@@ -8,29 +8,25 @@ from pathlib import Path
 
 import numpy as np
 
+from mim_jax.assessment import Assessment, Decision, assess, unusable
 from mim_jax.batches import BATCH_SIZES
 from mim_jax.data.datasets import list_images
 from mim_jax.data.images import MIN_SIDE, UnusableImage, load_image
-from mim_jax.decisions import decide
 from mim_jax.detector import Detector
 from mim_jax.similarity import METRICS
 
 
 @dataclass(frozen=True)
 class ScoredFile:
-    """One file: its similarities, `metric -> one a fold`, and the decision.
-
-    Or the reason why there are none.
-    """
+    """One file, what was made of it, and its similarities, `metric -> one a fold`; none where unusable."""
 
     path: str
+    assessment: Assessment
     similarities: dict[str, list[float]] = field(default_factory=dict)
-    decision: str = ""
-    reason: str = ""
 
-    def mean(self, metric: str) -> float:
-        """Averaged over folds."""
-        return float(np.mean(self.similarities[metric]))
+    @property
+    def usable(self) -> bool:
+        return self.assessment.decision is not Decision.UNUSABLE
 
 
 def find_files(paths: Sequence[str]) -> list[tuple[str, str]]:
@@ -63,54 +59,65 @@ def score_files(detector: Detector, files: Sequence[tuple[str, str]]) -> Iterato
                 reasons.append("")
             except UnusableImage as error:
                 reasons.append(error.reason)
-        scores = detector.similarities(np.stack(images)) if images else {}
+        scores, assessed = {}, []
+        if images:
+            scores = detector.similarities(np.stack(images))
+            assessed = assess(
+                scores,
+                detector.calibration,
+                metric=detector.measure.metric,
+                alpha=detector.calibration.miss_rate if detector.calibration else 0.1,
+            )
         column = 0
         for (path, _), reason in zip(files[start : start + size], reasons, strict=True):
             if reason:
-                yield ScoredFile(path, reason=reason)
+                yield ScoredFile(path, unusable(reason))
                 continue
             own = {metric: [float(value) for value in scores[metric][:, column]] for metric in METRICS}
+            yield ScoredFile(path, assessed[column], own)
             column += 1
-            yield ScoredFile(
-                path, own, decide(float(np.mean(own[detector.measure.metric])), detector.threshold)
-            )
 
 
 def format_table(rows: Sequence[ScoredFile], detector: Detector) -> str:
-    """A table for the terminal: each metric averaged over folds, the decision, and reasons."""
+    """A table for the terminal: each metric averaged over folds, p-value, decision; and what decided."""
     width = max([len("file"), *(len(_shown(row.path)) for row in rows)])
-    lines = ["  ".join([f"{'file':{width}}", *(f"{metric:>8}" for metric in METRICS), "decision"])]
+    lines = ["  ".join([f"{'file':{width}}", *(f"{name:>8}" for name in (*METRICS, "p_value")), "decision"])]
     for row in rows:
         name = f"{_shown(row.path):{width}}"
-        if row.reason:
-            lines.append(f"{name}  unusable: {row.reason}")
+        found = row.assessment
+        if row.usable:
+            values = "  ".join(f"{found.similarities[metric]:8.4f}" for metric in METRICS)
+            p_value = f"{'none':>8}" if found.p_value is None else f"{found.p_value:8.4f}"
+            lines.append(f"{name}  {values}  {p_value}  {found.decision}")
         else:
-            values = "  ".join(f"{row.mean(metric):8.4f}" for metric in METRICS)
-            lines.append(f"{name}  {values}  {row.decision}")
-    if detector.threshold is None:
+            lines.append(f"{name}  unusable: {' '.join(found.reasons)}")
+    calibration = detector.calibration
+    if calibration is None:
         lines.append("threshold: none; evaluate the workdir with --mode=evaluate to have one")
     else:
-        lines.append(
-            f"threshold: {detector.measure.metric} > {detector.threshold:.4f}; {detector.threshold_origin}"
-        )
+        lines.append(f"rule: {calibration.origin}. {calibration.promise} {calibration.band}")
     return "\n".join(lines)
 
 
 def write_csv(path: Path, rows: Sequence[ScoredFile], *, folds: int) -> None:
-    """One row a file: decision, reason, the mean of each metric, and each metric of each fold."""
+    """One row a file: decision, reasons, p-value, the mean of each metric, and each metric of each fold."""
     names = [(metric, k) for metric in METRICS for k in range(folds)]
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(
-            ["file", "decision", "reason", *METRICS, *(f"{metric}_fold_{k}" for metric, k in names)]
+            [
+                *("file", "decision", "reason", "p_value", *METRICS),
+                *(f"{metric}_fold_{k}" for metric, k in names),
+            ]
         )
         for row in rows:
+            found = row.assessment
             values: list[float] = []
-            if not row.reason:
-                values = [row.mean(metric) for metric in METRICS]
+            if row.usable:
+                values = [found.similarities[metric] for metric in METRICS]
                 values += [row.similarities[metric][k] for metric, k in names]
-            writer.writerow([row.path, row.decision, row.reason, *values])
+            writer.writerow([row.path, found.decision, " ".join(found.reasons), found.p_value, *values])
     os.replace(temporary, path)
 
 

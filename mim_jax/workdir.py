@@ -13,6 +13,8 @@ FREE = (
     *("training.devices", "training.shards"),
 )
 
+CALIBRATION, CALIBRATION_FORMAT = "calibration.json", 2  # what an evaluation leaves for detectors
+
 
 def claim(path: str | os.PathLike[str], config: Mapping[str, Any], data: Mapping[str, Any]) -> Path:
     """Makes `path` the workdir of `config` and of the images that `data` describes.
@@ -112,6 +114,17 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} does not exist: is {path.parent} the workdir of a run?") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read ({error}): restore it, or use another workdir") from error
+
+
+def read_calibration(root: Path) -> dict[str, Any]:
+    """What an evaluation left in calibration.json; ValueError where an older version wrote it."""
+    found = read_json(root / CALIBRATION)
+    if not isinstance(found, Mapping) or found.get("format") != CALIBRATION_FORMAT:
+        raise ValueError(
+            f"{root / CALIBRATION} was written by another version of mim_jax: evaluate the workdir anew with "
+            "--mode=evaluate"
+        )
+    return dict(found)
 
 
 def write_json(path: Path, content: Any) -> None:
