@@ -140,7 +140,7 @@ def conformal_promise(positive: str, alpha: float, *, count: int, folds: int) ->
         proven = proven_rate(alpha, count=count, folds=folds)
         promised = (
             f"About {percent(alpha)} of {positive} cases like the {count} calibrated on are missed, in "
-            f"expectation; proven are at most {percent(round(proven, 3))} (cross-conformal, {folds} folds)."
+            f"expectation; proven is at most {percent(round(proven, 3))} (cross-conformal, {folds} folds)."
         )
     return f"{promised} Nothing is promised for another camera or population."
 
@@ -188,7 +188,7 @@ def assess(
     finite = np.all([np.isfinite(values) for values in means.values()], axis=0)
     counts = np.zeros(own.shape[1], int)
     if calibration:
-        counts[finite] = counts_not_above(calibration.scores, own[:, finite])
+        counts[finite] = counts_not_above(calibration.scores, list(own[:, finite]))
     found = []
     for place, (usable, count) in enumerate(zip(finite.tolist(), counts.tolist(), strict=True)):
         if not usable:
@@ -205,8 +205,8 @@ def _assess_one(
     score = values[metric]
     fact = f"{metric_name(metric)} is {score:.4f}"
     if calibration is None:
-        reasons = (f"{fact}.", "Cannot tell: nothing was calibrated. Evaluate the workdir, --mode=evaluate.")
-        return Assessment(score, values, None, Decision.CANNOT_TELL, reasons)
+        why = "Cannot tell: nothing was calibrated. Evaluate the workdir with --mode=evaluate."
+        return Assessment(score, values, None, Decision.CANNOT_TELL, (f"{fact}.", why))
     p_value = None
     if total := calibration.count:
         p_value = (1 + count) / (total + 1)

@@ -207,8 +207,10 @@ def _failures(results: Mapping[str, Any]) -> str:
         count, alarms = sum(value["n"] for value in others), sum(value["mpox_like"] for value in others)
         text += (
             f"At the thresholds of the folds ({_text(results['decision']['rule'])}) "
-            f"{own['n'] - own['mpox_like']} of {own['n']} plain test images of {_text(positive)} are missed, "
-            f"and {alarms:,} of {count:,} decisions on others are false alarms.\n"
+            f"{own['not_mpox_like']} of {own['n']} plain test images of {_text(positive)} are missed and "
+            f"{own['cannot_tell']} cannot be told; {alarms:,} of {count:,} others are false alarms and "
+            f"{sum(value['cannot_tell'] for value in others):,} cannot be told. "
+            f"{_text(results['decision']['promise'])} {_text(results['decision']['band'])}\n"
         )
     else:
         text += "No decision on the training class was made: there are too few images for thresholds.\n"

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from mim_jax import canvas, pictures, stress_figures
+from mim_jax import canvas, pictures, promise_figures, stress_figures
 from mim_jax.evaluation import roc
 from mim_jax.pictures import Panels
 from mim_jax.wording import REFERENCE, controls, leading, method_name, metric_name, ordered
@@ -66,14 +66,19 @@ def draw(
             )
     series = _scores_by_group(results, scores)
     if series:
-        thresholds = [value for value in results["decision"]["thresholds"] if value is not None]
+        every = [*results["decision"]["thresholds"], *results["decision"]["upper"]]
+        thresholds = [value for value in every if value is not None]
         pngs["histograms"] = histogram_figure(
             series,
             thresholds,
-            results["decision"]["pooled"],
+            [results["decision"][name] for name in ("pooled", "pooled_upper")],
             xlabel=f"{metric_name(metric)} similarity (high = mpox-like)",
             notice=notice,
         )
+    if rows := results["decision"]["reliability"]:
+        about = {"positive": results["data"]["positive"], "notice": notice}
+        pngs["reliability"] = promise_figures.reliability_figure(rows, **about)
+        pngs["coverage"] = promise_figures.coverage_figure(rows, **about)
     if results["clinical"]:
         pngs["noise_sweep"] = stress_figures.noise_sweep_figure(results["clinical"], notice=notice)
     if results["robustness"]:
@@ -165,16 +170,16 @@ def interval_figure(
 def histogram_figure(
     series: Mapping[str, np.ndarray],
     thresholds: Sequence[float],
-    pooled: float | None,
+    pooled: Sequence[float | None],
     *,
     xlabel: str,
     notice: str = "",
 ) -> bytes:
     """Score histograms, one row for each of `series` (the training class first), with the thresholds.
 
-    The folds' thresholds are thin lines, the pooled one is dashed.
+    The folds' thresholds are thin lines, those for new images are dashed.
     """
-    pooled_line = [] if pooled is None else [pooled]
+    pooled_line = [value for value in pooled if value is not None]
     edges = np.histogram_bin_edges(np.concatenate([*series.values(), thresholds, pooled_line]), bins=40)
     with matplotlib.rc_context(canvas.STYLE):
         figure = canvas.blank(0.75 + 0.85 * len(series), notice)
@@ -187,8 +192,9 @@ def histogram_figure(
             for threshold in pooled_line:
                 axes.axvline(threshold, color="black", linewidth=1.2, linestyle="--")
             axes.set_title(f"{canvas.drawable(label, 30)}, n = {len(scores)}", loc="left", pad=3)
-        if pooled is not None:
-            rows[0].set_title(f"pooled threshold {pooled:.4f}", loc="right", fontsize=8, pad=3)
+        if pooled_line:
+            words = " and ".join(f"{value:.4f}" for value in pooled_line)
+            rows[0].set_title(f"for new images {words}", loc="right", fontsize=8, pad=3)
         rows[-1].set_xlabel(xlabel)
         figure.supylabel("images, % of the row", fontsize=9)
         return canvas.png(figure)

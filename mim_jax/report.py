@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mim_jax import figures, page
-from mim_jax.data_sheet import data_section, group_of, split_section
+from mim_jax.data_sheet import data_section, split_section
 from mim_jax.evidence import model_card
 from mim_jax.pictures import DIFFERENCE_SCALE, Panels
+from mim_jax.promise_page import decision_section
 from mim_jax.seed_page import write_seeds
 from mim_jax.stress_page import clinical_section, robustness_section
 from mim_jax.tables import auroc_section, class_section
@@ -89,7 +90,7 @@ def _page(results: Mapping[str, Any], pngs: Mapping[str, bytes], panels: Panels)
         _roc(results, pngs),
         class_section(results, pngs),
         _inpaintings(results, pngs, panels),
-        _decisions(results, pngs),
+        decision_section(results, pngs),
         clinical_section(results, pngs),
         robustness_section(results, pngs),
         data_section(results),
@@ -194,28 +195,6 @@ def _inpaintings(results: Mapping[str, Any], pngs: Mapping[str, bytes], panels: 
     return (
         page.section("Original, masked, inpainted", words, page.gallery(pngs, captions)) if captions else ""
     )
-
-
-def _decisions(results: Mapping[str, Any], pngs: Mapping[str, bytes]) -> str:
-    decision, positive = results["decision"], results["data"]["positive"]
-    order = [positive, *figures.groups_of_classes(results)]
-    rows = []
-    for name in sorted(decision["table"], key=[*order, *sorted(decision["table"])].index):
-        count, hits = decision["table"][name]["n"], decision["table"][name]["mpox_like"]
-        share = f"{100 * hits / count:.1f} %" if count else "n/a"
-        rows.append(page.row(page.text(name), [group_of(results, name), str(count), str(hits), share]))
-    thresholds = "".join(
-        f"fold {split['fold'] + 1}: {number(threshold)}; "
-        for split, threshold in zip(results["splits"], decision["thresholds"], strict=True)
-    )
-    words = (
-        f"Thresholds ({page.text(decision['rule'])}): {thresholds}pooled: {number(decision['pooled'])}. The "
-        "model of every fold judges every image of the other classes, so each of these counts once a fold."
-    )
-    caption = f"Figure. {_decider(results)} of the plain test images, all folds together, with the thresholds"
-    title = f"Table. Decisions by {_decider(results)} on the plain test images, all folds together"
-    table = page.table(title, ["class", "group", "decisions", "mpox-like", "share"], rows, "grouped")
-    return page.section("Scores and decisions", words, page.gallery(pngs, {"histograms": caption}), table)
 
 
 def _training(results: Mapping[str, Any], pngs: Mapping[str, bytes]) -> str:
