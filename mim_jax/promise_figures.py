@@ -68,7 +68,7 @@ def coverage_figure(rows: Sequence[Mapping[str, Any]], *, positive: str, notice:
 
 
 def coverage(row: Mapping[str, Any]) -> float:
-    """The share of images that is decided upon, mean of both sides, so that the larger does not speak alone."""
+    """The share of images that is decided upon, mean of both sides, so that both weigh alike."""
     return sum(row[side]["decided"] / row[side]["images"] for side in ("training", "others")) / 2
 
 

@@ -1,4 +1,4 @@
-"""The decision in the report as HTML: rule and promise, whether it was kept, every class, other thresholds."""
+"""The decision in the report as HTML: rule and promise, whether it was kept, every class, others."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -71,7 +71,7 @@ def _reliability(results: Mapping[str, Any]) -> str:
     return page.details(
         "Was the promise kept? Promised and observed rates",
         "<p>The same rate is promised for missed cases and for false alarms in each group of classes; a case "
-        "is a group of images. In brackets the exact 95 % interval (Clopper and Pearson), as if the cases were "
+        "is a group of images. In brackets the exact 95 % interval (Clopper and Pearson), as if cases were "
         "independent, which those of one fold are not quite. What is decided, and the errors among it, count "
         "images; both sides weigh alike.</p>",
         page.table("Table. Promised and observed rates on the test folds", header, rows),

@@ -1,9 +1,17 @@
-"""The promise of the threshold, by simulation, and the cases that cannot carry one."""
+"""The promises of thresholds and p-values, by simulation, and the cases that cannot carry one."""
 
 import numpy as np
 import pytest
 
-from mim_jax.calibration import PAPER_THRESHOLD, miss_rate_threshold
+from mim_jax.calibration import (
+    allowed_rank,
+    cross_p_values,
+    false_alarm_threshold,
+    least_count,
+    miss_rate_threshold,
+    p_values,
+    proven_rate,
+)
 
 
 def missed_share(draw, *, count: int, miss_rate: float, trials: int) -> float:
@@ -29,6 +37,34 @@ def test_the_promise_holds_and_is_not_wasteful(count, miss_rate, rank):
     assert tied <= expected + error
 
 
+@pytest.mark.parametrize(("count", "rate", "rank"), [(44, 0.05, 2), (19, 0.05, 1), (30, 0.2, 6)])
+@pytest.mark.parametrize("levels", [0, 6])
+def test_false_alarms_keep_their_rate_in_the_worst_group(count, rate, rank, levels):
+    generator = np.random.default_rng(1)
+    trials, expected = 4000, rank / (count + 1)
+    alarms = np.zeros((trials, 2), bool)
+    for trial in range(trials):
+        drawn = generator.normal(size=(2, count + 1)) + [[0.0], [1.0]]
+        drawn = np.round(drawn * levels) if levels else drawn
+        groups = {"easy": drawn[0, :-1], "hard": drawn[1, :-1]}
+        threshold, left_out = false_alarm_threshold(groups, false_alarm_rate=rate)
+        assert not left_out
+        alarms[trial] = drawn[:, -1] > threshold
+    easy, hard = alarms.mean(axis=0)
+    error = 4 * np.sqrt(expected * (1 - expected) / trials)
+    assert easy < hard <= expected + error
+    if not levels:
+        # Now and then the easy group sets the threshold, which costs the hard one a little.
+        assert hard > expected - error - 0.02
+
+
+def test_groups_that_are_too_small_are_named():
+    scores = np.arange(20) / 20
+    assert false_alarm_threshold({"a": scores, "b": [0.99]}, false_alarm_rate=0.1) == (0.9, ["b"])
+    assert false_alarm_threshold({"b": [0.99]}, false_alarm_rate=0.1) == (None, ["b"])
+    assert false_alarm_threshold({}, false_alarm_rate=0.1) == (None, [])
+
+
 def test_it_is_the_order_statistic():
     scores = np.random.default_rng(1).permutation(np.arange(1, 101)) / 100
     assert miss_rate_threshold(scores, miss_rate=0.05) == 0.05
@@ -41,6 +77,8 @@ def test_too_few_scores_name_how_many_would_do():
         with pytest.raises(ValueError, match=rf"{count} calibration images .* at least {needed},"):
             miss_rate_threshold(np.zeros(count), miss_rate=miss_rate)
         assert miss_rate_threshold(np.zeros(needed), miss_rate=miss_rate) == 0
+        assert (allowed_rank(miss_rate, needed), allowed_rank(miss_rate, needed - 1)) == (1, 0)
+        assert least_count(miss_rate) == needed
 
 
 def test_unfit_arguments_are_named():
@@ -51,7 +89,67 @@ def test_unfit_arguments_are_named():
         miss_rate_threshold([0.1, np.nan, 0.3], miss_rate=0.5)
     with pytest.raises(ValueError, match=r"shape \(2, 3\)"):
         miss_rate_threshold(np.zeros((2, 3)), miss_rate=0.5)
+    with pytest.raises(ValueError, match="calibration_scores is empty"):
+        p_values([], [0.5])
 
 
-def test_threshold_of_the_paper():
-    assert PAPER_THRESHOLD == 0.8526
+def test_p_values_count_the_calibration_scores_up_to_the_score():
+    rng = np.random.default_rng(10)
+    known, scores = rng.integers(0, 9, 30) / 8, rng.integers(-1, 10, 200) / 8  # with ties
+    expected = [(1 + sum(c <= score for c in known)) / 31 for score in scores]
+    np.testing.assert_array_equal(p_values(known, scores), expected)
+    np.testing.assert_array_equal(p_values(np.array([0.5, 0.5]), np.array([0.4, 0.5, 0.6])), [1 / 3, 1, 1])
+
+
+def test_p_values_of_mpox_are_rarely_small():
+    # 19 calibration scores and one new one: P(p <= a) = a where 20 a is whole.
+    scores = np.random.default_rng(11).normal(size=(20_000, 20))
+    p = np.array([p_values(row[:-1], row[-1:])[0] for row in scores])
+    for a in (0.05, 0.2, 0.5, 0.95):
+        assert abs(np.mean(p <= a) - a) < 4 * np.sqrt(a * (1 - a) / 20_000)
+    coarse = np.round(scores)
+    ties = np.array([p_values(row[:-1], row[-1:])[0] for row in coarse])
+    assert np.mean(ties <= 0.2) < 0.2
+
+
+def test_the_threshold_and_the_p_value_refuse_the_same_images():
+    rng = np.random.default_rng(12)
+    for count, alpha in ((9, 0.1), (44, 0.05), (99, 0.29), (128, 0.1)):
+        known = rng.integers(0, 60, count) / 60  # with ties
+        new = np.arange(-1, 62) / 60
+        refused = new < miss_rate_threshold(known, miss_rate=alpha)
+        np.testing.assert_array_equal(refused, p_values(known, new) <= alpha + 1e-12)
+
+
+@pytest.mark.parametrize("folds", [1, 5])
+def test_cross_conformal_p_values_keep_what_is_proven_of_them(folds):
+    """Folds score alike but for an offset of their own, which makes pooled scores useless."""
+    rng = np.random.default_rng(13)
+    trials, each = 4000, 10
+    offsets = np.arange(folds)[:, None]
+    p = np.empty(trials)
+    for trial in range(trials):
+        known = rng.normal(size=(folds, each)) + offsets
+        new = rng.normal() + 0.3 * rng.normal(size=(folds, 1)) + offsets
+        p[trial] = cross_p_values(list(known), list(new))[0]
+    for alpha in (0.1, 0.2, 0.5):
+        bound = proven_rate(alpha, count=folds * each, folds=folds)
+        assert (bound == alpha) if folds == 1 else (2 * alpha <= bound or bound == 1)
+        assert np.mean(p <= alpha) <= bound + 4 * np.sqrt(bound * (1 - bound) / trials) + (folds == 1) * 0.02
+        if folds > 1:
+            assert np.mean(p <= alpha) < 1.3 * alpha
+
+
+def test_the_proven_rate_follows_from_the_folds_own_p_values():
+    rng = np.random.default_rng(14)
+    known = [rng.normal(size=n) for n in (7, 12, 9)]
+    new = [rng.normal(size=50) for _ in known]
+    p = cross_p_values(known, new)
+    own = [p_values(k, s) for k, s in zip(known, new, strict=True)]
+    count, folds = 28, 3
+    weighted = sum((len(k) + 1) * each for k, each in zip(known, own, strict=True)) / (count + folds)
+    np.testing.assert_allclose(((count + 1) * p + folds - 1) / (count + folds), weighted)
+    # P(weighted mean <= x) <= 2 x, at the x where p is alpha:
+    for alpha in (0.05, 0.3):
+        x = ((count + 1) * alpha + folds - 1) / (count + folds)
+        assert proven_rate(alpha, count=count, folds=folds) == pytest.approx(2 * x)

@@ -44,7 +44,8 @@ def test_card_states_use_results_failures_and_hashes():
     )
     header = "| lowest AUROC by class | images | AUROC | by images |"
     assert f"{header}\n| --- | --- | --- | --- |\n| nv | 7 | 0.0123" in card
-    assert ") 1 of 12 plain test images of mpox are missed, and 9 of 27 decisions on others" in card
+    assert ") 1 of 12 plain test images of mpox are missed and 4 cannot be told; 9 of 27 others" in card
+    assert "14 cannot be told. One in ten is missed. One in ten is a false alarm." in card
     for fact in ("0123abcd", "paper 0.881", "jax | 0.10.2", "seed | 3", "parameters of fold 3 | aa"):
         assert fact in card
     assert "procedural" not in card

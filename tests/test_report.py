@@ -59,7 +59,15 @@ def test_what_comes_from_data_cannot_become_markup(tmp_path):
     data["positive"], data["classes"] = HOSTILE, {HOSTILE: 3, HOSTILE + "2": 4}
     data["groups"] = data["classes"]
     data["class_groups"] = {HOSTILE: [HOSTILE + "2"]}
-    results["decision"]["table"] = {HOSTILE: {"n": 2, "mpox_like": 1}}
+    counts = {"n": 2, "mpox_like": 1, "cannot_tell": 1, "not_mpox_like": 0}
+    results["decision"] |= {"table": {HOSTILE: counts}, "promise": HOSTILE, "band": HOSTILE}
+    results["decision"]["alternatives"] = {
+        name: {"lower": 0.5, "origin": HOSTILE, "promise": HOSTILE, "table": {HOSTILE: counts}}
+        for name in ("paper", HOSTILE)
+    }
+    results["decision"]["reliability"][0]["false_alarms"][HOSTILE] = {
+        "cases": 2, "value": 0.5, "low": 0.0, "high": 1.0
+    }  # fmt: skip
     results["config"] = {"</pre>": HOSTILE}
     clinical, sheet = results["clinical"], results["robustness"]
     clinical["source"] = clinical["digest"] = HOSTILE
@@ -163,6 +171,16 @@ def test_data_sheet_tells_what_was_left_out_joined_and_noticed(tmp_path, undrawn
     ):
         assert words in page.text
     assert page.table("Table. Images of each class")["nv"] == ["dermoscopy", "8", "5"]
+    assert page.table("Table. Decisions by")["mpox"] == [
+        "training", "12", "7 58.3 %", "4 33.3 %", "1 8.3 %", "7 58.3 %"
+    ]  # fmt: skip
+    others = page.table("Table. Other thresholds")
+    (own,) = [cells for name, cells in others.items() if name.startswith("calibrated")]
+    assert own == ["0.5625", "1 8.3 %", "4 33.3 %", "9 33.3 %", "14 51.9 %"]
+    promised = page.table("Table. Promised and observed")["10.0 %"]
+    found = run["results"]["decision"]["reliability"][0]
+    assert promised[0].startswith(f"{100 * found['missed']['value']:.1f} %")
+    assert promised[-3:] == ["41.7 %", "33.3 %", "33.3 %"]  # the mean of 6/12 and 9/27; 2/6; 3/9
     assert page.table("Table. Near-duplicates")["1"] == ["mpox/1.jpg, mpox/2.jpg"]
 
 
@@ -189,7 +207,9 @@ def test_small_runs_have_a_page_too(tmp_path):
     results["data"] |= {
         name: [] for name in ("unusable", "duplicates", "left_out", "group_problems", "remarks")
     }
-    results["decision"] |= {"thresholds": [None], "pooled": None, "table": {}}
+    nothing = {"lower": None, "origin": "none", "promise": "none", "table": {}}
+    results["decision"] |= {"thresholds": [None], "pooled": None, "table": {}, "reliability": []}
+    results["decision"] |= {"upper": [None], "pooled_upper": None, "alternatives": {"calibrated": nothing}}
     results["wall_time"]["train"] = []
     results["clinical"] = results["robustness"] = None
     page = page_of(tmp_path, run)
