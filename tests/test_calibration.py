@@ -44,7 +44,7 @@ def test_false_alarms_keep_their_rate_in_the_worst_group(count, rate, rank, leve
     trials, expected = 4000, rank / (count + 1)
     alarms = np.zeros((trials, 2), bool)
     for trial in range(trials):
-        drawn = generator.normal(size=(2, count + 1)) + [[0.0], [1.0]]
+        drawn = generator.normal([[0.0], [1.0]], 1, (2, count + 1))
         drawn = np.round(drawn * levels) if levels else drawn
         groups = {"easy": drawn[0, :-1], "hard": drawn[1, :-1]}
         threshold, left_out = false_alarm_threshold(groups, false_alarm_rate=rate)
@@ -130,12 +130,13 @@ def test_cross_conformal_p_values_keep_what_is_proven_of_them(folds):
     p = np.empty(trials)
     for trial in range(trials):
         known = rng.normal(size=(folds, each)) + offsets
-        new = rng.normal() + 0.3 * rng.normal(size=(folds, 1)) + offsets
+        # One new image, on which the models agree in part: standard normal for each of them.
+        new = 0.8 * rng.normal() + 0.6 * rng.normal(size=(folds, 1)) + offsets
         p[trial] = cross_p_values(list(known), list(new))[0]
     for alpha in (0.1, 0.2, 0.5):
         bound = proven_rate(alpha, count=folds * each, folds=folds)
         assert (bound == alpha) if folds == 1 else (2 * alpha <= bound or bound == 1)
-        assert np.mean(p <= alpha) <= bound + 4 * np.sqrt(bound * (1 - bound) / trials) + (folds == 1) * 0.02
+        assert np.mean(p <= alpha) <= bound + 4 * np.sqrt(bound * (1 - bound) / trials)
         if folds > 1:
             assert np.mean(p <= alpha) < 1.3 * alpha
 

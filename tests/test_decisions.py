@@ -1,22 +1,29 @@
-"""Thresholds come from where they say, and from nowhere else."""
+"""Thresholds come from where they say, and from nowhere else; no group helps to set what judges it."""
+
+import dataclasses
 
 import numpy as np
 import pytest
 
-from mim_jax import calibration, decisions
+from mim_jax import decisions
+from mim_jax.alternatives import PAPER_THRESHOLD, sensitivity_threshold, youden_threshold
+from mim_jax.assessment import RULES, Decision
 from mim_jax.evaluation import ScoredImages
 from mim_jax.similarity import METRICS
 
+GROUPS = {"skin": ["eczema"]}
 
-def scored(positives, groups, negatives=(0.1, 0.2)):
+
+def scored(positives, groups, negatives=(0.1, 0.2), classes=("eczema", "acne"), other_groups=None):
     """One fold; each positive has an augmented copy of absurd score, which must count nowhere."""
     values = np.array([*positives, *([-9.0] * len(positives)), *negatives])
     count, others = len(positives), len(negatives)
     positive = np.array([True] * 2 * count + [False] * others)
+    other_groups = other_groups or [f"n{i}" for i in range(others)]
     return ScoredImages(
-        names=np.array([f"{i}.png" for i in range(len(values))]),
-        classes=np.where(positive, "mpox", "eczema"),
-        groups=np.array([*groups, *groups, *(f"n{i}" for i in range(others))]),
+        names=np.array([*(f"{group}{i}.png" for i, group in enumerate([*groups, *groups])), *other_groups]),
+        classes=np.array(["mpox"] * 2 * count + [classes[i % len(classes)] for i in range(others)]),
+        groups=np.array([*groups, *groups, *other_groups]),
         copies=np.array([0] * count + [1] * count + [0] * others),
         positive=positive,
         augmented=np.ones(len(values), bool),
@@ -32,38 +39,118 @@ FOLDS = [
 ]
 
 
+def calibrate(folds, *, class_groups=GROUPS, **rule):
+    rule = decisions.Rule(**{"false_alarm_rate": 0.0, **rule})
+    return decisions.calibrate(folds, metric="ssim", rule=rule, positive="mpox", class_groups=class_groups)
+
+
+def drawn(seed, folds=4, positives=30, negatives=120):
+    """Folds whose models score alike; negatives in groups of two, of which some span both kinds of class."""
+    rng = np.random.default_rng(seed)
+    latent, shared = rng.normal(0.4, 0.1, negatives), [f"n{i // 2}" for i in range(negatives)]
+    return [
+        scored(
+            rng.normal(0.6, 0.1, positives),
+            [f"p{k}_{i // 2}" for i in range(positives)],
+            latent + rng.normal(0, 0.02, negatives),
+            other_groups=shared,
+        )
+        for k in range(folds)
+    ]
+
+
 def test_each_fold_is_judged_by_the_lowest_scores_of_the_other_folds_groups():
-    thresholds = decisions.calibrate(FOLDS, metric="ssim", miss_rate=0.25)
+    found = calibrate(FOLDS, miss_rate=0.25)
     # Groups of folds 2 and 3: 0.6, 0.8, 0.4, 0.95; rank floor(0.25 * 5) = 1.
-    assert thresholds.folds[0] == np.nextafter(0.4, -1)
-    assert thresholds.folds[1] == np.nextafter(0.4, -1)  # 0.5, 0.9, 0.4, 0.95
-    assert thresholds.folds[2] == np.nextafter(0.5, -1)  # 0.5, 0.9, 0.6, 0.8
-    assert thresholds.pooled == np.nextafter(0.4, -1)  # six groups: rank floor(0.25 * 7) = 1
-    assert decisions.decide(0.4, thresholds.pooled) == "mpox_like"
+    assert found.folds[0].lower == np.nextafter(0.4, -1)
+    assert found.folds[1].lower == np.nextafter(0.4, -1)  # 0.5, 0.9, 0.4, 0.95
+    assert found.folds[2].lower == np.nextafter(0.5, -1)  # 0.5, 0.9, 0.6, 0.8
+    assert found.pooled.lower == np.nextafter(0.4, -1)  # six groups: rank floor(0.25 * 7) = 1
+    assert found.pooled.scores == ((0.5, 0.9), (0.6, 0.8), (0.4, 0.95))
+    assert [each.scores for each in found.alone] == [((0.5, 0.9),), ((0.6, 0.8),), ((0.4, 0.95),)]
+    assert found.folds[0].decide(0.4) is Decision.MPOX_LIKE
+    assert found.folds[0].decide(0.39) is Decision.NOT_MPOX_LIKE
+
+
+def test_what_a_fold_judges_changes_nothing_of_what_judges_it():
+    """Every test image of a fold, and every image of its share of the others, replaced by absurd scores."""
+    folds = drawn(0)
+    for rule in RULES:
+        before = calibrate(folds, name=rule, false_alarm_rate=0.2)
+        for k, fold in enumerate(folds):
+            judged = before.folds[k].judges(fold)
+            assert judged[fold.positive].all() and 0 < judged[~fold.positive].sum() < 60
+            moved = {name: np.where(judged, -5.0, values) for name, values in fold.similarities.items()}
+            changed = [*folds[:k], dataclasses.replace(fold, similarities=moved), *folds[k + 1 :]]
+            after = calibrate(changed, name=rule, false_alarm_rate=0.2).folds[k]
+            assert after == before.folds[k], rule
+    shares = [each.unseen for each in before.folds]
+    assert len(frozenset().union(*shares)) == sum(map(len, shares)) == 60  # every group in one share
+
+
+def test_the_second_threshold_is_of_the_highest_scores_of_the_worst_group():
+    negatives = (0.1, 0.9, 0.2, 0.7, 0.3, 0.8, 0.15, 0.75)  # eczema: 0.1, 0.2, 0.3, 0.15; acne: the others
+    folds = [scored([0.5, 0.6, 0.95], [f"{k}a", f"{k}b", f"{k}c"], negatives) for k in range(2)]
+    found = calibrate(folds, miss_rate=0.25, false_alarm_rate=0.2)
+    assert found.pooled.upper == 0.9  # of four cases floor(0.2 * 5) = 1, the highest
+    assert "(skin, other classes)" in found.pooled.band and "20 %" in found.pooled.band
+    # Three cases are left of each kind where a share is set apart: too few.
+    assert found.folds[0].upper is None
+    found = calibrate(folds, miss_rate=0.25, false_alarm_rate=0.45)
+    assert found.pooled.upper == 0.8
+    assert found.folds[0].upper in (0.75, 0.8, 0.9)
+
+
+def test_thresholds_that_cross_leave_no_band():
+    folds = [scored([0.5, 0.6, 0.7], [f"{k}a", f"{k}b", f"{k}c"], [0.1, 0.2] * 4) for k in range(2)]
+    found = calibrate(folds, miss_rate=0.25, false_alarm_rate=0.2).pooled
+    assert found.upper < found.lower and "no image is left undecided" in found.band
 
 
 def test_a_promise_the_images_cannot_carry_is_not_made():
-    thresholds = decisions.calibrate(FOLDS, metric="ssim", miss_rate=0.05)
-    assert thresholds.folds == [None] * 3 and thresholds.pooled is None
-    assert "6 groups" in thresholds.origin and "0.05" in thresholds.origin
-    assert decisions.decide(0.4, None) == "no_threshold"
+    found = calibrate(FOLDS, miss_rate=0.05)
+    assert [each.lower for each in found.folds] == [None] * 3 and found.pooled.lower is None
+    assert "6 calibration images cannot promise a miss rate of 0.05" in found.pooled.promise
+    assert found.folds[0].decide(0.4) is Decision.CANNOT_TELL
+    certified = calibrate(FOLDS, name="certified", miss_rate=0.1).pooled
+    assert certified.lower is None and "use at least 29" in certified.promise
 
 
-def test_the_papers_threshold_is_strict():
-    thresholds = decisions.paper_thresholds(2)
-    assert thresholds.folds == [calibration.PAPER_THRESHOLD] * 2
-    assert decisions.decide(0.8526, thresholds.pooled) == "not_mpox_like"
-    assert decisions.decide(0.85261, thresholds.pooled) == "mpox_like"
+def test_the_named_alternatives():
+    paper = calibrate(FOLDS, name="paper")
+    assert paper.pooled.lower == PAPER_THRESHOLD == 0.8526 and paper.pooled.upper is None
+    assert paper.folds[0].decide(0.8526) is Decision.NOT_MPOX_LIKE  # strict
+    assert paper.folds[0].decide(0.85261) is Decision.MPOX_LIKE
+    assert "promises nothing" in paper.pooled.promise
+    scores = np.array([0.1, 0.2, 0.35, 0.3, 0.4, 0.5])
+    threshold = youden_threshold(scores, np.array([False, False, False, True, True, True]))
+    found = [np.mean(scores[3:] > t) - np.mean(scores[:3] > t) for t in (threshold, *scores)]
+    assert found[0] == max(found) and 0.2 < threshold < 0.3  # of 0.3 and 0.4, which do as well, the lower
+    positives = np.random.default_rng(0).random(40)
+    for sensitivity in (0.5, 0.7, 0.9, 0.99):
+        threshold = sensitivity_threshold(positives, sensitivity=sensitivity)
+        assert np.mean(positives > threshold) >= sensitivity
+        assert np.mean(positives > np.nextafter(threshold, 1)) < sensitivity + 1e-9
+    with pytest.raises(ValueError, match="0 scores"):
+        sensitivity_threshold(np.zeros(0), sensitivity=0.9)
 
 
-def test_decisions_are_counted_on_untouched_images():
-    thresholds = decisions.calibrate(FOLDS, metric="ssim", miss_rate=0.25)
-    table = [row for k, fold in enumerate(FOLDS) for row in decisions.rows(k, "mim", fold, thresholds)]
+def test_slips_are_sentences():
+    with pytest.raises(ValueError, match="unknown decision rule 'best': choose one of calibrated, certified"):
+        calibrate(FOLDS, name="best")
+    with pytest.raises(ValueError, match="different images of other classes"):
+        calibrate([*FOLDS, scored([0.5], ["g"], [0.1, 0.2], other_groups=["x", "y"])])
+
+
+def test_every_image_is_decided_once():
+    folds = drawn(1)
+    found = calibrate(folds, miss_rate=0.2, false_alarm_rate=0.2)
+    table = [row for k, fold in enumerate(folds) for row in decisions.rows(k, "mim", fold, found.folds[k])]
     counts = decisions.count_decisions(table)
-    assert counts == {
-        "eczema": {"n": 6, "mpox_like": 0},
-        "mpox": {"n": 7, "mpox_like": 6},
-    }  # 0.4 is below 0.5
+    assert {name: count["n"] for name, count in counts.items()} == {"acne": 60, "eczema": 60, "mpox": 120}
+    assert all(sum(count.values()) == 2 * count["n"] for count in counts.values())
+    kinds = {row["decision"] for row in table}
+    assert kinds == {"", "mpox_like", "cannot_tell", "not_mpox_like"}
     assert {row["decision"] for row in decisions.rows(0, "mean_fill", FOLDS[0])} == {""}
 
 

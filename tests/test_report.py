@@ -161,7 +161,8 @@ def test_summary_is_by_the_metric_that_decides(tmp_path, undrawn):
 
 
 def test_data_sheet_tells_what_was_left_out_joined_and_noticed(tmp_path, undrawn):
-    page = page_of(tmp_path, a_run())
+    run = a_run()
+    page = page_of(tmp_path, run)
     for words in (
         "1 file could not be used.",
         "1 set of near-duplicates was put into one group.",
@@ -172,7 +173,7 @@ def test_data_sheet_tells_what_was_left_out_joined_and_noticed(tmp_path, undrawn
         assert words in page.text
     assert page.table("Table. Images of each class")["nv"] == ["dermoscopy", "8", "5"]
     assert page.table("Table. Decisions by")["mpox"] == [
-        "training", "12", "7 58.3 %", "4 33.3 %", "1 8.3 %", "7 58.3 %"
+        "training class", "12", "7 58.3 %", "4 33.3 %", "1 8.3 %", "7 58.3 %"
     ]  # fmt: skip
     others = page.table("Table. Other thresholds")
     (own,) = [cells for name, cells in others.items() if name.startswith("calibrated")]
