@@ -19,7 +19,7 @@ def reliability_figure(rows: Sequence[Mapping[str, Any]], *, positive: str, noti
     rates = [row["rate"] for row in rows]
     with matplotlib.rc_context(canvas.STYLE):
         figure = canvas.blank(3.6, notice)
-        axes = figure.add_subplot(xlabel="promised rate", ylabel="observed rate", xlim=(0, None))
+        axes = figure.add_subplot(xlabel="promised rate", ylabel="observed rate")
         axes.plot([0, max(rates)], [0, max(rates)], color="#999999", linewidth=0.8)
         missed = [row["missed"] for row in rows]
         values = [each["value"] for each in missed]
@@ -38,6 +38,7 @@ def reliability_figure(rows: Sequence[Mapping[str, Any]], *, positive: str, noti
             ]
             label = f"alarms, {canvas.drawable(name, 18)}"
             axes.plot(*zip(*pairs, strict=True), label=label, linewidth=1.2, **_style(index))
+        axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
         axes.grid()
         canvas.legend_above(figure, axes)

@@ -31,12 +31,17 @@ def decision_section(results: Mapping[str, Any], pngs: Mapping[str, bytes]) -> s
     if decision["pooled_upper"] is not None:
         both += f" and {number(decision['pooled_upper'])}"
     words = (
-        f"Rule: {page.text(decision['rule'])}. {page.text(decision['promise'])} "
-        f"{page.text(decision['band'])} An image below the first threshold is not mpox-like, one above the "
-        "second is, and between them it cannot be told. Thresholds for the test images, of which none helped "
-        f"to set its own: {thresholds}for new images, {both}. Every test image is decided once: those of the "
-        "training class by their fold, the others shared out among the folds by group."
+        f"Rule: {page.text(decision['rule'])}. An image that is not above the first threshold is not "
+        "mpox-like, one above the second as well is mpox-like, and between them it cannot be told."
     )
+    facts = [
+        page.text(decision["promise"]),
+        page.text(decision["band"]),
+        f"Thresholds for new images: {both}. For the test images, of which none helped to set its own: "
+        f"{thresholds.removesuffix('; ')}.",
+        "Every test image is decided once: those of the training class by their fold, the others shared out "
+        "among the folds by group.",
+    ]
     captions = {
         "histograms": f"Figure. {metric} of the plain test images, all folds together, with the thresholds",
         "reliability": "Figure. Promised and observed rates on the test folds, with the 95 % interval of the "
@@ -46,6 +51,7 @@ def decision_section(results: Mapping[str, Any], pngs: Mapping[str, bytes]) -> s
     return page.section(
         "The decision and its promise",
         words,
+        page.bullets(facts),
         page.gallery(pngs, captions),
         _reliability(results),
         _classes(results, metric),
@@ -58,7 +64,9 @@ def _reliability(results: Mapping[str, Any]) -> str:
     families = sorted({name for row in found for name in row["false_alarms"]})
     for row in found:
         cells = [
-            page.cell(percent(each["value"]), each) if each else "none"
+            f"{percent(each['value'])}<small>{percent(each['low'])} to {percent(each['high'])}</small>"
+            if each
+            else "none"
             for each in (row["missed"], *(row["false_alarms"].get(name) for name in families))
         ]
         decided = (percent(coverage(row)), *(percent(error_rate(row[s])) for s in ("training", "others")))
@@ -71,7 +79,7 @@ def _reliability(results: Mapping[str, Any]) -> str:
     return page.details(
         "Was the promise kept? Promised and observed rates",
         "<p>The same rate is promised for missed cases and for false alarms in each group of classes; a case "
-        "is a group of images. In brackets the exact 95 % interval (Clopper and Pearson), as if cases were "
+        "is a group of images. Below each its exact 95 % interval (Clopper and Pearson), as if cases were "
         "independent, which those of one fold are not quite. What is decided, and the errors among it, count "
         "images; both sides weigh alike.</p>",
         page.table("Table. Promised and observed rates on the test folds", header, rows),
@@ -109,8 +117,7 @@ def _alternatives(results: Mapping[str, Any], metric: str) -> str:
             total = sum(count["n"] for count in side)
             cells += [_count(sum(count[kind] for count in side), total) for kind in (wrong, "cannot_tell")]
         style = "strong" if name == decision["name"] else ""
-        note = f"<small>{page.text(each['origin'])}</small>"
-        rows.append(page.row(f"{_RULES.get(name, page.text(name))}{note}", cells, style))
+        rows.append(page.row(_name(name), cells, style))
     missed = page.text(positive)
     header = ["rule", "threshold", f"{missed} missed", "cannot tell", "false alarms", "cannot tell"]
     return page.table(
