@@ -120,9 +120,16 @@ def _alternatives(results: Mapping[str, Any], metric: str) -> str:
         rows.append(page.row(_name(name), cells, style))
     missed = page.text(positive)
     header = ["rule", "threshold", f"{missed} missed", "cannot tell", "false alarms", "cannot tell"]
-    return page.table(
-        f"Table. Other thresholds on {metric} beside this one, on the same images", header, rows
+    told = (
+        f"<b>{_name(name)}</b>: {page.text(each['origin'])}. {page.text(each['promise'])}"
+        for name, each in decision["alternatives"].items()
     )
+    title = f"Table. Other thresholds on {metric} beside this one, on the same images"
+    return page.table(title, header, rows) + page.details("What each was fitted on", page.bullets(told))
+
+
+def _name(rule: str) -> str:
+    return _RULES.get(rule, page.text(rule))
 
 
 def _count(hits: int, total: int) -> str:

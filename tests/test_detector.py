@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from mim_jax import Detector, composite_similarities, masks
+from mim_jax import Detector, UnusableImage, composite_similarities, masks
+from mim_jax.assessment import Calibration, Decision
+from mim_jax.calibration import cross_p_values
 from mim_jax.detector import Measure, network_fill
 
 SIZE, HOLE = 24, 12
@@ -95,6 +97,24 @@ def test_decisions_need_a_threshold():
     model = dataclasses.replace(detector(), threshold=middle)
     assert np.sum(model.predict(batch) == 1) == 2 and set(model.predict(batch)) == {1, -1}
     np.testing.assert_allclose(model.anomaly_score(batch), 1 - model.score_samples(batch))
+
+
+def test_assessments_are_of_every_fold_and_pass_over_what_is_no_image():
+    batch = images(40)
+    by_fold = detector().similarities(batch)["ssim_hbd"]
+    known = tuple(tuple(np.sort(own[:20]).tolist()) for own in by_fold)
+    described = {"origin": "here", "promise": "some", "band": "none"}
+    calibration = Calibration("ssim_hbd", "mpox", "calibrated", 0.1, known, 0.5, None, **described)
+    model = detector(calibration=calibration)
+    found = model.assess(batch, alpha=0.3)
+    np.testing.assert_allclose([one.p_value for one in found], cross_p_values(known, list(by_fold)))
+    assert {one.decision for one in found} == {Decision.MPOX_LIKE, Decision.NOT_MPOX_LIKE}
+    mixed = model.assess([UnusableImage("torn"), batch[0], ValueError("lost"), batch[1]], alpha=0.3)
+    assert [one.reasons for one in mixed] == [("torn",), found[0].reasons, ("lost",), found[1].reasons]
+    assert mixed[1].score is not None and mixed[0].score is None
+    assert [one.decision for one in model.assess([ValueError("a")])] == [Decision.UNUSABLE]
+    assert model.assess([]) == [] and len(model.assess(batch[0])) == 1
+    assert {one.decision for one in detector().assess(batch[:3])} == {Decision.CANNOT_TELL}
 
 
 @pytest.mark.parametrize("holes", [1, 5])

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mim_jax import Detector, artefact, export, tensors
+from mim_jax import Detector, UnusableImage, artefact, export, tensors
+from mim_jax.assessment import Calibration, Decision
 from mim_jax.detector import Measure, abstract_variables
 from mim_jax.models import make_generator
 
@@ -23,6 +24,18 @@ MODEL = {
     "image_size": SIZE,
     "mask_size": SIZE // 2,
 }
+CALIBRATION = Calibration(
+    metric="ssim_hbd",
+    positive="mpox",
+    rule="calibrated",
+    miss_rate=0.1,
+    scores=tuple(tuple(np.linspace(low, low + 0.3, 15).tolist()) for low in (0.3, 0.4)),
+    lower=0.7,
+    upper=0.72,
+    origin="invented",
+    promise="none",
+    band="none",
+)
 REMOVED = "a field to remove"
 # Loads an export where importing anything else that this project needs is an error.
 ALONE = """
@@ -46,7 +59,15 @@ def make_detector():
 
     folds = [jax.tree_util.tree_map_with_path(draw, shapes) for _ in range(2)]
     return Detector(
-        generator, folds, SIZE, SIZE // 2, 0.7, "invented", Measure(region="image", bins=64), MODEL
+        generator,
+        folds,
+        SIZE,
+        SIZE // 2,
+        0.7,
+        "invented",
+        Measure(region="image", bins=64),
+        MODEL,
+        CALIBRATION,
     )
 
 
@@ -139,6 +160,23 @@ def test_the_network_comes_back_from_the_weights(exported):
     assert (again.threshold, again.threshold_origin, again.measure) == (0.7, "invented", detector.measure)
 
 
+def test_it_assesses_as_its_detector_does(exported):
+    detector, path, _ = exported
+    torn = UnusableImage("the file is torn", "a.png")
+    for loaded in (export.load_exported(path), Detector.from_export(path)):
+        assert loaded.calibration == CALIBRATION
+        found = loaded.assess(iter([*images(2), torn, *images(40)]), alpha=0.2)
+        expected = detector.assess(images(40), alpha=0.2)
+        assert [one.decision for one in found[3:]] == [one.decision for one in expected]
+        assert [one.p_value for one in found[3:]] == [one.p_value for one in expected]
+        assert found[2].decision is Decision.UNUSABLE and found[2].reasons == ("the file is torn",)
+        scores = [one.score for one in (*found[:2], *found[3:])]
+        np.testing.assert_allclose(scores, [*scores[2:4], *detector.score_samples(images(40))], atol=1e-6)
+        assert {name: round(value, 5) for name, value in found[5].similarities.items()} == {
+            name: round(value, 5) for name, value in expected[2].similarities.items()
+        }
+
+
 def test_both_platforms_are_in_the_program(exported):
     program = jax.export.deserialize(bytearray((exported[1] / artefact.SCORER).read_bytes()))
     assert program.platforms == ("cpu", "cuda")
@@ -172,7 +210,7 @@ def test_golden_images_find_other_weights(copy):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"format": 0}, "has format 0 and this mim_jax reads 1"),
+        ({"format": 0}, "has format 0 and this mim_jax reads 2"),
         ({"calling_convention": 1, "jax": "0.4.1"}, r"exported by jax 0.4.1 .*export it anew"),
         ({"platforms": ["tpu"]}, "runs on tpu, and JAX computes on cpu"),
         ({"files": {}}, "does not list the files"),
@@ -212,6 +250,10 @@ def test_an_outdated_or_foreign_export_says_so(copy, fields, message):
         ({"threshold": float("nan")}, "threshold must be finite, got nan"),
         ({"threshold": 10**400}, "threshold must be finite"),
         ({"origin": None}, "origin is None, expected str"),
+        ({"calibration": REMOVED}, "does not say calibration"),
+        ({"calibration": []}, r"calibration is \[\], expected dict or NoneType"),
+        ({"calibration__rule": "best"}, "cannot be used .* got 'ssim_hbd' and 'best'"),
+        ({"calibration__band": REMOVED}, "cannot be used .*a calibration has the fields"),
     ],
 )
 def test_an_odd_configuration_is_named(copy, fields, message):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mim_jax import Detector, commands, load_exported
+from mim_jax import Detector, commands, load_exported, load_image
 from mim_jax.controls import CONTROLS
 from mim_jax.data import lesions
 from mim_jax.simple_scores import SIMPLE_SCORES
@@ -228,7 +228,52 @@ def test_scores_of_files_and_folders(finished, environment, tmp_path):
     assert "no such file" in said
     lines = (finished / "scored.csv").read_text().splitlines()
     assert len(lines) == 7
-    assert "ssim_hbd_fold_1" in lines[0]
+    rows = list(csv.DictReader(lines))
+    assert {"file", "decision", "reason", "p_value", "ssim_hbd", "ssim_hbd_fold_1"} <= set(rows[0])
+    detector = Detector.load(finished)
+    scored = [row for row in rows if row["p_value"]]
+    images = [load_image(row["file"], size=32) for row in scored]
+    for row, found in zip(scored, detector.assess(images, alpha=0.1), strict=True):
+        assert (row["decision"], row["reason"]) == (found.decision, " ".join(found.reasons))
+        assert float(row["p_value"]) == found.p_value and "12 mpox cases" in row["reason"]
+    assert [row["decision"] for row in rows if not row["p_value"]] == ["unusable"] * 3
+
+
+def test_no_group_calibrates_what_judges_it(finished):
+    """On the real path: the cutoffs of a fold follow from the scores.csv of what it does not judge."""
+    saved = json.loads((finished / "calibration.json").read_text())
+    tables = [
+        [
+            row
+            for row in csv.DictReader((finished / f"fold_{fold}" / "scores.csv").read_text().splitlines())
+            if row["method"] == "mim" and row["plain"] == "True"
+        ]
+        for fold in range(2)
+    ]
+    lowest = []
+    for table in tables:
+        groups = {}
+        for row in table:
+            if row["positive"] == "True":
+                groups.setdefault(row["group"], []).append(float(row["ssim_hbd"]))
+        lowest.append({group: min(scores) for group, scores in groups.items()})
+    assert not lowest[0].keys() & lowest[1].keys()
+    for fold, own in enumerate(lowest):
+        assert saved["pooled"]["scores"][fold] == sorted(own.values())
+        assert saved["alone"][fold]["scores"] == [sorted(own.values())]
+        assert Detector.load(finished, fold=fold).calibration.scores == (tuple(sorted(own.values())),)
+    judged = [
+        {row["group"] for row in table if row["positive"] == "False" and row["decision"]} for table in tables
+    ]
+    every = {row["group"] for row in tables[0] if row["positive"] == "False"}
+    assert not judged[0] & judged[1] and judged[0] | judged[1] == every
+
+
+def test_an_older_calibration_says_how_to_renew_it(finished, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    (copy / "calibration.json").write_text('{"pooled": 0.5}')
+    with pytest.raises(ValueError, match="evaluate the workdir anew with --mode=evaluate"):
+        Detector.load(copy)
 
 
 def test_the_detector_is_one_function_however_it_is_called(finished):
