@@ -44,6 +44,15 @@ def _paper() -> ConfigDict:
     data.manifest = ""  # CSV with columns file,group; "" = root/manifest.csv where there is one
     data.group_pattern = ""  # regular expression with one group on file names, e.g. ^[A-Z]+_(\d+)_ for MKP_17_01 = patient 17
     data.grouped = True  # keep images of one group on one side of each split; False = the paper's plain shuffle
+    data.gate = gate = ConfigDict()  # is it a usable photograph of skin? mim_jax/data/gate.py has the limits; files to be scored must pass
+    gate.training = "list"  # what happens to those among the data: "list" names them, "refuse" leaves them out, "off" does not look
+    gate.too_small = True  # False = files to be scored may have 32 pixels a side instead of the hole's
+    gate.several_frames = True  # False = of an animation or of several pages, the first is scored
+    gate.screenshot = True  # False = no such check, and so below
+    gate.underexposed = True
+    gate.overexposed = True
+    gate.blurred = True
+    gate.not_skin = True
     data.strict = False  # True = stop at an unusable file; False = list it and leave it out
     data.folds = 5  # cross-validation over the images of the positive class
     data.held_out = 0.0  # share of each training split kept out of training, for choices that must not see test images: 0, 1/2, 1/3, 1/4 ...

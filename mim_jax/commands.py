@@ -262,6 +262,12 @@ def load(config: Mapping[str, Any], *, quiet: bool = False) -> Any:
         print(f"left out: {name}: {reason}", file=sys.stderr)
     for sentence in () if quiet else dataset.remarks:
         print(f"data: {sentence}", file=sys.stderr)
+    if dataset.doubtful and not quiet:
+        count = len(dataset.doubtful)
+        print(
+            f"gate: {count} images are no usable photographs of skin; --mode=check_data lists them",
+            file=sys.stderr,
+        )
     if dataset.duplicates and not quiet:
         count = len(dataset.duplicates)
         print(f"groups: {count} sets of near-duplicates were each put into one group", file=sys.stderr)
@@ -298,7 +304,7 @@ def score(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
 
     Prints a table and writes `scored.csv` into the workdir.
     """
-    from mim_jax import scoring
+    from mim_jax import protocol, scoring
     from mim_jax.detector import Detector
 
     if not paths:
@@ -310,7 +316,11 @@ def score(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
     detector = Detector.load(workdir)
     rows = list(
         tqdm(
-            scoring.score_files(detector, files), total=len(files), desc="scoring", unit="image", disable=None
+            scoring.score_files(detector, files, gate=protocol.make_gate(config)),
+            total=len(files),
+            desc="scoring",
+            unit="image",
+            disable=None,
         )
     )
     print(scoring.format_table(rows, detector))

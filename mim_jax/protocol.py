@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from mim_jax import assessment, detector, masks, training
-from mim_jax.data import datasets, duplicates, folds, sources
+from mim_jax.data import datasets, duplicates, folds, gate, sources
 from mim_jax.data.images import MIN_SIDE
 from mim_jax.models import PatchDiscriminator, make_generator
 
@@ -95,7 +95,13 @@ def load_data(config: Config, progress: Callable[[int, int], None] | None = None
             min_side=min_side,
             progress=progress,
         )
+    dataset = gate.screen(dataset, make_gate(config), data["gate"]["training"], strict=data["strict"])
     return duplicates.settle(dataset, data["duplicates"])
+
+
+def make_gate(config: Config) -> gate.Gate:
+    """The checks that a picture must pass."""
+    return gate.Gate(**{name: on for name, on in config["data"]["gate"].items() if name != "training"})
 
 
 def load_clinical(config: Config) -> datasets.Dataset | None:
@@ -175,13 +181,14 @@ def check_fields(config: Config) -> None:
         ("training.precision", ("auto", "bfloat16", "float32")),
         ("evaluation.augmentation", ("fixed", "random")),
         ("data.duplicates", duplicates.MODES),
+        ("data.gate.training", gate.MODES),
     )
     for field, known in choices:
-        section, _, name = field.rpartition(".")
-        if config[section][name] not in known:
-            raise ValueError(
-                f"unknown config.{field} {config[section][name]!r}: choose one of {', '.join(known)}"
-            )
+        value: Any = config
+        for name in field.split("."):
+            value = value[name]
+        if value not in known:
+            raise ValueError(f"unknown config.{field} {value!r}: choose one of {', '.join(known)}")
 
 
 def check(config: Config) -> None:

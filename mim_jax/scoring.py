@@ -11,7 +11,8 @@ import numpy as np
 from mim_jax.assessment import Assessment, Decision, assess, unusable
 from mim_jax.batches import BATCH_SIZES
 from mim_jax.data.datasets import list_images
-from mim_jax.data.images import MIN_SIDE, UnusableImage, load_image
+from mim_jax.data.gate import Gate, load_image
+from mim_jax.data.images import UnusableImage
 from mim_jax.detector import Detector
 from mim_jax.similarity import METRICS
 
@@ -43,8 +44,8 @@ def find_files(paths: Sequence[str]) -> list[tuple[str, str]]:
     return files
 
 
-def score_files(detector: Detector, files: Sequence[tuple[str, str]]) -> Iterator[ScoredFile]:
-    """Scores files in order, holding no more than one batch of them in memory."""
+def score_files(detector: Detector, files: Sequence[tuple[str, str]], *, gate: Gate) -> Iterator[ScoredFile]:
+    """Scores files that pass the gate, in order, holding no more than one batch of them in memory."""
     size = BATCH_SIZES[-1]
     for start in range(0, len(files), size):
         images: list[np.ndarray] = []
@@ -54,7 +55,7 @@ def score_files(detector: Detector, files: Sequence[tuple[str, str]]) -> Iterato
                 if reason:
                     raise UnusableImage(reason)
                 images.append(
-                    load_image(path, size=detector.image_size, min_side=max(MIN_SIDE, detector.mask_size))
+                    load_image(path, size=detector.image_size, gate=gate, min_side=detector.mask_size)
                 )
                 reasons.append("")
             except UnusableImage as error:

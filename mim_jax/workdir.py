@@ -10,6 +10,7 @@ from typing import Any
 # again under others, the place of the images, which are known by their digest, and the devices.
 FREE = (
     *("evaluation", "decision", "data.root", "data.sources", "data.data_dir"),
+    "data.gate",  # what it leaves out changes the digest
     *("training.devices", "training.shards"),
 )
 

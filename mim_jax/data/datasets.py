@@ -35,6 +35,7 @@ class Dataset:
       grouped: True where the groups are known; otherwise each image is a group of its own.
       unusable: (name, reason) of every file that was left out.
       group_problems: (name, what is wrong) where the manifest or the group pattern does not fit the files.
+      doubtful: (name, why) of images that the input gate would refuse, and that are here all the same.
       duplicates: names of near-duplicates that were brought into one group, a tuple a set.
       remarks: sentences for people, such as counts that are not those of the paper.
     """
@@ -48,6 +49,7 @@ class Dataset:
     grouped: bool = False
     unusable: tuple[tuple[str, str], ...] = ()
     group_problems: tuple[tuple[str, str], ...] = ()
+    doubtful: tuple[tuple[str, str], ...] = ()
     duplicates: tuple[tuple[str, ...], ...] = ()
     remarks: tuple[str, ...] = ()
 

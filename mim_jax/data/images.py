@@ -81,7 +81,7 @@ def load_image(
     """`decode_image` of a file: uint8 `[size, size, 3]`, or `UnusableImage` for whatever is wrong with it."""
     name = os.fspath(path)
     try:
-        data = _read(Path(path), max_bytes)
+        data = read_bytes(path, max_bytes=max_bytes)
         return decode_image(data, size=size, max_pixels=max_pixels, max_bytes=max_bytes, min_side=min_side)
     except UnusableImage as error:
         raise UnusableImage(error.reason, name) from None
@@ -94,8 +94,9 @@ def decode_image(
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
     min_side: int = MIN_SIDE,
+    first_frame: bool = False,
 ) -> np.ndarray:
-    """Decodes the bytes of a JPEG, PNG, WEBP, BMP or TIFF image.
+    """Decodes the bytes of a JPEG, PNG, WEBP, BMP or TIFF image, or HEIC where pillow-heif is installed.
 
     Args:
       data: the whole file.
@@ -103,6 +104,7 @@ def decode_image(
       max_pixels: larger images are refused before any pixel is decoded.
       max_bytes: larger files are refused.
       min_side: images with a shorter side than this, in pixels, are refused.
+      first_frame: of several pictures take the first; False refuses them.
 
     Returns:
       uint8 `[size, size, 3]`, RGB.
@@ -117,8 +119,8 @@ def decode_image(
         raise UnusableImage("an empty file (0 bytes)")
     _check_bytes(len(data), max_bytes)
     try:
-        with _pillow_silenced(), Image.open(BytesIO(data), formats=_FORMATS) as image:
-            _check_header(image, max_pixels, min_side)
+        with _pillow_silenced(), _open(data) as image:
+            _check_header(image, max_pixels, min_side, first_frame)
             return _to_pixels(image, size)
     except UnusableImage:
         raise
@@ -132,7 +134,9 @@ def decode_image(
         raise UnusableImage(f"damaged: {_one_line(error)}") from None
 
 
-def _read(path: Path, max_bytes: int) -> bytes:
+def read_bytes(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> bytes:
+    """The content of a regular file; `UnusableImage` where there is none, or it is too large."""
+    path = Path(path)
     if "\0" in str(path):
         raise UnusableImage("no such file")
     try:
@@ -154,19 +158,32 @@ def _read(path: Path, max_bytes: int) -> bytes:
         raise UnusableImage("a symbolic link that leads in a circle" if loops else _one_line(error)) from None
 
 
+def _open(data: bytes) -> Image.Image:
+    if _signature(data) != "HEIC":
+        return Image.open(BytesIO(data), formats=_FORMATS)
+    try:
+        import pillow_heif
+    except ImportError:
+        raise UnusableImage(
+            "HEIC content, which needs pillow-heif: install the [heic] extra, or save it as JPEG"
+        ) from None
+    # Not registered with Pillow, whose state belongs to whoever imports this package.
+    return pillow_heif.HeifImageFile(BytesIO(data))
+
+
 def _check_bytes(count: int, max_bytes: int) -> None:
     if count > max_bytes:
         raise UnusableImage(f"a file of {count:,} bytes; at most {max_bytes:,} are allowed")
 
 
-def _check_header(image: Image.Image, max_pixels: int, min_side: int) -> None:
+def _check_header(image: Image.Image, max_pixels: int, min_side: int, first_frame: bool) -> None:
     width, height = image.size
     if width * height > max_pixels:
         raise UnusableImage(f"{width}x{height} pixels; at most {max_pixels:,} pixels in all are allowed")
     if min(width, height) < min_side:
         raise UnusableImage(f"{width}x{height} pixels; at least {min_side}x{min_side} are needed")
     # Many phones write previews or a depth map behind the photograph (MPO); the photograph comes first.
-    if getattr(image, "is_animated", False) and image.format != "MPO":
+    if getattr(image, "is_animated", False) and image.format != "MPO" and not first_frame:
         raise UnusableImage(f"an animated or multi-page {image.format}; save one of its pictures by itself")
 
 
@@ -223,9 +240,7 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
 
 
 def _describe_foreign(data: bytes) -> str:
-    found = next(
-        (name for start, magic, name in _SIGNATURES if data[start : start + len(magic)] == magic), ""
-    )
+    found = _signature(data)
     if found in _FORMATS:
         return f"damaged: its {found} header cannot be read"
     if not found:
@@ -235,6 +250,10 @@ def _describe_foreign(data: bytes) -> str:
             "text" if b"\0" not in sample and "�" not in sample.decode(errors="replace")[:-1] else "unknown"
         )
     return f"{found} content; JPEG, PNG, WEBP, BMP or TIFF is needed"
+
+
+def _signature(data: bytes) -> str:
+    return next((name for start, magic, name in _SIGNATURES if data[start : start + len(magic)] == magic), "")
 
 
 def _one_line(error: Exception) -> str:

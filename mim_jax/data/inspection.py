@@ -267,6 +267,13 @@ def _about_files(dataset: Dataset, positive: str) -> list[Finding]:
         items = tuple(f"{name}: {reason}" for name, reason in dataset.unusable)
         advice = "mend or remove them; they are left out of training and results."
         findings.append(Finding("unusable", "Unusable files", items, advice))
+    if dataset.doubtful:
+        items = tuple(f"{name}: {reason}" for name, reason in dataset.doubtful)
+        advice = (
+            "look at them; --config.data.gate.training=refuse leaves them out. --mode=score refuses such."
+        )
+        title = "Images that are no usable photographs of skin"
+        findings.append(Finding("doubtful", title, items, advice))
     if not np.any(dataset.labels != positive):
         advice = "add images of other conditions; without them a network can be trained but not evaluated."
         findings.append(Finding("no_negatives", f"There is no class but {positive}", (), advice))

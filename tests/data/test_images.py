@@ -1,5 +1,6 @@
 import os
 import struct
+import sys
 import threading
 import warnings
 import zlib
@@ -184,7 +185,6 @@ def test_several_pictures_in_one_file_are_refused(format):
         ("<!doctype html><p>nicht gefunden é".encode() * 40, "text content"),
         (bytes(range(256)) * 8, "unknown content"),
         (encode(Image.new("RGB", (48, 48)), "GIF"), "GIF content"),
-        (b"\0\0\0\x18ftypheic" + bytes(90), "HEIC content"),
         (b"%PDF-1.7\n", "PDF content"),
         (b"\xff\xd8\xff\xe0", "damaged: its JPEG header cannot be read"),
         (encode(Image.new("RGB", (1, 1)), "PNG"), "1x1 pixels; at least 32x32 are needed"),
@@ -304,3 +304,43 @@ def test_warnings_of_pillow_stay_silent_in_overlapping_threads(monkeypatch):
     assert warnings.filters == before
     with pytest.warns(Image.DecompressionBombWarning):
         open_image(BytesIO(big))
+
+
+def test_heic_needs_its_plugin_and_says_so(monkeypatch):
+    data = heic([noise(64, 48)])
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    assert reason(data) == (
+        "HEIC content, which needs pillow-heif: install the [heic] extra, or save it as JPEG"
+    )
+
+
+def test_heic_with_its_plugin_is_upright_bounded_and_one_picture():
+    pytest.importorskip("pillow_heif")
+    board = np.kron(np.arange(12, dtype=np.uint8).reshape(3, 4) * 20, np.ones((16, 16), np.uint8))
+    pixels = np.repeat(board[:, :, None], 3, axis=-1)
+    plain = decode_image(heic([pixels]), size=48)
+    assert np.max(np.abs(plain.astype(int) - pixels[:, 8:56])) <= 8
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = decode_image(heic([pixels], exif=exif.tobytes()), size=48)
+    assert np.max(np.abs(np.rot90(turned) - plain.astype(int))) <= 8
+    assert "at most 1,000 pixels" in reason(heic([pixels]), max_pixels=1000)
+    assert "multi-page HEIF" in reason(heic([pixels, pixels]))
+    assert reason(heic([pixels])[:300]).startswith("damaged: ")
+    assert "HEIF" not in Image.OPEN
+
+
+def test_the_first_of_several_pictures_may_be_asked_for():
+    frames = [Image.fromarray(noise(48, 48, seed=i)) for i in range(3)]
+    data = encode(frames[0], "PNG", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decode_image(data, size=48, first_frame=True), np.asarray(frames[0]))
+
+
+def heic(pictures, **options):
+    plugin = pytest.importorskip("pillow_heif")
+    file = plugin.HeifFile()
+    for pixels in pictures:
+        file.add_from_pillow(Image.fromarray(pixels))
+    data = BytesIO()
+    file.save(data, quality=95, **options)
+    return data.getvalue()

@@ -1,0 +1,229 @@
+"""The input gate: is this picture a usable photograph of skin? If not, a sentence says what to do about it.
+
+A network that has learned one kind of image gives some score to anything, and a blurred or dark picture is
+easy to inpaint, so it resembles its inpainting whatever it shows. So pictures that cannot be judged are
+refused before they are scored. `load_image` and `decode_image` are those of `mim_jax.data.images` behind it.
+
+The measures are taken on the central square, scaled to 128x128 (smaller images as they are), whatever size
+the network takes. They are sums over pixels, so that a page in a browser can have the same ones. With luma
+Y = (299 R + 587 G + 114 B) / 1000 in 0 to 255 (ITU-R BT.601) and H pixels a side:
+
+    lit        share of pixels with Y > 60
+    burnt      of the middle, rows and columns H // 4 up to but without H - H // 4: share with R, G, B >= 250
+    sharpness  var(D) / (var(Y) + 1), D = the sum of a pixel's four neighbours in Y less 4 Y, mirrored at the
+               border without repeating it; population variances
+    skin       share with 77 <= Cb <= 140 and 131 <= Cr <= 185, as JFIF defines them:
+               Cb = 128 - 0.168736 R - 0.331264 G + 0.5 B, Cr = 128 + 0.5 R - 0.418688 G - 0.081312 B
+    flat       of the pixels that have a right and a lower neighbour: share that equals both in R, G and B
+
+The variance of the Laplacian measures focus (Pech-Pacheco et al., "Diatom autofocusing in brightfield
+microscopy", ICPR 2000); divided by the variance of luma it depends neither on exposure nor on how light the
+skin is. `lit` asks whether there are any lights in the picture, not whether it is light on average, for the
+same reason. The colours are those of Chai and Ngan, "Face segmentation using skin-color map in videophone
+applications", IEEE Transactions on Circuits and Systems for Video Technology, 1999 (77 to 127 and 133 to
+173), widened for inflamed skin and for the violet of dermoscopy.
+
+The limits were chosen by refusing at most one in fifty of every class and of every estimated skin tone of
+public photographs of skin, without any score of any network; `benchmarks/gate.py` counts what they refuse.
+"""
+
+import functools
+import os
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from mim_jax.data import images
+from mim_jax.data.datasets import Dataset
+from mim_jax.data.images import MIN_SIDE, UnusableImage
+
+SIDE = 128  # pixels a side of what is measured
+
+LIGHT = 60  # luma of 255: what is brighter is lit
+LEAST_LIT = 0.05
+WHITE = 250  # of 255: a pixel without a darker channel is burnt out
+MOST_BURNT = 0.6
+LEAST_SHARPNESS = 0.01
+CB, CR = (77, 140), (131, 185)
+LEAST_SKIN = 0.15
+MOST_FLAT, MOST_FLAT_SHARPNESS = (
+    0.1,
+    1.0,
+)  # beyond both: drawn by a computer; each alone is common in photographs
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Which checks are made; False turns one off."""
+
+    too_small: bool = True
+    several_frames: bool = True  # False takes the first one
+    screenshot: bool = True
+    underexposed: bool = True
+    overexposed: bool = True
+    blurred: bool = True
+    not_skin: bool = True
+
+
+MODES = ("list", "refuse", "off")
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What the gate looks at; the module's docstring has the formulas. Shares are in [0, 1]."""
+
+    lit: float
+    burnt: float
+    sharpness: float
+    skin: float
+    flat: float
+
+
+def measure(image: np.ndarray) -> Measures:
+    """The measures of a square image, uint8 `[S, S, 3]` RGB, S at least 4."""
+    if image.ndim != 3 or image.shape[0] != image.shape[1] or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"image must be uint8 [S, S, 3], got {image.dtype} {list(image.shape)}")
+    if image.shape[0] < 4:
+        raise ValueError(f"image must have at least 4x4 pixels, got {image.shape[0]}x{image.shape[1]}")
+    if image.shape[0] > SIDE:
+        image = np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    red, green, blue = np.moveaxis(image.astype(np.float64), -1, 0)
+    luma = (299 * red + 587 * green + 114 * blue) / 1000
+    cb = 128 - 0.168736 * red - 0.331264 * green + 0.5 * blue
+    cr = 128 + 0.5 * red - 0.418688 * green - 0.081312 * blue
+    edge = len(image) // 4
+    middle = image[edge : len(image) - edge, edge : len(image) - edge]
+    here = image[:-1, :-1]
+    flat = (here == image[:-1, 1:]).all(axis=-1) & (here == image[1:, :-1]).all(axis=-1)
+    return Measures(
+        lit=float(np.mean(luma > LIGHT)),
+        burnt=float(np.mean(middle.min(axis=-1) >= WHITE)),
+        sharpness=float(_laplacian(luma).var() / (luma.var() + 1)),
+        skin=float(np.mean((cb >= CB[0]) & (cb <= CB[1]) & (cr >= CR[0]) & (cr <= CR[1]))),
+        flat=float(flat.mean()),
+    )
+
+
+def find_faults(image: np.ndarray, gate: Gate) -> dict[str, str]:
+    """What is wrong with a picture: the check's name in `Gate` -> a sentence; empty where nothing is.
+
+    Args:
+      image: uint8 `[S, S, 3]`, the square that is to be scored.
+      gate: the checks to make.
+    """
+    found = measure(image)
+    sharp = f"{found.sharpness:.2g}"
+    faults = {
+        "screenshot": (
+            found.flat > MOST_FLAT and found.sharpness > MOST_FLAT_SHARPNESS,
+            f"like a screenshot or a drawing: {found.flat:.0%} of its pixels equal their neighbours "
+            f"(at most {MOST_FLAT:.0%} where the sharpness, here {sharp}, is above {MOST_FLAT_SHARPNESS:g}); "
+            "use the photograph itself",
+        ),
+        "underexposed": (
+            found.lit < LEAST_LIT,
+            f"too dark: {found.lit:.1%} of it is brighter than {LIGHT} of 255 (at least {LEAST_LIT:.0%} is "
+            "needed); take it again in more light",
+        ),
+        "overexposed": (
+            found.burnt > MOST_BURNT,
+            f"overexposed: {found.burnt:.0%} of its middle is white, {WHITE} of 255 or more (at most "
+            f"{MOST_BURNT:.0%} is allowed); take it again without flash or direct sun",
+        ),
+        "blurred": (
+            found.sharpness < LEAST_SHARPNESS,
+            f"blurred: its sharpness is {sharp} (at least {LEAST_SHARPNESS:g} is needed); hold the camera "
+            "still, let it focus, and take it again",
+        ),
+        "not_skin": (
+            found.skin < LEAST_SKIN,
+            f"not like skin: {found.skin:.0%} of it has the colours of skin (at least {LEAST_SKIN:.0%} is "
+            "needed); fill the picture with skin, in white light and in colour",
+        ),
+    }
+    return {name: words for name, (wrong, words) in faults.items() if wrong and getattr(gate, name)}
+
+
+def screen(dataset: Dataset, gate: Gate, mode: str, *, strict: bool = False) -> Dataset:
+    """Looks at the images of a data set; by default nothing is left out.
+
+    People who collect images to train on may want odd ones, and a gate that changed what is trained on would
+    change results.
+
+    Args:
+      dataset: the images, at the size they were read at.
+      gate: the checks to make; those of size and frames are the reader's.
+      mode: "list" names what does not pass in `doubtful`; "refuse" moves it to `unusable`; "off" looks at
+        nothing.
+      strict: with "refuse", an image that does not pass is an error.
+
+    Raises:
+      ValueError: an unknown mode; strict; nothing of the positive class passes.
+    """
+    if mode not in MODES:
+        raise ValueError(f"unknown config.data.gate.training {mode!r}: choose one of {', '.join(MODES)}")
+    if mode == "off":
+        return dataset
+    faults = [find_faults(image, gate) for image in dataset.images]
+    found = tuple(
+        (str(name), "; ".join(each.values()))
+        for name, each in zip(dataset.names, faults, strict=True)
+        if each
+    )
+    if mode == "list" or not found:
+        return replace(dataset, doubtful=found)
+    if strict:
+        listed = "; ".join(f"{name}: {reason}" for name, reason in found[:3])
+        raise ValueError(
+            f"{len(found)} images do not pass the input gate ({listed}): remove them, or only list them with "
+            "--config.data.gate.training=list"
+        )
+    kept = dataset.select(np.array([not each for each in faults], dtype=bool))
+    if not kept.positives.size:
+        raise ValueError(
+            f"the input gate refuses every image of {dataset.positive!r} (first of all {found[0][0]}: "
+            f"{found[0][1]}): only list them with --config.data.gate.training=list"
+        )
+    return replace(kept, unusable=tuple(sorted((*dataset.unusable, *found))))
+
+
+def load_image(
+    path: str | os.PathLike[str], *, size: int, gate: Gate, min_side: int = MIN_SIDE
+) -> np.ndarray:
+    """`decode_image` of a file; `UnusableImage` names it."""
+    try:
+        return decode_image(images.read_bytes(path), size=size, gate=gate, min_side=min_side)
+    except UnusableImage as error:
+        raise UnusableImage(error.reason, os.fspath(path)) from None
+
+
+def decode_image(data: bytes, *, size: int, gate: Gate, min_side: int = MIN_SIDE) -> np.ndarray:
+    """`mim_jax.data.images.decode_image`, for pictures that pass the gate.
+
+    Args:
+      data: the whole file.
+      size: side of the square that is returned, in pixels.
+      gate: the checks to make.
+      min_side: images with a shorter side than this, in pixels, are too small.
+
+    Returns:
+      uint8 `[size, size, 3]`, RGB.
+
+    Raises:
+      UnusableImage: it cannot be decoded, or does not pass; `reason` has a sentence for each fault.
+    """
+    least = max(min_side, MIN_SIDE) if gate.too_small else MIN_SIDE
+    decode = functools.partial(images.decode_image, data, min_side=least, first_frame=not gate.several_frames)
+    image = decode(size=size)
+    # Decoded again, not scaled from `image`, which may be smaller: no fault depends on the network.
+    faults = find_faults(image if size == SIDE else decode(size=SIDE), gate)
+    if faults:
+        raise UnusableImage("; ".join(faults.values()))
+    return image
+
+
+def _laplacian(plane: np.ndarray) -> np.ndarray:
+    """The sum of the four neighbours less four times the pixel, `[H, W]`, mirrored as in `abcb|abc`."""
+    wide = np.pad(plane, 1, mode="reflect")
+    return wide[:-2, 1:-1] + wide[2:, 1:-1] + wide[1:-1, :-2] + wide[1:-1, 2:] - 4 * plane
