@@ -12,18 +12,17 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 CONFIG = "configs/mim.py"
-MODES = ["run", "train", "evaluate", "score", "export", "check_data", "compare"]
+MODES = ["run", "train", "evaluate", "score", "export", "check_data", "compare", "serve"]
 flags.DEFINE_string("workdir", None, "Folder of the run; the same folder resumes it.")
-flags.DEFINE_enum(
-    "mode", "run", MODES, "run trains and reports; score takes files after the flags, compare runs."
-)
-flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT of process 0 of several; under SLURM (srun) leave it out."
-)
+flags.DEFINE_enum("mode", "run", MODES, "run trains and reports; score takes files, compare runs.")
+flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of several; not under SLURM (srun).")
 flags.DEFINE_integer("processes", None, "How many, one a host; with --coordinator.")
 flags.DEFINE_integer("process", None, "The number of this one, from 0; with --coordinator.")
 flags.DEFINE_bool("profile", False, "Write a trace of a dispatch of training to WORKDIR/profile.")
 flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "gpu is an error where there is none.")
+flags.DEFINE_string("app", None, "Folder for --mode=serve; without it WORKDIR/app where there is one.")
+flags.DEFINE_string("host", "127.0.0.1", "Address that --mode=serve answers at.")
+flags.DEFINE_integer("port", 8000, "Its port; 0 = any that is free.", 0, 65535)
 
 
 def parse(arguments: list[str]) -> list[str]:
@@ -50,8 +49,8 @@ def main(arguments: list[str]) -> int:
 
     logging.set_verbosity(logging.FATAL)  # Orbax logs every file, and errors that we raise as sentences
     flag = flags.FLAGS
-    options = ("workdir", "device", "coordinator", "processes", "process", "profile")
-    given: dict[str, Any] = {name: flag[name].value for name in options}
+    names = "workdir device coordinator processes process profile app host port"
+    given: dict[str, Any] = {name: flag[name].value for name in names.split()}
     return commands.execute(flag.mode, config=flag.config.to_dict(), paths=arguments[1:], **given)
 
 

@@ -6,6 +6,7 @@ stopped, to be resumed.
 
 import contextlib
 import errno
+import functools
 import shutil
 import sys
 import time
@@ -34,10 +35,14 @@ def execute(
     processes: int | None = None,
     process: int | None = None,
     profile: bool = False,
+    app: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
 ) -> int:
     """Runs one mode and returns the exit status.
 
-    `coordinator`, `processes` and `process` as `devices.join`; `profile` records a dispatch of training.
+    `coordinator`, `processes` and `process` as `devices.join`; `profile` records a dispatch of training;
+    `app`, `host` and `port` as `serve`.
     """
     try:
         if mode not in ("score", "compare") and paths:
@@ -55,6 +60,8 @@ def execute(
         choose_device(device)
         use_compilation_cache()
         keep_freed_memory()
+        if mode == "serve":
+            return serve(config, workdir or "", app=app, host=host, port=port)
         options = {"profile": True} if profile else {}
         return MODES[mode](config, workdir or "", paths, **options)
     except KeyboardInterrupt:
@@ -361,6 +368,39 @@ def compare(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> in
     found = comparison.compare(runs, resamples=config["evaluation"]["resamples"], seed=config["seed"])
     root.mkdir(parents=True, exist_ok=True)
     print(f"comparison: {comparison_page.write_comparison(root, found, runs, name='comparison.html')}")
+    return 0
+
+
+def serve(config: Mapping[str, Any], workdir: str, *, app: str | None, host: str, port: int) -> int:
+    """Serves the scorer of a trained workdir, and the app, until it is interrupted.
+
+    Args:
+      config: its section data.gate counts.
+      workdir: of the run.
+      app: folder that is served at /; None = `workdir/app` where there is one.
+      host: address to answer at.
+      port: 0 = any that is free.
+    """
+    try:
+        from mim_jax.app import serving
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f'--mode=serve needs the package {error.name}: install the [app] extra, pip install ".[app]"'
+        ) from None
+    from mim_jax import protocol
+    from mim_jax.detector import Detector
+
+    detector = Detector.load(workdir)
+    own = Path(workdir).expanduser().resolve() / "app"
+    serving.serve(
+        detector,
+        alpha=detector.calibration.miss_rate if detector.calibration else config["decision"]["miss_rate"],
+        gate=protocol.make_gate(config),
+        folder=Path(app).expanduser() if app else own if own.is_dir() else None,
+        host=host,
+        port=port,
+        tell=functools.partial(print, file=sys.stderr, flush=True),
+    )
     return 0
 
 

@@ -1,0 +1,81 @@
+"""One thread scores for everybody: images that wait are scored together, and each has its own answer."""
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+import numpy as np
+
+Answer = TypeVar("Answer")
+
+
+class Busy(Exception):
+    """As many images as may wait are waiting."""
+
+
+class ScoringQueue(Generic[Answer]):
+    """Calls one function from one thread, with a few images at a time.
+
+    A device runs one program at a time, so a thread for each caller would gain nothing and hold memory for
+    each. An image whose batch fails is scored again by itself, so that no image can spoil another's answer.
+    """
+
+    def __init__(
+        self, score: Callable[[Sequence[np.ndarray]], Sequence[Answer]], *, batch: int = 8, waiting: int = 64
+    ):
+        """Starts the thread.
+
+        Args:
+          score: images to answers, one each and in their order; no answer may depend on other images.
+          batch: images at most in one call.
+          waiting: images at most that wait; one more is refused.
+        """
+        self._score = score
+        self._batch = batch
+        self._waiting: queue.Queue[tuple[np.ndarray, Future[Answer]] | None] = queue.Queue(waiting)
+        self._thread = threading.Thread(target=self._work, name="scoring", daemon=True)
+        self._thread.start()
+
+    def submit(self, image: np.ndarray) -> Future[Answer]:
+        """The answer to come; cancelled before it is begun, it is never scored. Raises `Busy`."""
+        future: Future[Answer] = Future()
+        try:
+            self._waiting.put_nowait((image, future))
+        except queue.Full:
+            raise Busy from None
+        return future
+
+    def close(self) -> None:
+        """Ends the thread after what waits is done."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            items = [self._waiting.get()]
+            while len(items) < self._batch and items[-1] is not None:
+                try:
+                    items.append(self._waiting.get_nowait())
+                except queue.Empty:
+                    break
+            jobs = [item for item in items if item is not None]
+            self._answer([job for job in jobs if job[1].set_running_or_notify_cancel()])
+            if len(jobs) < len(items):
+                return
+
+    def _answer(self, jobs: Sequence[tuple[np.ndarray, Future[Answer]]]) -> None:
+        if not jobs:
+            return
+        try:
+            answers = self._score([image for image, _ in jobs])
+            for (_, future), answer in zip(jobs, answers, strict=True):
+                future.set_result(answer)
+        # The fence: whatever a scorer raises belongs to the caller who waits, and must not end the thread.
+        except Exception as error:
+            if len(jobs) == 1:
+                jobs[0][1].set_exception(error)
+                return
+            for job in jobs:
+                self._answer([job])

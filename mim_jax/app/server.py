@@ -1,0 +1,306 @@
+"""The app's folder and a scorer over HTTP: `POST /score` takes one image and answers with its assessment.
+
+    curl -F image=@photo.jpg http://127.0.0.1:8000/score
+
+Nothing of an upload is written to disk or logged. An upload is read up to `Limits.upload` bytes and no
+further; everything about one request is over after `Limits.seconds`. At most `Limits.uploads` images are
+held at a time, and `Limits.decoders` are decoded, so memory has a bound that no number of clients moves.
+"""
+
+import asyncio
+import dataclasses
+import functools
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel
+from starlette.datastructures import MutableHeaders, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mim_jax.app.scoring_queue import Busy, ScoringQueue
+from mim_jax.data.gate import Gate, decode_image
+from mim_jax.data.images import MIN_SIDE, UnusableImage
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+
+# What a page from here may do: run its own files, compile WebAssembly, show pictures that it made itself. The
+# last three give it threads in WebAssembly, which browsers allow only in pages isolated from all others.
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob:; "
+        "connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "permissions-policy": "camera=(self), microphone=(), geolocation=()",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-embedder-policy": "require-corp",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+# Not every system knows these, and a browser that must not guess runs no module of another type.
+_TYPES = {
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".wasm": "application/wasm",
+    ".onnx": "application/octet-stream",
+    ".json": "application/json",
+    ".webmanifest": "application/manifest+json",
+}
+
+_UPLOAD = {
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["image"],
+                "properties": {"image": {"type": "string", "format": "binary"}},
+            }
+        }
+    },
+    "required": True,
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may cost, and all of them together."""
+
+    upload: int = 16 * 2**20  # bytes of a request
+    seconds: float = 30.0  # from its first byte to the answer
+    uploads: int = 16  # held in memory at a time; more wait
+    decoders: int = 2  # images decoded at a time
+    waiting: int = 64  # decoded images that wait for the scorer
+
+
+class Answer(BaseModel):
+    """The assessment of one image; `unusable` where it cannot be decoded or does not pass the input gate."""
+
+    score: float | None
+    similarities: dict[str, float]
+    p_value: float | None
+    decision: str
+    reasons: list[str]
+    versions: dict[str, str]
+
+
+class Failure(BaseModel):
+    """Why there is no assessment, in one sentence."""
+
+    detail: str
+
+
+_FAILURES: dict[int | str, dict[str, Any]] = {
+    400: {
+        "model": Failure,
+        "description": "The request is no whole multipart form, or comes from elsewhere.",
+    },
+    413: {"model": Failure, "description": "The upload is too large."},
+    415: {"model": Failure, "description": "The request is not multipart/form-data."},
+    422: {"model": Failure, "description": "There is not exactly one file, called `image`."},
+    500: {"model": Failure, "description": "The scorer failed on this image."},
+    503: {"model": Failure, "description": "Too slow or too busy; try again later."},
+}
+
+
+def create_app(
+    assess: Callable[[Sequence[np.ndarray]], Sequence[Any]],
+    *,
+    image_size: int,
+    min_side: int = MIN_SIDE,
+    gate: Gate | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    versions: Mapping[str, str] | None = None,
+    limits: Limits | None = None,
+    hosts: Sequence[str] | None = LOOPBACK,
+) -> FastAPI:
+    """The server, to be run by uvicorn or by a test.
+
+    Args:
+      assess: uint8 images `[image_size, image_size, 3]` to as many `mim_jax.assessment.Assessment`, such as
+        `Detector.assess`; called from one thread, with 1 to 8 images.
+      image_size: pixels a side that images are decoded to.
+      min_side: images with a shorter side than this, in pixels, are too small.
+      gate: the checks that an image must pass; None = all.
+      folder: what is served at /; it needs an index.html. None = only the scorer.
+      versions: of what scores; part of every answer.
+      limits: None = the defaults.
+      hosts: names by which this server may be called, without port; others are refused, because a page of
+        another site could take on a name of its own for 127.0.0.1. None = any.
+
+    Raises:
+      ValueError: the folder has no index.html.
+    """
+    limits = limits or Limits()
+    told = dict(versions or {})
+    if folder is not None and not Path(folder, "index.html").is_file():
+        raise ValueError(
+            f"{folder} holds no index.html: name a folder that --mode=export_app wrote, or none to serve "
+            "the scorer alone"
+        )
+    decode = functools.partial(decode_image, size=image_size, gate=gate or Gate(), min_side=min_side)
+    room = asyncio.Semaphore(limits.uploads)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.scorer = ScoringQueue(assess, waiting=limits.waiting)
+        app.state.decoders = ThreadPoolExecutor(limits.decoders, thread_name_prefix="decoding")
+        yield
+        app.state.decoders.shutdown(cancel_futures=True)
+        await asyncio.to_thread(app.state.scorer.close)
+
+    # The pages that FastAPI makes of it fetch their scripts from elsewhere.
+    app = FastAPI(title="mim_jax", docs_url=None, redoc_url=None, lifespan=lifespan)
+    if hosts is not None:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    app.add_middleware(_Headers)  # the last is the outermost
+
+    async def answer(request: Request) -> Answer:
+        async with room:
+            data = await _read_image(request, limits.upload)
+            loop = asyncio.get_running_loop()
+            try:
+                image = await loop.run_in_executor(app.state.decoders, decode, data)
+            except UnusableImage as error:
+                nothing: dict[str, Any] = {"score": None, "similarities": {}, "p_value": None}
+                return Answer(**nothing, decision="unusable", reasons=[error.reason], versions=told)
+        found = await asyncio.wrap_future(app.state.scorer.submit(image))
+        return Answer(**dataclasses.asdict(found), versions=told)
+
+    @app.post("/score", responses=_FAILURES, openapi_extra={"requestBody": _UPLOAD})
+    async def score(request: Request) -> Answer:
+        """Assesses one image, the file `image` of a multipart form: JPEG, PNG, WEBP, BMP or TIFF."""
+        try:
+            async with asyncio.timeout(limits.seconds):
+                return await answer(request)
+        except TimeoutError:
+            raise _failure(503, f"no answer within {limits.seconds:g} s; try again later") from None
+        except Busy:
+            raise _failure(503, f"{limits.waiting} images are waiting; try again later") from None
+        except ClientDisconnect:
+            raise _failure(400, "the upload was broken off") from None
+        except HTTPException:
+            raise
+        # The fence: what goes wrong with one image is told to the one who sent it, without a traceback.
+        except Exception as error:
+            raise _failure(500, f"the scorer failed on this image ({type(error).__name__})") from error
+
+    @app.get("/healthz")
+    async def health() -> dict[str, Any]:
+        """Answers as long as the server does, and says what it is."""
+        return {"status": "ok", "image_size": image_size, "versions": told}
+
+    @app.get("/docs", include_in_schema=False)
+    async def documentation() -> HTMLResponse:
+        return HTMLResponse(_document(app.openapi(), limits))
+
+    if folder is not None:
+        app.mount("/", _Files(directory=folder, html=True))
+    else:
+        app.add_api_route("/", documentation, include_in_schema=False)
+    return app
+
+
+async def _read_image(request: Request, most: int) -> bytes:
+    """The content of the one file of a form. Raises HTTPException."""
+    kind = request.headers.get("content-type", "")
+    if kind.partition(";")[0].strip().lower() != "multipart/form-data":
+        raise _failure(
+            415, f"multipart/form-data with a file called image is needed, got {kind or 'nothing'}"
+        )
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > most:
+        raise _failure(413, f"an upload of {length} bytes; at most {most:,} are allowed")
+
+    async def limited() -> AsyncGenerator[bytes, None]:
+        read = 0
+        async for chunk in request.stream():
+            read += len(chunk)
+            if read > most:
+                raise _failure(413, f"an upload of more than {most:,} bytes")
+            yield chunk
+
+    parser = MultiPartParser(request.headers, limited(), max_files=2, max_fields=8, max_part_size=1024)
+    parser.spool_max_size = most + 1  # in memory: a picture of somebody's skin should not lie on a disk
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise _failure(400, f"the form cannot be read: {error.message.rstrip('.')}") from None
+    try:
+        files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
+        if [name for name, _ in files] != ["image"]:
+            raise _failure(422, "exactly one file is needed, and it must be called image")
+        return await files[0][1].read()
+    finally:
+        await form.close()
+
+
+def _failure(status: int, sentence: str) -> HTTPException:
+    # What is left of the upload is not read, so the connection is of no further use.
+    headers = {"connection": "close"} | ({"retry-after": "5"} if status == 503 else {})
+    return HTTPException(status, sentence, headers)
+
+
+class _Files(StaticFiles):
+    def file_response(
+        self,
+        full_path: str | os.PathLike[str],
+        stat_result: os.stat_result,
+        scope: Scope,
+        status_code: int = 200,
+    ) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        kind = _TYPES.get(Path(full_path).suffix.lower())
+        if kind:
+            response.headers["content-type"] = kind
+        # A browser asks each time whether a file has changed: a model must not outlive its calibration.
+        response.headers["cache-control"] = "no-cache"
+        return response
+
+
+class _Headers:
+    """Adds `HEADERS` to every answer; what is not a file of the app is not to be kept."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
+def _document(schema: Mapping[str, Any], limits: Limits) -> str:
+    """What there is, as a page without scripts or styles."""
+    rows = "".join(
+        f"<li><code>{method.upper()} {path}</code>: {details.get('description', '')}</li>"
+        for path, methods in schema["paths"].items()
+        for method, details in methods.items()
+    )
+    failures = "".join(f"<li>{status}: {entry['description']}</li>" for status, entry in _FAILURES.items())
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>mim_jax</title><h1>mim_jax</h1>'
+        f"<ul>{rows}</ul><pre>curl -F image=@photo.jpg http://127.0.0.1:8000/score</pre><p>At most "
+        f"{limits.upload:,} bytes and {limits.seconds:g} seconds. An image that cannot be judged is answered "
+        f"with the decision <code>unusable</code> and its reasons. Failures:</p><ul>{failures}</ul>"
+        '<p><a href="openapi.json">OpenAPI description</a>. This is not a medical device.</p></html>'
+    )
