@@ -2,7 +2,7 @@
 
 python -m benchmarks.server --workdir=runs/mim --image=photo.jpg
 
-Starts `launch.py --mode=serve` and calls `POST /score` from 1, 8 and 64 threads of this process, each with one
+Starts `launch.py --mode=serve` and calls `POST /score` from 1, 8 and 64 threads of this process, each with a
 connection that it keeps. Client and server share the machine's cores. Memory is what the server's process
 holds (VmRSS of Linux) before and after each round, and at most up to then (VmHWM).
 """
@@ -107,7 +107,8 @@ def main() -> None:
             sys.exit("the server refuses the image")
         print(f"image of {len(image):,} bytes, {options.seconds:g} s each, {os.cpu_count()} cores")
         print(
-            "| clients | requests/s | median, ms | p99, ms | requests | errors | MB before | MB after | MB at most |"
+            "| clients | requests/s | median, ms | p99, ms | requests | errors "
+            "| MB before | MB after | MB at most |"
         )
         print("|---" * 9 + "|")
         for clients in options.clients:

@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from PIL import Image
 from mim_jax import Detector, commands, load_exported, load_image
 from mim_jax.controls import CONTROLS
 from mim_jax.data import lesions
+from mim_jax.data.images import decode_image
 from mim_jax.simple_scores import SIMPLE_SCORES
 
 ROOT = Path(__file__).parent.parent
@@ -433,3 +436,32 @@ def test_an_unwritable_workdir_and_an_absent_gpu_are_named(tmp_path, capsys):
             commands.execute("run", config=config, workdir=str(tmp_path / "run"), device="gpu", paths=[]) == 1
         )
         assert "--device=gpu was asked for" in capsys.readouterr().err
+
+
+def test_a_run_is_served(finished, environment):
+    pytest.importorskip("fastapi")
+    photograph = BytesIO()
+    Image.fromarray(lesions.render("mpox", 0, size=48)).save(photograph, "PNG")
+    arguments = [sys.executable, "launch.py", "--mode=serve", f"--workdir={finished}", "--port=0"]
+    server = subprocess.Popen(arguments, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        line = next(line for line in server.stderr if line.startswith("serving: "))
+        head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+        request = urllib.request.Request(
+            line.split()[1] + "score",
+            head + photograph.getvalue() + b"\r\n--x--\r\n",
+            {"Content-Type": "multipart/form-data; boundary=x"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            answer = json.load(reply)
+        server.send_signal(signal.SIGINT)
+        assert server.wait(30) == commands.INTERRUPTED
+    finally:
+        server.kill()
+        server.communicate()
+    detector = Detector.load(finished)
+    image = decode_image(photograph.getvalue(), size=detector.image_size)
+    (expected,) = detector.assess(image, alpha=detector.calibration.miss_rate)
+    assert answer["score"] == expected.score and answer["decision"] == expected.decision
+    assert answer["similarities"] == expected.similarities
+    assert answer["reasons"] == list(expected.reasons)
