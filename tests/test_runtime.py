@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_devices import FIELDS, Count, small_networks
 
 from configs.mim import get_config
 from mim_jax import commands, experiment
 from mim_jax.devices import Place
 from mim_jax.models.product import product
 from mim_jax.runtime import Profile
-from test_devices import FIELDS, Count, small_networks
 
 PLACE = Place((jax.devices()[0],))
 
