@@ -58,6 +58,7 @@ ALLOWED = {
     "recorder": set(),
     "controls": {"masks"},
     "models": {"models", "tensors"},
+    "folding": {"models"},
     "data": {"data"},
     "epochs": set(),
     "devices": set(),
