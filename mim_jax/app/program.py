@@ -151,3 +151,19 @@ def to_onnx(detector: Detector) -> "onnx.ModelProto":
     finally:
         logger.setLevel(level)
     return model
+
+
+def run(model: bytes, images: np.ndarray) -> np.ndarray:
+    """The similarities that onnxruntime computes, one image after the other: `[N, 5]`."""
+    session = _session(model)
+    return np.stack([session.run(OUTPUTS[:1], {INPUT: image})[0] for image in images])
+
+
+def _session(model: bytes) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ValueError(
+            f"onnxruntime is needed to check what was written ({error}): pip install 'mim-jax[app]'"
+        ) from error
+    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])

@@ -1,0 +1,61 @@
+// The score on a scale, over the calibration scores and the thresholds. SVG, drawn from numbers.
+
+const WIDTH = 340, HEIGHT = 128, LEFT = 8, BASE = 96, TOP = 34, BINS = 20;
+
+function element(name, attributes, text) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+export function drawScale({ score, scores, lower, upper, text }) {
+  const known = [score, ...scores, lower, upper].filter((value) => Number.isFinite(value));
+  const spread = Math.max(...known) - Math.min(...known) || 0.1;
+  const low = Math.min(...known) - 0.08 * spread, high = Math.max(...known) + 0.08 * spread;
+  const place = (value) => LEFT + ((value - low) / (high - low)) * (WIDTH - 2 * LEFT);
+  const svg = element("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "scale", "aria-hidden": "true" });
+
+  const counts = new Array(BINS).fill(0);
+  for (const value of scores) counts[Math.min(Math.floor((BINS * (value - low)) / (high - low)), BINS - 1)]++;
+  const most = Math.max(...counts, 1), wide = (WIDTH - 2 * LEFT) / BINS;
+  counts.forEach((count, bin) => {
+    const tall = ((BASE - TOP) * count) / most;
+    if (count) svg.append(element("rect", { class: "bar", x: LEFT + bin * wide + 1, y: BASE - tall, width: wide - 2, height: tall }));
+  });
+  svg.append(element("line", { class: "axis", x1: LEFT, x2: WIDTH - LEFT, y1: BASE, y2: BASE }));
+
+  const label = (value, y, words, kind) => {
+    const x = place(value);
+    const anchor = x < 60 ? "start" : x > WIDTH - 60 ? "end" : "middle";
+    svg.append(element("text", { class: kind, x, y, "text-anchor": anchor }, words));
+  };
+  const mark = (value, words, kind, top, below) => {
+    if (!Number.isFinite(value)) return;
+    svg.append(element("line", { class: kind, x1: place(value), x2: place(value), y1: top, y2: BASE + (below ? 6 : 0) }));
+    label(value, below ? BASE + 18 : top - 5, `${words} ${value.toFixed(3)}`, kind);
+  };
+  mark(lower, text.threshold, "limit", TOP - 14, false);
+  if (Number.isFinite(upper)) mark(upper, text.upper, "limit", TOP, false);
+  mark(score, text.you, "you", TOP - 6, true);
+  svg.append(element("text", { class: "ends", x: LEFT, y: HEIGHT - 2, "text-anchor": "start" }, `\u2190 ${text.fewer}`));
+  svg.append(element("text", { class: "ends", x: WIDTH - LEFT, y: HEIGHT - 2, "text-anchor": "end" }, `${text.more} \u2192`));
+  return svg;
+}
+
+// RGB bytes or a map of similarities (1 = the same) on a canvas.
+export function paint(canvas, side, color) {
+  canvas.width = canvas.height = side;
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(side, side);
+  for (let i = 0; i < side * side; i++) image.data.set([...color(i), 255], 4 * i);
+  context.putImageData(image, 0, 0);
+}
+
+// From dark blue (1) through grey to yellow (0 or less): told apart without seeing red and green.
+export function mapColor(value) {
+  const share = Math.min(Math.max(1 - value, 0), 1);
+  const stops = [[0, 32, 81], [124, 123, 120], [255, 233, 69]];
+  const half = share < 0.5 ? 0 : 1, t = 2 * share - half;
+  return stops[half].map((from, k) => Math.round(from + t * (stops[half + 1][k] - from)));
+}

@@ -1,0 +1,25 @@
+// From a score to a decision, as mim_jax/assessment.py has it, for one fold.
+
+export const MPOX_LIKE = "mpox_like", NOT_MPOX_LIKE = "not_mpox_like", CANNOT_TELL = "cannot_tell", UNUSABLE = "unusable";
+
+// `calibration` is what the training side wrote, or null; the result names why it cannot be told.
+export function decide(score, calibration) {
+  if (!Number.isFinite(score)) return { decision: UNUSABLE, pValue: null, why: "not_finite" };
+  const scores = (calibration?.scores ?? []).flat();
+  const pValue = scores.length ? (1 + scores.filter((value) => value <= score).length) / (scores.length + 1) : null;
+  const told = (decision, why) => ({ decision, pValue, why });
+  if (!calibration) return told(CANNOT_TELL, "uncalibrated");
+  let like;
+  if (calibration.rule === "calibrated") {
+    // Rounded first: 0.29 * 100 is 28.999999999999996 in binary, and 29 is meant.
+    const rank = Math.floor(Number((calibration.miss_rate * (scores.length + 1)).toFixed(9)));
+    if (!scores.length || rank === 0) return told(CANNOT_TELL, "too_few");
+    like = Math.round(pValue * (scores.length + 1)) > rank;
+  } else {
+    if (calibration.lower === null) return told(CANNOT_TELL, "too_few");
+    like = score > calibration.lower;
+  }
+  if (!like) return told(NOT_MPOX_LIKE, "below");
+  if (calibration.upper === null || score > calibration.upper) return told(MPOX_LIKE, "above");
+  return told(CANNOT_TELL, "between");
+}

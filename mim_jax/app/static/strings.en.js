@@ -1,0 +1,113 @@
+// Every word of the page, in English.
+
+const percent = (share) => `${Math.round(100 * share)} %`;
+export const number = (value) => value.toFixed(4).replace("-", "\u2212");
+
+export const METRICS = { ssim_hbd: "SSIM+HBD", ssim: "SSIM", hbd: "HBD", mae: "MAE", mse: "MSE" };
+
+export const TEXT = {
+  title: "Mpox picture check",
+  tag: "Research software. Not a medical device.",
+  lead: "This page compares a picture of a skin spot with pictures of mpox. The picture stays on this device: nothing is sent or kept.",
+  guidance_title: "A picture it can use",
+  guidance: [
+    "Close: the spot in the middle, skin all around it.",
+    "From straight above, not from the side.",
+    "Sharp and in good, white light, without flash.",
+  ],
+  take: "Take a picture",
+  choose: "Choose a picture",
+  crop_title: "Put the spot into the dashed square",
+  crop_help: "Move the picture with a finger, the mouse or the arrow keys. Pinch, or use the slider or the + and \u2212 keys, to come closer.",
+  crop_area: "Your picture. Arrow keys move it, plus and minus come closer or go back.",
+  zoom: "Come closer",
+  check: "Check this picture",
+  another: "Use another picture",
+  working_title: "Comparing",
+  working: "The middle of the picture is hidden and painted again from what is around it. This takes some seconds.",
+  preparing: "Getting ready. This is needed once and takes longer the first time.",
+  proving: (done, of) => `Testing itself on known pictures: ${done} of ${of}.`,
+  ready: "Ready. It also works without a network now.",
+  ready_online: "Ready.",
+  result_images: "What was compared",
+  original: "Your picture",
+  masked: "Middle hidden",
+  inpainted: "Middle painted again",
+  map: "Where they agree",
+  map_legend: "Dark blue: the same. Yellow: different.",
+  map_alt: (value) => `Map of agreement between your picture and the painted one; on average ${number(value)} of 1.`,
+  scale_title: "How similar",
+  scale_caption: (score, n, positive) => `The line marked "you" is this picture: ${score}. The bars are ${n} calibration scores of ${positive} pictures that the network was not trained on.`,
+  scale_caption_none: (score) => `The line marked "you" is this picture: ${score}. There are no calibration scores to compare it with.`,
+  scale_alt: (score, lower, upper) => `Scale of similarity. This picture: ${score}. Like the training pictures above ${lower}${upper ? `, surely only above ${upper}` : ""}.`,
+  you: "you",
+  threshold: "threshold",
+  upper: "upper",
+  fewer: "less similar",
+  more: "more similar",
+  details: "Numbers and what is promised",
+  similarities: "Similarities (1 = identical)",
+  p_value: (value, n) => `p-value ${number(value)}, from ${n} calibration scores: the share of mpox pictures that would score this low or lower.`,
+  seconds: (value) => `Computed on this device in ${value.toFixed(1)} s.`,
+  version: (app) => `mim_jax ${app.mim_jax}, fold ${app.fold}, weights ${app.weights}.`,
+  print: "Print or save this page",
+  not_title: "What this is not",
+  not: [
+    "It is not a medical device and not a diagnosis. No one has approved it for use on patients.",
+    "It knows mpox pictures only. It can be wrong in both directions, and about other skin diseases it knows nothing.",
+    "If you are worried, or have a fever, swollen glands or a rash that spreads, see a doctor, whatever it says here.",
+  ],
+  decisions: {
+    mpox_like: {
+      heading: "Resembles pictures of mpox",
+      words: [
+        "The program could paint the spot again much as it is, as it can with pictures of mpox. Other skin diseases can look the same to it.",
+        "Please call a doctor or a clinic and tell them about the spot. Until then keep it covered and avoid close skin contact.",
+      ],
+    },
+    not_mpox_like: {
+      heading: "Does not resemble its pictures of mpox",
+      words: [
+        "The program painted the spot otherwise than it is. It learned from mpox pictures alone, so it cannot say what the spot is instead.",
+        "This does not rule out mpox. If the spot is new, hurts or spreads, or you had close contact with somebody who has mpox, see a doctor all the same.",
+      ],
+    },
+    cannot_tell: {
+      heading: "Cannot tell",
+      words: ["The program does not know. Please do not read anything into it, and let a doctor look at the spot."],
+    },
+    unusable: {
+      heading: "This picture cannot be used",
+      words: ["Nothing was compared, so this says nothing about the spot."],
+    },
+  },
+  why: {
+    above: "",
+    below: "",
+    between: "The score lies between two limits: too high to call it unlike mpox, too low to keep false alarms rare.",
+    uncalibrated: "This copy of the app was made without calibration: it can measure, but has no threshold to decide by.",
+    too_few: "There were too few calibration pictures to promise anything.",
+    not_finite: "The computation gave no number.",
+  },
+  missed: (rate, positive) => `The threshold is set to miss about ${percent(rate)} of ${positive} pictures like those it was calibrated on. Pictures from other cameras or other people may be missed more often.`,
+  reasons: {
+    empty_file: "The file is empty. Choose another one.",
+    large_file: "The file is larger than 64 MB. Choose a smaller one.",
+    several_frames: "The file moves or holds several pictures. Save one of them by itself as JPEG or PNG.",
+    not_a_picture: "This browser cannot open the file as a picture. Save it as JPEG or PNG and try again.",
+    too_many_pixels: ({ width, height }) => `The picture has ${width} \u00d7 ${height} pixels, and at most 50 million are possible. Make it smaller.`,
+    too_small: ({ side, least }) => `The chosen square is ${side} pixels wide, and at least ${least} are needed. Choose a larger part, or take the picture again from closer.`,
+    screenshot: ({ flat }) => `It looks like a screenshot or a drawing: ${percent(flat)} of its pixels equal their neighbours. Use the photograph itself.`,
+    underexposed: ({ lit }) => `It is too dark: only ${percent(lit)} of it is lit. Take it again in more light.`,
+    overexposed: ({ burnt }) => `It is overexposed: ${percent(burnt)} of its middle is plain white. Take it again without flash or direct sun.`,
+    blurred: ({ sharpness }) => `It is blurred (sharpness ${sharpness.toPrecision(2)}, at least 0.01 is needed). Hold the camera still, let it focus, and take it again.`,
+    not_skin: ({ skin }) => `It does not look like skin: only ${percent(skin)} of it has the colours of skin. Fill the picture with skin, in white light and in colour.`,
+  },
+  refused_title: "This app will not work here",
+  refused: {
+    seal: (off) => `It tested itself on known pictures, and its results were off by ${Number(off).toPrecision(2)}. On this device it would be wrong, so it decides nothing. Try another browser or device.`,
+    pixels: "This browser changes the pixels that a page reads, as a protection of privacy. Every result would be wrong. Allow this page to read images, or use another browser.",
+    failed: (message) => `It could not be loaded (${message}). Load the page again; if that does not help, use another browser.`,
+    score: (message) => `The comparison failed (${message}). Load the page again.`,
+  },
+};
