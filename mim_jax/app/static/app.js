@@ -28,15 +28,15 @@ function make(name, words) {
 
 function show(step) {
   for (const id of STEPS) at(id).hidden = id !== step;
+  at("status").hidden = !["start", "crop", "working"].includes(step);
   document.body.dataset.step = step;
   const heading = at(step).querySelector("h2[tabindex]");
-  if (heading) heading.focus({ preventScroll: true });
+  if (heading) heading.focus({ preventScroll: true }); // a screen reader goes on from there
   if (step !== "start") window.scrollTo(0, 0);
 }
 
 function refuse(words) {
   at("refused-words").textContent = words;
-  at("status").textContent = "";
   scorer?.worker.terminate();
   app = undefined;
   show("refused");
@@ -97,6 +97,7 @@ async function begin() {
     at("notice").textContent = app.notice;
     at("notice").hidden = false;
   }
+  show("start");
   const kept = await keepOffline();
   scorer = startScorer();
   const golden = await scorer.ready;
@@ -110,6 +111,7 @@ async function choose(input) {
   const [file] = input.files;
   input.value = ""; // the same file can be chosen again
   if (!file) return;
+  picture = undefined;
   try {
     picture = await openPicture(file);
   } catch (error) {
@@ -213,10 +215,11 @@ function sentence(reason, values) {
 
 function showDecision(decision, words) {
   at("result").dataset.decision = decision;
-  at("heading").textContent = TEXT.decisions[decision].heading;
+  at("heading").textContent = (app?.notice && TEXT.drawn[decision]) || TEXT.decisions[decision].heading;
   at("words").replaceChildren(...words.filter(Boolean).map((each) => make("p", each)));
   at("measured").hidden = decision === UNUSABLE;
   at("print").hidden = decision === UNUSABLE;
+  at("back").hidden = decision !== UNUSABLE || !picture;
   show("result");
 }
 
@@ -228,11 +231,10 @@ function showResult(rgb, scored) {
   const similarities = Object.fromEntries(app.metrics.map((name, k) => [name, scored.similarities[k]]));
   const score = similarities[app.metric], calibration = app.calibration;
   const { decision, pValue, why } = decide(score, calibration);
-  const words = [...TEXT.decisions[decision].words];
-  if (decision === CANNOT_TELL || decision === UNUSABLE) words.unshift(TEXT.why[why]);
-  if (app.notice) words.unshift(app.notice);
-  if (calibration?.rule === "calibrated" && decision !== CANNOT_TELL) {
-    words.push(TEXT.missed(calibration.miss_rate, calibration.positive));
+  const words = [TEXT.why[why], ...(app.notice ? TEXT.drawn.words : TEXT.decisions[decision].words)];
+  if (calibration && decision !== CANNOT_TELL) {
+    const plain = calibration.rule === "calibrated" && !app.notice;
+    words.push(plain ? TEXT.missed(calibration.miss_rate, calibration.positive) : calibration.promise);
   }
   showDecision(decision, words);
   if (decision === UNUSABLE) return;
@@ -288,6 +290,7 @@ for (const button of document.querySelectorAll(".again")) {
     window.scrollTo(0, 0);
   };
 }
+at("back").onclick = () => show("crop");
 at("check").onclick = check;
 at("print").onclick = () => window.print();
 listenToCrop();

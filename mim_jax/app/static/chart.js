@@ -1,6 +1,6 @@
 // The score on a scale, over the calibration scores and the thresholds. SVG, drawn from numbers.
 
-const WIDTH = 340, HEIGHT = 128, LEFT = 8, BASE = 96, TOP = 34, BINS = 20;
+const WIDTH = 340, HEIGHT = 134, LEFT = 8, BASE = 96, TOP = 34, BINS = 20;
 
 function element(name, attributes, text) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -38,8 +38,8 @@ export function drawScale({ score, scores, lower, upper, text }) {
   mark(lower, text.threshold, "limit", TOP - 14, false);
   if (Number.isFinite(upper)) mark(upper, text.upper, "limit", TOP, false);
   mark(score, text.you, "you", TOP - 6, true);
-  svg.append(element("text", { class: "ends", x: LEFT, y: HEIGHT - 2, "text-anchor": "start" }, `\u2190 ${text.fewer}`));
-  svg.append(element("text", { class: "ends", x: WIDTH - LEFT, y: HEIGHT - 2, "text-anchor": "end" }, `${text.more} \u2192`));
+  svg.append(element("text", { class: "ends", x: LEFT, y: HEIGHT - 6, "text-anchor": "start" }, `\u2190 ${text.fewer}`));
+  svg.append(element("text", { class: "ends", x: WIDTH - LEFT, y: HEIGHT - 6, "text-anchor": "end" }, `${text.more} \u2192`));
   return svg;
 }
 

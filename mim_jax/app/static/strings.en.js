@@ -1,6 +1,6 @@
 // Every word of the page, in English.
 
-const percent = (share) => `${Math.round(100 * share)} %`;
+const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 export const number = (value) => value.toFixed(4).replace("-", "\u2212");
 
 export const METRICS = { ssim_hbd: "SSIM+HBD", ssim: "SSIM", hbd: "HBD", mae: "MAE", mse: "MSE" };
@@ -23,6 +23,7 @@ export const TEXT = {
   zoom: "Come closer",
   check: "Check this picture",
   another: "Use another picture",
+  back: "Choose another part of it",
   working_title: "Comparing",
   working: "The middle of the picture is hidden and painted again from what is around it. This takes some seconds.",
   preparing: "Getting ready. This is needed once and takes longer the first time.",
@@ -37,18 +38,18 @@ export const TEXT = {
   map_legend: "Dark blue: the same. Yellow: different.",
   map_alt: (value) => `Map of agreement between your picture and the painted one; on average ${number(value)} of 1.`,
   scale_title: "How similar",
-  scale_caption: (score, n, positive) => `The line marked "you" is this picture: ${score}. The bars are ${n} calibration scores of ${positive} pictures that the network was not trained on.`,
-  scale_caption_none: (score) => `The line marked "you" is this picture: ${score}. There are no calibration scores to compare it with.`,
+  scale_caption: (score, n, positive) => `The bars are the scores of ${n} groups of ${positive} pictures that the network was not trained on. This picture has ${score}.`,
+  scale_caption_none: (score) => `This picture has ${score}. There are no calibration scores to compare it with.`,
   scale_alt: (score, lower, upper) => `Scale of similarity. This picture: ${score}. Like the training pictures above ${lower}${upper ? `, surely only above ${upper}` : ""}.`,
-  you: "you",
+  you: "this picture",
   threshold: "threshold",
   upper: "upper",
   fewer: "less similar",
   more: "more similar",
   details: "Numbers and what is promised",
   similarities: "Similarities (1 = identical)",
-  p_value: (value, n) => `p-value ${number(value)}, from ${n} calibration scores: the share of mpox pictures that would score this low or lower.`,
-  seconds: (value) => `Computed on this device in ${value.toFixed(1)} s.`,
+  p_value: (value, n) => `p-value ${number(value)}, from ${n} calibration scores: about that share of mpox pictures like those it was calibrated on score as low as this one, or lower.`,
+  seconds: (value) => `Computed on this device in ${value.toFixed(2)} s.`,
   version: (app) => `mim_jax ${app.mim_jax}, fold ${app.fold}, weights ${app.weights}.`,
   print: "Print or save this page",
   not_title: "What this is not",
@@ -61,14 +62,14 @@ export const TEXT = {
     mpox_like: {
       heading: "Resembles pictures of mpox",
       words: [
-        "The program could paint the spot again much as it is, as it can with pictures of mpox. Other skin diseases can look the same to it.",
+        "The painted middle is as much like the hidden one as it is for most pictures of mpox that the program had not seen. Other skin diseases can look the same to it.",
         "Please call a doctor or a clinic and tell them about the spot. Until then keep it covered and avoid close skin contact.",
       ],
     },
     not_mpox_like: {
       heading: "Does not resemble its pictures of mpox",
       words: [
-        "The program painted the spot otherwise than it is. It learned from mpox pictures alone, so it cannot say what the spot is instead.",
+        "The painted middle is less like the hidden one than it is for most pictures of mpox. The program learned from mpox pictures alone, so it cannot say what the spot is instead.",
         "This does not rule out mpox. If the spot is new, hurts or spreads, or you had close contact with somebody who has mpox, see a doctor all the same.",
       ],
     },
@@ -80,6 +81,12 @@ export const TEXT = {
       heading: "This picture cannot be used",
       words: ["Nothing was compared, so this says nothing about the spot."],
     },
+  },
+  // For a network that was trained on drawn pictures; the notice stands above.
+  drawn: {
+    mpox_like: "Resembles its drawn pictures",
+    not_mpox_like: "Does not resemble its drawn pictures",
+    words: ["This copy shows how the app works. Whatever is on the picture, it says nothing about it."],
   },
   why: {
     above: "",
