@@ -12,13 +12,14 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 CONFIG = "configs/mim.py"
-MODES = ["run", "train", "evaluate", "score", "export", "check_data", "compare", "serve"]
+MODES = "run train evaluate score export export_app serve check_data compare".split()
 flags.DEFINE_string("workdir", None, "Folder of the run; the same folder resumes it.")
 flags.DEFINE_enum("mode", "run", MODES, "run trains and reports; score takes files, compare runs.")
 flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of several; not under SLURM (srun).")
 flags.DEFINE_integer("processes", None, "How many, one a host; with --coordinator.")
 flags.DEFINE_integer("process", None, "The number of this one, from 0; with --coordinator.")
 flags.DEFINE_bool("profile", False, "Write a trace of a dispatch of training to WORKDIR/profile.")
+flags.DEFINE_integer("fold", 0, "The one whose network --mode=export_app puts into the app.", 0)
 flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "gpu is an error where there is none.")
 flags.DEFINE_string("app", None, "Folder for --mode=serve; without it WORKDIR/app where there is one.")
 flags.DEFINE_string("host", "127.0.0.1", "Address that --mode=serve answers at.")
@@ -49,7 +50,7 @@ def main(arguments: list[str]) -> int:
 
     logging.set_verbosity(logging.FATAL)  # Orbax logs every file, and errors that we raise as sentences
     flag = flags.FLAGS
-    names = "workdir device coordinator processes process profile app host port"
+    names = "workdir device coordinator processes process profile fold app host port"
     given: dict[str, Any] = {name: flag[name].value for name in names.split()}
     return commands.execute(flag.mode, config=flag.config.to_dict(), paths=arguments[1:], **given)
 

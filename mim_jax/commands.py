@@ -35,6 +35,7 @@ def execute(
     processes: int | None = None,
     process: int | None = None,
     profile: bool = False,
+    fold: int = 0,
     app: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -42,7 +43,7 @@ def execute(
     """Runs one mode and returns the exit status.
 
     `coordinator`, `processes` and `process` as `devices.join`; `profile` records a dispatch of training;
-    `app`, `host` and `port` as `serve`.
+    `fold` as `export_app`; `app`, `host` and `port` as `serve`.
     """
     try:
         if mode not in ("score", "compare") and paths:
@@ -60,10 +61,13 @@ def execute(
         choose_device(device)
         use_compilation_cache()
         keep_freed_memory()
-        if mode == "serve":
-            return serve(config, workdir or "", app=app, host=host, port=port)
-        options = {"profile": True} if profile else {}
-        return MODES[mode](config, workdir or "", paths, **options)
+        options: dict[str, dict[str, Any]] = {
+            "run": {"profile": profile},
+            "train": {"profile": profile},
+            "export_app": {"fold": fold},
+            "serve": {"app": app, "host": host, "port": port},
+        }
+        return MODES[mode](config, workdir or "", paths, **options.get(mode, {}))
     except KeyboardInterrupt:
         trains = mode in ("run", "train")
         how = "; the same command with the same --workdir goes on from the last checkpoint" if trains else ""
@@ -352,6 +356,20 @@ def export(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int
     return 0
 
 
+def export_app(config: Mapping[str, Any], workdir: str, paths: Sequence[str], *, fold: int) -> int:
+    """Writes `app/` into the workdir: the page that scores on the phone itself, with the network of one fold."""
+    from mim_jax.app import bundle
+
+    path, written, calibrated = bundle.export_run(workdir, fold=fold)
+    if not calibrated:
+        print("calibration: none, so the app decides nothing; run --mode=evaluate, then export again")
+    print(
+        f"app: {path}\nnetwork: fold {fold}, by itself\nweights: {written.weights}, golden similarities off "
+        f"by at most {written.difference:.1e}\ndownload: {written.size / 1e6:.1f} MB\ndigest: {written.digest}"
+    )
+    return 0
+
+
 def compare(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
     """Lays finished runs of MIM and of classifiers side by side: `comparison.html` in the workdir."""
     from mim_jax import comparison, comparison_page, stored
@@ -371,12 +389,15 @@ def compare(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> in
     return 0
 
 
-def serve(config: Mapping[str, Any], workdir: str, *, app: str | None, host: str, port: int) -> int:
+def serve(
+    config: Mapping[str, Any], workdir: str, paths: Sequence[str], *, app: str | None, host: str, port: int
+) -> int:
     """Serves the scorer of a trained workdir, and the app, until it is interrupted.
 
     Args:
       config: its section data.gate counts.
       workdir: of the run.
+      paths: none.
       app: folder that is served at /; None = `workdir/app` where there is one.
       host: address to answer at.
       port: 0 = any that is free.
@@ -416,5 +437,7 @@ MODES: dict[str, Callable[..., int]] = {
     "score": score,
     "check_data": check_data,
     "export": export,
+    "export_app": export_app,
+    "serve": serve,
     "compare": compare,
 }

@@ -111,6 +111,11 @@ def describe(
     }
 
 
+def notice(config: Config) -> str | None:
+    """What has to stand above everything that comes of procedural images."""
+    return NOTICE if is_procedural(config) else None
+
+
 def describe_run(method: str, config: Config, dataset: Dataset) -> dict[str, Any]:
     """What is said of a run of any kind: title, data, environment, configuration."""
     procedural = is_procedural(config)
@@ -118,7 +123,7 @@ def describe_run(method: str, config: Config, dataset: Dataset) -> dict[str, Any
     name = "procedural lesions" if procedural else ", ".join(sources) or Path(config["data"]["root"]).name
     return {
         "title": f"{method} on {name}",
-        "notice": NOTICE if procedural else None,
+        "notice": notice(config),
         "data": {
             "source": dataset.source,
             "digest": dataset.digest(),

@@ -24,16 +24,24 @@ from typing import Any
 
 import numpy as np
 
-from mim_jax import masks
+from mim_jax import facts, masks, workdir
 from mim_jax.app import icons, program, runtime, weights
+from mim_jax.data import gate
+from mim_jax.data.images import MIN_SIDE
 from mim_jax.detector import Detector
 from mim_jax.export import golden_images
 from mim_jax.similarity import METRICS
 
 FORMAT = 1
+CALIBRATION_FORMAT = 2
 FILES = "files.json"
 # Each takes the page a score's time when it starts.
 GOLDEN_IMAGES = 4
+# What the page's gate has of `mim_jax.data.gate`.
+LIMITS = (
+    *("SIDE", "LIGHT", "LEAST_LIT", "WHITE", "MOST_BURNT", "LEAST_SHARPNESS", "CB", "CR", "LEAST_SKIN"),
+    *("MOST_FLAT", "MOST_FLAT_SHARPNESS"),
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,23 @@ class Summary:
     weights: str
     difference: float
     size: int
+
+
+def export_run(path: str | os.PathLike[str], *, fold: int) -> tuple[Path, Summary, bool]:
+    """Writes `app/` into a finished workdir: its path, what was written, and whether it can decide.
+
+    Raises:
+      ValueError: as `Detector.load` and `export_app`.
+    """
+    root = Path(path).expanduser().resolve()
+    detector = Detector.load(root, fold=fold)
+    found = workdir.read_json(root / "calibration.json") if (root / "calibration.json").exists() else {}
+    # Written before there were calibration scores, it has a threshold without a promise.
+    calibration = found["alone"][fold] if found.get("format") == CALIBRATION_FORMAT else None
+    notice = facts.notice(workdir.read_json(root / "config.json"))
+    target = root / "app"
+    written = export_app(detector, target, fold=fold, calibration=calibration, notice=notice)
+    return target, written, calibration is not None
 
 
 def export_app(
@@ -161,6 +186,8 @@ def describe(
         "offset": list(masks.center_offset(detector.image_size, detector.mask_size)),
         "metric": detector.measure.metric,
         "metrics": list(METRICS),
+        "least_side": max(MIN_SIDE, detector.mask_size),
+        "gate": {name: getattr(gate, name) for name in LIMITS},
         "calibration": None if calibration is None else dict(calibration),
         "notice": notice,
         "golden": {

@@ -2,7 +2,7 @@
 
 import { CANNOT_TELL, UNUSABLE, decide } from "./decision.js";
 import { drawScale, mapColor, paint } from "./chart.js";
-import { SIDE, findFaults, measure } from "./gate.js";
+import { findFaults, measure } from "./gate.js";
 import { Unusable, openPicture, pixelsAreTrue } from "./picture.js";
 import { resize } from "./resize.js";
 import { METRICS, TEXT, number } from "./strings.en.js";
@@ -38,7 +38,6 @@ function show(step) {
 function refuse(words) {
   at("refused-words").textContent = words;
   scorer?.worker.terminate();
-  app = undefined;
   show("refused");
 }
 
@@ -126,12 +125,12 @@ async function choose(input) {
   drawCrop();
 }
 
-const leastSide = () => Math.max(32, app?.mask_size ?? 0);
+const leastSide = () => app.least_side;
 
 // How close one can come: not so close that pixels would have to be invented, nor below what is needed.
 function zoomTo(share) {
   const whole = Math.min(picture.width, picture.height);
-  const closest = Math.min(Math.max(leastSide(), Math.min(app?.image_size ?? 224, whole)), whole);
+  const closest = Math.min(Math.max(leastSide(), Math.min(app.image_size, whole)), whole);
   const side = whole * (closest / whole) ** share;
   moveTo(box.left + (box.side - side) / 2, box.top + (box.side - side) / 2, side);
 }
@@ -195,12 +194,12 @@ function listenToCrop() {
 async function check() {
   const side = Math.round(box.side);
   if (side < leastSide()) return showUnusable([sentence("too_small", { side, least: leastSide() })]);
-  const found = measure(resize(picture, box, SIDE), SIDE);
-  const faults = findFaults(found);
-  if (faults.length) return showUnusable(faults.map((name) => sentence(name, found)));
+  const limits = app.gate;
+  const found = measure(resize(picture, box, limits.SIDE), limits.SIDE, limits);
+  const faults = findFaults(found, limits);
+  if (faults.length) return showUnusable(faults.map((name) => sentence(name, { ...found, limits })));
   show("working");
-  await scorer?.ready;
-  if (!app) return;
+  await started;
   const rgb = resize(picture, box, app.image_size);
   const scored = await scorer.score(rgb);
   showResult(rgb, scored);
@@ -215,7 +214,7 @@ function sentence(reason, values) {
 
 function showDecision(decision, words) {
   at("result").dataset.decision = decision;
-  at("heading").textContent = (app?.notice && TEXT.drawn[decision]) || TEXT.decisions[decision].heading;
+  at("heading").textContent = (app.notice && TEXT.drawn[decision]) || TEXT.decisions[decision].heading;
   at("words").replaceChildren(...words.filter(Boolean).map((each) => make("p", each)));
   at("measured").hidden = decision === UNUSABLE;
   at("print").hidden = decision === UNUSABLE;
@@ -294,4 +293,4 @@ at("back").onclick = () => show("crop");
 at("check").onclick = check;
 at("print").onclick = () => window.print();
 listenToCrop();
-begin();
+const started = begin();

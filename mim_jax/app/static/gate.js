@@ -1,13 +1,8 @@
-// Is this picture a usable photograph of skin? The measures and limits of mim_jax/data/gate.py, which explains them.
-
-export const SIDE = 128; // pixels a side of what is measured
-export const LIMITS = {
-  LIGHT: 60, LEAST_LIT: 0.05, WHITE: 250, MOST_BURNT: 0.5, LEAST_SHARPNESS: 0.01,
-  CB: [77, 140], CR: [131, 185], LEAST_SKIN: 0.2, MOST_FLAT: 0.1, MOST_FLAT_SHARPNESS: 1,
-};
+// Is this picture a usable photograph of skin? As mim_jax/data/gate.py, which explains the measures; `limits` are
+// its constants, by way of app.json.
 
 // lit, burnt, sharpness, skin and flat of a square of RGB bytes.
-export function measure(rgb, side) {
+export function measure(rgb, side, limits) {
   const count = side * side;
   const luma = new Float64Array(count);
   let lit = 0, skin = 0, burnt = 0, flat = 0;
@@ -19,9 +14,9 @@ export function measure(rgb, side) {
     const cb = 128 - 0.168736 * red - 0.331264 * green + 0.5 * blue;
     const cr = 128 + 0.5 * red - 0.418688 * green - 0.081312 * blue;
     const y = Math.floor(i / side), x = i % side;
-    if (luma[i] > LIMITS.LIGHT) lit++;
-    if (cb >= LIMITS.CB[0] && cb <= LIMITS.CB[1] && cr >= LIMITS.CR[0] && cr <= LIMITS.CR[1]) skin++;
-    if (inner(y) && inner(x) && Math.min(red, green, blue) >= LIMITS.WHITE) burnt++;
+    if (luma[i] > limits.LIGHT) lit++;
+    if (cb >= limits.CB[0] && cb <= limits.CB[1] && cr >= limits.CR[0] && cr <= limits.CR[1]) skin++;
+    if (inner(y) && inner(x) && Math.min(red, green, blue) >= limits.WHITE) burnt++;
     if (y < side - 1 && x < side - 1 && same(rgb, i, i + 1) && same(rgb, i, i + side)) flat++;
   }
   return {
@@ -34,13 +29,13 @@ export function measure(rgb, side) {
 }
 
 // The faults' names; each has its sentence in the strings.
-export function findFaults(found) {
+export function findFaults(found, limits) {
   const faults = {
-    screenshot: found.flat > LIMITS.MOST_FLAT && found.sharpness > LIMITS.MOST_FLAT_SHARPNESS,
-    underexposed: found.lit < LIMITS.LEAST_LIT,
-    overexposed: found.burnt > LIMITS.MOST_BURNT,
-    blurred: found.sharpness < LIMITS.LEAST_SHARPNESS,
-    not_skin: found.skin < LIMITS.LEAST_SKIN,
+    screenshot: found.flat > limits.MOST_FLAT && found.sharpness > limits.MOST_FLAT_SHARPNESS,
+    underexposed: found.lit < limits.LEAST_LIT,
+    overexposed: found.burnt > limits.MOST_BURNT,
+    blurred: found.sharpness < limits.LEAST_SHARPNESS,
+    not_skin: found.skin < limits.LEAST_SKIN,
   };
   return Object.keys(faults).filter((name) => faults[name]);
 }

@@ -16,8 +16,9 @@ function cubic(x) {
 }
 
 // For each of `size` places: where its taps begin, and their weights.
-function taps(start, side, size, length) {
-  const scale = side / size;
+function taps(begin, side, size, length) {
+  const start = Math.fround(begin); // Pillow has boxes in single precision
+  const scale = Math.fround(Math.fround(begin + side) - start) / size;
   const stretch = Math.max(scale, 1);
   const support = SUPPORT * stretch;
   return Array.from({ length: size }, (_, place) => {

@@ -107,7 +107,7 @@ export const TEXT = {
     screenshot: ({ flat }) => `It looks like a screenshot or a drawing: ${percent(flat)} of its pixels equal their neighbours. Use the photograph itself.`,
     underexposed: ({ lit }) => `It is too dark: only ${percent(lit)} of it is lit. Take it again in more light.`,
     overexposed: ({ burnt }) => `It is overexposed: ${percent(burnt)} of its middle is plain white. Take it again without flash or direct sun.`,
-    blurred: ({ sharpness }) => `It is blurred (sharpness ${sharpness.toPrecision(2)}, at least 0.01 is needed). Hold the camera still, let it focus, and take it again.`,
+    blurred: ({ sharpness, limits }) => `It is blurred (sharpness ${sharpness.toPrecision(2)}, at least ${limits.LEAST_SHARPNESS} is needed). Hold the camera still, let it focus, and take it again.`,
     not_skin: ({ skin }) => `It does not look like skin: only ${percent(skin)} of it has the colours of skin. Fill the picture with skin, in white light and in colour.`,
   },
   refused_title: "This app will not work here",

@@ -1,0 +1,155 @@
+"""Headless Chromium for tests, by its own protocol over two pipes: no driver, no package, no port."""
+
+import contextlib
+import functools
+import http.server
+import itertools
+import json
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+QUIET = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe"),
+)
+
+
+def find():
+    return next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
+class Browser:
+    """One page of a browser of its own, which is gone with the `with` statement."""
+
+    def __enter__(self):
+        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        to_read, self._write = os.pipe()
+        self._read, to_write = os.pipe()
+
+        def hand_over():  # Chromium reads commands from 3 and writes answers to 4
+            first, second = os.dup(to_read), os.dup(to_write)
+            os.dup2(first, 3)
+            os.dup2(second, 4)
+
+        command = [find(), *QUIET, f"--user-data-dir={self._profile.name}"]
+        self._process = subprocess.Popen(
+            command,
+            preexec_fn=hand_over,
+            close_fds=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(to_read)
+        os.close(to_write)
+        self._numbers, self._rest, self.messages = itertools.count(1), b"", []
+        target = self._send("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self._send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "DOM", "Network"):
+            self.send(f"{domain}.enable")
+        return self
+
+    def __exit__(self, *_):
+        with contextlib.suppress(OSError, AssertionError):
+            self._send("Browser.close")
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        os.close(self._read)
+        os.close(self._write)
+        self._profile.cleanup()
+
+    def send(self, method, **params):
+        """A command to the page, and its answer."""
+        return self._send(method, self._session, **params)
+
+    def evaluate(self, expression):
+        """The value of a JavaScript expression; a promise is waited for."""
+        found = self.send("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in found, found["exceptionDetails"]
+        return found["result"].get("value")
+
+    def open(self, url):
+        """Goes to a page, and waits until this one is there and not the one before it."""
+        self.evaluate("document.body.dataset.old = 1")
+        self.send("Page.navigate", url=url)
+        self.wait_for("document.body && !document.body.dataset.old && document.readyState === 'complete'")
+
+    def wait_for(self, expression, seconds=60):
+        """Waits until an expression is true, and gives its value."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if value := self.evaluate(expression):
+                return value
+            time.sleep(0.05)
+        raise AssertionError(f"not within {seconds} s: {expression}; said: {self.messages}")
+
+    def choose(self, selector, path):
+        """Puts a file into a file input."""
+        root = self.send("DOM.getDocument")["root"]["nodeId"]
+        node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.send("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+
+    def _send(self, method, session=None, **params):
+        number = next(self._numbers)
+        message = {"id": number, "method": method, "params": params}
+        os.write(self._write, json.dumps(message | ({"sessionId": session} if session else {})).encode() + b"\0")
+        while True:
+            answer = self._receive()
+            if answer.get("id") == number:
+                assert "error" not in answer, (method, answer["error"])
+                return answer["result"]
+            self._note(answer)
+
+    def _note(self, event):
+        """Keeps what the page complained of, and every address that it asked for."""
+        params = event.get("params", {})
+        if event.get("method") == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
+            self.messages.append(params["entry"]["text"])
+        elif event.get("method") == "Runtime.exceptionThrown":
+            self.messages.append(params["exceptionDetails"]["text"])
+        elif event.get("method") == "Network.requestWillBeSent":
+            self.requests = [*getattr(self, "requests", []), params["request"]["url"]]
+
+    def _receive(self):
+        while b"\0" not in self._rest:
+            ready, _, _ = select.select([self._read], [], [], 60)
+            assert ready, "Chromium says nothing"
+            part = os.read(self._read, 1 << 20)
+            assert part, "Chromium has gone"
+            self._rest += part
+        message, _, self._rest = self._rest.partition(b"\0")
+        return json.loads(message)
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    extensions_map = {  # noqa: RUF012 - as in the base class
+        **http.server.SimpleHTTPRequestHandler.extensions_map,
+        ".mjs": "text/javascript",
+        ".webmanifest": "application/manifest+json",
+    }
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def served(folder: Path):
+    """The address of a plain web server for a folder."""
+    handler = functools.partial(_Handler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
