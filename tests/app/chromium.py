@@ -32,23 +32,18 @@ class Browser:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
-
-        def hand_over():  # Chromium reads commands from 3 and writes answers to 4
-            first, second = os.dup(to_read), os.dup(to_write)
-            os.dup2(first, 3)
-            os.dup2(second, 4)
-
-        command = [find(), *QUIET, f"--user-data-dir={self._profile.name}"]
+        # Chromium reads commands from 3 and writes answers to 4.
+        pipes = f'exec "$0" "$@" 3</dev/fd/{to_read} 4>/dev/fd/{to_write}'
         self._process = subprocess.Popen(
-            command,
-            preexec_fn=hand_over,
-            close_fds=False,
+            ["sh", "-c", pipes, find(), *QUIET, f"--user-data-dir={self._profile.name}"],
+            pass_fds=(to_read, to_write),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         os.close(to_read)
         os.close(to_write)
         self._numbers, self._rest, self.messages = itertools.count(1), b"", []
+        self.requests = []
         target = self._send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "DOM", "Network"):
@@ -117,7 +112,7 @@ class Browser:
         elif event.get("method") == "Runtime.exceptionThrown":
             self.messages.append(params["exceptionDetails"]["text"])
         elif event.get("method") == "Network.requestWillBeSent":
-            self.requests = [*getattr(self, "requests", []), params["request"]["url"]]
+            self.requests.append(params["request"]["url"])
 
     def _receive(self):
         while b"\0" not in self._rest:
