@@ -231,8 +231,8 @@ function showResult(rgb, scored) {
   const score = similarities[app.metric], calibration = app.calibration;
   const { decision, pValue, why } = decide(score, calibration);
   const words = [TEXT.why[why], ...(app.notice ? TEXT.drawn.words : TEXT.decisions[decision].words)];
-  if (calibration && decision !== CANNOT_TELL) {
-    const plain = calibration.rule === "calibrated" && !app.notice;
+  if (calibration && decision !== CANNOT_TELL && !app.notice) {
+    const plain = calibration.rule === "calibrated";
     words.push(plain ? TEXT.missed(calibration.miss_rate, calibration.positive) : calibration.promise);
   }
   showDecision(decision, words);
