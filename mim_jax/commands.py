@@ -357,16 +357,13 @@ def export(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int
 
 
 def export_app(config: Mapping[str, Any], workdir: str, paths: Sequence[str], *, fold: int) -> int:
-    """Writes `app/` into the workdir: the page that scores on the phone itself, with the network of one fold."""
-    from mim_jax.app import bundle
-
-    path, written, calibrated = bundle.export_run(workdir, fold=fold)
-    if not calibrated:
-        print("calibration: none, so the app decides nothing; run --mode=evaluate, then export again")
-    print(
-        f"app: {path}\nnetwork: fold {fold}, by itself\nweights: {written.weights}, golden similarities off "
-        f"by at most {written.difference:.1e}\ndownload: {written.size / 1e6:.1f} MB\ndigest: {written.digest}"
-    )
+    """Writes `app/` into the workdir: the page that scores on the phone itself, by the network of one fold."""
+    try:
+        from mim_jax.app import bundle
+    except ModuleNotFoundError as error:
+        raise ValueError(f'--mode=export_app needs {error.name}: pip install "mim-jax[app]"') from None
+    for line in bundle.export_run(workdir, fold=fold):
+        print(line)
     return 0
 
 

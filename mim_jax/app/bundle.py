@@ -3,7 +3,7 @@
 index.html, app.css, *.js   the page; its words are in strings.en.js
 app.json                    sizes, calibration, golden similarities, notice
 model.onnx.gz               the program of one fold
-golden.bin                  golden images, uint8 [N, S, S, 3]: the page scores them before it scores anything else
+golden.bin                  golden images, uint8 [N, S, S, 3], which the page scores before any other
 ort.mjs, ort.wasm.gz        onnxruntime-web
 version.js, sw.js           what the service worker keeps for use without a network
 files.json                  SHA-256 of every other file
@@ -61,8 +61,8 @@ class Summary:
     size: int
 
 
-def export_run(path: str | os.PathLike[str], *, fold: int) -> tuple[Path, Summary, bool]:
-    """Writes `app/` into a finished workdir: its path, what was written, and whether it can decide.
+def export_run(path: str | os.PathLike[str], *, fold: int) -> list[str]:
+    """Writes `app/` into a finished workdir, and says what was written, a line a fact.
 
     Raises:
       ValueError: as `Detector.load` and `export_app`.
@@ -73,9 +73,17 @@ def export_run(path: str | os.PathLike[str], *, fold: int) -> tuple[Path, Summar
     # Written before there were calibration scores, it has a threshold without a promise.
     calibration = found["alone"][fold] if found.get("format") == CALIBRATION_FORMAT else None
     notice = facts.notice(workdir.read_json(root / "config.json"))
-    target = root / "app"
-    written = export_app(detector, target, fold=fold, calibration=calibration, notice=notice)
-    return target, written, calibration is not None
+    written = export_app(detector, root / "app", fold=fold, calibration=calibration, notice=notice)
+    lines = [
+        f"app: {root / 'app'}",
+        f"network: fold {fold}, by itself",
+        f"weights: {written.weights}, golden similarities off by at most {written.difference:.1e}",
+        f"download: {written.size / 1e6:.1f} MB",
+        f"digest: {written.digest}",
+    ]
+    if calibration is None:
+        lines.append("calibration: none, so it decides nothing; run --mode=evaluate, and export again")
+    return lines
 
 
 def export_app(
@@ -205,7 +213,7 @@ def page_files() -> dict[str, bytes]:
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> str:
-    """Writes the files, what the service worker keeps, and over both the list of hashes. Returns its digest."""
+    """Writes the files, what the service worker keeps, and the list of hashes. Returns its digest."""
     content = dict(sorted(files.items()))
     hashes = {name: hashlib.sha256(data) for name, data in content.items()}
     version = hashlib.sha256("".join(each.hexdigest() for each in hashes.values()).encode()).hexdigest()
@@ -214,7 +222,9 @@ def write(folder: Path, files: Mapping[str, bytes]) -> str:
         for name, each in hashes.items()
         if name != "sw.js"  # browsers look after the service worker themselves
     }
-    content["version.js"] = f"self.APP = {json.dumps({'version': version, 'files': kept}, indent=1)};\n".encode()
+    content["version.js"] = (
+        f"self.APP = {json.dumps({'version': version, 'files': kept}, indent=1)};\n".encode()
+    )
     listing = {
         "format": FORMAT,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(content.items())},

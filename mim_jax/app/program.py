@@ -98,10 +98,14 @@ def _run(program: core.ClosedJaxpr, arguments: Sequence[Any]) -> list[Any]:
         return atom.val if isinstance(atom, core.Literal) else values[atom]
 
     for equation in jaxpr.eqns:
-        inputs, name, params = [read(atom) for atom in equation.invars], equation.primitive.name, equation.params
+        inputs, name, params = (
+            [read(atom) for atom in equation.invars],
+            equation.primitive.name,
+            equation.params,
+        )
         known = not any(isinstance(value, jax.core.Tracer) for value in inputs)
         if name == "platform_index":
-            results = [np.int32(params["platforms"].index(None))]  # None: the default form
+            results: Sequence[Any] = [np.int32(params["platforms"].index(None))]  # None: the default form
         elif name == "cond" and not isinstance(inputs[0], jax.core.Tracer):
             results = _run(params["branches"][int(inputs[0])], inputs[1:])
         elif name in _CALLS:

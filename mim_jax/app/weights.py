@@ -1,4 +1,4 @@
-"""The weights of an ONNX program in fewer bits. Arithmetic stays float32: weights are widened when it loads."""
+"""The weights of an ONNX program in fewer bits; widened when it loads, so that arithmetic stays float32."""
 
 from typing import Any
 

@@ -96,7 +96,9 @@ class Browser:
     def _send(self, method, session=None, **params):
         number = next(self._numbers)
         message = {"id": number, "method": method, "params": params}
-        os.write(self._write, json.dumps(message | ({"sessionId": session} if session else {})).encode() + b"\0")
+        os.write(
+            self._write, json.dumps(message | ({"sessionId": session} if session else {})).encode() + b"\0"
+        )
         while True:
             answer = self._receive()
             if answer.get("id") == number:

@@ -1,4 +1,4 @@
-"""The page in a browser: it proves itself, scores as Python does, decides, refuses, and works without a network."""
+"""The page in a browser: it proves itself, scores as Python does, decides, refuses; without a network too."""
 
 import contextlib
 import json
@@ -96,7 +96,9 @@ def test_page_onnxruntime_stablehlo_and_the_detector_say_the_same(app, photograp
         cells = "Array.from(document.querySelectorAll('#numbers td'), (cell) => cell.textContent)"
         shown = [float(text.replace("\u2212", "-")) for text in browser.evaluate(cells)]
         assert browser.messages == []
-        assert {url.split("/")[2] for url in browser.requests if url.startswith("http")} == {address.split("/")[2]}
+        assert {url.split("/")[2] for url in browser.requests if url.startswith("http")} == {
+            address.split("/")[2]
+        }
         asked = browser.evaluate("document.getElementById('numbers').textContent")
     python = program.run(program.to_onnx(detector).SerializeToString(), images)
     for scores in (golden, compiled, python):
@@ -111,7 +113,13 @@ def test_it_works_without_a_network_once_it_was_opened(app, photograph):
     with chromium.served(app) as address, chromium.Browser() as browser:
         browser.open(address)
         browser.wait_for("navigator.serviceWorker.controller && document.body.dataset.golden")
-        browser.send("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
+        browser.send(
+            "Network.emulateNetworkConditions",
+            offline=True,
+            latency=0,
+            downloadThroughput=0,
+            uploadThroughput=0,
+        )
         hidden = app.with_name("away")
         app.rename(hidden)  # and the server has nothing to send either
         try:

@@ -16,7 +16,7 @@ from tests.app.small import SIZE, make_detector
 pytest.importorskip("jax2onnx", reason="jax2onnx is not installed: see the section on the app in BUILD.md")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install '.[app]'")
 
-from mim_jax.app import bundle  # noqa: E402 - it needs ONNX
+from mim_jax.app import bundle
 
 CALIBRATION = {"rule": "calibrated", "scores": [[0.5, 0.6]], "lower": None, "upper": None, "miss_rate": 0.1}
 

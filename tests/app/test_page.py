@@ -1,4 +1,4 @@
-"""What the page computes is what Python computes: the reduction, the gate and the decision, run by Node.js."""
+"""What the page computes is what Python computes: the reduction, the gate, the decision; run by Node.js."""
 
 import itertools
 import json
@@ -12,9 +12,12 @@ import pytest
 from PIL import Image
 
 import mim_jax.app
-from mim_jax.app import bundle
 from mim_jax.data import gate, lesions
 from mim_jax.export import golden_images
+
+pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[app]'")
+
+from mim_jax.app import bundle
 
 STATIC = Path(mim_jax.app.__file__).parent / "static"
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
