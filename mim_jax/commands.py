@@ -357,7 +357,7 @@ def export(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int
 
 
 def export_app(config: Mapping[str, Any], workdir: str, paths: Sequence[str], *, fold: int) -> int:
-    """Writes `app/` into the workdir: the page that scores on the phone itself, by the network of one fold."""
+    """Writes `app/` into the workdir: the page that scores on a phone, by the network of one fold."""
     try:
         from mim_jax.app import bundle
     except ModuleNotFoundError as error:

@@ -52,7 +52,7 @@ def unpack(package: Path) -> tuple[bytes, bytes]:
     found = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
     if found != INTEGRITY:
         raise ValueError(
-            f"{package.name} has the SHA-512 {found[:16]}... and {PACKAGE} {VERSION} has {INTEGRITY[:16]}..., "
+            f"{package.name} has the SHA-512 {found[:12]}..., {PACKAGE} {VERSION} has {INTEGRITY[:12]}..., "
             "so it was changed on its way; clean npm's cache and export again"
         )
     with tarfile.open(package) as archive:
