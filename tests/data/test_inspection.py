@@ -165,3 +165,9 @@ def test_long_findings_are_cut_in_print_only():
     text = format_inspection(inspection)
     assert "Unusable files: 14" in text and "mpox/9.jpg" in text and "mpox/10.jpg" not in text
     assert "... and 4 more" in text
+
+
+def test_pictures_that_the_gate_would_refuse_are_listed():
+    data = dataset([scene(0), scene(1)], ["mpox", "other"], doubtful=(("mpox/0.jpg", "blurred: so"),))
+    assert findings(data)["doubtful"].items == ("mpox/0.jpg: blurred: so",)
+    assert "doubtful" not in findings(dataset([scene(0), scene(1)], ["mpox", "other"]))
