@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from crepes import ConformalClassifier
 
 from mim_jax.calibration import (
     allowed_rank,
@@ -99,6 +100,19 @@ def test_p_values_count_the_calibration_scores_up_to_the_score():
     expected = [(1 + sum(c <= score for c in known)) / 31 for score in scores]
     np.testing.assert_array_equal(p_values(known, scores), expected)
     np.testing.assert_array_equal(p_values(np.array([0.5, 0.5]), np.array([0.4, 0.5, 0.6])), [1 / 3, 1, 1])
+
+
+def test_p_values_and_thresholds_are_those_of_crepes():
+    """puncc, which has conformal anomaly detection too, needs NumPy 1, and nonconform Python 3.12."""
+    rng = np.random.default_rng(15)
+    known, new = rng.integers(0, 20, 59) / 20, np.arange(-1, 22) / 20
+    classifier = ConformalClassifier()
+    classifier.fit(-known, seed=0)  # of nonconformity
+    expected = classifier.predict_p(-new[:, None], smoothing=False)[:, 0]
+    np.testing.assert_allclose(p_values(known, new), expected, atol=1e-12)
+    for rate in (0.05, 0.1, 0.31):
+        refused = classifier.predict_set(-new[:, None], confidence=1 - rate, smoothing=False)[:, 0] == 0
+        np.testing.assert_array_equal(new < miss_rate_threshold(known, miss_rate=rate), refused)
 
 
 def test_p_values_of_mpox_are_rarely_small():
