@@ -12,7 +12,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 CONFIG = "configs/mim.py"
-MODES = "run train evaluate score export export_app serve check_data compare".split()
+MODES = ["run", "train", "evaluate", "score", "export", "export_app", "serve", "check_data", "compare"]
 flags.DEFINE_string("workdir", None, "Folder of the run; the same folder resumes it.")
 flags.DEFINE_enum("mode", "run", MODES, "run trains and reports; score takes files, compare runs.")
 flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of several; not under SLURM (srun).")
