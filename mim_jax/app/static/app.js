@@ -92,6 +92,7 @@ async function begin() {
   } catch (error) {
     return refuse(TEXT.refused.failed(error.message));
   }
+  at("hole").style.inset = `${(100 * app.offset[0]) / app.image_size}%`;
   if (app.notice) {
     at("notice").textContent = app.notice;
     at("notice").hidden = false;
