@@ -157,11 +157,12 @@ ALLOWED = {
         "similarity",
         "workdir",
     },
+    "uses": {
+        *("app", "comparison", "comparison_page", "detector", "export", "protocol", "scoring", "stored"),
+    },
     "commands": {
-        *("app", "data", "detector", "experiment", "export", "protocol", "recorder", "report", "results"),
-        "scoring",
-        *("classifier_experiment", "classifier_protocol", "classifier_results", "comparison"),
-        *("comparison_page", "devices", "runtime", "stored", "trainer", "workdir"),
+        *("classifier_experiment", "classifier_protocol", "classifier_results", "data", "devices"),
+        *("experiment", "protocol", "recorder", "report", "results", "runtime", "trainer", "uses", "workdir"),
     },
 }
 
@@ -187,7 +188,7 @@ def test_imports_run_one_way():
 
 def test_only_the_protocol_reads_a_configuration():
     readers = {path.stem for path in PACKAGE.rglob("*.py") if 'config["' in path.read_text()}
-    above = {"protocol", "experiment", "trained", "results", "facts", "commands"}
+    above = {"protocol", "experiment", "trained", "results", "facts", "commands", "uses"}
     above |= {"classifier_protocol", "classifier_experiment", "classifier_results"}
     assert readers <= above | {"detector", "export"}  # these two: the folds, the metric of a saved one
 
