@@ -99,6 +99,11 @@ def test_the_second_threshold_is_of_the_highest_scores_of_the_worst_group():
     found = calibrate(folds, miss_rate=0.25, false_alarm_rate=0.45)
     assert found.pooled.upper == 0.8
     assert found.folds[0].upper in (0.75, 0.8, 0.9)
+    # Two images a case: of acne y has 0.9 and 0.7, w has 0.8 and 0.75.
+    cases = [
+        scored([0.5, 0.6], [f"{k}a", f"{k}b"], negatives, other_groups=list("xyxyzwzw")) for k in range(2)
+    ]
+    assert calibrate(cases, miss_rate=0.25, false_alarm_rate=0.7).pooled.upper == 0.8
 
 
 def test_thresholds_that_cross_leave_no_band():
