@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import growth, speedrun, training
+from mim_jax.models import layers
+from mim_jax.models.product import product
 
 
 def tiny(*, batch=4, dtype="float32"):
@@ -74,6 +76,17 @@ class Fake:
         pass
 
 
+def test_without_a_rewrite_another_program_finds_the_same_losses(monkeypatch):
+    monkeypatch.setattr(layers, "product", product)  # so that it is put back
+    less = training.SYSTEMS["without_plain_gradient"](inputs())
+    assert layers.product is not product
+    losses = less.update(0, 2)
+    monkeypatch.undo()
+    np.testing.assert_allclose(training.SYSTEMS["mim_jax"](inputs()).update(0, 2), losses, rtol=1e-4)
+    apart = training.SYSTEMS["without_composition"](inputs())
+    assert not apart._settings["game"].generator.compose
+
+
 @pytest.fixture
 def fake(monkeypatch):
     given = inputs()
@@ -88,7 +101,7 @@ def test_table_and_json_hold_a_row_for_every_system(fake, monkeypatch, tmp_path,
     training.main(["--size=quick", "--batch=4", "--rounds=2", f"--json={tmp_path / 'a.json'}"])
     found = json.loads((tmp_path / "a.json").read_text())
     rows = {row["system"]: row for row in found["rows"]}
-    assert list(rows) == list(training.SYSTEMS)
+    assert list(rows) == list(training.SYSTEMS_COMPARED)
     assert rows["mim_jax"]["images_per_s"] == pytest.approx(4 / 0.2)
     assert rows["torch_eager"]["ms_per_step"] == pytest.approx(600)
     assert rows["torch_tuned"] == {"system": "torch_tuned", "error": "no C++ compiler"}

@@ -315,8 +315,8 @@ def test_an_export_of_a_run_scores_as_the_run(finished, environment, tmp_path):
 def test_several_seeds_are_runs_of_their_own_and_one_page(finished, tmp_path, monkeypatch):
     started = []
 
-    def pretend(config, workdir, paths, *, training, evaluation):
-        started.append((config["seed"], config["seeds"], training, evaluation))
+    def pretend(config, workdir, paths, *, training, evaluation, profile):
+        started.append((config["seed"], config["seeds"], training, evaluation, profile))
         results = json.loads((finished / "results.json").read_text())
         results["seed"] = config["seed"]
         Path(workdir).mkdir(parents=True)
@@ -324,8 +324,9 @@ def test_several_seeds_are_runs_of_their_own_and_one_page(finished, tmp_path, mo
 
     monkeypatch.setattr(commands, "run", pretend)
     config = json.loads((finished / "config.json").read_text()) | {"seeds": [3, 1, 3]}
-    assert commands.run_seeds(config, str(tmp_path / "many"), training=True, evaluation=True) == 0
-    assert started == [(3, (), True, True), (1, (), True, True)]
+    how = {"training": True, "evaluation": True, "profile": True}
+    assert commands.run_seeds(config, str(tmp_path / "many"), **how) == 0
+    assert started == [(3, (), True, True, True), (1, (), True, True, True)]
     page = (tmp_path / "many" / "report.html").read_text()
     assert 'href="seed_3/report.html"' in page and 'href="seed_1/report.html"' in page
     spread = json.loads((tmp_path / "many" / "seeds.json").read_text())
@@ -407,7 +408,7 @@ def test_a_mistake_is_one_sentence(name, tmp_path, capsys, monkeypatch):
         ("--config=configs/mim.py:quik", "choose one of '', 'paper', 'quick'"),
         ("--config.data.rot=3", "the fields are data.data_dir"),
         ("--config=configs/none.py", "configs/none.py"),
-        ("--mode=rum", "run|train|evaluate|score|export|check_data"),
+        ("--mode=rum", "run|train|evaluate|score|export|export_app|serve|check_data|compare"),
         ("--config.training.epochs=1.5", "invalid literal for int"),
     ],
 )
