@@ -104,18 +104,19 @@ def run(
 
     began = time.perf_counter()
     kind = _kind(config)
-    opened = _open(config, workdir, kind, training=training, evaluation=evaluation)
-    if training:
-        _train([opened], kind, profile=profile)
-    with devices.together():
-        if evaluation and devices.is_first():
-            from mim_jax.recorder import Recorder
+    with contextlib.ExitStack() as held:
+        opened = _open(config, workdir, kind, held, training=training, evaluation=evaluation)
+        if training:
+            _train([opened], kind, profile=profile)
+        with devices.together():
+            if evaluation and devices.is_first():
+                from mim_jax.recorder import Recorder
 
-            with Recorder(opened.path) as recorder:
-                page = kind.evaluate(
-                    config, opened.path, opened.dataset, opened.clinical, recorder, began=began
-                )
-            print(f"report: {page}")
+                with Recorder(opened.path) as recorder:
+                    page = kind.evaluate(
+                        config, opened.path, opened.dataset, opened.clinical, recorder, began=began
+                    )
+                print(f"report: {page}")
     return 0
 
 
@@ -129,12 +130,19 @@ class Opened(NamedTuple):
 
 
 def _open(
-    config: Mapping[str, Any], workdir: str, kind: "Kind", *, training: bool, evaluation: bool
+    config: Mapping[str, Any],
+    workdir: str,
+    kind: "Kind",
+    held: contextlib.ExitStack,
+    *,
+    training: bool,
+    evaluation: bool,
 ) -> Opened:
+    """Claims the folder, which the first process keeps others out of until `held` is closed."""
     from mim_jax import protocol
     from mim_jax.recorder import merge_events
     from mim_jax.trainer import check_places
-    from mim_jax.workdir import check, claim, share
+    from mim_jax.workdir import check, claim, hold, share
 
     with devices.together():
         kind.check(config)
@@ -146,7 +154,7 @@ def _open(
         if first:
             if not training and not (Path(workdir).expanduser() / "config.json").exists():
                 raise ValueError(f"{workdir} is not the workdir of a run: train it first with --mode=train")
-            check(workdir, config)
+            held.enter_context(hold(check(workdir, config)))
         dataset = load(config)
         kind.check_data(config, dataset, evaluation=evaluation)
         clinical = protocol.load_clinical(config) if evaluation and first else None
@@ -235,7 +243,9 @@ def run_seeds(
         kind = _kind(config)
         how = {"training": True, "evaluation": evaluation}
         pairs = zip(configs, folders, strict=True)
-        _train([_open(one, str(folder), kind, **how) for one, folder in pairs], kind, profile=profile)
+        with contextlib.ExitStack() as held:
+            opened = [_open(one, str(folder), kind, held, **how) for one, folder in pairs]
+            _train(opened, kind, profile=profile)
     for one, folder in zip(configs, folders, strict=True):
         print(f"seed {one['seed']}: {folder}", file=sys.stderr)
         run(one, str(folder), (), training=training, evaluation=evaluation, profile=profile)

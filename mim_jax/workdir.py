@@ -1,8 +1,11 @@
 """The folder of a run: claimed by one configuration, resumed by the same, refused to another."""
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+import socket
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ FREE = (
     *("training.devices", "training.shards"),
 )
 
+LOCK = ".lock"  # the kernel's lock is on it; the name of its holder stands in it
 CALIBRATION, CALIBRATION_FORMAT = "calibration.json", 2  # what an evaluation leaves for detectors
 
 
@@ -73,7 +77,7 @@ def check(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
         workdir.mkdir(parents=True, exist_ok=True)
         probe = workdir / ".writable"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # of two runs that begin at once the other may have been faster
     except OSError as error:
         raise ValueError(
             f"the workdir {workdir} cannot be written ({error.strerror}): choose another with --workdir"
@@ -94,6 +98,36 @@ def check(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
                 "give this run its own --workdir, or the same configuration"
             )
     return workdir
+
+
+@contextlib.contextmanager
+def hold(workdir: Path) -> Iterator[None]:
+    """Keeps other runs out of a workdir, which exists, while the `with` block lasts.
+
+    The kernel does, and lets go when this process dies, however it dies: there is no stale lock. Where the
+    file system has no locks a warning says so.
+
+    Raises:
+      ValueError: a run that lives holds it; the message names its process.
+    """
+    import fcntl  # of POSIX: detectors, which lock nothing, are loaded where there is none
+
+    with (workdir / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise ValueError(
+                f"the workdir {workdir} is in use by {file.read().strip() or 'another process'}: wait for that "
+                "run or stop it, or give this one its own --workdir"
+            ) from error
+        except OSError as error:
+            why = f"{workdir} lies where files cannot be locked ({error.strerror})"
+            warnings.warn(f"{why}: nothing keeps a second run out", stacklevel=3)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

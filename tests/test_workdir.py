@@ -1,0 +1,61 @@
+"""A workdir has one run at a time, and lets the next one in when that is dead, however it died."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_devices import configuration
+
+from mim_jax import commands, workdir
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from mim_jax.workdir import hold
+with hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that holds `tmp_path`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "PYTHONPATH": "."},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_run_is_refused_while_the_first_lives(holder, tmp_path):
+    with (
+        pytest.raises(ValueError, match=rf"in use by process {holder.pid} on .*--workdir"),
+        workdir.hold(tmp_path),
+    ):
+        pass
+    holder.kill()
+    holder.wait()
+    with workdir.hold(tmp_path):
+        assert re.match(rf"process {os.getpid()} on .+\n$", (tmp_path / workdir.LOCK).read_text())
+    with workdir.hold(tmp_path):  # let go at the end of the block
+        pass
+
+
+@pytest.mark.parametrize("mode", ["run", "train", "evaluate"])
+def test_every_mode_that_writes_a_run_is_refused(mode, holder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(commands, "use_compilation_cache", lambda: None)
+    config = configuration()
+    workdir.write_json(tmp_path / "config.json", config)
+    assert commands.execute(mode, config=config, workdir=str(tmp_path), device="auto", paths=[]) == 1
+    assert f"is in use by process {holder.pid} on" in capsys.readouterr().err
+    assert not (tmp_path / "data.json").exists()
