@@ -2,11 +2,14 @@
 
 A step holds three items: the network that scores images, called `generator` or `classifier` (parameters and
 statistics), `training` (everything else that training needs) and `model` (JSON: how to build that network
-again). Orbax writes into a temporary directory and renames it, so a step is whole or absent.
+again). Orbax writes into a temporary directory and renames it, so a step is whole or absent. It
+does not notice every changed bit of an array, so `model` holds the hash of each item too.
 """
 
 import dataclasses
 import functools
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +19,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-FORMAT = 1  # of the model description; raised when an older reader could not understand a newer file
+FORMAT = 2  # of the model description; raised when an older reader could not understand a newer file
+UNHASHED = 1  # the format without hashes, which is still read
 
 
 class State(Protocol):
@@ -93,11 +97,14 @@ class FoldCheckpoints:
         step = int(state.step)
         if step == self.latest_step():
             return
-        network, rest = jax.tree.map(_seen_by_another, _split(state))
+        parts = _split(state)
+        hashes = dict(zip((state.SCORING[0], "training"), map(parameter_hash, parts), strict=True))
+        hashes["model"] = _description_hash(model)
+        network, rest = jax.tree.map(_seen_by_another, parts)
         items = ocp.args.Composite(
             **{state.SCORING[0]: ocp.args.StandardSave(network)},
             training=ocp.args.StandardSave(rest),
-            model=ocp.args.JsonSave({"format": FORMAT, **model}),
+            model=ocp.args.JsonSave({"format": FORMAT, **model, "hashes": hashes}),
         )
         try:
             saved = self._manager.save(step, args=items)
@@ -125,14 +132,7 @@ class FoldCheckpoints:
 
     def model(self) -> dict[str, Any]:
         """The description saved with the newest step."""
-        model = dict(self._restore(model=ocp.args.JsonRestore())["model"])
-        if model.get("format") != FORMAT:
-            raise CheckpointError(
-                f"{self.directory} has checkpoint format {model.get('format')!r}, this version reads "
-                f"{FORMAT}: "
-                "use the version of mim_jax that wrote it"
-            )
-        return model
+        return self._restore()["model"]
 
     def generator_variables(self, abstract: Any) -> Any:
         """Only the generator of the newest step: {"params", "batch_stats"} as in `abstract`."""
@@ -145,19 +145,51 @@ class FoldCheckpoints:
             "then start the same command again; it goes on from the newest whole checkpoint"
         )
 
-    def _restore(self, **items: Any) -> Any:
+    def _restore(self, **items: Any) -> dict[str, Any]:
+        """The items of the newest step and its model, each held against its hash."""
         step = self.latest_step()
         if step is None:
             raise CheckpointError(f"{self.directory} holds no whole checkpoint: train this fold first")
+        where = f"step {step} in {self.directory}"
+        remedy = "delete its folder to go back to an earlier step, or train again"
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
+            found = dict(
+                self._manager.restore(step, args=ocp.args.Composite(model=ocp.args.JsonRestore(), **items))
+            )
+            model = dict(found["model"])
         # Orbax and TensorStore raise many types for damaged or foreign files; the caller needs the
         # name and the way out.
         except Exception as error:
+            raise CheckpointError(f"{where} cannot be read ({_first_line(error)}): {remedy}") from error
+        hashes = model.pop("hashes", {})
+        if model.get("format") not in (FORMAT, UNHASHED):
             raise CheckpointError(
-                f"step {step} in {self.directory} cannot be read ({_first_line(error)}): delete its folder "
-                "to go back to an earlier step, or train again"
-            ) from error
+                f"{where} has format {model.get('format')!r}, this version reads {FORMAT} and {UNHASHED}: "
+                "use the version of mim_jax that wrote it"
+            )
+        if model["format"] != UNHASHED:
+            actual = {name: parameter_hash(found[name]) for name in items}
+            actual["model"] = _description_hash({k: v for k, v in model.items() if k != "format"})
+            for name, value in actual.items():
+                if hashes.get(name) != value:
+                    raise CheckpointError(
+                        f"{where} is damaged: the SHA-256 of {name} is {value[:12]}, and "
+                        f"{str(hashes.get(name))[:12]} was saved: {remedy}"
+                    )
+        return {**found, "model": model}
+
+
+def parameter_hash(variables: Any) -> str:
+    """SHA-256 over a network's parameters and statistics, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, leaf in sorted(jax.tree_util.tree_leaves_with_path(variables), key=lambda item: str(item[0])):
+        digest.update(str(name).encode())
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def _description_hash(model: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(model, sort_keys=True).encode()).hexdigest()
 
 
 def _first_line(error: Exception) -> str:

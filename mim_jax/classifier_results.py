@@ -105,7 +105,7 @@ def evaluate(
             "total": time.perf_counter() - began,
         },
     }
-    workdir.write_json(path / "results.json", results)
+    workdir.write_json(path / "results.json", results, sealed=True)
     runs = [read_run(path)]
     comparison = compare(runs, resamples=settings["resamples"], seed=config["seed"])
     return write_comparison(path, comparison, runs, name="report.html")

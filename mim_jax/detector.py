@@ -123,7 +123,7 @@ class Detector(NoveltyDetector):
             network.
         """
         # Orbax takes a second to import, and scoring arrays does not need it.
-        from mim_jax.checkpoints import FoldCheckpoints
+        from mim_jax.checkpoints import FoldCheckpoints, parameter_hash
 
         root = Path(path).expanduser().resolve()
         config = workdir.read_json(root / "config.json")
@@ -132,7 +132,8 @@ class Detector(NoveltyDetector):
             raise ValueError(f"{root} has folds 0 to {len(folds) - 1}, not {fold}")
         model: dict[str, Any] = {}
         variables = []
-        for k in folds if fold is None else [fold]:
+        chosen = list(folds) if fold is None else [fold]
+        for k in chosen:
             with FoldCheckpoints(root / f"fold_{k}" / "checkpoints", read_only=True) as checkpoints:
                 model = checkpoints.model()
                 if "generator" not in model:
@@ -144,8 +145,19 @@ class Detector(NoveltyDetector):
         threshold, origin, measure, calibration = None, "", Measure(), None
         if (root / workdir.CALIBRATION).exists():
             found = workdir.read_calibration(root)
+            hashes = found.get("parameter_hash")  # older ones have none
+            if hashes and [parameter_hash(each) for each in variables] != [hashes[k] for k in chosen]:
+                raise ValueError(
+                    f"{root / workdir.CALIBRATION} was made with other networks than the checkpoints hold: "
+                    "finish the run with --mode=run, or evaluate it anew with --mode=evaluate"
+                )
             calibration = Calibration.from_json(found["pooled"] if fold is None else found["alone"][fold])
             threshold, origin, measure = calibration.lower, calibration.origin, Measure(**found["measure"])
+        elif (root / "results.json").exists():
+            raise ValueError(
+                f"{root / workdir.CALIBRATION} is missing, though the run was evaluated: evaluate it anew "
+                "with --mode=evaluate"
+            )
         sizes = model["image_size"], model["mask_size"]
         return cls(generator, variables, *sizes, threshold, origin, measure, model, calibration)
 

@@ -1,10 +1,8 @@
 """MIM's trainings: every fold, with and without the adversary."""
 
 import functools
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -75,14 +73,6 @@ def trainings(config: Config, path: Path, dataset: Dataset) -> Iterator[trainer.
                 panel=functools.partial(_panel, game, images=images[:4]),
                 panel_every=settings["panel_every"],
             )
-
-
-def parameter_hash(variables: Any) -> str:
-    """SHA-256 over a network's parameters and statistics, in the order of their names."""
-    digest = hashlib.sha256()
-    for name, leaf in sorted(jax.tree_util.tree_leaves_with_path(variables), key=lambda item: str(item[0])):
-        digest.update(str(name).encode() + np.asarray(leaf).tobytes())
-    return digest.hexdigest()
 
 
 def _panel(game: training.Game, state: training.AdversarialState, *, images: np.ndarray) -> np.ndarray:

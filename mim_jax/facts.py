@@ -13,9 +13,9 @@ import numpy as np
 
 from mim_jax import detector
 from mim_jax.bank import Bank
+from mim_jax.checkpoints import parameter_hash
 from mim_jax.data import lesions
 from mim_jax.data.datasets import Dataset
-from mim_jax.experiment import parameter_hash
 from mim_jax.protocol import Config, is_procedural
 from mim_jax.trained import TrainedFold
 

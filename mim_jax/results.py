@@ -66,7 +66,9 @@ def evaluate(
         dataset, bank, parts, folds, more_holes=settings["more_holes"], recorder=recorder
     )
 
-    cutoffs, decision = _decide(config, path, dataset, methods["mim"], measure)
+    about = facts.describe(config, dataset, folds, bank, parts)
+    hashes = about["training"]["parameter_hash"]
+    cutoffs, decision = _decide(config, path, dataset, methods["mim"], measure, hashes)
     table = [
         row
         for method, many in methods.items()
@@ -87,7 +89,7 @@ def evaluate(
     )
     history = [event for event in read_events(path / "metrics.jsonl") if event["event"] == "epoch"]
     results = {
-        **facts.describe(config, dataset, folds, bank, parts),
+        **about,
         **summary,
         "variants": variants,
         "held_out": facts.held_out_error(dataset, folds),
@@ -99,7 +101,7 @@ def evaluate(
             "total": time.perf_counter() - began,
         },
     }
-    workdir.write_json(path / "results.json", results)
+    workdir.write_json(path / "results.json", results, sealed=True)
     panels = choose_panels(
         bank, [fold.detector for fold in folds], methods["mim"], parts, metric=measure.metric
     )
@@ -113,6 +115,7 @@ def _decide(
     dataset: Dataset,
     scored: Sequence[ScoredImages],
     measure: Measure,
+    hashes: Sequence[str],
 ) -> tuple[list[decisions.Cutoffs], dict[str, Any]]:
     """Writes `calibration.json`. Returns what judges each fold's test images, and what results.json says."""
     settings = config["decision"]
@@ -139,12 +142,14 @@ def _decide(
         path / workdir.CALIBRATION,
         {
             "format": workdir.CALIBRATION_FORMAT,
+            "parameter_hash": list(hashes),  # of the networks that it belongs to
             "measure": measure_options(config),
             "pooled": asdict(pooled),
             "alone": [asdict(each) for each in made[chosen].alone],
             "folds": [{"lower": each.lower, "upper": each.upper} for each in folds],
             "alternatives": named,
         },
+        sealed=True,
     )
     tables = {
         name: decisions.count_decisions(

@@ -1,6 +1,7 @@
 """The folder of a run: claimed by one configuration, resumed by the same, refused to another."""
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -17,6 +18,8 @@ FREE = (
     *("training.devices", "training.shards"),
 )
 
+SEAL = "sha256"
+CLOCK = "wall_time"  # left out of the seal: two runs that differ in nothing else have the same
 LOCK = ".lock"  # the kernel's lock is on it; the name of its holder stands in it
 CALIBRATION, CALIBRATION_FORMAT = "calibration.json", 2  # what an evaluation leaves for detectors
 
@@ -41,8 +44,8 @@ def claim(path: str | os.PathLike[str], config: Mapping[str, Any], data: Mapping
             f"{before['digest'][:12]} there, {data['images']} of {data['digest'][:12]} here): bring those "
             "back, or give this run its own --workdir"
         )
-    write_json(saved, data)
-    write_json(workdir / "config.json", config)
+    write_json(saved, data, sealed=True)
+    write_json(workdir / "config.json", config, sealed=True)
     return workdir
 
 
@@ -118,8 +121,8 @@ def hold(workdir: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             raise ValueError(
-                f"the workdir {workdir} is in use by {file.read().strip() or 'another process'}: wait for that "
-                "run or stop it, or give this one its own --workdir"
+                f"the workdir {workdir} is in use by {file.read().strip() or 'another process'}: wait for "
+                "that run or stop it, or give this one its own --workdir"
             ) from error
         except OSError as error:
             why = f"{workdir} lies where files cannot be locked ({error.strerror})"
@@ -142,9 +145,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; ValueError names the file where it is missing or damaged."""
+    """The content of a JSON file, less its seal; ValueError names the file where it is missing or damaged."""
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        if isinstance(content, dict) and content.pop(SEAL, seal := _hash(content)) != seal:
+            raise ValueError(f"its {SEAL} is that of other content")
+        return content
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist: is {path.parent} the workdir of a run?") from error
     except (OSError, ValueError) as error:
@@ -162,8 +168,16 @@ def read_calibration(root: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes the file whole or not at all."""
+def write_json(path: Path, content: Any, *, sealed: bool = False) -> None:
+    """Writes the file whole or not at all; `sealed` with its hash, by which `read_json` finds a changed bit."""
+    if sealed:
+        content = {**content, SEAL: _hash(content)}
     temporary = path.with_suffix(path.suffix + ".tmp")
     temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     os.replace(temporary, path)
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    """SHA-256 of what the file says, however it is laid out."""
+    said = {name: value for name, value in content.items() if name not in (SEAL, CLOCK)}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -122,7 +122,7 @@ ALLOWED = {
         "trained",
     },
     "panels": {"bank", "detector", "masks", "pictures", "scored_images", "similarity"},
-    "facts": {"bank", "data", "detector", "experiment", "protocol", "trained"},
+    "facts": {"bank", "checkpoints", "data", "detector", "protocol", "trained"},
     "stored": {"openset", "scored_images", "similarity", "wording", "workdir"},
     "comparison": {"evaluation", "openset", "scored_images", "stored", "wording"},
     "comparison_page": {

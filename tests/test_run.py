@@ -24,6 +24,7 @@ from mim_jax.controls import CONTROLS
 from mim_jax.data import lesions
 from mim_jax.data.images import decode_image
 from mim_jax.simple_scores import SIMPLE_SCORES
+from mim_jax.workdir import read_json, write_json
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -194,8 +195,7 @@ def test_a_finished_run_is_not_trained_again(finished, environment, tmp_path):
 def test_other_images_are_refused(finished, environment, tmp_path):
     """Folds made anew from other images would test what was trained on."""
     copy = shutil.copytree(finished, tmp_path / "copy")
-    data = json.loads((copy / "data.json").read_text())
-    (copy / "data.json").write_text(json.dumps({**data, "digest": "0" * 64}))
+    write_json(copy / "data.json", {**read_json(copy / "data.json"), "digest": "0" * 64}, sealed=True)
     said = launch(environment, command(copy, "--mode=evaluate"), expect=1).stderr
     assert "the images are not those that the workdir" in said
 

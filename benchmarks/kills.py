@@ -1,0 +1,149 @@
+"""A small run killed at random moments, again and again: does it end as if it had not been?
+
+python -m benchmarks.kills --kills=50 --seed=0
+
+The run of `configs/mim.py:quick`, shrunken, is started in a process of its own and killed (SIGKILL) after a
+random time, started again in the same workdir, and so on. A life lasts at most as long as the uninterrupted
+run. When one comes to its end before it is killed, its results.json and the last checkpoint's hashes in it are
+compared with those of the uninterrupted run, and the next run begins in a new workdir; so it is with the one
+that is let go to its end after the last kill. One of them that differs, or a start that fails, is an error.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+FIELDS = {
+    "data.image_size": 32,
+    "mask.size": 16,
+    "data.folds": 2,
+    "data.procedural_positives": 12,
+    "data.procedural_negatives": 18,
+    "generator.width": 4,
+    "generator.bottleneck_channels": 8,
+    "discriminator.width": 4,
+    "training.epochs": 20,
+    "training.batch_size": 4,
+    "training.checkpoint_every": 2,
+    "evaluation.resamples": 50,
+    "evaluation.procedural_clinical": 18,
+    "evaluation.robustness_images": 3,
+}
+
+
+def begin(workdir: Path, cache: Path) -> subprocess.Popen[str]:
+    """Starts the run; what was compiled in an earlier life is not compiled again."""
+    fields = [f"--config.{name}={value}" for name, value in FIELDS.items()]
+    return subprocess.Popen(
+        [sys.executable, "launch.py", "--config=configs/mim.py:quick", f"--workdir={workdir}", *fields],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], *, timeout: float | None = None) -> bool:
+    """Has the run come to its end within `timeout` seconds? SystemExit where it failed."""
+    try:
+        _, said = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return False
+    if process.returncode:
+        raise SystemExit(f"kills: a start ended with {process.returncode}: {said[-2000:]}")
+    return True
+
+
+def results(workdir: Path) -> dict[str, Any]:
+    """What results.json says, timings aside."""
+    found = json.loads((workdir / "results.json").read_text())
+    del found["wall_time"]
+    return found
+
+
+def moment(workdir: Path) -> str:
+    """What the run was doing when it was killed, by what lies in its workdir."""
+    if any(workdir.glob("fold_*/*/*.orbax-checkpoint-tmp*")):
+        return "saving a checkpoint"
+    if (workdir / "results.json").exists():
+        return "writing the report"
+    if (workdir / "fold_0" / "scores.csv").exists() or (workdir / "calibration.json").exists():
+        return "writing scores"
+    metrics = workdir / "metrics.jsonl"
+    epochs = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+    if epochs >= 2 * FIELDS["data.folds"] * FIELDS["training.epochs"]:
+        return "evaluating"
+    return "training" if epochs else "starting or compiling"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=None, help="kill no more after so long")
+    options = parser.parse_args(arguments)
+    draw = np.random.default_rng(options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for name in ("compiled", "uninterrupted"):  # the first fills the cache of compiled programs
+            began = time.perf_counter()
+            finish(begin(root / name, root / "cache"))
+            length = time.perf_counter() - began
+        expected = results(root / "uninterrupted")
+        if results(root / "compiled") != expected:
+            raise SystemExit("kills: two uninterrupted runs of one seed differ")
+        print(f"uninterrupted: {length:.1f} s, the same twice", flush=True)
+        moments: Counter[str] = Counter()
+        began, runs, lives = time.perf_counter(), 0, 0
+        while moments.total() < options.kills and not (
+            options.seconds and time.perf_counter() - began > options.seconds
+        ):
+            workdir = root / f"run_{runs}"
+            process = begin(workdir, root / "cache")
+            lives += 1
+            ended = finish(process, timeout=float(draw.uniform(0, length)))
+            if not ended:
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
+                if process.returncode == -signal.SIGKILL:  # else it came to its end just before
+                    moments[moment(workdir)] += 1
+            last = moments.total() == options.kills
+            if ended or last:
+                compare(workdir, root / "cache", expected, ended=ended)
+                runs += 1
+        if (root / f"run_{runs}").exists():
+            compare(root / f"run_{runs}", root / "cache", expected, ended=False)
+            runs += 1
+        print(f"kills: {moments.total()} in {runs} runs; lost: 0; {time.perf_counter() - began:.0f} s")
+        for name, count in moments.most_common():
+            print(f"  {count:3d} while {name}")
+
+
+def compare(workdir: Path, cache: Path, expected: dict[str, Any], *, ended: bool) -> None:
+    """SystemExit where the run, brought to its end, differs from the uninterrupted one."""
+    if not ended:
+        finish(begin(workdir, cache))
+    found = results(workdir)
+    different = [name for name in expected if found.get(name) != expected[name]]
+    if different or found.keys() != expected.keys():
+        raise SystemExit(f"kills: {workdir} differs in {', '.join(different) or 'its fields'}")
+
+
+if __name__ == "__main__":
+    main()
