@@ -4,9 +4,10 @@ python -m benchmarks.kills --kills=50 --seed=0
 
 The run of `configs/mim.py:quick`, shrunken, is started in a process of its own and killed (SIGKILL) after a
 random time, started again in the same workdir, and so on. A life lasts at most as long as the uninterrupted
-run. When one comes to its end before it is killed, its results.json and the last checkpoint's hashes in it are
-compared with those of the uninterrupted run, and the next run begins in a new workdir; so it is with the one
-that is let go to its end after the last kill. One of them that differs, or a start that fails, is an error.
+run. When one comes to its end before it is killed, its results.json, which holds the hashes of its networks
+and of its tables of scores, is compared with that of the uninterrupted run, and the next run begins in a new
+workdir; so it is with the one that is let go to its end after the last kill. One that differs is an error,
+and so is a start that fails.
 """
 
 import argparse

@@ -99,6 +99,7 @@ def evaluate(
             "image_size": config["data"]["image_size"],
         },
         "clinical": None if clinical is None else _clinical(config, path, dataset, clinical, folds, recorder),
+        "scores_sha256": workdir.hash_scores(path),
         "wall_time": {
             "train": facts.training_seconds(history, len(folds)),
             "evaluate": time.perf_counter() - started,

@@ -95,6 +95,7 @@ def evaluate(
         "held_out": facts.held_out_error(dataset, folds),
         "decision": decision,
         **_stress(config, path, dataset, clinical, folds, decision["thresholds"], recorder),
+        "scores_sha256": workdir.hash_scores(path),
         "wall_time": {
             "train": facts.training_seconds(history, len(folds)),
             "evaluate": time.perf_counter() - started,

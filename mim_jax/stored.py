@@ -61,6 +61,7 @@ def read_run(path: str | Path) -> Run:
             "configuration, or evaluate it with --mode=evaluate"
         )
     results = workdir.read_json(path / "results.json")
+    workdir.check_scores(path, results)
     is_mim = results.get("kind") != "classifier"
     method = REFERENCE if is_mim else results["method"]
     primary = results["decision"]["metric"] if is_mim else "probability"

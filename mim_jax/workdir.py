@@ -20,6 +20,7 @@ FREE = (
 
 SEAL = "sha256"
 CLOCK = "wall_time"  # left out of the seal: two runs that differ in nothing else have the same
+SCORES = ("scores.csv", "clinical.csv")  # in the folder of each fold
 LOCK = ".lock"  # the kernel's lock is on it; the name of its holder stands in it
 CALIBRATION, CALIBRATION_FORMAT = "calibration.json", 2  # what an evaluation leaves for detectors
 
@@ -169,12 +170,31 @@ def read_calibration(root: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Any, *, sealed: bool = False) -> None:
-    """Writes the file whole or not at all; `sealed` with its hash, by which `read_json` finds a changed bit."""
+    """Writes the file whole or not at all; `sealed` with its hash, by which `read_json` finds a change."""
     if sealed:
         content = {**content, SEAL: _hash(content)}
     temporary = path.with_suffix(path.suffix + ".tmp")
     temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     os.replace(temporary, path)
+
+
+def hash_scores(workdir: Path) -> dict[str, str]:
+    """SHA-256 of every fold's tables of scores, by their place in the workdir."""
+    tables = sorted(path for name in SCORES for path in workdir.glob(f"fold_*/{name}"))
+    return {
+        path.relative_to(workdir).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in tables
+    }
+
+
+def check_scores(workdir: Path, results: Mapping[str, Any]) -> None:
+    """Raises ValueError where a table of scores is not what `results` were computed from."""
+    found = hash_scores(workdir)
+    for name, value in results.get("scores_sha256", {}).items():  # older results have none
+        if name in found and found[name] != value:
+            raise ValueError(
+                f"{workdir / name} is not what the run wrote (its SHA-256 is {found[name][:12]}, and "
+                f"{value[:12]} stands in results.json): evaluate that run again with --mode=evaluate"
+            )
 
 
 def _hash(content: Mapping[str, Any]) -> str:

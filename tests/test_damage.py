@@ -1,0 +1,166 @@
+"""One file of a finished workdir truncated, flipped in one bit or deleted, each in turn.
+
+Whoever loads the run gets what it was, or a sentence that names the file's place: never something else.
+"""
+
+import json
+import shutil
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+from test_devices import Judge, Painter, configuration, small_networks
+
+from mim_jax import commands, detector, stored, trained, workdir
+from mim_jax.checkpoints import CheckpointError, FoldCheckpoints, parameter_hash
+from mim_jax.detector import Detector, Measure
+
+FIELDS = {
+    "data.folds": 2,
+    "data.procedural_positives": 10,
+    "training.epochs": 2,
+    "training.checkpoint_every": 1,
+    "evaluation.metric": "hbd",
+    "evaluation.procedural_clinical": 0,
+    "evaluation.robustness_images": 0,
+    "evaluation.more_holes": 1,
+    "evaluation.resamples": 10,
+}
+DAMAGES = {
+    "truncated": lambda data, draw: data[: draw.integers(len(data))],
+    "flipped": lambda data, draw: flipped(data, draw.integers(8 * len(data))),
+    "deleted": lambda data, draw: None,
+}
+
+
+def flipped(data, bit):
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    with small_networks(), pytest.MonkeyPatch.context() as patch:
+        for module in (trained, detector):
+            patch.setattr(module, "make_generator", lambda *args, **options: Painter())
+        patch.setattr(trained, "PatchDiscriminator", lambda *args, **options: Judge())
+        patch.setattr(commands, "use_compilation_cache", lambda: None)
+        path, config = tmp_path_factory.mktemp("run"), configuration(**FIELDS)
+        assert commands.execute("run", config=config, workdir=str(path), device="auto", paths=[]) == 0
+        yield path
+
+
+def seen_by_a_detector(path):
+    found = Detector.load(path)
+    described = (found.image_size, found.mask_size, found.measure, found.model, found.calibration)
+    return jax.tree.leaves(jax.tree.map(np.asarray, list(found.variables))), repr(described)
+
+
+def seen_by_an_evaluation(path):
+    config = configuration(**FIELDS)
+    folds = trained.load_folds(config, path, commands.load(config, quiet=True), Measure())
+    return jax.tree.leaves([jax.tree.map(np.asarray, fold.state) for fold in folds]), ""
+
+
+def seen_by_a_comparison(path):
+    found = stored.read_run(path)
+    arrays = [np.asarray(array) for fold in found.folds for array in fold.similarities.values()]
+    results = {name: value for name, value in found.results.items() if name != workdir.CLOCK}
+    return arrays, repr((results, [fold.names.tolist() for fold in found.folds]))
+
+
+def files_of(path):
+    """Files and who reads them: of the first fold the newest step, which the others are like."""
+    newest = max((path / "fold_0" / "checkpoints").iterdir(), key=lambda step: int(step.name))
+    for name in ("config.json", "calibration.json", "results.json"):
+        yield path / name, seen_by_a_detector
+    for name in ("results.json", "fold_0/scores.csv"):
+        yield path / name, seen_by_a_comparison
+    for file in sorted(newest.rglob("*")):
+        if file.is_file() and file.stat().st_size:
+            # An evaluation reads what a detector does, and the rest.
+            yield file, seen_by_a_detector if "model" in file.parts else seen_by_an_evaluation
+
+
+# Orbax leaves event loops behind where it fails.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_file_is_refused_or_does_not_matter(how, finished, tmp_path):
+    path = shutil.copytree(finished, tmp_path / "copy")
+    whole = {read: read(path) for read in (seen_by_a_detector, seen_by_an_evaluation, seen_by_a_comparison)}
+    draw = np.random.default_rng(0)
+    refused = set()
+    for file, read in files_of(path):
+        data = file.read_bytes()
+        changed = DAMAGES[how](data, draw)
+        file.unlink() if changed is None else file.write_bytes(changed)
+        arrays, described = whole[read]
+        try:
+            found, said = read(path)
+        except ValueError as error:
+            assert str(path) in str(error), (file, error)
+            refused.add(file.name)
+        else:
+            assert said == described, (file, read)
+            for one, two in zip(found, arrays, strict=True):
+                np.testing.assert_array_equal(one, two, err_msg=f"{file} {read}")
+        file.write_bytes(data)
+    assert {"config.json", "calibration.json", "scores.csv", "manifest.ocdbt"} <= refused
+
+
+def test_a_run_of_the_same_seed_has_the_same_hashes(finished, tmp_path):
+    config = configuration(**FIELDS)
+    assert commands.execute("train", config=config, workdir=str(tmp_path), device="auto", paths=[]) == 0
+    hashes = workdir.read_json(finished / "results.json")["training"]["parameter_hash"]
+    assert [parameter_hash(each) for each in Detector.load(tmp_path).variables] == hashes
+    assert len(set(hashes)) == 2
+
+
+def test_the_seal_leaves_out_the_clock_alone(tmp_path):
+    def seal(**content):
+        workdir.write_json(tmp_path / "a.json", content, sealed=True)
+        return json.loads((tmp_path / "a.json").read_text())[workdir.SEAL]
+
+    assert seal(auroc=0.5, wall_time=1) == seal(auroc=0.5, wall_time=2) != seal(auroc=0.25, wall_time=1)
+
+
+def test_another_network_than_the_calibrated_is_refused(finished, tmp_path):
+    """As it is where the newest step is deleted, and the one before it takes its place."""
+    path = shutil.copytree(finished, tmp_path / "copy")
+    steps = sorted((path / "fold_1" / "checkpoints").iterdir(), key=lambda step: int(step.name))
+    shutil.rmtree(steps[-1])
+    for fold in (None, 1):
+        with pytest.raises(ValueError, match="made with other networks than the checkpoints hold"):
+            Detector.load(path, fold=fold)
+    Detector.load(path, fold=0)
+
+
+class Large(struct.PyTreeNode):
+    """A state whose arrays are long enough that Orbax keeps no checksum of them."""
+
+    SCORING: ClassVar = ("generator", {"params": "params"})
+    step: jax.Array
+    params: Any
+    moments: Any
+
+
+@pytest.mark.parametrize("item", ["generator", "training"])
+def test_a_bit_that_orbax_does_not_check_is_found(item, tmp_path):
+    arrays = [{"w": jax.random.normal(jax.random.key(seed), (100, 100))} for seed in range(2)]
+    state = Large(jnp.array(1), *arrays)
+    with FoldCheckpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, {"margin": 0, "sizes": (1, 2)})
+    (file,) = [f for f in (tmp_path / "1" / item).rglob("*") if f.is_file() and f.stat().st_size > 30_000]
+    data = file.read_bytes()
+    for bit in np.random.default_rng(0).integers(8 * len(data), size=5).tolist():
+        file.write_bytes(flipped(data, bit))
+        with FoldCheckpoints(tmp_path, read_only=True) as checkpoints:
+            with pytest.raises(
+                CheckpointError, match=r"step 1 in .* (is damaged: the SHA-256|cannot be read)"
+            ):
+                checkpoints.restore(jax.eval_shape(lambda: state))
+            assert checkpoints.model() == {"format": 2, "margin": 0, "sizes": [1, 2]}
