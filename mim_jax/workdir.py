@@ -199,5 +199,7 @@ def check_scores(workdir: Path, results: Mapping[str, Any]) -> None:
 
 def _hash(content: Mapping[str, Any]) -> str:
     """SHA-256 of what the file says, however it is laid out."""
-    said = {name: value for name, value in content.items() if name not in (SEAL, CLOCK)}
+    # As it is read back: numbers that name something have become strings, and sort otherwise.
+    read = json.loads(json.dumps(content))
+    said = {name: value for name, value in read.items() if name not in (SEAL, CLOCK)}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -59,3 +59,16 @@ def test_every_mode_that_writes_a_run_is_refused(mode, holder, tmp_path, monkeyp
     assert commands.execute(mode, config=config, workdir=str(tmp_path), device="auto", paths=[]) == 1
     assert f"is in use by process {holder.pid} on" in capsys.readouterr().err
     assert not (tmp_path / "data.json").exists()
+
+
+def test_a_sealed_file_reads_back_and_a_changed_one_does_not(tmp_path):
+    path = tmp_path / "a.json"
+    content = {"rates": {2: 0.1, 10: float("nan")}, "pair": (1, 2), "wall_time": 3.0}
+    workdir.write_json(path, content, sealed=True)
+    found = workdir.read_json(path)
+    assert found["pair"] == [1, 2] and workdir.SEAL not in found
+    path.write_text(path.read_text().replace('"wall_time": 3.0', '"wall_time": 4.0'))
+    workdir.read_json(path)
+    path.write_text(path.read_text().replace("0.1", "0.2"))
+    with pytest.raises(ValueError, match=r"a\.json.*is that of other content"):
+        workdir.read_json(path)
