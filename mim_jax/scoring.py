@@ -10,7 +10,7 @@ import numpy as np
 
 from mim_jax.assessment import Assessment, Decision, assess, unusable
 from mim_jax.batches import BATCH_SIZES
-from mim_jax.data.datasets import list_images
+from mim_jax.data.datasets import list_images, printable
 from mim_jax.data.gate import Gate, load_image
 from mim_jax.data.images import UnusableImage
 from mim_jax.detector import Detector
@@ -81,10 +81,10 @@ def score_files(detector: Detector, files: Sequence[tuple[str, str]], *, gate: G
 
 def format_table(rows: Sequence[ScoredFile], detector: Detector) -> str:
     """A table for the terminal: each metric averaged over folds, p-value, decision; and what decided."""
-    width = max([len("file"), *(len(_shown(row.path)) for row in rows)])
+    width = max([len("file"), *(len(printable(row.path)) for row in rows)])
     lines = ["  ".join([f"{'file':{width}}", *(f"{name:>8}" for name in (*METRICS, "p_value")), "decision"])]
     for row in rows:
-        name = f"{_shown(row.path):{width}}"
+        name = f"{printable(row.path):{width}}"
         found = row.assessment
         if row.usable:
             values = "  ".join(f"{found.similarities[metric]:8.4f}" for metric in METRICS)
@@ -120,8 +120,3 @@ def write_csv(path: Path, rows: Sequence[ScoredFile], *, folds: int) -> None:
                 values += [row.similarities[metric][k] for metric, k in names]
             writer.writerow([row.path, found.decision, " ".join(found.reasons), found.p_value, *values])
     os.replace(temporary, path)
-
-
-def _shown(path: str) -> str:
-    """Printable on one line, whatever the file is called."""
-    return path.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")

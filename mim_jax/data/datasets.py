@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import os
 import re
 import unicodedata
@@ -13,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from mim_jax.data.images import MIN_SIDE, UnusableImage, load_image
+from mim_jax.data.images import MIN_SIDE, UnusableImage, load_image, read_bytes
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
@@ -345,18 +346,19 @@ def _groups_by_manifest(path: Path, names: Sequence[str]) -> tuple[dict[str, str
 def _read_manifest(path: Path) -> list[tuple[str, str]]:
     try:
         # utf-8-sig: spreadsheets put a byte-order mark in front.
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [name.strip().lower() for name in reader.fieldnames or ()]
-            if not {"file", "group"} <= set(columns):
-                found = ", ".join(columns) or "nothing"
-                raise ValueError(
-                    f"the manifest {path} needs columns file and group, separated by commas; found {found}"
-                )
-            reader.fieldnames = columns
-            return [((row["file"] or "").strip(), (row["group"] or "").strip()) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = read_bytes(path).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        columns = [name.strip().lower() for name in reader.fieldnames or ()]
+        reader.fieldnames = columns
+        rows = list(reader) if {"file", "group"} <= set(columns) else []
+    except (UnusableImage, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"the manifest {path} cannot be read as CSV in UTF-8: {error}") from None
+    if not {"file", "group"} <= set(columns):
+        found = ", ".join(columns) or "nothing"
+        raise ValueError(
+            f"the manifest {path} needs columns file and group, separated by commas; found {found}"
+        )
+    return [((row["file"] or "").strip(), (row["group"] or "").strip()) for row in rows]
 
 
 def _key(name: str) -> str:
@@ -373,5 +375,8 @@ def _relative(path: Path, root: Path) -> str:
 
 
 def printable(name: str) -> str:
-    """The name with its bytes that are not UTF-8 written out, so that any file can hold it."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """The name on one line: bytes that are not UTF-8, breaks and control characters are written out."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )

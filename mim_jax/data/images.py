@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from mim_jax.data.containers import Source, TooManyParts, check_parts
+
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 64 * 2**20
 MIN_SIDE = 32
@@ -32,6 +34,11 @@ _SIGNATURES = (
     (8, b"WEBP", "WEBP"),
     (0, b"II*\0", "TIFF"),
     (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"),
+    (0, b"MM\0+", "TIFF"),
+    # Byte orders that contradict the rest, which Pillow reads all the same.
+    (0, b"MM*\0", "TIFF"),
+    (0, b"II\0*", "TIFF"),
     (0, b"GIF8", "GIF"),
     (4, b"ftypavif", "AVIF"),
     (4, b"ftyphei", "HEIC"),
@@ -56,6 +63,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION, _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 0x0112, 0x0102, 0x0153
+_TILE_WIDTH, _TILE_LENGTH = 0x0142, 0x0143
 
 
 class UnusableImage(ValueError):
@@ -119,6 +127,7 @@ def decode_image(
         raise UnusableImage("an empty file (0 bytes)")
     _check_bytes(len(data), max_bytes)
     try:
+        check_parts(data, _signature(data))
         with _pillow_silenced(), _open(data) as image:
             _check_header(image, max_pixels, min_side, first_frame)
             return _to_pixels(image, size)
@@ -126,6 +135,8 @@ def decode_image(
         raise
     except UnidentifiedImageError:
         raise UnusableImage(_describe_foreign(data)) from None
+    except TooManyParts as error:
+        raise UnusableImage(f"not cut as encoders do: {error}; save it again") from None
     except Image.DecompressionBombError:
         raise UnusableImage(f"too many pixels; at most {max_pixels:,} are allowed") from None
     # The fence: on hostile bytes Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error,
@@ -160,7 +171,7 @@ def read_bytes(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> b
 
 def _open(data: bytes) -> Image.Image:
     if _signature(data) != "HEIC":
-        return Image.open(BytesIO(data), formats=_FORMATS)
+        return Image.open(Source(data), formats=_FORMATS)
     try:
         import pillow_heif
     except ImportError:
@@ -180,6 +191,11 @@ def _check_header(image: Image.Image, max_pixels: int, min_side: int, first_fram
     width, height = image.size
     if width * height > max_pixels:
         raise UnusableImage(f"{width}x{height} pixels; at most {max_pixels:,} pixels in all are allowed")
+    # A tile is decoded whole, however little of it the image needs.
+    tags = getattr(image, "tag_v2", {})
+    tile = tags.get(_TILE_WIDTH, 1), tags.get(_TILE_LENGTH, 1)
+    if all(isinstance(side, int) for side in tile) and tile[0] * tile[1] > max_pixels:
+        raise UnusableImage(f"tiles of {tile[0]}x{tile[1]} pixels; at most {max_pixels:,} are allowed")
     if min(width, height) < min_side:
         raise UnusableImage(f"{width}x{height} pixels; at least {min_side}x{min_side} are needed")
     # Many phones write previews or a depth map behind the photograph (MPO); the photograph comes first.
@@ -258,6 +274,7 @@ def _signature(data: bytes) -> str:
 
 def _one_line(error: Exception) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    text = "".join(char if char.isprintable() else " " for char in text)
     return " ".join(text.split()) or type(error).__name__
 
 

@@ -6,6 +6,7 @@ alike, stray files (`Thumbs.db`, `.DS_Store`, `__MACOSX`) passed over, any depth
 
 import csv
 import hashlib
+import io
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from mim_jax.data.datasets import list_images
+from mim_jax.data.images import UnusableImage, read_bytes
 
 # What the paper takes of the six classes of MSLD v2.0: no cowpox and no healthy skin is among its 1,690.
 _MSLD = {"monkeypox": "mpox", "chickenpox": "chickenpox", "measles": "measles", "hfmd": "hfmd"}
@@ -296,17 +298,17 @@ def _read_table(folder: Path, file: str, columns: set[str]) -> tuple[Path, list[
         )
     try:
         # utf-8-sig: spreadsheets put a byte-order mark in front.
-        with found[0].open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, restval="", restkey="")
-            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
-            if missing := sorted(columns - set(reader.fieldnames)):
-                raise ValueError(
-                    f"{found[0]} lacks the column {missing[0]!r}; it has "
-                    f"{', '.join(reader.fieldnames) or 'none'}: download it again"
-                )
-            rows = [{key: str(cell).strip() for key, cell in row.items() if key} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = read_bytes(found[0]).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="", restkey="")
+        reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+        rows = [{key: str(cell).strip() for key, cell in row.items() if key} for row in reader]
+    except (UnusableImage, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{found[0]} cannot be read as CSV in UTF-8: {error}") from None
+    if missing := sorted(columns - set(reader.fieldnames)):
+        raise ValueError(
+            f"{found[0]} lacks the column {missing[0]!r}; it has "
+            f"{', '.join(reader.fieldnames) or 'none'}: download it again"
+        )
     if not rows:
         raise ValueError(f"{found[0]} has no rows: download it again")
     return found[0], rows
