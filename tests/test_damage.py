@@ -3,8 +3,10 @@
 Whoever loads the run gets what it was, or a sentence that names the file's place: never something else.
 """
 
+import functools
 import json
 import shutil
+from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
@@ -14,9 +16,9 @@ import pytest
 from flax import struct
 from test_devices import Judge, Painter, configuration, small_networks
 
-from mim_jax import commands, detector, stored, trained, workdir
+from mim_jax import commands, detector, experiment, stored, trained, trainer, workdir
 from mim_jax.checkpoints import CheckpointError, FoldCheckpoints, parameter_hash
-from mim_jax.detector import Detector, Measure
+from mim_jax.detector import Detector
 
 FIELDS = {
     "data.folds": 2,
@@ -60,10 +62,17 @@ def seen_by_a_detector(path):
     return jax.tree.leaves(jax.tree.map(np.asarray, list(found.variables))), repr(described)
 
 
-def seen_by_an_evaluation(path):
+@functools.cache
+def first_training():
     config = configuration(**FIELDS)
-    folds = trained.load_folds(config, path, commands.load(config, quiet=True), Measure())
-    return jax.tree.leaves([jax.tree.map(np.asarray, fold.state) for fold in folds]), ""
+    return next(experiment.trainings(config, Path(), commands.load(config, quiet=True)))
+
+
+def seen_by_an_evaluation(path):
+    one = first_training()
+    epochs = FIELDS["training.epochs"]
+    state = trainer.restore(path / one.folder, updates=one.updates * epochs, init=one.init)
+    return jax.tree.leaves(jax.tree.map(np.asarray, state)), ""
 
 
 def seen_by_a_comparison(path):
