@@ -317,10 +317,9 @@ def test_several_seeds_are_runs_of_their_own_and_one_page(finished, tmp_path, mo
 
     def pretend(config, workdir, paths, *, training, evaluation, profile):
         started.append((config["seed"], config["seeds"], training, evaluation, profile))
-        results = json.loads((finished / "results.json").read_text())
-        results["seed"] = config["seed"]
+        results = read_json(finished / "results.json") | {"seed": config["seed"]}
         Path(workdir).mkdir(parents=True)
-        (Path(workdir) / "results.json").write_text(json.dumps(results))
+        write_json(Path(workdir) / "results.json", results, sealed=True)
 
     monkeypatch.setattr(commands, "run", pretend)
     config = json.loads((finished / "config.json").read_text()) | {"seeds": [3, 1, 3]}
