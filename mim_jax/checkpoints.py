@@ -116,6 +116,13 @@ class FoldCheckpoints:
                 "the directory belongs to a longer run; use another workdir"
             )
 
+    def wait(self) -> None:
+        """Until what is being saved is on the disk."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as failure:
+            raise self._unwritable(failure) from failure
+
     def restore(self, abstract: S, sharding: jax.sharding.Sharding | None = None) -> S:
         """The newest state, in the structure, shapes and dtypes of `abstract` (from `jax.eval_shape`).
 

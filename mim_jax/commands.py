@@ -1,11 +1,12 @@
 """What launch.py can do: each mode as a function, and mistakes as sentences on stderr with an exit status.
 
-Exit status: 0 done; 1 a mistake or a failure, told in one sentence; 2 some files could not be used; 130
-stopped, to be resumed.
+Exit status: 0 done, or as much as SIGTERM left time for, to be resumed; 1 a mistake or a failure, told in one
+sentence; 2 some files could not be used; 130 stopped by Ctrl-C, to be resumed.
 """
 
 import contextlib
 import errno
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,9 +19,11 @@ from tqdm import tqdm
 
 from mim_jax import devices
 from mim_jax.runtime import Profile, choose_device, keep_freed_memory, use_compilation_cache
+from mim_jax.stopping import Terminated, terminable
 from mim_jax.uses import UNUSABLE_FILES, compare, export, export_app, score, serve
 
 INTERRUPTED = 130
+RESUMABLE = ("run", "train", "evaluate")
 
 
 def execute(
@@ -44,6 +47,8 @@ def execute(
     `coordinator`, `processes` and `process` as `devices.join`; `profile` records a dispatch of training;
     `fold` as `export_app`; `app`, `host` and `port` as `serve`.
     """
+    how = "; the same command with the same --workdir goes on from the last checkpoint"
+    stopped = f"stopped{how if mode in RESUMABLE else ''}"
     try:
         if mode not in ("score", "compare") and paths:
             raise ValueError(
@@ -51,7 +56,7 @@ def execute(
             )
         if mode != "check_data" and not workdir:
             raise ValueError(f"--mode={mode} needs --workdir=FOLDER")
-        if mode in ("run", "train", "evaluate"):
+        if mode in RESUMABLE:
             devices.join(coordinator, processes, process)
         elif coordinator:
             raise ValueError(f"--mode={mode} is the work of one process: leave --coordinator out")
@@ -66,18 +71,17 @@ def execute(
             "export_app": {"fold": fold},
             "serve": {"app": app, "host": host, "port": port},
         }
-        return MODES[mode](config, workdir or "", paths, **options.get(mode, {}))
-    except KeyboardInterrupt:
-        trains = mode in ("run", "train")
-        how = "; the same command with the same --workdir goes on from the last checkpoint" if trains else ""
-        print(f"launch.py: stopped{how}", file=sys.stderr)
-        return INTERRUPTED
+        with terminable(stopped) if mode in RESUMABLE else contextlib.nullcontext():
+            return MODES[mode](config, workdir or "", paths, **options.get(mode, {}))
+    except KeyboardInterrupt as request:
+        print(f"launch.py: {stopped}", file=sys.stderr)
+        return 0 if isinstance(request, Terminated) else INTERRUPTED
     except Exception as error:
         from mim_jax.trainer import Interrupted, NonFiniteLoss
 
         if isinstance(error, Interrupted):
             print(f"launch.py: {error}", file=sys.stderr)
-            return INTERRUPTED
+            return 0 if error.number == signal.SIGTERM else INTERRUPTED
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             error = ValueError(
                 f"the disk of {workdir} is full: free space and start the same command again; it goes on "

@@ -4,12 +4,9 @@ What is trained is the caller's; here are only states, epochs and files. Each tr
 pauses when its epochs are dispatched, so that one thread keeps every place busy; one place has them in turn.
 """
 
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mim_jax import stopping
 from mim_jax.devices import Place, deal, find_places
 from mim_jax.epochs import Metrics
 from mim_jax.recorder import Recorder
@@ -62,7 +60,15 @@ class Training:
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and has saved what it had; the message says how to go on."""
+    """The run was asked to stop and has saved what it had; the message says how to go on.
+
+    Attributes:
+      number: of the signal that asked.
+    """
+
+    def __init__(self, message: str, number: int):
+        super().__init__(message)
+        self.number = number
 
 
 class NonFiniteLoss(Exception):
@@ -88,10 +94,10 @@ def train(trainings: Sequence[Training], settings: Mapping[str, Any], recorder: 
     recorder.start("training", total=len(waiting) * settings["epochs"])
     running: deque[tuple[Place, Generator[None, None, str | None]]] = deque()
     stopped: list[str] = []
-    with _stop_requested(recorder) as stop:
+    with stopping.requested(recorder.say) as stop:
         try:
-            while running or (waiting and not stop.is_set()):
-                while waiting and places and not stop.is_set():
+            while running or (waiting and stop.number is None):
+                while waiting and places and stop.number is None:
                     place = places.popleft()
                     running.append((place, _train_one(waiting.popleft(), place, settings, recorder, stop)))
                 place, one = running.popleft()
@@ -104,9 +110,9 @@ def train(trainings: Sequence[Training], settings: Mapping[str, Any], recorder: 
         finally:
             for _, one in running:
                 one.close()  # waits for what it is saving
-    if stopped or waiting:
+    if stop.number is not None and (stopped or waiting):
         where = f"after {' and '.join(stopped)} and saved" if stopped else "between two trainings"
-        raise Interrupted(f"stopped {where}: the same command with the same --workdir goes on from there")
+        raise Interrupted(f"stopped {where}: {stopping.GOES_ON}", stop.number)
     recorder.finish()
 
 
@@ -137,14 +143,17 @@ def _train_one(
     place: Place,
     settings: Mapping[str, Any],
     bar: Recorder,
-    stop: threading.Event,
+    stop: stopping.Request,
 ) -> Generator[None, None, str | None]:
     """Trains to the end; pauses whenever the device has something to do. Returns where it was stopped."""
     # Orbax takes a second to import; mistakes should not wait.
     from mim_jax.checkpoints import FoldCheckpoints
 
     with FoldCheckpoints(training.folder, keep=settings["keep"]) as checkpoints:
-        return (yield from _run_epochs(training, place, settings, checkpoints, bar, stop))
+        try:
+            return (yield from _run_epochs(training, place, settings, checkpoints, bar, stop))
+        finally:
+            stop.rescues.pop(training, None)
 
 
 def _run_epochs(
@@ -153,7 +162,7 @@ def _run_epochs(
     settings: Mapping[str, Any],
     checkpoints: Any,
     bar: Recorder,
-    stop: threading.Event,
+    stop: stopping.Request,
 ) -> Generator[None, None, str | None]:
     updates, fold, recorder = training.updates, training.fold, training.recorder or bar
     latest = checkpoints.latest_step()
@@ -170,29 +179,50 @@ def _run_epochs(
     else:
         state = checkpoints.restore(jax.eval_shape(training.init), place.whole)
     run = training.begin(place)
+
+    def rescue(state: Any, epoch: int) -> Callable[[], str]:
+        """Saves the state after `epoch`; with no state there is only what is being saved to wait for."""
+
+        def save() -> str:
+            if state is not None:
+                _check_state(state, fold, epoch, checkpoints)
+                checkpoints.save(state, training.model)
+            checkpoints.wait()
+            return f"epoch {(checkpoints.latest_step() or 0) // updates} of fold {fold + 1}"
+
+        return save
+
+    saved, lasted = epoch, 0.0
     while epoch < settings["epochs"]:
         count = _epochs_until_look(settings, training.panel_every, epoch)
+        # The dispatch takes the state for its own. One that may outlast the time there is leaves a copy.
+        at_risk = lasted > stopping.GRACE / 2 and epoch > saved
+        stop.rescues[training] = rescue(jax.tree.map(jnp.copy, state) if at_risk else None, epoch)
         began = time.perf_counter()
         # From the host: a range made on the first device would wait for the training there.
         state, metrics = run(state, place.put(np.arange(epoch, epoch + count, dtype=np.int32)))
         yield  # the others' turn: what they make it wait counts into its seconds
         values = {name: np.asarray(column, np.float64) for name, column in metrics.items()}
-        seconds = (time.perf_counter() - began) / count
+        lasted = time.perf_counter() - began
+        seconds = lasted / count
         timing = {"images_per_s": training.examples / seconds, "seconds": seconds}
         for i in range(count):
             means = {name: float(column[i]) for name, column in values.items()}
             _check_finite(means, fold, epoch + i + 1, (epoch + i + 1) * updates, checkpoints)
             recorder.epoch(training.role, fold, epoch + i + 1, (epoch + i + 1) * updates, {**means, **timing})
         epoch += count
+        stop.rescues[training] = rescue(state, epoch)
         bar.describe(training.title)
         bar.advance(count, **{name: values[name][-1] for name in training.shown})
         if training.panel and training.panel_every and epoch % training.panel_every == 0:
             recorder.panel(training.role, fold, epoch * updates, training.panel(state))
-        stopping = stop.is_set()
-        if epoch % settings["checkpoint_every"] == 0 or epoch == settings["epochs"] or stopping:
+        asked = stop.number is not None
+        if epoch % settings["checkpoint_every"] == 0 or epoch == settings["epochs"] or asked:
             _check_state(state, fold, epoch, checkpoints)
-            checkpoints.save(state, training.model)
-        if stopping:
+            with stop.lock:
+                checkpoints.save(state, training.model)
+            saved = epoch
+        if asked:
             return f"epoch {epoch} of fold {fold + 1}"
     return None
 
@@ -216,38 +246,10 @@ def _check_finite(means: Mapping[str, float], fold: int, epoch: int, step: int, 
 
 def _check_state(state: Any, fold: int, epoch: int, checkpoints: Any) -> None:
     """Finite losses can leave parameters that are not: such a state must not push out the last good one."""
-    if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(state)):
+    # By NumPy, which needs no device: that may be busy with what is being given up.
+    if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(state)):
         raise NonFiniteLoss(
             f"the parameters are not finite after epoch {epoch} of fold {fold + 1}: lower "
             "--config.optimizer.learning_rate in a new --workdir; the newest checkpoint is that of update "
             f"{checkpoints.latest_step()}"
         )
-
-
-@contextmanager
-def _stop_requested(recorder: Recorder) -> Iterator[threading.Event]:
-    """Sets the event on the first SIGINT or SIGTERM, so that the epoch under way can be saved.
-
-    A second one stops at once.
-    """
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def request(number: int, frame: Any) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-        recorder.say(
-            "stopping: the epoch under way is finished and saved first; a second Ctrl-C stops at once"
-        )
-
-    for number in before:
-        signal.signal(number, request)
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -65,7 +65,8 @@ ALLOWED = {
     "runtime": set(),
     "training": {"epochs", "masks", "losses", "pixels"},
     "checkpoints": set(),
-    "trainer": {"checkpoints", "devices", "epochs", "recorder"},
+    "stopping": set(),
+    "trainer": {"checkpoints", "devices", "epochs", "recorder", "stopping"},
     "wording": set(),
     "canvas": {"wording"},
     "pictures": {"canvas"},
@@ -162,7 +163,18 @@ ALLOWED = {
     },
     "commands": {
         *("classifier_experiment", "classifier_protocol", "classifier_results", "data", "devices"),
-        *("experiment", "protocol", "recorder", "report", "results", "runtime", "trainer", "uses", "workdir"),
+        *(
+            "experiment",
+            "protocol",
+            "recorder",
+            "report",
+            "results",
+            "runtime",
+            "stopping",
+            "trainer",
+            "uses",
+        ),
+        "workdir",
     },
 }
 

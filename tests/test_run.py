@@ -167,14 +167,18 @@ def test_killed_in_an_epoch_and_in_a_save_it_ends_as_if_it_had_not_been(finished
 
 def test_asked_to_stop_it_saves_and_says_how_to_go_on(finished, environment, tmp_path):
     workdir = tmp_path / "stopped"
-    process = subprocess.Popen(command(workdir), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-    while not (workdir / "metrics.jsonl").exists():
-        time.sleep(0.01)
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == commands.INTERRUPTED, said
-    assert "the same command with the same --workdir goes on" in said
+    metrics = workdir / "metrics.jsonl"
+    for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, commands.INTERRUPTED)):
+        before = metrics.stat().st_size if metrics.exists() else 0
+        start = {"cwd": ROOT, "env": environment, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command(workdir), **start)
+        while not metrics.exists() or metrics.stat().st_size <= before:
+            time.sleep(0.01)
+            assert process.poll() is None
+        process.send_signal(number)
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == status, said
+        assert "and saved: the same command with the same --workdir goes on" in said
     launch(environment, command(workdir, "--mode=train"))
     assert events_without_times(workdir) == events_without_times(finished)
 
