@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 FORMAT = 2  # of the model description; raised when an older reader could not understand a newer file
+DESCRIPTIONS = 2**20  # bytes, at most, of what Orbax writes beside arrays
 UNHASHED = 1  # the format without hashes, which is still read
 
 
@@ -106,6 +108,7 @@ class FoldCheckpoints:
             training=ocp.args.StandardSave(rest),
             model=ocp.args.JsonSave({"format": FORMAT, **model, "hashes": hashes}),
         )
+        self._check_space(sum(leaf.nbytes for leaf in jax.tree.leaves(parts)) * 1.1 + DESCRIPTIONS)
         try:
             saved = self._manager.save(step, args=items)
         except Exception as failure:
@@ -145,11 +148,28 @@ class FoldCheckpoints:
         """Only the generator of the newest step: {"params", "batch_stats"} as in `abstract`."""
         return self._restore(generator=ocp.args.StandardRestore(_on_device(abstract)))["generator"]
 
-    def _unwritable(self, failure: Exception) -> CheckpointError:
-        """The error for a full or read-only disk, of whatever type Orbax and TensorStore raise."""
+    def _check_space(self, size: float) -> None:
+        """Raises before anything is written: tasks that Orbax leaves behind on a full disk cry after it.
+
+        Steps that go are removed when the new one is whole, so it needs room beside them.
+        """
+        try:
+            free = shutil.disk_usage(self.directory).free
+        except OSError as failure:
+            raise self._unwritable(failure) from failure
+        if free < size:
+            raise self._unwritable(f"{size / 2**20:.1f} MiB are needed, {free / 2**20:.1f} MiB are free")
+
+    def _unwritable(self, failure: Exception | str) -> CheckpointError:
+        """The error for a full, read-only or absent disk, of whatever type Orbax and TensorStore raise."""
+        if self.directory.is_dir():
+            why = failure if isinstance(failure, str) else _first_line(failure)
+            way_out = "free the disk"
+        else:
+            why, way_out = "the folder has been removed", "bring it back"
         return CheckpointError(
-            f"a checkpoint could not be written to {self.directory} ({_first_line(failure)}): free the disk, "
-            "then start the same command again; it goes on from the newest whole checkpoint"
+            f"a checkpoint could not be written to {self.directory} ({why}): {way_out}, then start the same "
+            "command again; it goes on from the newest whole checkpoint"
         )
 
     def _restore(self, **items: Any) -> dict[str, Any]:

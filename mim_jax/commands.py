@@ -82,7 +82,11 @@ def execute(
         if isinstance(error, Interrupted):
             print(f"launch.py: {error}", file=sys.stderr)
             return 0 if error.number == signal.SIGTERM else INTERRUPTED
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and workdir and not Path(workdir).expanduser().exists():
+            error = ValueError(
+                f"the workdir {workdir} has been removed under way ({error}): bring it back, or begin anew"
+            )
+        elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
             error = ValueError(
                 f"the disk of {workdir} is full: free space and start the same command again; it goes on "
                 "from the newest whole checkpoint"

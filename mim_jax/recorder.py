@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from mim_jax.tensorboard import Events
 
 
 class Recorder:
@@ -22,7 +23,7 @@ class Recorder:
     def __init__(self, workdir: Path, *, process: int = 0):
         self.path = workdir / (f"metrics.process_{process}.jsonl" if process else "metrics.jsonl")
         self._tensorboard = workdir / "tensorboard"
-        self._writers: dict[tuple[str, int], SummaryWriter] = {}
+        self._events: dict[tuple[str, int], Events] = {}
         self._bar: tqdm | None = None
 
     def __enter__(self) -> "Recorder":
@@ -31,14 +32,12 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for writer in self._writers.values():
-            writer.close()
         self.finish()
 
     def rewind(self, role: str, fold: int, epoch: int, step: int) -> None:
         """Forgets what was written of this training of `fold` after `epoch`, its update `step`."""
         where = self._tensorboard / _title(role, fold)
-        self._writers[role, fold] = SummaryWriter(str(where), purge_step=step + 1)
+        self._events[role, fold] = Events(where, purge_step=step + 1)
         if not self.path.exists():
             return
 
@@ -52,12 +51,11 @@ class Recorder:
     def epoch(self, role: str, fold: int, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
         """Records the means of one epoch."""
         self._write({"event": "epoch", "role": role, "fold": fold, "epoch": epoch, "step": step, **metrics})
-        for name, value in metrics.items():
-            self._writers[role, fold].add_scalar(name, value, step)
+        self._events[role, fold].scalars(metrics, step)
 
     def panel(self, role: str, fold: int, step: int, image: np.ndarray) -> None:
         """Records a picture, uint8 `[H, W, 3]`, in TensorBoard."""
-        self._writers[role, fold].add_image("inpainting", image, step, dataformats="HWC")
+        self._events[role, fold].image("inpainting", image, step)
 
     def start(self, title: str, total: int) -> None:
         """Begins a stretch of work of `total` units; a bar on a terminal, a line now and then elsewhere."""

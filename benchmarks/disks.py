@@ -1,0 +1,104 @@
+"""A small run on disks that fill up, cannot be written or vanish: is it told in a sentence, and nothing lost?
+
+python -m benchmarks.disks
+
+The run of `benchmarks.kills` is started on disks in memory (tmpfs: Linux, as root), each too small by another
+share of what the uninterrupted run writes. It must end with status 1 and one sentence that names a way out.
+The disk is then made large enough and the run started again: its results.json must be that of the
+uninterrupted run. So must it be after a disk that could only be read, and, begun anew, where its folder was
+removed under way.
+"""
+
+import argparse
+import contextlib
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.kills import begin, finish, results
+
+SHARES = (0.02, 0.2, 0.4, 0.6, 0.8, 0.95)
+
+
+@contextlib.contextmanager
+def disk(folder: Path, size: int) -> Iterator[Path]:
+    """A tmpfs of `size` bytes in `folder`, which is made."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def remount(folder: Path, option: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{option}", folder], check=True)
+
+
+def refused(process: "subprocess.Popen[str]", expected: str) -> str:
+    """The last sentence of a run that fails; SystemExit where it is not one that says `expected`."""
+    _, said = process.communicate()
+    sentence = said.strip().splitlines()[-1] if said.strip() else ""
+    honest = process.returncode == 1 and sentence.startswith("launch.py: ") and "Traceback" not in said
+    if not honest or expected not in sentence:
+        raise SystemExit(f"disks: status {process.returncode} without {expected!r}: {said[-3000:]}")
+    return sentence
+
+
+def main(arguments: list[str] | None = None) -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        root, began = Path(folder), time.perf_counter()
+        cache = root / "cache"
+        finish(begin(root / "uninterrupted", cache))
+        expected = results(root / "uninterrupted")
+
+        def tell(fault: str, sentence: str) -> None:
+            print(f"{fault}: {sentence.replace(str(root), '')}", flush=True)
+
+        whole = sum(path.stat().st_size for path in (root / "uninterrupted").rglob("*") if path.is_file())
+        for number, share in enumerate(SHARES):
+            with disk(root / f"disk_{number}", int(share * whole)) as place:
+                sentence = refused(begin(place / "run", cache), "free")
+                remount(place, f"size={4 * whole}")
+                finish(begin(place / "run", cache))
+                same(place / "run", expected)
+            tell(f"full at {share:.0%} of {whole / 2**20:.1f} MiB", sentence)
+        with disk(root / "read_only", 4 * whole) as place:
+            shutil.copytree(root / "uninterrupted", place / "run")
+            (place / "run" / "results.json").unlink()
+            remount(place, "ro")
+            tell("read-only", refused(begin(place / "run", cache), "--workdir"))
+            remount(place, "rw")
+            finish(begin(place / "run", cache))
+            same(place / "run", expected)
+        removed = root / "removed"
+        for what in ("training", "evaluation"):
+            process = begin(removed, cache)
+            sign = removed / ("metrics.jsonl" if what == "training" else "fold_0/scores.csv")
+            while process.poll() is None and not sign.exists():
+                time.sleep(0.001)
+            while removed.exists():  # the run may be making files meanwhile
+                shutil.rmtree(removed, ignore_errors=True)
+            tell(f"removed in {what}", refused(process, "removed"))
+            shutil.rmtree(removed, ignore_errors=True)
+        finish(begin(removed, cache))
+        same(removed, expected)
+        print(f"disks: {len(SHARES) + 3} faults, lost: 0; {time.perf_counter() - began:.0f} s")
+
+
+def same(workdir: Path, expected: dict[str, object]) -> None:
+    """SystemExit where the results are others than those expected."""
+    found = results(workdir)
+    different = sorted(
+        name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)
+    )
+    if different:
+        raise SystemExit(f"disks: {workdir} differs in {', '.join(different)}")
+
+
+if __name__ == "__main__":
+    main()
