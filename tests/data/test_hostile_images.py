@@ -1,0 +1,66 @@
+"""Bytes made to harm: pixels or one line of reason come out, soon; names made to harm stay on one line."""
+
+import io
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import hostile
+from mim_jax.data.datasets import from_folder, printable
+from mim_jax.data.images import UnusableImage, decode_image
+
+
+def test_damaged_files_of_every_kind_give_pixels_or_a_reason():
+    rng = np.random.default_rng(1)
+    files = list(hostile.seeds(rng))
+    assert len(files) > 80
+    for file in files:
+        assert not hostile.kind_of(file).startswith(("LOST", "damaged", "not cut")), file[:16]
+    lost = {hostile.kind_of(hostile.hostile(rng, files)[1]) for _ in range(1500)}
+    assert not [kind for kind in lost if kind.startswith("LOST")]
+
+
+@pytest.mark.parametrize("name", hostile.bombs(scale=1))
+def test_bombs_are_refused_before_they_cost_time(name):
+    data = hostile.bombs(scale=1)[name]
+    began = time.thread_time()
+    kind = hostile.kind_of(data)
+    assert time.thread_time() - began < 1.5
+    # Tags that overlap are read once as far as the file is long; the picture itself is clean.
+    assert kind.startswith(("not cut", "tiles of", "too many", "damaged")) or "overlapping" in name
+
+
+def test_parts_that_encoders_write_are_no_bomb():
+    strips, scans = io.BytesIO(), io.BytesIO()
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (2000, 40, 3), dtype=np.uint8))
+    picture.save(strips, "TIFF", tiffinfo={278: 1})
+    picture.save(scans, "JPEG", progressive=True, exif=b"Exif\0\0" + b"\xff\xda" * 100)
+    for file in (strips, scans):
+        assert decode_image(file.getvalue(), size=40).shape == (40, 40, 3)
+
+
+def test_more_scans_than_encoders_write_are_refused():
+    with pytest.raises(UnusableImage, match="more than 40 scans; save it again"):
+        decode_image(hostile.bombs(scale=1)["JPEG of many scans"], size=40)
+
+
+def test_names_with_breaks_markup_and_foreign_bytes_stay_on_one_line(tmp_path):
+    folder = tmp_path / "mpox"
+    folder.mkdir()
+    names = ["a\nb.png", 'q"<script>.png', "\x1b[2Jc.png", "\u202egnp.png", "caf\udce9.png", "d\r.png"]
+    for name in names:
+        (folder / name).write_bytes(hostile.png(40, 40, body=bytes(40 * 121)))
+    found = from_folder(tmp_path, size=32, positive="mpox").names.tolist()
+    assert len(set(found)) == len(names) and all(name.isprintable() for name in found)
+    assert "mpox/a\\nb.png" in found and "mpox/caf\\xe9.png" in found and 'mpox/q"<script>.png' in found
+    assert printable("Müller 1.png") == "Müller 1.png"
+
+
+def test_a_manifest_that_never_ends_is_refused(tmp_path):
+    (tmp_path / "mpox").mkdir()
+    (tmp_path / "mpox" / "a.png").write_bytes(hostile.png(40, 40, body=bytes(40 * 121)))
+    (tmp_path / "manifest.csv").symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"manifest\.csv cannot be read .*not a regular file"):
+        from_folder(tmp_path, size=32, positive="mpox")
