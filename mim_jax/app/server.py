@@ -3,17 +3,18 @@
     curl -F image=@photo.jpg http://127.0.0.1:8000/score
 
 Nothing of an upload is written to disk or logged. An upload is read up to `Limits.upload` bytes and no
-further; everything about one request is over after `Limits.seconds`. At most `Limits.uploads` images are
-held at a time, and `Limits.decoders` are decoded, so memory has a bound that no number of clients moves.
+further; everything about one request is over after `Limits.seconds`. All uploads together hold at most
+`Limits.memory` bytes, and `Limits.decoders` images are decoded at a time, so memory has a bound that no number
+of clients moves. It is counted by what has come: who sends slowly keeps nobody else out.
 """
 
 import asyncio
 import dataclasses
 import functools
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ class Limits:
 
     upload: int = 16 * 2**20  # bytes of a request
     seconds: float = 30.0  # from its first byte to the answer
-    uploads: int = 16  # held in memory at a time; more wait
+    memory: int = 16 * 16 * 2**20  # bytes of all uploads under way; one that brings more is refused
     decoders: int = 2  # images decoded at a time
     waiting: int = 64  # decoded images that wait for the scorer
 
@@ -153,7 +154,7 @@ def create_app(
             "the scorer alone"
         )
     decode = functools.partial(decode_image, size=image_size, gate=gate or Gate(), min_side=min_side)
-    room = asyncio.Semaphore(limits.uploads)
+    room = _Room(limits.memory)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -170,8 +171,8 @@ def create_app(
     app.add_middleware(_Headers)  # the last is the outermost
 
     async def answer(request: Request) -> Answer:
-        async with room:
-            data = await _read_image(request, limits.upload)
+        with room.share() as take:
+            data = await _read_image(request, limits.upload, take)
             loop = asyncio.get_running_loop()
             try:
                 image = await loop.run_in_executor(app.state.decoders, decode, data)
@@ -215,8 +216,32 @@ def create_app(
     return app
 
 
-async def _read_image(request: Request, most: int) -> bytes:
-    """The content of the one file of a form. Raises HTTPException."""
+class _Room:
+    """What all uploads together may hold, in bytes."""
+
+    def __init__(self, most: int):
+        self.left = most
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], None]]:
+        """A function that takes bytes for one upload, until the block ends. It raises HTTPException."""
+        taken = 0
+
+        def take(count: int) -> None:
+            nonlocal taken
+            if count > self.left:
+                raise _failure(503, "too many uploads at once; try again later")
+            self.left -= count
+            taken += count
+
+        try:
+            yield take
+        finally:
+            self.left += taken
+
+
+async def _read_image(request: Request, most: int, take: Callable[[int], None]) -> bytes:
+    """The content of the one file of a form; `take` is told of its bytes first. Raises HTTPException."""
     kind = request.headers.get("content-type", "")
     if kind.partition(";")[0].strip().lower() != "multipart/form-data":
         raise _failure(
@@ -232,6 +257,7 @@ async def _read_image(request: Request, most: int) -> bytes:
             read += len(chunk)
             if read > most:
                 raise _failure(413, f"an upload of more than {most:,} bytes")
+            take(len(chunk))
             yield chunk
 
     parser = MultiPartParser(request.headers, limited(), max_files=2, max_fields=8, max_part_size=1024)
