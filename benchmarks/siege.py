@@ -296,7 +296,9 @@ def main(arguments: list[str] | None = None) -> None:
         (app / "linked.txt").symlink_to(secret)
         (app / "link").symlink_to(folder)
         command = [sys.executable, "-c", SERVER, str(app)]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        log = Path(folder, "log")  # a file: a pipe that nobody empties would stop the server
+        with log.open("w") as stderr:
+            server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
         assert server.stdout is not None
         try:
             found = re.search(r":(\d+)/", server.stdout.readline())
@@ -309,7 +311,8 @@ def main(arguments: list[str] | None = None) -> None:
             check(server.poll() is None, "the server has ended")
         finally:
             server.terminate()
-            said = server.communicate()[1]
+            server.communicate()
+        said = log.read_text()
     check("Traceback" not in said, "the server has failed on a request", said)
     print(f"siege: {sum(map(Counter.total, seen.values())):,} requests, {time.perf_counter() - began:.0f} s")
     for kind, statuses in seen.items():

@@ -4,8 +4,8 @@
 
 Nothing of an upload is written to disk or logged. An upload is read up to `Limits.upload` bytes and no
 further; everything about one request is over after `Limits.seconds`. All uploads together hold at most
-`Limits.memory` bytes, and `Limits.decoders` images are decoded at a time, so memory has a bound that no number
-of clients moves. It is counted by what has come: who sends slowly keeps nobody else out.
+`Limits.memory` bytes, and `Limits.decoders` images are decoded at a time, so memory has a bound that no
+number of clients moves. It is counted by what has come: who sends slowly keeps nobody else out.
 """
 
 import asyncio
@@ -69,6 +69,7 @@ _UPLOAD = {
             "schema": {
                 "type": "object",
                 "required": ["image"],
+                "additionalProperties": False,
                 "properties": {"image": {"type": "string", "format": "binary"}},
             }
         }
@@ -112,7 +113,10 @@ _FAILURES: dict[int | str, dict[str, Any]] = {
     },
     413: {"model": Failure, "description": "The upload is too large."},
     415: {"model": Failure, "description": "The request is not multipart/form-data."},
-    422: {"model": Failure, "description": "There is not exactly one file, called `image`."},
+    422: {
+        "model": Failure,
+        "description": "There is not exactly one file, called `image`, or more than it.",
+    },
     500: {"model": Failure, "description": "The scorer failed on this image."},
     503: {"model": Failure, "description": "Too slow or too busy; try again later."},
 }
@@ -165,7 +169,8 @@ def create_app(
         await asyncio.to_thread(app.state.scorer.close)
 
     # The pages that FastAPI makes of it fetch their scripts from elsewhere.
-    app = FastAPI(title="mim_jax", docs_url=None, redoc_url=None, lifespan=lifespan)
+    options: dict[str, Any] = {"docs_url": None, "redoc_url": None, "redirect_slashes": False}
+    app = FastAPI(title="mim_jax", lifespan=lifespan, **options)
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     app.add_middleware(_Headers)  # the last is the outermost
@@ -210,7 +215,8 @@ def create_app(
         return HTMLResponse(_document(app.openapi(), limits))
 
     if folder is not None:
-        app.mount("/", _Files(directory=folder, html=True))
+        # Not mounted: a mount would answer in the place of routes that are asked by another method.
+        app.router.default = _Files(directory=folder, html=True)
     else:
         app.add_api_route("/", documentation, include_in_schema=False)
     return app
@@ -267,10 +273,10 @@ async def _read_image(request: Request, most: int, take: Callable[[int], None]) 
     except MultiPartException as error:
         raise _failure(400, f"the form cannot be read: {error.message.rstrip('.')}") from None
     try:
-        files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
-        if [name for name, _ in files] != ["image"]:
-            raise _failure(422, "exactly one file is needed, and it must be called image")
-        return await files[0][1].read()
+        match form.multi_items():
+            case [("image", UploadFile() as file)]:
+                return await file.read()
+        raise _failure(422, "exactly one file is needed, called image, and nothing else")
     finally:
         await form.close()
 

@@ -208,6 +208,17 @@ def test_many_at_once_each_get_their_own_answer_in_batches():
     assert sum(sizes) == 28 and 1 < max(sizes) <= 8
 
 
+def test_uploads_are_counted_together_by_what_has_come():
+    size = len(picture())
+    with client(limits=Limits(memory=size * 3 // 2)) as server:
+        # One after the other they fit: each gives back what it took, the refused as well.
+        for _ in range(3):
+            assert send(server).status_code == 200
+            assert send(server, bytes(2 * size)).status_code == 503
+        many = "too many uploads at once; try again later"
+        assert send(server, bytes(2 * size)).json()["detail"] == many
+
+
 def test_a_slow_scorer_is_given_up_and_the_next_request_works():
     slow = threading.Event()
 
