@@ -192,7 +192,11 @@ def assess(
     found = []
     for place, (usable, count) in enumerate(zip(finite.tolist(), counts.tolist(), strict=True)):
         if not usable:
-            found.append(unusable("The image has no finite score: it holds pixels that are no numbers."))
+            found.append(
+                unusable(
+                    "The image has no finite score: its pixels, or the network's weights, are no numbers."
+                )
+            )
             continue
         values = {name: float(column[place]) for name, column in means.items()}
         found.append(_assess_one(values, metric, calibration, count, alpha))

@@ -1,4 +1,4 @@
-"""Any number of images, a few at a time, in batches of few sizes: scoring compiles twice, no more."""
+"""Any number of images, a few at a time, in batches of one size: one compilation, and one rounding."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -8,16 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Batches are padded to one of these: two compilations serve any number of images. (On CPU a batch of one
-# rounds differently from larger ones, so it is not among them.)
-BATCH_SIZES = (8, 32)
-
 # `[N, S, S, 3]` in memory or memory-mapped, one `[S, S, 3]`, or an iterable of such single images.
 Images = np.ndarray | jax.Array | Iterable[np.ndarray]
 
 
+def batch_size() -> int:
+    """Images scored at once: 8 on CPU, where more are not faster, else 32.
+
+    One size for all: products of other numbers of rows are summed in another order, and an image's score
+    would depend on how many came with it.
+    """
+    return 8 if jax.default_backend() == "cpu" else 32
+
+
 def padded_batches(images: Images, *, size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Batches padded with zeros to one of `BATCH_SIZES`, and how many images of each are real.
+    """Batches of `batch_size()`, the last padded with zeros, and how many images of each are real.
 
     Never holds more than one batch of an iterable: a generator that reads files scores any number of them.
 
@@ -28,17 +33,17 @@ def padded_batches(images: Images, *, size: int) -> Iterator[tuple[np.ndarray, i
     Raises:
       ValueError: another shape or dtype, or two dtypes in one iterable.
     """
+    most = batch_size()
     if isinstance(images, np.ndarray | jax.Array):
         array = np.asanyarray(images)
         array = array[None] if array.ndim == 3 else array
         check_batch(array, size, wanted="[N, {0}, {0}, 3] or one [{0}, {0}, 3]", found=np.shape(images))
-        starts = range(0, len(array), BATCH_SIZES[-1])
-        batches: Iterator[np.ndarray] = (array[start : start + BATCH_SIZES[-1]] for start in starts)
+        starts = range(0, len(array), most)
+        batches: Iterator[np.ndarray] = (array[start : start + most] for start in starts)
     else:
-        batches = _stacked(iter(images), size)
+        batches = _stacked(iter(images), size, most)
     for batch in batches:
-        padded = next(size for size in BATCH_SIZES if size >= len(batch))
-        rest = np.zeros((padded - len(batch), *batch.shape[1:]), batch.dtype)
+        rest = np.zeros((most - len(batch), *batch.shape[1:]), batch.dtype)
         yield np.concatenate((batch, rest)), len(batch)
 
 
@@ -69,9 +74,9 @@ def collect(score: Callable[[np.ndarray], Any], batches: Iterable[tuple[np.ndarr
     return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=-1), *parts)
 
 
-def _stacked(images: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
+def _stacked(images: Iterator[np.ndarray], size: int, most: int) -> Iterator[np.ndarray]:
     dtype = None
-    while few := [np.asarray(image) for image in itertools.islice(images, BATCH_SIZES[-1])]:
+    while few := [np.asarray(image) for image in itertools.islice(images, most)]:
         for image in few:
             check_batch(image[None], size, wanted="[{0}, {0}, 3] each", found=image.shape)
             dtype = dtype or image.dtype

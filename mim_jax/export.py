@@ -24,7 +24,7 @@ import numpy as np
 
 from mim_jax import artefact
 from mim_jax.assessment import Calibration
-from mim_jax.batches import BATCH_SIZES, Images, check_batch, collect, padded_batches
+from mim_jax.batches import Images, check_batch, collect, padded_batches
 from mim_jax.novelty import NoveltyDetector
 from mim_jax.similarity import METRICS, Similarities
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mim_jax.detector import Detector
 
 PLATFORMS = ("cpu", "cuda")
+GOLDEN = 8  # images that travel with the weights
 
 
 def export(detector: "Detector", path: str | os.PathLike[str]) -> str:
@@ -109,6 +110,8 @@ def _check_detector(detector: "Detector") -> None:
         )
     if not detector.variables:
         raise ValueError("the detector has no folds, its `variables` are empty: get it by Detector.load")
+    if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(list(detector.variables))):
+        raise ValueError("the detector's weights are not all finite: train it anew, or get another")
     if detector.threshold is not None and not math.isfinite(detector.threshold):
         raise ValueError(f"threshold must be finite, or None where there is none, got {detector.threshold}")
 
@@ -132,9 +135,9 @@ def _trace(
 
 
 def golden_images(size: int) -> np.ndarray:
-    """Smooth colours with grain, uint8 `[8, size, size, 3]`: nobody's skin, and a whole batch."""
+    """Smooth colours with grain, uint8 `[8, size, size, 3]`: nobody's skin."""
     rng = np.random.default_rng(0)
-    corners = rng.uniform(40, 215, (BATCH_SIZES[0], 2, 2, 3))
+    corners = rng.uniform(40, 215, (GOLDEN, 2, 2, 3))
     across = np.linspace(0, 1, size)
     weights = np.stack([1 - across, across])
     smooth = np.einsum("bijc,ih,jw->bhwc", corners, weights, weights)

@@ -60,13 +60,24 @@ class NoveltyDetector(abc.ABC):
         return 1.0 - self.score_samples(images)
 
     def decision_function(self, images: Images) -> np.ndarray:
-        """`score_samples - threshold`: positive = like the training class."""
+        """`score_samples - threshold`: positive = like the training class.
+
+        Raises:
+          ValueError: no threshold, or an image without a finite score, which is on neither side of it.
+        """
         if self.threshold is None:
             raise ValueError(
                 "this detector has no threshold: evaluate its workdir with --mode=evaluate, or give one with "
                 "dataclasses.replace(detector, threshold=...)"
             )
-        return self.score_samples(images) - self.threshold
+        scores = self.score_samples(images)
+        if not np.all(np.isfinite(scores)):
+            places = np.flatnonzero(~np.isfinite(scores))
+            raise ValueError(
+                f"{len(places)} of {len(scores)} images have no finite score (first image {places[0]}): "
+                "their pixels or the network's weights are no numbers; assess() calls such images unusable"
+            )
+        return scores - self.threshold
 
     def predict(self, images: Images) -> np.ndarray:
         """1 = like the training class, -1 = not; int64 `[N]`."""

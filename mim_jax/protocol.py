@@ -1,6 +1,7 @@
 """What a configuration means: data, folds, networks, and what can be known to be wrong beforehand."""
 
 import functools
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -32,6 +33,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "generator.width": (1, 4096),
     "generator.bottleneck_channels": (1, 10**6),
     "discriminator.width": (1, 4096),
+    **dict.fromkeys(("loss.pixel_weight", "loss.adversarial_weight", "loss.generator_target"), (0, 10**6)),
+    **dict.fromkeys(("loss.real_weight", "loss.fake_weight"), (0, 10**6)),
+    "optimizer.learning_rate": (0, math.inf),
+    **dict.fromkeys(("optimizer.b1", "optimizer.b2"), (0, 1 - 1e-6)),
     "training.epochs": (1, 10**9),
     "training.batch_size": (1, 10**9),
     "training.epochs_per_dispatch": (0, 10**6),

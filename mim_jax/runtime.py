@@ -34,12 +34,12 @@ def use_compilation_cache() -> None:
     """Keeps compiled programs in a folder of this user alone: JAX trusts what it finds there."""
     if jax.config.values["jax_compilation_cache_dir"]:
         return
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mim_jax" / "compiled"
     try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mim_jax" / "compiled"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
-    except OSError:
-        return  # a home that cannot be written costs time, nothing else
+    except (OSError, RuntimeError):  # the latter: there is no home
+        return  # it costs time, nothing else
     jax.config.update("jax_compilation_cache_dir", str(folder))
 
 

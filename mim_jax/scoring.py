@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mim_jax.assessment import Assessment, Decision, assess, unusable
-from mim_jax.batches import BATCH_SIZES
+from mim_jax.batches import batch_size
 from mim_jax.data.datasets import list_images, printable
 from mim_jax.data.gate import Gate, load_image
 from mim_jax.data.images import UnusableImage
@@ -46,7 +46,7 @@ def find_files(paths: Sequence[str]) -> list[tuple[str, str]]:
 
 def score_files(detector: Detector, files: Sequence[tuple[str, str]], *, gate: Gate) -> Iterator[ScoredFile]:
     """Scores files that pass the gate, in order, holding no more than one batch of them in memory."""
-    size = BATCH_SIZES[-1]
+    size = batch_size()
     for start in range(0, len(files), size):
         images: list[np.ndarray] = []
         reasons: list[str] = []

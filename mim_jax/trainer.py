@@ -240,7 +240,7 @@ def _check_finite(means: Mapping[str, float], fold: int, epoch: int, step: int, 
             raise NonFiniteLoss(
                 f"{name} is {value} in epoch {epoch} (update {step}) of fold {fold + 1}: lower "
                 "--config.optimizer.learning_rate or use --config.training.precision=float32 in a new "
-                f"--workdir; the newest checkpoint is that of update {checkpoints.latest_step()}"
+                f"--workdir; {_newest(checkpoints)}"
             )
 
 
@@ -250,6 +250,10 @@ def _check_state(state: Any, fold: int, epoch: int, checkpoints: Any) -> None:
     if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(state)):
         raise NonFiniteLoss(
             f"the parameters are not finite after epoch {epoch} of fold {fold + 1}: lower "
-            "--config.optimizer.learning_rate in a new --workdir; the newest checkpoint is that of update "
-            f"{checkpoints.latest_step()}"
+            f"--config.optimizer.learning_rate in a new --workdir; {_newest(checkpoints)}"
         )
+
+
+def _newest(checkpoints: Any) -> str:
+    step = checkpoints.latest_step()
+    return "there is no checkpoint yet" if step is None else f"the newest checkpoint is that of update {step}"

@@ -1,4 +1,4 @@
-"""Images from arrays, files and generators: the same scores, few shapes, bounded memory."""
+"""Images from arrays, files and generators: the same scores, one shape, bounded memory."""
 
 import itertools
 
@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from mim_jax.batches import BATCH_SIZES, collect, padded_batches
+from mim_jax.batches import batch_size, collect, padded_batches
 
 
 def images(count, dtype=np.uint8):
@@ -14,12 +14,12 @@ def images(count, dtype=np.uint8):
 
 
 @pytest.mark.parametrize("count", [0, 1, 8, 9, 32, 33, 71])
-def test_every_image_once_in_batches_of_few_sizes(count, tmp_path):
+def test_every_image_once_in_batches_of_one_size(count, tmp_path):
     np.save(tmp_path / "images.npy", images(count))
     sources = (images(count), np.load(tmp_path / "images.npy", mmap_mode="r"), iter(images(count)))
     for source in sources:
         batches = list(padded_batches(source, size=4))
-        assert {len(batch) for batch, _ in batches} <= set(BATCH_SIZES)
+        assert {len(batch) for batch, _ in batches} <= {batch_size()}
         joined = [batch[:real] for batch, real in batches]
         np.testing.assert_array_equal(np.concatenate([images(0), *joined]), images(count))
         assert all(not batch[real:].any() for batch, real in batches)
@@ -43,7 +43,7 @@ def test_an_iterable_is_read_no_further_than_needed():
     endless = (images(1)[0] for _ in read)
     batches = padded_batches(endless, size=4)
     next(batches)
-    assert next(read) == 32
+    assert next(read) == batch_size()
 
 
 def test_collect_joins_along_the_last_axis():

@@ -96,6 +96,7 @@ def test_what_is_no_upload_of_one_image_is_refused():
             (server.post("/score", data={"image": "text"}, files={"x": b""}), 422, "exactly one"),
             (server.post("/score", files=[("image", picture())] * 2), 422, "exactly one"),
             (server.post("/score", files=[("image", picture())] * 3), 400, "Too many files"),
+            (server.post("/score", data={"more": "x"}, files={"image": picture()}), 422, "nothing else"),
             (server.get("/score"), 405, "Not Allowed"),
         ):
             assert reply.status_code == status and word in reply.json()["detail"], reply.text

@@ -1,0 +1,190 @@
+"""Numbers at their limits: a run ends well or says why, and no image gets a wrong score without a word."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from app.small import SIZE, make_detector
+from flax import linen as nn
+from PIL import Image
+from test_devices import Judge, Painter, configuration, small_networks
+
+from mim_jax import commands, composite_similarities, detector, trained, training
+from mim_jax.assessment import Decision
+from mim_jax.export import export
+from mim_jax.models import PatchDiscriminator, make_generator
+from mim_jax.training import Game, make_schedule
+
+FIELDS = {
+    "data.folds": 2,
+    "data.procedural_positives": 10,
+    "training.epochs": 2,
+    "training.checkpoint_every": 1,
+    "evaluation.procedural_clinical": 0,
+    "evaluation.robustness_images": 0,
+    "evaluation.resamples": 20,
+}
+
+
+def white(place):
+    return np.full((64, 64, 3), 255, np.uint8)
+
+
+# What differs, the images, and what is said; "" = the run ends well, its report included.
+LIMITS = {
+    "rate_zero": ({"optimizer.learning_rate": 0.0}, None, ""),
+    "rate_ten": ({"optimizer.learning_rate": 10.0}, None, ""),
+    "rate_below_zero": ({"optimizer.learning_rate": -1.0}, None, "learning_rate must lie between 0"),
+    "rate_no_number": ({"optimizer.learning_rate": float("nan")}, None, "learning_rate must lie between 0"),
+    "rate_infinite": ({"optimizer.learning_rate": float("inf")}, None, "lower --config.optimizer"),
+    "memory_of_one": ({"optimizer.b1": 1.0}, None, "b1 must lie between"),
+    "weight_infinite": ({"loss.pixel_weight": float("inf")}, None, "pixel_weight must lie between"),
+    "white": ({}, white, "form 1 groups, too few for 2 folds"),
+    "white_apart": ({"data.duplicates": "ignore"}, white, ""),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_run_at_a_limit_ends_well_or_says_why(name, tmp_path, capsys, monkeypatch):
+    fields, make, expected = LIMITS[name]
+    monkeypatch.setattr(commands, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(trained, "PatchDiscriminator", lambda *args, **options: Judge())
+    for module in (trained, detector):
+        monkeypatch.setattr(module, "make_generator", lambda *args, **options: Painter())
+    if make:
+        for label in ("mpox", "other"):
+            (tmp_path / "images" / label).mkdir(parents=True)
+            for place in range(10):
+                Image.fromarray(make(place)).save(tmp_path / "images" / label / f"{place}.png")
+        fields = {**fields, "data.root": str(tmp_path / "images")}
+    with small_networks():
+        config = configuration(**{**FIELDS, **fields})
+        workdir = tmp_path / "run"
+        status = commands.execute("run", config=config, workdir=str(workdir), device="auto", paths=[])
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("launch.py: ")]
+    if expected:
+        assert status == 1 and len(said) == 1 and expected in said[0], said
+    else:
+        assert status == 0 and not said
+        text = (workdir / "results.json").read_text()
+        assert "NaN" not in text and "Infinity" not in text
+        assert 0 <= json.loads(text)["auroc"]["augmented"]["mim"]["ssim_hbd"]["mean"] <= 1
+
+
+def test_weights_that_are_no_numbers_decide_nothing(tmp_path):
+    sound = make_detector()
+    spoilt = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), sound.variables)
+    broken = dataclasses.replace(sound, variables=spoilt)
+    images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
+    assert np.isnan(broken.score_samples(images)).all()
+    with pytest.raises(ValueError, match=r"3 of 3 images have no finite score \(first image 0\)"):
+        broken.predict(images)
+    for assessment in broken.assess(images):
+        assert assessment.decision is Decision.UNUSABLE and "weights, are no numbers" in assessment.reasons[0]
+    with pytest.raises(ValueError, match="finite"):
+        export(broken, tmp_path / "export")
+
+
+class Small(nn.Module):
+    """A generator that compiles soon; like the others it normalises what it sees."""
+
+    @nn.compact
+    def __call__(self, masked, *, train):
+        x = nn.Conv(4, (4, 4), strides=2)(masked)
+        return jnp.tanh(nn.Conv(3, (1, 1))(nn.BatchNorm(use_running_average=not train)(x)))
+
+
+@pytest.fixture(scope="module")
+def game():
+    return Game(
+        generator=Small(),
+        discriminator=PatchDiscriminator(width=4, dtype=jnp.float32),
+        optimizer=optax.adam(1e-3),
+        schedule=make_schedule("constant", learning_rate=1e-3, steps=10),
+        image_size=32,
+        mask_size=16,
+        margin=0,
+        flips=True,
+        pixel_weight=0.999,
+        adversarial_weight=0.001,
+        generator_target=1.0,
+        real_weight=0.5,
+        fake_weight=0.5,
+        real_input="patch",
+    )
+
+
+def test_no_step_and_no_score_of_plain_images_makes_what_is_no_number(game):
+    """Constant images: no variance, empty bins, a network that sees nothing."""
+    key = jax.random.key(0)
+    plain = jnp.stack([jnp.full((32, 32, 3), level, jnp.uint8) for level in (0, 0, 128, 255)])
+    with jax.debug_nans(True):
+        state = jax.jit(training.init_state, static_argnums=1)(key, game)
+        step = jax.jit(training.adversarial_step, static_argnums=0)
+        state, metrics = step(game, state, plain, key)
+        same = jax.jit(composite_similarities)(plain, plain[:, 8:24, 8:24], (8, 8))
+        other = jax.jit(composite_similarities)(plain, 255 - plain[:, 8:24, 8:24], (8, 8))
+        # Distances have roots, whose slope at 0 is none.
+        slopes = jax.grad(
+            lambda x: sum(jnp.sum(value) for value in composite_similarities(x, x[:, 8:24, 8:24], (8, 8)))
+        )(plain.astype(jnp.float32) / 255)
+    for values in (*metrics.values(), *same, *other, slopes):
+        assert np.isfinite(np.asarray(values)).all()
+    for values in same:
+        np.testing.assert_allclose(values, 1, atol=1e-6)
+
+
+def test_scores_are_the_same_bits_in_any_order_batch_and_form():
+    scorer = make_detector()
+    images = np.random.default_rng(1).integers(0, 256, (43, SIZE, SIZE, 3), dtype=np.uint8)
+    expected = scorer.score_samples(images)
+    order = np.random.default_rng(2).permutation(len(images))
+    np.testing.assert_array_equal(scorer.score_samples(images[order]), expected[order])
+    for size in (1, 5, 8, 9, 31):  # the last of each padded
+        parts = [scorer.score_samples(images[k : k + size]) for k in range(0, len(images), size)]
+        np.testing.assert_array_equal(np.concatenate(parts), expected)
+    np.testing.assert_array_equal(scorer.score_samples(iter(images)), expected)
+
+
+def test_half_precision_keeps_scores_within_a_hundredth():
+    """The bound that is promised for bfloat16 networks with float32 weights."""
+    single = make_detector()
+    options = single.model["options"]
+    half = dataclasses.replace(
+        single, generator=make_generator("context_encoder", options, dtype=jnp.bfloat16)
+    )
+    images = np.random.default_rng(3).integers(0, 256, (16, SIZE, SIZE, 3), dtype=np.uint8)
+    for name, values in single.similarities(images).items():
+        gap = np.abs(half.similarities(images)[name] - values).max()
+        assert 0 < gap < 0.01, name
+
+
+STREAM = """
+import sys
+from pathlib import Path
+import numpy as np
+sys.path.insert(0, "tests")
+from app.small import SIZE, make_detector
+from mim_jax.batches import batch_size
+
+scorer = make_detector()
+image = np.random.default_rng(4).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+for _ in range(5):
+    scorer.score_samples(image for _ in range(200 * batch_size()))
+    print(int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) / 1024)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the memory of Linux")
+def test_no_memory_is_kept_over_a_thousand_batches():
+    """What a process holds after 1,000 batches is what it holds after 200."""
+    done = subprocess.run([sys.executable, "-c", STREAM], capture_output=True, text=True, check=True)
+    held = [float(line) for line in done.stdout.split()]
+    assert held[-1] - held[0] < 8, f"{held} MiB"
