@@ -27,7 +27,8 @@ from mim_jax.data.containers import MAX_SCANS
 from mim_jax.data.images import MAX_PIXELS, UnusableImage, decode_image
 
 TAIL = 4096  # where what a TIFF's tags point to begins
-SIDE = 64  # pixels a side, of what is made and of what is decoded to
+SIDE = 64  # pixels a side, of what is made
+DECODED = 16  # of what is decoded to, so small that a JPEG is decoded at half its side
 CHANGES = ("whole", "cut off", "bits turned", "bytes changed", "part repeated", "spliced")
 MODES = {
     "JPEG": ("RGB", "L", "CMYK"),
@@ -57,7 +58,9 @@ def seeds(rng: np.random.Generator) -> Iterator[bytes]:
         image.save(file, format, **options)
         return file.getvalue()
 
-    smooth = np.kron(rng.integers(0, 256, (8, 8, 4), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
+    smooth = np.kron(
+        rng.integers(0, 256, (8, 8, 4), dtype=np.uint8), np.ones((SIDE // 8, SIDE // 8, 1), np.uint8)
+    )
     photograph = Image.fromarray(smooth[..., :3])
     deep = Image.fromarray(smooth[..., 0].astype(np.uint16) * 257)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -78,19 +81,26 @@ def seeds(rng: np.random.Generator) -> Iterator[bytes]:
             yield save(photograph, format, icc_profile=profile)
         for options in OPTIONS.get(format, ()):
             yield save(photograph, format, **options)
+    # What Pillow reads and does not write: 16 bits of grey and alpha, RGB and RGBA; pixels in runs.
+    for colour, channels in ((4, 2), (2, 3), (6, 4)):
+        yield png(SIDE, SIDE, bits=16, colour=colour, body=bytes(SIDE * (2 * channels * SIDE + 1)))
+    yield bmp_of_runs(SIDE, SIDE, bytes((SIDE, 5, 0, 0)) * SIDE + b"\0\1")
     for format in ANIMATED:
         yield save(photograph, format, save_all=True, append_images=[photograph.rotate(90)])
+
+
+def pick(rng: np.random.Generator, files: Sequence[bytes]) -> bytes:
+    """One of the files."""
+    return files[int(rng.integers(len(files)))]
 
 
 def hostile(rng: np.random.Generator, files: Sequence[bytes]) -> tuple[str, bytes]:
     """One input and what was done to make it."""
     if rng.random() < 0.1:
-        start = (
-            files[int(rng.integers(len(files)))][: int(rng.integers(0, 32))] if rng.random() < 0.5 else b""
-        )
+        start = pick(rng, files)[: rng.integers(0, 32)] if rng.random() < 0.5 else b""
         return "random bytes", start + rng.bytes(int(rng.integers(0, 600)))
-    data = bytearray(files[int(rng.integers(len(files)))])
-    change = CHANGES[int(rng.integers(len(CHANGES)))]
+    data = bytearray(pick(rng, files))
+    change = CHANGES[rng.integers(len(CHANGES))]
     # Headers decide most: half of all changes fall into the first 256 bytes.
     reach = min(len(data), 256) if rng.random() < 0.5 else len(data)
     places = rng.integers(0, reach, int(rng.integers(1, 9)))
@@ -107,14 +117,16 @@ def hostile(rng: np.random.Generator, files: Sequence[bytes]) -> tuple[str, byte
         part = data[first : first + int(rng.integers(1, 64))]
         data[first:first] = part * int(rng.integers(1, 200))
     elif change == "spliced":
-        other = files[int(rng.integers(len(files)))]
+        other = pick(rng, files)
         data = data[: int(places[0])] + other[int(rng.integers(0, len(other))) :]
     return change, bytes(data)
 
 
-def png(width: int, height: int, *, before: bytes = b"", colour: int = 2, body: bytes = b"") -> bytes:
-    """A PNG of 8 bits put together by hand: chunks `before` its pixels, and the inflated `body`."""
-    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
+def png(
+    width: int, height: int, *, before: bytes = b"", bits: int = 8, colour: int = 2, body: bytes = b""
+) -> bytes:
+    """A PNG put together by hand: chunks `before` its pixels, and the inflated `body`."""
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     parts = (b"IHDR", header), (b"IDAT", zlib.compress(body)), (b"IEND", b"")
     first, *rest = (chunk(name, data) for name, data in parts)
     return b"\x89PNG\r\n\x1a\n" + first + before + b"".join(rest)
@@ -123,6 +135,14 @@ def png(width: int, height: int, *, before: bytes = b"", colour: int = 2, body: 
 def chunk(name: bytes, data: bytes) -> bytes:
     """A chunk of a PNG."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def bmp_of_runs(width: int, height: int, runs: bytes) -> bytes:
+    """A BMP of 8 bits whose pixels are `runs`: (count, colour), or 0 and a command."""
+    palette = bytes(4 * 256)
+    start = 54 + len(palette)
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(runs), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", start + len(runs), 0, 0, start) + header + palette + runs
 
 
 def tiff(entries: Mapping[int, tuple[int, int, int]], tail: bytes) -> bytes:
@@ -144,7 +164,17 @@ def bombs(*, scale: int) -> dict[str, bytes]:
     offsets, tile = 400_000 * scale, zlib.compress(bytes(2**22 * scale), 9)
     tiled = {259: (3, 1, 8), 322: (4, 1, 40_000), 323: (4, 1, 40_000), 325: (4, 1, len(tile))}
     pixels = bytes(64 * (3 * 64 + 1))
+    exif = b"\xff\xe1" + struct.pack(">H", 308) + b"Exif\0\0" + bytes(300)
+    head = jpeg.index(b"\xff\xc2") + 5  # of the frame: its height and width
+    profile = chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(10**6)))
+    canvas = b"VP8X" + struct.pack("<II", 10, 0) + (16_382).to_bytes(3, "little") * 2
     return {
+        "JPEG of 65,535 x 65,535": jpeg[:head] + b"\xff" * 4 + jpeg[head + 4 :],
+        "JPEG of many blocks of EXIF": jpeg[:2] + exif * (10_000 * scale) + jpeg[2:],
+        "PNG of many profiles": png(64, 64, before=profile * (1000 * scale), body=pixels),
+        "WEBP of 16,383 x 16,383": b"RIFF" + struct.pack("<I", 4 + len(canvas)) + b"WEBP" + canvas,
+        "BMP of 65,535 x 65,535": bmp_of_runs(65_535, 65_535, b"\0\1"),
+        "BMP that passes over its pixels": bmp_of_runs(400_000 * scale, 32, b"\0\2\0\xff" * 3),
         "JPEG of many scans": jpeg[:-2] + scan * (100 * scale) + jpeg[-2:],
         "JPEG of many segments": jpeg[:2] + b"\xff\xe5\0\2" * (500_000 * scale) + jpeg[2:],
         "PNG of many chunks": png(64, 64, before=chunk(b"prIv", b"") * (200_000 * scale), body=pixels),
@@ -171,11 +201,23 @@ def largest() -> Iterator[tuple[str, bytes]]:
         "PNG": {"compress_level": 1},
         "JPEG": {"progressive": True},
         "TIFF": {"compression": "tiff_adobe_deflate"},
+        "WEBP": {"lossless": True, "method": 0},
     }
-    for format, mode in (("PNG", "RGBA"), ("PNG", "LA"), ("PNG", "I;16"), ("JPEG", "CMYK"), ("TIFF", "LAB")):
+    for format, mode in (
+        ("PNG", "RGBA"),
+        ("PNG", "LA"),
+        ("PNG", "I;16"),
+        ("JPEG", "CMYK"),
+        ("TIFF", "LAB"),
+        ("WEBP", "RGBA"),
+    ):
         file = BytesIO()
         Image.new(mode, (side, side)).save(file, format, **packing[format])
         yield f"{format} of {side:,} x {side:,}, {mode}", file.getvalue()
+    for format, mode, shape in (("PNG", "RGBA", (65_535, 762)), ("JPEG", "RGB", (65_500, 763))):
+        file = BytesIO()
+        Image.new(mode, shape).save(file, format, **packing[format])
+        yield f"{format} of {shape[0]:,} x {shape[1]:,}, {mode}", file.getvalue()
     file = BytesIO()
     Image.new("RGB", (side, side)).save(file, "JPEG", progressive=True, subsampling=0)
     jpeg = file.getvalue()
@@ -187,7 +229,7 @@ def largest() -> Iterator[tuple[str, bytes]]:
 def kind_of(data: bytes) -> str:
     """What came out: "an image", the beginning of the reason, or "LOST" with what was raised instead."""
     try:
-        pixels = decode_image(data, size=SIDE)
+        pixels = decode_image(data, size=DECODED)
     except UnusableImage as error:
         if not error.reason or not error.reason.isprintable() or len(error.reason) > 400:
             return "LOST: a reason that is no line of text"
@@ -197,7 +239,7 @@ def kind_of(data: bytes) -> str:
         if isinstance(error, KeyboardInterrupt):
             raise
         return f"LOST: {type(error).__name__}"
-    clean = pixels.shape == (SIDE, SIDE, 3) and pixels.dtype == np.uint8
+    clean = pixels.shape == (DECODED, DECODED, 3) and pixels.dtype == np.uint8
     return "an image" if clean else "LOST: no clean image"
 
 

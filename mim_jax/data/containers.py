@@ -1,7 +1,7 @@
 """What a small file can make a decoder do without end, found before any pixel is decoded.
 
 The pixels of an image bound what decoding costs, except for what its container repeats: scans of a JPEG,
-chunks, segments, tags, strips and tiles. Each has a bound here, far beyond what encoders write.
+chunks, segments, profiles, tags, strips and tiles. Each has a bound here, far beyond what encoders write.
 """
 
 import re
@@ -10,11 +10,14 @@ from io import BytesIO
 
 MAX_READS = 200_000  # of a file by its decoder: several a chunk, segment, tag, strip or run
 MAX_SCANS = 40  # of a JPEG; encoders write 1 to about 20, and each costs a pass over all pixels
+MAX_BLOCKS = 64  # of EXIF in a JPEG, or of profiles in a PNG; encoders write 1, and one for each preview
 MAX_VALUES = 2**18  # of a TIFF tag of numbers; a strip a row, or tiles of 16x16, stay below
 
 # Neither a stuffed zero nor a restart, but what begins a segment or ends the image (ITU-T T.81, B.1.1.3).
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd8\x01])", re.DOTALL)
 _SCAN, _END = 0xDA, 0xD9
+# Pillow joins the blocks of EXIF one after the other, in quadratic time, and inflates each profile anew.
+_BLOCKS = {"JPEG": (b"Exif\0\0", "blocks of EXIF"), "PNG": (b"iCCP", "colour profiles")}
 _STRIPS, _TILES = 273, 324  # tags with an offset for each (TIFF 6.0)
 _BYTES, _TEXT, _OPAQUE = 1, 2, 7  # types of tags that are not taken apart
 
@@ -38,7 +41,12 @@ class Source(BytesIO):
 
 
 def check_parts(data: bytes, format: str) -> None:
-    """Raises `TooManyParts` for a "JPEG" or "TIFF" with too many scans, segments or values; others pass."""
+    """Raises `TooManyParts` for a "JPEG", "PNG" or "TIFF" with too many of its parts; others pass."""
+    if format in _BLOCKS:
+        mark, name = _BLOCKS[format]
+        # Counted, not parsed: no marker or length that decoders read differently can hide one.
+        if data.count(mark) > MAX_BLOCKS:
+            raise TooManyParts(f"more than {MAX_BLOCKS} {name}")
     if format == "JPEG":
         _check_jpeg(data)
     elif format == "TIFF":

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from benchmarks import hostile
 from mim_jax.data.datasets import from_folder, printable
@@ -18,18 +18,18 @@ def test_damaged_files_of_every_kind_give_pixels_or_a_reason():
     assert len(files) > 80
     for file in files:
         assert not hostile.kind_of(file).startswith(("LOST", "damaged", "not cut")), file[:16]
-    lost = {hostile.kind_of(hostile.hostile(rng, files)[1]) for _ in range(1500)}
+    lost = {hostile.kind_of(hostile.hostile(rng, files)[1]) for _ in range(800)}
     assert not [kind for kind in lost if kind.startswith("LOST")]
 
 
-@pytest.mark.parametrize("name", hostile.bombs(scale=1))
-def test_bombs_are_refused_before_they_cost_time(name):
-    data = hostile.bombs(scale=1)[name]
-    began = time.thread_time()
-    kind = hostile.kind_of(data)
-    assert time.thread_time() - began < 1.5
-    # Tags that overlap are read once as far as the file is long; the picture itself is clean.
-    assert kind.startswith(("not cut", "tiles of", "too many", "damaged")) or "overlapping" in name
+def test_bombs_are_refused_before_they_cost_time():
+    for name, data in hostile.bombs(scale=1).items():
+        began = time.thread_time()
+        kind = hostile.kind_of(data)
+        assert time.thread_time() - began < 1.5, name
+        # Tags that overlap are read only as far as the file is long, and pixels passed over are black.
+        clean = "overlapping" in name or "passes over" in name
+        assert clean or kind.startswith(("not cut", "tiles of", "too many", "damaged")), (name, kind)
 
 
 def test_parts_that_encoders_write_are_no_bomb():
@@ -41,9 +41,24 @@ def test_parts_that_encoders_write_are_no_bomb():
         assert decode_image(file.getvalue(), size=40).shape == (40, 40, 3)
 
 
-def test_more_scans_than_encoders_write_are_refused():
-    with pytest.raises(UnusableImage, match="more than 40 scans; save it again"):
-        decode_image(hostile.bombs(scale=1)["JPEG of many scans"], size=40)
+def test_more_parts_than_encoders_write_are_refused_by_name():
+    bombs = hostile.bombs(scale=1)
+    for name, said in {
+        "JPEG of many scans": "more than 40 scans; save it again",
+        "JPEG of many blocks of EXIF": "more than 64 blocks of EXIF",
+        "PNG of many profiles": "more than 64 colour profiles",
+    }.items():
+        with pytest.raises(UnusableImage, match=said):
+            decode_image(bombs[name], size=40)
+
+
+def test_a_profile_changes_no_pixel():
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    for profile in (ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(), b"no profile"):
+        for format in ("PNG", "TIFF"):
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, format, icc_profile=profile)
+            np.testing.assert_array_equal(decode_image(file.getvalue(), size=40), pixels)
 
 
 def test_names_with_breaks_markup_and_foreign_bytes_stay_on_one_line(tmp_path):
