@@ -1,5 +1,6 @@
 """Bytes made to harm: pixels or one line of reason come out, soon; names made to harm stay on one line."""
 
+import csv
 import io
 import time
 
@@ -8,8 +9,10 @@ import pytest
 from PIL import Image, ImageCms
 
 from benchmarks import hostile
+from mim_jax.assessment import unusable
 from mim_jax.data.datasets import from_folder, printable
 from mim_jax.data.images import UnusableImage, decode_image
+from mim_jax.scoring import ScoredFile, write_csv
 
 
 def test_damaged_files_of_every_kind_give_pixels_or_a_reason():
@@ -79,3 +82,12 @@ def test_a_manifest_that_never_ends_is_refused(tmp_path):
     (tmp_path / "manifest.csv").symlink_to("/dev/zero")
     with pytest.raises(ValueError, match=r"manifest\.csv cannot be read .*not a regular file"):
         from_folder(tmp_path, size=32, positive="mpox")
+
+
+def test_scores_csv_gives_hostile_names_back(tmp_path):
+    names = ["a\nb.png", 'q"<script>,.png', "caf\udce9.png"]
+    rows = [ScoredFile(name, unusable("no such file")) for name in names]
+    write_csv(tmp_path / "scores.csv", rows, folds=1)
+    with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as file:
+        read = [row["file"] for row in csv.DictReader(file)]
+    assert read == [*names[:2], "caf\\udce9.png"]
