@@ -146,10 +146,15 @@ def is_procedural(config: Config) -> bool:
 
 
 def prepared_folder(config: Config) -> Path:
-    """Where sources are kept decoded."""
+    """Where sources are kept decoded. Raises ValueError where it is not given and the user has no home."""
     if config["data"]["data_dir"]:
         return Path(config["data"]["data_dir"]).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise ValueError(
+            "this user has no home folder to keep decoded sources in: give one as --config.data.data_dir"
+        ) from error
     return Path(cache) / "mim_jax" / "prepared"
 
 

@@ -38,8 +38,8 @@ def use_compilation_cache() -> None:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mim_jax" / "compiled"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
-    except (OSError, RuntimeError):  # the latter: there is no home
-        return  # it costs time, nothing else
+    except (OSError, RuntimeError):
+        return  # no home, or one that cannot be written, costs time, nothing else
     jax.config.update("jax_compilation_cache_dir", str(folder))
 
 

@@ -1,5 +1,7 @@
 """What a dispatch costs besides computing: no copies, one compilation a shape, a trace where asked for."""
 
+import pwd
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +9,10 @@ import pytest
 from test_devices import FIELDS, Count, small_networks
 
 from configs.mim import get_config
-from mim_jax import commands, experiment
+from mim_jax import commands, experiment, protocol
 from mim_jax.devices import Place
 from mim_jax.models.product import product
-from mim_jax.runtime import Profile
+from mim_jax.runtime import Profile, use_compilation_cache
 
 PLACE = Place((jax.devices()[0],))
 
@@ -92,3 +94,21 @@ def test_product_and_its_gradients_are_those_of_matrices(dtype):
     for found, wanted in ((y, x @ kernel), (dx, dy @ kernel.T), (dkernel, x.T @ dy)):
         np.testing.assert_array_equal(np.asarray(found, np.float64), wanted)
         assert found.dtype == dtype
+
+
+def test_a_user_without_a_home_computes_without_a_cache_and_prepares_where_told(monkeypatch):
+    def nobody(number):
+        raise KeyError(number)
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        use_compilation_cache()
+        assert jax.config.values["jax_compilation_cache_dir"] is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", folder)
+    with pytest.raises(ValueError, match=r"no home folder.*--config\.data\.data_dir"):
+        protocol.prepared_folder(get_config("quick").to_dict())
