@@ -70,6 +70,8 @@ class ScoringQueue(Generic[Answer]):
             return
         try:
             answers = self._score([image for image, _ in jobs])
+            if len(answers) != len(jobs):  # before anybody is answered, because nobody can be answered twice
+                raise ValueError(f"{len(answers)} answers to {len(jobs)} images")
             for (_, future), answer in zip(jobs, answers, strict=True):
                 future.set_result(answer)
         # The fence: whatever a scorer raises belongs to the caller who waits, and must not end the thread.

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel
 from starlette.datastructures import MutableHeaders, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -174,6 +174,7 @@ def create_app(
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     app.add_middleware(_Headers)  # the last is the outermost
+    app.add_exception_handler(Exception, _say_failed)  # but this answers from outside of it
 
     async def answer(request: Request) -> Answer:
         with room.share() as take:
@@ -272,6 +273,8 @@ async def _read_image(request: Request, most: int, take: Callable[[int], None]) 
         form = await parser.parse()
     except MultiPartException as error:
         raise _failure(400, f"the form cannot be read: {error.message.rstrip('.')}") from None
+    except UnicodeError:  # some codecs, such as idna, raise it in a way that the parser does not know
+        raise _failure(400, "the form cannot be read: a name is not in the charset that it claims") from None
     try:
         match form.multi_items():
             case [("image", UploadFile() as file)]:
@@ -287,7 +290,17 @@ def _failure(status: int, sentence: str) -> HTTPException:
     return HTTPException(status, sentence, headers)
 
 
+async def _say_failed(request: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": "the server failed"}, 500, HEADERS | {"cache-control": "no-store"})
+
+
 class _Files(StaticFiles):
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        try:
+            return super().lookup_path(path)
+        except OSError:  # a name that is too long, a link to itself, a file that is not ours to read
+            return "", None
+
     def file_response(
         self,
         full_path: str | os.PathLike[str],

@@ -1,6 +1,5 @@
 """The server of `mim_jax.app.server` on an address, with a detector behind it."""
 
-import asyncio
 import functools
 import os
 import socket
@@ -11,35 +10,10 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from mim_jax.app.connection import Connection
 from mim_jax.app.server import LOOPBACK, create_app
 from mim_jax.data.gate import Gate
-
-PATIENCE = 5.0  # seconds; a connection on which no request was under way this long, or twice that, is closed
-
-
-class Impatient(H11Protocol):
-    """Closes connections that ask nothing; uvicorn by itself waits for the end of a header for ever."""
-
-    _watch: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._look()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        if self._watch:
-            self._watch.cancel()
-
-    def _look(self, waited_for: object = None) -> None:
-        """Closes where there is no request now, there was none the last time, and none between."""
-        answered = self.cycle is None or self.cycle.response_complete
-        if answered and self._watch and waited_for is self.cycle:
-            self.transport.close()
-            return
-        self._watch = self.loop.call_later(PATIENCE, self._look, self.cycle if answered else self)
 
 
 class Scorer(Protocol):
@@ -108,11 +82,13 @@ def serve(
         assess(np.zeros((1, scorer.image_size, scorer.image_size, 3), np.uint8))
         name = f"[{host}]" if ":" in host else host
         tell(f"serving: http://{name}:{listener.getsockname()[1]}/ (Ctrl+C ends it)")
-        # No access log: it would keep who asked, and when.
+        # No access log: it would keep who asked, and when. No warnings: there is one for each request that is
+        # no HTTP, so anybody could fill a disk with them.
         settings = uvicorn.Config(
             app,
-            http=Impatient,
-            log_level="warning",
+            http=Connection,
+            ws="none",
+            log_level="error",
             access_log=False,
             server_header=False,
             timeout_keep_alive=5,

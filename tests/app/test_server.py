@@ -100,6 +100,12 @@ def test_what_is_no_upload_of_one_image_is_refused():
             (server.get("/score"), 405, "Not Allowed"),
         ):
             assert reply.status_code == status and word in reply.json()["detail"], reply.text
+        charset = b"--x\r\nContent-Disposition: form-data; name*=idna''%ff; filename=a\r\n\r\na\r\n--x--\r\n"
+        for kind in ("idna", "punycode", "utf-7", "none"):
+            headers = {"content-type": f"multipart/form-data; boundary=x; charset={kind}"}
+            body = b'--x\r\nContent-Disposition: form-data; name="\xff.."; filename="a"\r\n\r\na\r\n--x--\r\n'
+            for content in (body, charset):
+                assert server.post("/score", content=content, headers=headers).status_code in (400, 422)
         assert send(server).status_code == 200
 
 
@@ -161,6 +167,7 @@ def test_files_of_the_app_have_their_types_and_nothing_else_is_served(tmp_path, 
     (app / "model").mkdir(parents=True)
     (tmp_path / "secret.txt").write_text("secret")
     (app / "link.txt").symlink_to(tmp_path / "secret.txt")
+    (app / "loop").symlink_to(app / "loop")
     types = {
         "index.html": "text/html; charset=utf-8",
         "a.mjs": "text/javascript; charset=utf-8",
@@ -183,7 +190,16 @@ def test_files_of_the_app_have_their_types_and_nothing_else_is_served(tmp_path, 
             assert reply.text == name and reply.headers["content-type"] == kind
         assert server.get("/").text == "index.html"
         paths = ["/../secret.txt", "/%2e%2e/secret.txt", "/..%2fsecret.txt", "/model/..%5c..%5c/secret.txt"]
-        paths += ["//etc/passwd", "/%2fetc/passwd", "/link.txt", "/%00", "/model/", "/" + "a" * 300]
+        paths += [
+            "//etc/passwd",
+            "/%2fetc/passwd",
+            "/link.txt",
+            "/%00",
+            "/model/",
+            "/" + "a" * 300,
+            "/" + "a/" * 3000,
+            "/loop",
+        ]
         for path in paths:
             reply = server.get(f"http://testserver{path}")
             assert reply.status_code == 404 and "secret" not in reply.text, path

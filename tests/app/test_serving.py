@@ -81,7 +81,7 @@ def test_an_address_that_cannot_be_had_is_told_at_once():
 
 
 def test_connections_that_ask_nothing_are_closed_and_others_are_not():
-    program = PROGRAM.replace("tell = ", "serving.PATIENCE = 0.3\ntell = ")
+    program = PROGRAM.replace("tell = ", "serving.Connection.header_seconds = 0.3\ntell = ")
     command = [sys.executable, "-c", program, "127.0.0.1"]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -97,7 +97,7 @@ def test_connections_that_ask_nothing_are_closed_and_others_are_not():
         kept = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         kept.connect()
         first = kept.sock
-        for _ in range(5):  # longer than the patience, with a request now and then
+        for _ in range(5):  # for longer, with a request now and then
             kept.request("GET", "/healthz")
             assert kept.getresponse().read().startswith(b'{"status":"ok"')
             time.sleep(0.2)
