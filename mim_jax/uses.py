@@ -41,7 +41,13 @@ def score(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
     )
     print(scoring.format_table(rows, detector))
     table = Path(workdir).expanduser().resolve() / "scored.csv"
-    scoring.write_csv(table, rows, folds=len(detector.variables))
+    try:
+        scoring.write_csv(table, rows, folds=len(detector.variables))
+    except OSError as error:
+        raise ValueError(
+            f"{table} cannot be written ({error.strerror}): the table above is whole; the workdir, or a copy "
+            "of it, must be writable to keep every metric of every fold"
+        ) from error
     print(f"every metric of every fold: {table}")
     return UNUSABLE_FILES if not all(row.usable for row in rows) else 0
 
