@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-GRACE = 5.0  # seconds from SIGTERM until the epoch under way is given up; schedulers wait 10 and more
+GRACE = 3.0  # seconds from SIGTERM until the epoch under way is given up: the save needs the rest of ten
 GOES_ON = "the same command with the same --workdir goes on from there"
 
 

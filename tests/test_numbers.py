@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from app.small import SIZE, make_detector
 from flax import linen as nn
 from PIL import Image
 from test_devices import Judge, Painter, configuration, small_networks
@@ -21,6 +20,7 @@ from mim_jax.assessment import Decision
 from mim_jax.export import export
 from mim_jax.models import PatchDiscriminator, make_generator
 from mim_jax.training import Game, make_schedule
+from tests.app.small import SIZE, make_detector
 
 FIELDS = {
     "data.folds": 2,
@@ -170,8 +170,8 @@ STREAM = """
 import sys
 from pathlib import Path
 import numpy as np
-sys.path.insert(0, "tests")
-from app.small import SIZE, make_detector
+sys.path.insert(0, ".")
+from tests.app.small import SIZE, make_detector
 from mim_jax.batches import batch_size
 
 scorer = make_detector()

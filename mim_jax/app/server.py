@@ -3,9 +3,9 @@
     curl -F image=@photo.jpg http://127.0.0.1:8000/score
 
 Nothing of an upload is written to disk or logged. An upload is read up to `Limits.upload` bytes and no
-further; everything about one request is over after `Limits.seconds`. All uploads together hold at most
-`Limits.memory` bytes, and `Limits.decoders` images are decoded at a time, so memory has a bound that no
-number of clients moves. It is counted by what has come: who sends slowly keeps nobody else out.
+further; everything about one request is over after `Limits.seconds`. At most `Limits.held` bytes of uploads
+are in memory, and `Limits.decoders` images are decoded at a time, so memory has a bound that no number of
+clients moves; and since a client takes up only what it has sent, slow ones keep nobody waiting.
 """
 
 import asyncio
@@ -69,8 +69,8 @@ _UPLOAD = {
             "schema": {
                 "type": "object",
                 "required": ["image"],
-                "additionalProperties": False,
                 "properties": {"image": {"type": "string", "format": "binary"}},
+                "additionalProperties": False,
             }
         }
     },
@@ -84,7 +84,7 @@ class Limits:
 
     upload: int = 16 * 2**20  # bytes of a request
     seconds: float = 30.0  # from its first byte to the answer
-    memory: int = 16 * 16 * 2**20  # bytes of all uploads under way; one that brings more is refused
+    held: int = 256 * 2**20  # bytes of all uploads in memory; more are refused
     decoders: int = 2  # images decoded at a time
     waiting: int = 64  # decoded images that wait for the scorer
 
@@ -115,7 +115,7 @@ _FAILURES: dict[int | str, dict[str, Any]] = {
     415: {"model": Failure, "description": "The request is not multipart/form-data."},
     422: {
         "model": Failure,
-        "description": "There is not exactly one file, called `image`, or more than it.",
+        "description": "There is not exactly one file, called `image`, and nothing else.",
     },
     500: {"model": Failure, "description": "The scorer failed on this image."},
     503: {"model": Failure, "description": "Too slow or too busy; try again later."},
@@ -158,7 +158,7 @@ def create_app(
             "the scorer alone"
         )
     decode = functools.partial(decode_image, size=image_size, gate=gate or Gate(), min_side=min_side)
-    room = _Room(limits.memory)
+    room = _Room(limits.held)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -169,15 +169,14 @@ def create_app(
         await asyncio.to_thread(app.state.scorer.close)
 
     # The pages that FastAPI makes of it fetch their scripts from elsewhere.
-    options: dict[str, Any] = {"docs_url": None, "redoc_url": None, "redirect_slashes": False}
-    app = FastAPI(title="mim_jax", lifespan=lifespan, **options)
+    app = FastAPI(title="mim_jax", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     app.add_middleware(_Headers)  # the last is the outermost
     app.add_exception_handler(Exception, _say_failed)  # but this answers from outside of it
 
     async def answer(request: Request) -> Answer:
-        with room.share() as take:
+        with room.part() as take:
             data = await _read_image(request, limits.upload, take)
             loop = asyncio.get_running_loop()
             try:
@@ -216,7 +215,7 @@ def create_app(
         return HTMLResponse(_document(app.openapi(), limits))
 
     if folder is not None:
-        # Not mounted: a mount would answer in the place of routes that are asked by another method.
+        # Not mounted: a mount at / would answer every wrong method at /score with 404.
         app.router.default = _Files(directory=folder, html=True)
     else:
         app.add_api_route("/", documentation, include_in_schema=False)
@@ -224,31 +223,31 @@ def create_app(
 
 
 class _Room:
-    """What all uploads together may hold, in bytes."""
+    """The memory that all uploads share."""
 
-    def __init__(self, most: int):
-        self.left = most
+    def __init__(self, size: int):
+        self.size = self.free = size
 
     @contextmanager
-    def share(self) -> Iterator[Callable[[int], None]]:
-        """A function that takes bytes for one upload, until the block ends. It raises HTTPException."""
+    def part(self) -> Iterator[Callable[[int], None]]:
+        """What is taken of the room with the function that this gives is given back at the end."""
         taken = 0
 
-        def take(count: int) -> None:
+        def take(size: int) -> None:
             nonlocal taken
-            if count > self.left:
-                raise _failure(503, "too many uploads at once; try again later")
-            self.left -= count
-            taken += count
+            if size > self.free:
+                raise _failure(503, f"uploads of {self.size:,} bytes are being read; try again later")
+            self.free -= size
+            taken += size
 
         try:
             yield take
         finally:
-            self.left += taken
+            self.free += taken
 
 
 async def _read_image(request: Request, most: int, take: Callable[[int], None]) -> bytes:
-    """The content of the one file of a form; `take` is told of its bytes first. Raises HTTPException."""
+    """The content of the one file of a form; `take` is told of all bytes. Raises HTTPException."""
     kind = request.headers.get("content-type", "")
     if kind.partition(";")[0].strip().lower() != "multipart/form-data":
         raise _failure(
@@ -279,7 +278,7 @@ async def _read_image(request: Request, most: int, take: Callable[[int], None]) 
         match form.multi_items():
             case [("image", UploadFile() as file)]:
                 return await file.read()
-        raise _failure(422, "exactly one file is needed, called image, and nothing else")
+        raise _failure(422, "exactly one file is needed, called image, and no other field")
     finally:
         await form.close()
 

@@ -1,6 +1,7 @@
 """The server of `mim_jax.app.server` on an address, with a detector behind it."""
 
 import functools
+import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -83,7 +84,8 @@ def serve(
         name = f"[{host}]" if ":" in host else host
         tell(f"serving: http://{name}:{listener.getsockname()[1]}/ (Ctrl+C ends it)")
         # No access log: it would keep who asked, and when. No warnings: there is one for each request that is
-        # no HTTP, so anybody could fill a disk with them.
+        # no HTTP and for each broken form, so anybody could fill a disk with them.
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)
         settings = uvicorn.Config(
             app,
             http=Connection,

@@ -1,12 +1,10 @@
 """The server on an address: where it is told, warnings, addresses that cannot be had, the end."""
 
-import http.client
 import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 
@@ -78,31 +76,3 @@ def test_an_address_that_cannot_be_had_is_told_at_once():
                 serving.serve(
                     Scorer(), alpha=0.1, gate=Gate(), folder=None, host=host, port=number, tell=print
                 )
-
-
-def test_connections_that_ask_nothing_are_closed_and_others_are_not():
-    program = PROGRAM.replace("tell = ", "serving.Connection.header_seconds = 0.3\ntell = ")
-    command = [sys.executable, "-c", program, "127.0.0.1"]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        port = int(re.search(r":(\d+)/", server.stderr.readline())[1])
-        asked = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-        for begun in (b"", b"GET /heal", asked[:-2], asked + b"GET /heal"):
-            with socket.create_connection(("127.0.0.1", port), timeout=5) as line:
-                line.sendall(begun)
-                said = b""
-                while block := line.recv(4096):  # until it is closed
-                    said += block
-                assert said.count(b"200 OK") == (asked in begun)
-        kept = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        kept.connect()
-        first = kept.sock
-        for _ in range(5):  # for longer, with a request now and then
-            kept.request("GET", "/healthz")
-            assert kept.getresponse().read().startswith(b'{"status":"ok"')
-            time.sleep(0.2)
-        assert kept.sock is first
-        kept.close()
-    finally:
-        server.kill()
-        server.communicate()
