@@ -9,17 +9,16 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import linen as nn
 from PIL import Image
 from test_devices import Judge, Painter, configuration, small_networks
+from test_training import GAME
 
 from mim_jax import commands, composite_similarities, detector, trained, training
 from mim_jax.assessment import Decision
 from mim_jax.export import export
-from mim_jax.models import PatchDiscriminator, make_generator
-from mim_jax.training import Game, make_schedule
+from mim_jax.models import make_generator
 from tests.app.small import SIZE, make_detector
 
 FIELDS = {
@@ -101,28 +100,9 @@ class Small(nn.Module):
         return jnp.tanh(nn.Conv(3, (1, 1))(nn.BatchNorm(use_running_average=not train)(x)))
 
 
-@pytest.fixture(scope="module")
-def game():
-    return Game(
-        generator=Small(),
-        discriminator=PatchDiscriminator(width=4, dtype=jnp.float32),
-        optimizer=optax.adam(1e-3),
-        schedule=make_schedule("constant", learning_rate=1e-3, steps=10),
-        image_size=32,
-        mask_size=16,
-        margin=0,
-        flips=True,
-        pixel_weight=0.999,
-        adversarial_weight=0.001,
-        generator_target=1.0,
-        real_weight=0.5,
-        fake_weight=0.5,
-        real_input="patch",
-    )
-
-
-def test_no_step_and_no_score_of_plain_images_makes_what_is_no_number(game):
+def test_no_step_and_no_score_of_plain_images_makes_what_is_no_number():
     """Constant images: no variance, empty bins, a network that sees nothing."""
+    game = dataclasses.replace(GAME, generator=Small(), flips=True)
     key = jax.random.key(0)
     plain = jnp.stack([jnp.full((32, 32, 3), level, jnp.uint8) for level in (0, 0, 128, 255)])
     with jax.debug_nans(True):
