@@ -41,7 +41,10 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Starts a clock at the first byte of a request and stops it at the end of its headers."""
+        """Starts a clock at the first byte of a request and stops it at the end of its headers.
+
+        What is left of a body after its answer counts as the next request, so it comes to an end as well.
+        """
         super().data_received(data)
         if self.transport.is_closing():
             return
@@ -51,13 +54,8 @@ class Connection(H11Protocol):
             self._forget_headers()
 
     def on_response_complete(self) -> None:
-        """What is left of a body after the answer is not read: the client may never come to its end."""
-        before = self.cycle
+        """Starts the clock for what is left to be read."""
         super().on_response_complete()
-        if self.cycle is not before:  # the next request was there already
-            return
-        if self.conn.their_state is h11.SEND_BODY:
-            self.transport.close()
         if self.transport.get_write_buffer_size():
             self._await_reading()
 

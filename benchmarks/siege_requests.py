@@ -1,0 +1,391 @@
+"""What `benchmarks.siege` sends, and the statuses that are promised for it."""
+
+import io
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+SECRET = b"what lies outside of the folder"
+LARGE = 64 * 2**20  # bytes of a file in the folder
+MOST = 16 * 2**20  # bytes of an upload, as `Limits.upload`
+SCRIPT = b"<script>alert(1)</script>"
+UNREADABLE = ("400", "415", "422")
+METHODS = {
+    *("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "LOCK"),
+    *("BREW", "GETS", "get"),
+}
+# Of other servers, and close to ours.
+UNLISTED = [
+    *(
+        "/redoc",
+        "/docs/",
+        "/docs/oauth2-redirect",
+        "/openapi.yaml",
+        "/swagger",
+        "/metrics",
+        "/admin",
+        "/admin/",
+    ),
+    *("/login", "/.env", "/.git/config", "/robots.txt", "/server-status", "/debug/pprof", "/actuator/health"),
+    *(
+        "/api",
+        "/v1/score",
+        "/score/",
+        "/scores",
+        "/score.json",
+        "/score/1",
+        "/healthz/",
+        "/health",
+        "/graphql",
+    ),
+    *(
+        "/wp-login.php",
+        "/cgi-bin/sh",
+        "/static/",
+        "/model/",
+        "/files.json.bak",
+        "/favicon.ico",
+        "/__init__.py",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Bytes to send, one part after the other, and what may come of it."""
+
+    kind: str
+    parts: tuple[bytes, ...]
+    allowed: tuple[str, ...] = ("200",)
+    method: str = "GET"
+    untold: tuple[bytes, ...] = ()  # what no answer may contain
+
+
+def photograph() -> bytes:
+    """A PNG of 96x96 pixels that passes the gate."""
+    grain = np.random.default_rng(0).normal(0, 12, (96, 96, 1))
+    file = io.BytesIO()
+    Image.fromarray(np.clip(np.array([190, 140, 115]) + grain, 0, 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def form(content: bytes, *, name: bytes = b"image", filename: bytes = b"photo.png") -> bytes:
+    """A form with the boundary x."""
+    head = b'--x\r\nContent-Disposition: form-data; name="%s"; filename="%s"\r\n\r\n' % (name, filename)
+    return head + content + b"\r\n--x--\r\n"
+
+
+def start_of_form() -> bytes:
+    """A form up to where the content of its file begins."""
+    return form(b"")[: -len(b"\r\n--x--\r\n")]
+
+
+def post(
+    body: bytes,
+    *,
+    length: int | None = None,
+    content_type: bytes = b"multipart/form-data; boundary=x",
+    kind: str = "",
+    allowed: tuple[str, ...] = ("200",),
+    untold: tuple[bytes, ...] = (),
+) -> Request:
+    """To /score, whatever length it claims."""
+    head = (
+        b"POST /score HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: %s\r\n" % content_type
+    )
+    head += b"Content-Length: %d\r\n\r\n" % (len(body) if length is None else length)
+    return Request(kind, (head, body), allowed, "POST", untold)
+
+
+def get(
+    path: str, *extra: str, kind: str = "", allowed: tuple[str, ...] = ("200",), method: str = "GET"
+) -> Request:
+    """Any other request without a body."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *extra, "\r\n"]
+    return Request(kind, ("\r\n".join(lines).encode("latin-1"),), allowed, method)
+
+
+def honest(kind: str) -> Request:
+    """What everybody should send."""
+    return post(form(photograph()), kind=kind)
+
+
+def traversals() -> Iterator[Request]:
+    """Ways out of the folder, each in several codes."""
+    ups = ["..", "%2e%2e", ".%2e", "%252e%252e", "..%00", "....", "%c0%ae%c0%ae", "..;", "%u002e%u002e"]
+    slashes = ["/", "%2f", "\\", "%5c", "//", "/./", "%c0%af", "%252f"]
+    targets = ["secret.txt", "app-beside/secret.txt", "etc/passwd"]
+    for up, slash, depth, target in itertools.product(ups, slashes, (1, 2, 8), targets):
+        for start in ("/", "/model/", "//"):
+            path = start + (up + slash) * depth + target
+            yield get(path, kind="path traversal", allowed=("404", "400"))
+    absolute = [
+        "//etc/passwd",
+        "/%2fetc/passwd",
+        "/file:///etc/passwd",
+        "/C:%5cboot.ini",
+        "/%5c%5chost%5cshare",
+    ]
+    nothing = [
+        "/index.html%00",
+        "/%00",
+        "/index.html%00.txt",
+        "/" + "a" * 300,
+        "/" + "a/" * 5000,
+        "/pipe",
+        "/loop",
+    ]
+    links = [
+        "/link.txt",
+        "/outside/secret.txt",
+        "/outside/app-beside/secret.txt",
+        "/loop/index.html",
+        "/outside",
+    ]
+    strange = [
+        "/index.html/..%2f..%2fsecret.txt",
+        "/INDEX~1.HTM",
+        "/index.html::$DATA",
+        "/~root",
+    ]
+    for path in absolute + nothing + links + strange:
+        yield get(path, kind="path traversal", allowed=("404", "400"))
+
+
+def unlisted(rng: np.random.Generator) -> Iterator[Request]:
+    """Pages that other servers have, and names drawn at random."""
+    drawn = ["/" + "".join(chr(c) for c in rng.integers(97, 123, rng.integers(1, 40))) for _ in range(300)]
+    for path in UNLISTED + drawn:
+        for method in ("GET", "HEAD"):
+            yield get(path, kind="route that is not listed", allowed=("404", "405"), method=method)
+        yield get(path, kind="route that is not listed", allowed=("404", "405"), method="POST")
+
+
+def wrong_methods() -> Iterator[Request]:
+    """Every method but the right one."""
+    rights = {
+        "/score": ["POST"],
+        "/healthz": ["GET"],
+        "/docs": ["GET", "HEAD"],
+        "/openapi.json": ["GET", "HEAD"],
+    }
+    rights |= {"/": ["GET", "HEAD"], "/app.js": ["GET", "HEAD"], "/large.bin": ["GET", "HEAD"]}
+    for path, right in rights.items():
+        for method in sorted(METHODS - set(right)):
+            yield get(path, kind="wrong method", allowed=("405",), method=method)
+            with_body = get(path, "Content-Length: 9", kind="wrong method", allowed=("405",), method=method)
+            yield Request(with_body.kind, (*with_body.parts, b"<script>x"), ("405",), method)
+
+
+def files() -> Iterator[Request]:
+    """Real files in all ways that they may be asked for: whole, unchanged, in pieces."""
+    for path in ("/", "/app.js", "/app.css", "/index.html", "/manifest.webmanifest"):
+        yield get(path, kind="file")
+        yield get(path, kind="file", method="HEAD")
+        yield get(path, "If-None-Match: *", kind="file that has not changed", allowed=("304",))
+        later = "If-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT"
+        yield get(path, later, kind="file that has not changed", allowed=("304",))
+        for span in (
+            "0-0",
+            "-1",
+            "5-2",
+            "0-",
+            "99999999-",
+            "x",
+            "0-1,2-3",
+            "0-0," * 3000 + "1-1",
+            "-0",
+            "0" * 99,
+        ):
+            yield get(
+                path, f"Range: bytes={span}", kind="piece of a file", allowed=("200", "206", "400", "416")
+            )
+    for path in ("/healthz", "/docs", "/openapi.json"):
+        yield get(path, kind="file")
+    for host in (
+        "evil.example",
+        "",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "x" * 5000,
+        "a b",
+        "@",
+        "[::1",
+    ):
+        request = b"GET /healthz HTTP/1.1\r\nHost: %s\r\n\r\n" % host.encode()
+        yield Request("another host name", (request,), ("400",))
+    yield Request("another host name", (b"GET / HTTP/1.0\r\n\r\n",), ("400",))
+
+
+def no_http() -> Iterator[Request]:
+    """What is no request, or none that can be answered."""
+    chunked = b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    chunked += b"Transfer-Encoding: chunked\r\n\r\n"
+    host = b"Host: localhost\r\n"
+    bad = [
+        b"\r\n\r\n\r\nx",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(300),  # TLS
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + host + host + b"\r\n",
+        b"GET / HTTP/1.1\r\n" + host + b"x : y\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + host + b"x: a\x00b\r\n\r\n",
+        b"GET /\x00 HTTP/1.1\r\n" + host + b"\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\n" + host + b"\r\n",
+        b"<script>alert(1)</script> / HTTP/1.1\r\n" + host + b"\r\n",
+        chunked + b"zz\r\n",
+        chunked + b"-5\r\n",
+        chunked + b"ffffffffffffffffffffffff\r\n",
+        chunked.replace(b"chunked", b"gzip") + b"x",
+        chunked.replace(b"chunked", b"chunked, chunked") + b"x",
+    ]
+    for length in (b"-1", b"1e3", b"0x10", b"9" * 5000, b"1, 2", b"+5", b"5\r\nContent-Length: 6"):
+        bad.append(b"POST /score HTTP/1.1\r\n" + host + b"Content-Length: " + length + b"\r\n\r\nx")
+    for part in bad:
+        yield Request("no HTTP", (part,), ("400", "501"), untold=(SCRIPT,))
+    # Limits are on what comes in one piece, so some are taken; and whoever sends on may not see the answer.
+    for size in (70_000, 1_000_000):
+        for long in (
+            b"/" + b"a" * size,
+            b"/ HTTP/1.1\r\nx: " + b"y" * size,
+            b"/" + b"\r\nx: y" * (size // 6),
+        ):
+            yield Request("long headers", (b"GET " + long + b"\r\n\r\n",), ("400", "404", "none"))
+    for extra in (
+        "Upgrade: websocket\r\nConnection: Upgrade",
+        "Upgrade: h2c\r\nConnection: Upgrade",
+        "Expect: x",
+    ):
+        yield get("/healthz", extra, kind="upgrade")
+    yield get("http://localhost/healthz", kind="address as the target", allowed=("200", "404"))
+    yield get("*", kind="address as the target", allowed=("404", "405"), method="OPTIONS")
+    yield get("healthz", kind="address as the target", allowed=("404", "400"))
+    # Two lengths in one request: whatever is taken, it is one request.
+    both = (
+        chunked.replace(b"\r\n\r\n", b"\r\nContent-Length: 6\r\n\r\n")
+        + b"0\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n"
+    )
+    yield Request("no HTTP", (both,), UNREADABLE, "POST")
+
+
+def script_names() -> Iterator[Request]:
+    """A good image under names that are scripts, paths or orders to a terminal."""
+    names = [
+        SCRIPT,
+        b"../../../tmp/x.png",
+        b"/etc/passwd",
+        b"a\\x22onload=\\x22alert(1)",
+        b"\x1b[2J\x1b]0;x\x07named",
+    ]
+    names += [
+        b"named\x00.png",
+        b"named" * 200,
+        "named\u202egnp.exe".encode(),
+        b"\xff\xfenamed",
+        b"%3Cscript%3Enamed",
+    ]
+    names += [b"{{named}}", b"${named}", b"%s%n named", b"CON", b"named;rm -rf", b"named\t.png"]
+    for name in names:
+        untold = (SCRIPT, b"named", b"passwd", b"onload", b"\x1b")
+        yield post(form(photograph(), filename=name), kind="script in a file name", untold=untold)
+        allowed = ("422", "400")
+        kind = "script in a field name"
+        yield post(form(photograph(), name=name), kind=kind, allowed=allowed, untold=untold)
+
+
+CHARSETS = [
+    b"idna",
+    b"punycode",
+    b"undefined",
+    b"utf-7",
+    b"utf-16",
+    b"rot13",
+    b"zlib",
+    b"unicode_escape",
+    b"x" * 999,
+]
+LINES = [
+    b"Content-Type: text/html",
+    b"Content-Transfer-Encoding: base64",
+    b": no name",
+    b"x" * 5000,
+    b"\x00: \xff",
+]
+LINES += [b"Content-Disposition: attachment", b"Content-Disposition: form-data", b"Content-Disposition:"]
+LINES += [b"Content-Disposition: form-data; name=\"image\"; filename*=utf-8''%ff%fe", b"a: b" * 3000]
+
+
+def malformed(rng: np.random.Generator) -> Iterator[Request]:
+    """Forms without end, each with one to four faults."""
+    good = form(photograph())
+    allowed = ("200", "413", *UNREADABLE)
+    kinds = [
+        "multipart/form-data",
+        "multipart/mixed",
+        "application/json",
+        "text/html",
+        "",
+        "multipart/form-data;" * 50,
+    ]
+    while True:
+        body, content_type = bytearray(good), b"multipart/form-data; boundary=x"
+        for _ in range(rng.integers(1, 5)):
+            at, fault = int(rng.integers(0, min(len(body), 200) + 1)), int(rng.integers(0, 12))
+            if fault == 0:
+                del body[int(rng.integers(0, len(body) + 1)) :]
+            elif fault == 1:
+                del body[at : at + int(rng.integers(1, 40))]
+            elif fault == 2 and body:
+                body[min(at, len(body) - 1)] ^= 1 << int(rng.integers(0, 8))
+            elif fault == 3:
+                body[at:at] = rng.bytes(int(rng.integers(1, 40)))
+            elif fault == 4:
+                body = body.replace(b"\r\n", rng.choice([b"\n", b"\r", b"\r\r\n", b""]))
+            elif fault == 5:
+                body += body[: int(rng.integers(0, 2000))]
+            elif fault == 6:
+                body[:0] = rng.choice(
+                    [b"\r\n", b"preamble", b"--", b"--x--\r\n", b"--y\r\n", b"\x00" * 70_000]
+                )
+            elif fault == 7:
+                body = body.replace(
+                    b"\r\n\r\n", b"\r\n" + LINES[int(rng.integers(len(LINES)))] + b"\r\n\r\n", 1
+                )
+            elif fault == 8:
+                content_type = (
+                    b"multipart/form-data; boundary=x; charset=" + CHARSETS[int(rng.integers(len(CHARSETS)))]
+                )
+            elif fault == 9:
+                boundary = rng.choice(
+                    [b"", b'"', b'"x', b"x" * 300, b"\xff", b"x;boundary=y", b" x", b"--x", b"*0=x"]
+                )
+                content_type = b"multipart/form-data; boundary=" + boundary
+            elif fault == 10:
+                content_type = kinds[int(rng.integers(len(kinds)))].encode()
+            else:
+                piece = b'--x\r\nContent-Disposition: form-data; name="f"\r\n\r\nv\r\n'
+                body[:0] = piece * int(rng.integers(1, 200))
+        yield post(bytes(body), kind="malformed form", content_type=content_type, allowed=allowed)
+
+
+def oversized() -> Iterator[Request]:
+    """Uploads of more than `MOST` bytes, without end: most say so, one in a hundred is found out."""
+    kind, refused = "oversized upload", ("413",)
+    start = start_of_form()
+    head = post(b"").parts[0].replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    chunk = b"100000\r\n" + bytes(2**20) + b"\r\n"
+    opening = b"%x\r\n%s\r\n" % (len(start), start)
+    for place in itertools.count():
+        if place % 100 == 0:
+            yield Request(kind, (head, opening, *[chunk] * 17), refused, "POST")
+        elif place % 3 == 0:
+            yield post(start + bytes(2**20), length=MOST + 1, kind=kind, allowed=refused)
+        elif place % 3 == 1:
+            yield post(start, length=10**12 + place, kind=kind, allowed=refused)
+        else:
+            yield post(b"", length=int("9" * (8 + place % 12)), kind=kind, allowed=refused)
