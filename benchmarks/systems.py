@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import mim
-from mim_jax import masks, training
+from mim_jax import mask, training
 from mim_jax.data import lesions
 from mim_jax.epochs import epoch_orders
 from mim_jax.models import layers
@@ -95,7 +95,7 @@ def make_inputs(
         # As `train_epochs` and `adversarial_step` draw them, where an epoch is one update.
         hole_key = jax.random.fold_in(key, 1)
         offsets = jax.vmap(
-            lambda n: masks.random_offsets(
+            lambda n: mask.random_offsets(
                 jax.random.fold_in(hole_key, n), batch, size=size, mask_size=game.mask_size
             )
         )(numbers)

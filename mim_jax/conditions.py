@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mim_jax import masks, pixels
+from mim_jax import mask, pixels
 from mim_jax.bootstrap import draw_groups, sample_aurocs
 from mim_jax.corruptions import CORRUPTIONS
 from mim_jax.detector import Detector, Measure, network_fill
@@ -189,7 +189,7 @@ def _similarities(
         painted = network_fill(
             generator, variables, corrupted, condition.offset, mask_size=mask_size, margin=margin
         )
-        cut = functools.partial(masks.cut, offset=condition.offset, mask_size=mask_size)
+        cut = functools.partial(mask.cut, offset=condition.offset, mask_size=mask_size)
         start = (mask_size - condition.side) // 2
         inside = (at >= start) & (at < start + condition.side)
         patches = jnp.where(
@@ -202,7 +202,7 @@ def _similarities(
 
 def _numbers(conditions: Sequence[Condition], size: int, mask_size: int) -> _Numbers:
     names = list(CORRUPTIONS)
-    centre = masks.center_offset(size, mask_size)[0]
+    centre = mask.center_offset(size, mask_size)[0]
     starts = [round(centre * (1 - condition.position)) for condition in conditions]
     return _Numbers(
         corruption=jnp.array([names.index(condition.corruption) for condition in conditions], jnp.int32),

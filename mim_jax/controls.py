@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mim_jax import masks
+from mim_jax import mask
 
 TELEA_RADIUS = 3  # pixels; the value of OpenCV's own example of this method
 
@@ -24,7 +24,7 @@ def mean_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) -> jax
     """Fills the hole with the mean colour of the rest of the image, channel by channel."""
     size = _check(images, offset, mask_size)
     _check_something_is_left(size, mask_size)
-    kept = 1 - masks.box_mask(offset, size=size, mask_size=mask_size)
+    kept = 1 - mask.box_mask(offset, size=size, mask_size=mask_size)
     sums = jax.lax.map(  # image by image, as in `_both_axes`
         lambda image: jnp.sum(image * kept, axis=(0, 1), keepdims=True), images.astype(jnp.float32)
     )
@@ -73,7 +73,7 @@ def biharmonic_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) 
     level = _middle(ring)
     harmonic = _inverse_laplacian(_spread(ring - level))
 
-    hidden = masks.box_mask(offset, size=size, mask_size=mask_size)[None] > 0
+    hidden = mask.box_mask(offset, size=size, mask_size=mask_size)[None] > 0
     emptied = _window(jnp.where(hidden, 0, images - level), offset, mask_size, width=2)
     known = _sides(_laplacian(emptied))[:, :, 1:-1] + _sides(harmonic)
     solver = jnp.asarray(_curvature_solver(mask_size))
@@ -214,7 +214,7 @@ def _check(images: jax.Array, offset: tuple[int, int], mask_size: int) -> int:
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"images must be floats in [0, 1], got {images.dtype}: divide uint8 images by 255")
     size = images.shape[1]
-    masks.check_sizes(size, mask_size)
+    mask.check_sizes(size, mask_size)
     if not (0 <= offset[0] <= size - mask_size and 0 <= offset[1] <= size - mask_size):
         raise ValueError(
             f"a hole of {mask_size} at {tuple(offset)} reaches outside a {size}x{size} image: offsets 0 to "

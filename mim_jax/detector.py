@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mim_jax import artefact, masks, pixels, workdir
+from mim_jax import artefact, mask, pixels, workdir
 from mim_jax.assessment import Calibration
 from mim_jax.batches import Images, check_batch, collect, padded_batches
 from mim_jax.models import make_generator
@@ -78,7 +78,7 @@ def network_fill(
 
     Images `[B, S, S, 3]` -> patches `[B, M, M, 3]` in [0, 1].
     """
-    hide = functools.partial(masks.hide, offset=offset, mask_size=mask_size, margin=margin)
+    hide = functools.partial(mask.hide, offset=offset, mask_size=mask_size, margin=margin)
     patch: Any = generator.apply(variables, jax.vmap(hide)(to_network_range(images)), train=False)
     return from_network_range(patch)
 
@@ -298,7 +298,7 @@ def measure_filled(
     """
 
     def score(batch: np.ndarray) -> Similarities:
-        offset = masks.center_offset(batch.shape[1], mask_size)
+        offset = mask.center_offset(batch.shape[1], mask_size)
         patches = fill(pixels.as_float(jnp.asarray(batch)), offset, mask_size)
         return _patch_similarities(batch, patches, mask_size, measure)
 
@@ -333,7 +333,7 @@ def _hole_similarities(
         sizes = {"mask_size": mask_size, "margin": margin}
         return measure.compare(images, network_fill(generator, variables, images, offset, **sizes), offset)
 
-    offsets = masks.grid_offsets(images.shape[1], mask_size, measure.holes)
+    offsets = mask.grid_offsets(images.shape[1], mask_size, measure.holes)
     if len(offsets) == 1:
         return jax.tree.map(lambda scores: scores[None], score(offsets[0]))
     return jax.lax.map(score, jnp.array(offsets, jnp.int32))
@@ -343,13 +343,13 @@ def _hole_similarities(
 def _patch_similarities(
     images: jax.Array, patches: jax.Array, mask_size: int, measure: Measure
 ) -> Similarities:
-    return measure.compare(images, patches, masks.center_offset(images.shape[1], mask_size))
+    return measure.compare(images, patches, mask.center_offset(images.shape[1], mask_size))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4))
 def _composite(
     generator: nn.Module, variables: Any, images: jax.Array, mask_size: int, margin: int
 ) -> jax.Array:
-    offset = masks.center_offset(images.shape[1], mask_size)
+    offset = mask.center_offset(images.shape[1], mask_size)
     patches = network_fill(generator, variables, images, offset, mask_size=mask_size, margin=margin)
-    return jax.vmap(lambda image, patch: masks.paste(image, patch, offset))(pixels.as_float(images), patches)
+    return jax.vmap(lambda image, patch: mask.paste(image, patch, offset))(pixels.as_float(images), patches)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mim_jax import masks
+from mim_jax import mask
 from mim_jax.bank import Bank
 from mim_jax.detector import Detector
 from mim_jax.pictures import Panels
@@ -55,7 +55,7 @@ def choose_panels(
     return Panels(
         images=images,
         inpainted=inpainted,
-        offset=masks.center_offset(images.shape[1], size),
+        offset=mask.center_offset(images.shape[1], size),
         mask_size=size,
         names=np.array([item.names[0] for item in pick]),
         classes=np.array([item.classes[0] for item in pick]),

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mim_jax import assessment, detector, masks, training
+from mim_jax import assessment, detector, mask, training
 from mim_jax.data import datasets, duplicates, folds, gate, sources
 from mim_jax.data.images import MIN_SIDE
 from mim_jax.models import PatchDiscriminator, make_generator
@@ -216,12 +216,12 @@ def check(config: Config) -> None:
             "config.decision.rule=paper is a threshold on SSIM+HBD of the whole image; with "
             f"{measure} it means nothing: use config.decision.rule=calibrated"
         )
-    masks.check_sizes(size, mask_size + 2 * config["mask"]["margin"])
+    mask.check_sizes(size, mask_size + 2 * config["mask"]["margin"])
     for holes in (measure.holes, config["evaluation"]["more_holes"]):
-        masks.grid_offsets(size, mask_size, holes)
+        mask.grid_offsets(size, mask_size, holes)
     images, patches = (jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32) for side in (size, mask_size))
     jax.eval_shape(
-        functools.partial(measure.compare, offset=masks.center_offset(size, mask_size)), images, patches
+        functools.partial(measure.compare, offset=mask.center_offset(size, mask_size)), images, patches
     )
     jax.eval_shape(functools.partial(training.init_state, game=make_game(config, steps=1)), jax.random.key(0))
 

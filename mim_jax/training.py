@@ -16,7 +16,7 @@ from flax import linen as nn
 from flax import struct
 from jax.sharding import NamedSharding
 
-from mim_jax import losses, masks
+from mim_jax import losses, mask
 from mim_jax.epochs import Metrics, scan_epochs
 from mim_jax.pixels import flip_at_random
 
@@ -60,7 +60,7 @@ class Game:
     real_input: str  # Eq. 9: "patch" (its text) or "masked_image" (its formula)
 
     def __post_init__(self) -> None:
-        masks.check_sizes(self.image_size, self.mask_size + 2 * self.margin)
+        mask.check_sizes(self.image_size, self.mask_size + 2 * self.margin)
         if self.real_input not in REAL_INPUTS:
             raise ValueError(
                 f"unknown real_input {self.real_input!r}: choose one of {', '.join(REAL_INPUTS)}"
@@ -143,11 +143,11 @@ def adversarial_step(
     if game.flips:
         real = flip_at_random(jax.random.fold_in(step_key, 0), real)
     size = game.mask_size
-    offsets = masks.random_offsets(step_key, real.shape[0], size=game.image_size, mask_size=size)
-    masked = jax.vmap(lambda image, at: masks.hide(image, at, mask_size=size, margin=game.margin))(
+    offsets = mask.random_offsets(step_key, real.shape[0], size=game.image_size, mask_size=size)
+    masked = jax.vmap(lambda image, at: mask.hide(image, at, mask_size=size, margin=game.margin))(
         real, offsets
     )
-    target = jax.vmap(lambda image, at: masks.cut(image, at, mask_size=size))(real, offsets)
+    target = jax.vmap(lambda image, at: mask.cut(image, at, mask_size=size))(real, offsets)
     return update_on(game, state, masked, target, adversary)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mim_jax import calibration, masks, refinements
+from mim_jax import calibration, mask, refinements
 from mim_jax.bank import Bank
 from mim_jax.data.datasets import Dataset
 from mim_jax.features import complexity_features, discriminator_features
@@ -64,7 +64,7 @@ def refined_scores(
 
 def _neighbors(dataset: Dataset, bank: Bank, part: np.ndarray, fold: TrainedFold) -> np.ndarray:
     size, side = fold.detector.mask_size, fold.detector.image_size
-    row, column = masks.center_offset(side, size)
+    row, column = mask.center_offset(side, size)
 
     def features(images: np.ndarray) -> np.ndarray:
         centres = images[:, row : row + size, column : column + size].astype(np.float32) / 127.5 - 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from mim_jax import Detector, UnusableImage, composite_similarities, masks
+from mim_jax import Detector, UnusableImage, composite_similarities, mask
 from mim_jax.assessment import Calibration, Decision
 from mim_jax.calibration import cross_p_values
 from mim_jax.detector import Measure, network_fill
@@ -44,7 +44,7 @@ def test_several_holes_are_the_holes_one_by_one(reduce):
     batch, expected = images(8), []
     for variables in model.variables:
         by_hole = []
-        for offset in masks.grid_offsets(SIZE, HOLE, 5):
+        for offset in mask.grid_offsets(SIZE, HOLE, 5):
             patches = network_fill(model.generator, variables, batch, offset, mask_size=HOLE)
             by_hole.append(np.array(composite_similarities(batch, patches, offset).ssim_hbd))
         expected.append(getattr(np, reduce)(by_hole, axis=0))
@@ -57,14 +57,14 @@ def test_several_holes_are_the_holes_one_by_one(reduce):
 
 def test_four_holes_tile_the_image_and_one_is_the_centre():
     covered = sum(
-        np.asarray(masks.box_mask(offset, size=SIZE, mask_size=HOLE))
-        for offset in masks.grid_offsets(SIZE, HOLE, 4)
+        np.asarray(mask.box_mask(offset, size=SIZE, mask_size=HOLE))
+        for offset in mask.grid_offsets(SIZE, HOLE, 4)
     )
     np.testing.assert_array_equal(covered, 1)
-    assert masks.grid_offsets(224, 112, 1) == (masks.center_offset(224, 112),)
-    assert set(masks.grid_offsets(SIZE, HOLE, 4)) | {(6, 6)} == set(masks.grid_offsets(SIZE, HOLE, 5))
+    assert mask.grid_offsets(224, 112, 1) == (mask.center_offset(224, 112),)
+    assert set(mask.grid_offsets(SIZE, HOLE, 4)) | {(6, 6)} == set(mask.grid_offsets(SIZE, HOLE, 5))
     with pytest.raises(ValueError, match="holes=3 is no grid: choose one of 1, 4, 5, 9"):
-        masks.grid_offsets(SIZE, HOLE, 3)
+        mask.grid_offsets(SIZE, HOLE, 3)
 
 
 def test_a_margin_hides_what_touches_the_hole():

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from mim_jax import losses, masks, training
+from mim_jax import losses, mask, training
 from mim_jax.models import ContextEncoder, PatchDiscriminator
 
 torch = pytest.importorskip("torch")
@@ -74,9 +74,9 @@ def batch(seed):
 @jax.jit
 def _masked(key, images):
     real = training.to_network_range(images)
-    offsets = masks.random_offsets(key, BATCH, size=SIZE, mask_size=MASK)
-    hidden = jax.vmap(lambda image, at: masks.hide(image, at, mask_size=MASK))(real, offsets)
-    return hidden, jax.vmap(lambda image, at: masks.cut(image, at, mask_size=MASK))(real, offsets)
+    offsets = mask.random_offsets(key, BATCH, size=SIZE, mask_size=MASK)
+    hidden = jax.vmap(lambda image, at: mask.hide(image, at, mask_size=MASK))(real, offsets)
+    return hidden, jax.vmap(lambda image, at: mask.cut(image, at, mask_size=MASK))(real, offsets)
 
 
 def to_torch(x):

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from mim_jax import facts, masks, workdir
+from mim_jax import facts, mask, workdir
 from mim_jax.app import icons, program, runtime, weights
 from mim_jax.data import gate
 from mim_jax.data.images import MIN_SIDE
@@ -191,7 +191,7 @@ def describe(
         "image_size": detector.image_size,
         "mask_size": detector.mask_size,
         "margin": detector.margin,
-        "offset": list(masks.center_offset(detector.image_size, detector.mask_size)),
+        "offset": list(mask.center_offset(detector.image_size, detector.mask_size)),
         "metric": detector.measure.metric,
         "metrics": list(METRICS),
         "least_side": max(MIN_SIDE, detector.mask_size),

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from mim_jax import folding, masks, similarity
+from mim_jax import folding, mask, similarity
 from mim_jax.detector import Detector, network_fill
 from mim_jax.pixels import as_float
 
@@ -56,8 +56,8 @@ def viewer(detector: Detector) -> Callable[[jax.Array], tuple[jax.Array, jax.Arr
         )
     variables, size, measure = detector.variables[0], detector.image_size, detector.measure
     sizes = {"mask_size": detector.mask_size, "margin": detector.margin}
-    center = masks.center_offset(size, detector.mask_size)
-    offsets = masks.grid_offsets(size, detector.mask_size, measure.holes)
+    center = mask.center_offset(size, detector.mask_size)
+    offsets = mask.grid_offsets(size, detector.mask_size, measure.holes)
 
     def view(image: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         batch = image[None]
@@ -67,7 +67,7 @@ def viewer(detector: Detector) -> Callable[[jax.Array], tuple[jax.Array, jax.Arr
         }
         scores = [measure.compare(batch, patches[offset], offset) for offset in offsets]
         joined = measure.reduced(jax.tree.map(lambda *values: jnp.stack(values), *scores))
-        inpainted = masks.paste(as_float(image), patches[center][0], center)
+        inpainted = mask.paste(as_float(image), patches[center][0], center)
         windows = jnp.mean(similarity.ssim(as_float(image), inpainted, return_map=True), axis=-1)
         before = (size - len(windows)) // 2
         edge = (before, size - len(windows) - before)
