@@ -1,4 +1,4 @@
-"""How fast `mim_jax.similarity` is beside what people use now: same images, agreement beside speed.
+"""How fast `mim_jax.measure.similarity` is beside what people use now: same images, agreement beside speed.
 
     python -m benchmarks.scorer                 # CPU
     python -m benchmarks.scorer --device=gpu    # one GPU, beside the same packages on it
@@ -56,7 +56,7 @@ def mim_jax_metric(name: str) -> Callable[[np.ndarray, np.ndarray, str], Score]:
         import jax
         import jax.numpy as jnp
 
-        from mim_jax import similarity
+        from mim_jax.measure import similarity
 
         images, pasted = (jnp.asarray(as_floats(a)) for a in (x, y))
         patch = pasted[:, OFFSET[0] : OFFSET[0] + MASK, OFFSET[1] : OFFSET[1] + MASK]
@@ -76,14 +76,14 @@ def product_form_hbd(x: np.ndarray, y: np.ndarray, device: str) -> Score:
     import jax
     import jax.numpy as jnp
 
-    from mim_jax import histograms
+    from mim_jax.measure import histogram
 
     def counts(image: jax.Array) -> jax.Array:
         ones = jnp.ones(image.shape, jnp.bfloat16)
-        return histograms._multiplied_counts(image.astype(jnp.int32), ones, bins=256)
+        return histogram._multiplied_counts(image.astype(jnp.int32), ones, bins=256)
 
     def one(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return histograms.bhattacharyya(counts(pair[0]), counts(pair[1]), False)
+        return histogram.bhattacharyya(counts(pair[0]), counts(pair[1]), False)
 
     score = jax.jit(lambda x, y: jax.lax.map(one, (x, y)))
     images, pasted = jnp.asarray(x), jnp.asarray(y)

@@ -11,9 +11,9 @@ _HOME = {
     "Assessment": "mim_jax.assessment",
     "Decision": "mim_jax.assessment",
     "load_exported": "mim_jax.export",
-    "Similarities": "mim_jax.similarity",
-    "similarities": "mim_jax.similarity",
-    "composite_similarities": "mim_jax.similarity",
+    "Similarities": "mim_jax.measure.similarity",
+    "similarities": "mim_jax.measure.similarity",
+    "composite_similarities": "mim_jax.measure.similarity",
     "load_image": "mim_jax.data.images",
     "UnusableImage": "mim_jax.data.images",
 }

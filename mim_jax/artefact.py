@@ -23,7 +23,7 @@ import numpy as np
 
 from mim_jax import tensors
 from mim_jax.assessment import Calibration
-from mim_jax.similarity import METRICS
+from mim_jax.measure.similarity import METRICS
 
 FORMAT = 2
 MANIFEST, CONFIG, WEIGHTS = "manifest.json", "config.json", "model.safetensors"

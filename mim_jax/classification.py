@@ -12,7 +12,7 @@ from flax import struct
 from jax.sharding import NamedSharding
 
 from mim_jax.epochs import Metrics, scan_epochs
-from mim_jax.pixels import as_float, flip_at_random
+from mim_jax.measure.images import as_float, flip_at_random
 
 # Of ImageNet's training images, R, G, B: what published weights expect.
 MEAN = (0.485, 0.456, 0.406)

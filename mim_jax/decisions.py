@@ -18,7 +18,7 @@ from mim_jax import fitting
 from mim_jax.assessment import Calibration, Decision
 from mim_jax.evaluation import ScoredImages
 from mim_jax.fitting import Evidence, Rule
-from mim_jax.similarity import METRICS
+from mim_jax.measure.similarity import METRICS
 
 OTHERS = "other classes"  # the group of the classes that are in none
 

@@ -16,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mim_jax import artefact, mask, pixels, workdir
+from mim_jax import artefact, mask, workdir
 from mim_jax.assessment import Calibration
 from mim_jax.batches import Images, check_batch, collect, padded_batches
+from mim_jax.measure import images as pixels
+from mim_jax.measure.similarity import METRICS, Similarities, composite_similarities
 from mim_jax.models import make_generator
 from mim_jax.novelty import NoveltyDetector
-from mim_jax.similarity import METRICS, Similarities, composite_similarities
 from mim_jax.training import from_network_range, to_network_range
 
 # images [B, S, S, 3], offset, M -> patches [B, M, M, 3]
@@ -37,7 +38,7 @@ REDUCTIONS: dict[str, Callable[[Any], Any]] = {
 
 @dataclass(frozen=True)
 class Measure:
-    """How an image is compared with its inpainting; see `mim_jax.similarity`."""
+    """How an image is compared with its inpainting; see `mim_jax.measure.similarity`."""
 
     metric: str = "ssim_hbd"  # the one that scores
     window: str = "gaussian"

@@ -25,8 +25,8 @@ import numpy as np
 from mim_jax import artefact
 from mim_jax.assessment import Calibration
 from mim_jax.batches import Images, check_batch, collect, padded_batches
+from mim_jax.measure.similarity import METRICS, Similarities
 from mim_jax.novelty import NoveltyDetector
-from mim_jax.similarity import METRICS, Similarities
 
 if TYPE_CHECKING:
     from mim_jax.detector import Detector

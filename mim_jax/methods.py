@@ -14,9 +14,9 @@ from mim_jax.bank import Bank, scored_images
 from mim_jax.controls import CONTROLS
 from mim_jax.data.datasets import Dataset
 from mim_jax.detector import Detector, Measure
+from mim_jax.measure.similarity import Options
 from mim_jax.recorder import Recorder
 from mim_jax.scored_images import ScoredImages
-from mim_jax.similarity import Options
 from mim_jax.simple_scores import SIMPLE_SCORES
 from mim_jax.trained import TrainedFold
 from mim_jax.variants import refined_scores

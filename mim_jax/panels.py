@@ -7,9 +7,9 @@ import numpy as np
 from mim_jax import mask
 from mim_jax.bank import Bank
 from mim_jax.detector import Detector
+from mim_jax.measure.similarity import ssim
 from mim_jax.pictures import Panels
 from mim_jax.scored_images import ScoredImages
-from mim_jax.similarity import ssim
 
 
 def choose_panels(

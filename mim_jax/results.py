@@ -17,6 +17,7 @@ from mim_jax.bank import grouped, make_bank, tested
 from mim_jax.data.datasets import Dataset
 from mim_jax.detector import Measure
 from mim_jax.evaluation import summarize
+from mim_jax.measure.similarity import METRICS
 from mim_jax.methods import score_methods
 from mim_jax.panels import choose_panels
 from mim_jax.protocol import Config, measure_options
@@ -24,7 +25,6 @@ from mim_jax.recorder import Recorder, read_events
 from mim_jax.reliability import reliability
 from mim_jax.report import write_report
 from mim_jax.scored_images import ScoredImages
-from mim_jax.similarity import METRICS
 from mim_jax.trained import TrainedFold, load_folds
 
 

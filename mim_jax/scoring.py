@@ -14,7 +14,7 @@ from mim_jax.data.datasets import list_images, printable
 from mim_jax.data.gate import Gate, load_image
 from mim_jax.data.images import UnusableImage
 from mim_jax.detector import Detector
-from mim_jax.similarity import METRICS
+from mim_jax.measure.similarity import METRICS
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 
 from mim_jax import losses, mask
 from mim_jax.epochs import Metrics, scan_epochs
-from mim_jax.pixels import flip_at_random
+from mim_jax.measure.images import flip_at_random
 
 REAL_INPUTS = ("patch", "masked_image")
 

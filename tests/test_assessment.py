@@ -8,7 +8,7 @@ import pytest
 
 from mim_jax.assessment import Calibration, Decision, assess, unusable
 from mim_jax.calibration import cross_p_values, miss_rate_threshold
-from mim_jax.similarity import METRICS
+from mim_jax.measure.similarity import METRICS
 
 RNG = np.random.default_rng(0)
 SCORES = tuple(tuple(np.sort(RNG.normal(0.8, 0.1, 25)).tolist()) for _ in range(3))

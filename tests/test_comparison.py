@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from mim_jax import comparison, openset
 from mim_jax.comparison import compare
 from mim_jax.comparison_page import write_comparison
-from mim_jax.similarity import METRICS
+from mim_jax.measure.similarity import METRICS
 from mim_jax.stored import read_run
 from mim_jax.wording import signed, verdict
 from tests.invented import HOSTILE, Page

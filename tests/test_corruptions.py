@@ -12,7 +12,7 @@ from PIL import Image
 
 from mim_jax import corruptions
 from mim_jax.corruptions import CORRUPTIONS
-from mim_jax.similarity import similarities
+from mim_jax.measure.similarity import similarities
 
 SIZE = 48
 KEY = jax.random.key(3)

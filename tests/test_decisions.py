@@ -9,7 +9,7 @@ from mim_jax import decisions
 from mim_jax.alternatives import PAPER_THRESHOLD, sensitivity_threshold, youden_threshold
 from mim_jax.assessment import RULES, Decision
 from mim_jax.evaluation import ScoredImages
-from mim_jax.similarity import METRICS
+from mim_jax.measure.similarity import METRICS
 
 GROUPS = {"skin": ["eczema"]}
 

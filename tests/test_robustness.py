@@ -15,9 +15,9 @@ from mim_jax import clinical, conditions
 from mim_jax.conditions import Condition, GroupedImages, score_conditions, score_folds
 from mim_jax.corruptions import CORRUPTIONS
 from mim_jax.detector import Detector, Measure
+from mim_jax.measure.similarity import METRICS, similarities
 from mim_jax.ranking import auroc
 from mim_jax.robustness import SIGMAS, _shares, clinical_test, robustness_sheet
-from mim_jax.similarity import METRICS, similarities
 
 SIZE, HOLE = 32, 16
 

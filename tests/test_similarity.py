@@ -10,8 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
-from mim_jax import histograms
-from mim_jax.similarity import METRICS, composite_similarities, hbd, mae, mse, similarities, ssim, ssim_hbd
+from mim_jax.measure import histogram as histograms
+from mim_jax.measure.similarity import (
+    METRICS,
+    composite_similarities,
+    hbd,
+    mae,
+    mse,
+    similarities,
+    ssim,
+    ssim_hbd,
+)
 
 SIZE = 40
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mim_jax import similarity
+from mim_jax.measure import similarity
 
 ON_EIGHT_DEVICES = """
 import functools
@@ -73,7 +73,7 @@ def test_offsets_of_their_own_are_a_gather_on_accelerators():
 
 def test_importing_the_metrics_takes_a_moment_over_jax():
     code = (
-        "import jax.numpy, time; began = time.perf_counter(); import mim_jax.similarity;"
+        "import jax.numpy, time; began = time.perf_counter(); import mim_jax.measure.similarity;"
         "print(time.perf_counter() - began)"
     )
     took = [

@@ -30,7 +30,7 @@ from mim_jax.data import gate
 from mim_jax.data.images import MIN_SIDE
 from mim_jax.detector import Detector
 from mim_jax.export import golden_images
-from mim_jax.similarity import METRICS
+from mim_jax.measure.similarity import METRICS
 
 FORMAT = 1
 CALIBRATION_FORMAT = 2

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from mim_jax import folding, mask, similarity
+from mim_jax import folding, mask
 from mim_jax.detector import Detector, network_fill
-from mim_jax.pixels import as_float
+from mim_jax.measure import similarity
+from mim_jax.measure.images import as_float
 
 if TYPE_CHECKING:
     import onnx

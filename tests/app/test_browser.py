@@ -12,7 +12,7 @@ from mim_jax import export
 from mim_jax.app import runtime
 from mim_jax.data import gate, lesions
 from mim_jax.data.images import load_image
-from mim_jax.similarity import METRICS
+from mim_jax.measure.similarity import METRICS
 from tests.app import chromium
 from tests.app.small import SIZE, make_detector
 

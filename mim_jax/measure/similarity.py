@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mim_jax import histograms, pixels
+from mim_jax.measure import histogram, images
 
 METRICS = ("ssim_hbd", "ssim", "hbd", "mae", "mse")
 
@@ -53,14 +53,14 @@ class Options(NamedTuple):
 @jax.jit
 def mae(x: jax.Array, y: jax.Array) -> jax.Array:
     """Eq. 11: `1 - mean |x - y|`, in [0, 1]. `[..., H, W, C]` twice -> `[...]` float32."""
-    x, y = pixels.as_float_pair(x, y)
+    x, y = images.as_float_pair(x, y)
     return 1 - jnp.mean(jnp.abs(x - y), axis=(-3, -2, -1))
 
 
 @jax.jit
 def mse(x: jax.Array, y: jax.Array) -> jax.Array:
     """Eq. 12: `1 - mean (x - y)^2`, in [0, 1]. `[..., H, W, C]` twice -> `[...]` float32."""
-    x, y = pixels.as_float_pair(x, y)
+    x, y = images.as_float_pair(x, y)
     return 1 - jnp.mean(jnp.square(x - y), axis=(-3, -2, -1))
 
 
@@ -106,7 +106,7 @@ def ssim(
     Raises:
       ValueError: unfit shapes, dtypes or options; an image smaller than the window.
     """
-    x, y = pixels.as_float_pair(x, y, max_val=max_val)
+    x, y = images.as_float_pair(x, y, max_val=max_val)
     options = Options(filter_size=filter_size, filter_sigma=filter_sigma, k1=k1, k2=k2, window=window)
     options = _checked(options, max_val=max_val)
     _check_window(x.shape, options)
@@ -117,8 +117,8 @@ def ssim(
             windows = 1 - measure(x, y)
             return windows.reshape(len(windows), -1, x.shape[-1])
 
-        return pixels.each(values, x.shape[:-3], x, y)
-    return pixels.each(lambda a, b: jnp.minimum(1 - jnp.mean(measure(a, b)), 1.0), x.shape[:-3], x, y)
+        return images.each(values, x.shape[:-3], x, y)
+    return images.each(lambda a, b: jnp.minimum(1 - jnp.mean(measure(a, b)), 1.0), x.shape[:-3], x, y)
 
 
 @functools.partial(jax.jit, static_argnames=("bins", "per_channel", "soft"))
@@ -149,11 +149,11 @@ def hbd(
     Raises:
       ValueError: unfit shapes, dtypes or bins; more than 2^24 pixels, which float32 cannot count.
     """
-    x, y = pixels.as_float_pair(x, y)
+    x, y = images.as_float_pair(x, y)
     bins = _checked(Options(bins=bins)).bins
-    form = functools.partial(histograms.soft_histogram if soft else histograms.histogram, bins=bins)
-    return pixels.each(
-        lambda a, b: histograms.bhattacharyya(form(a), form(b), per_channel), x.shape[:-3], x, y
+    form = functools.partial(histogram.soft_histogram if soft else histogram.histogram, bins=bins)
+    return images.each(
+        lambda a, b: histogram.bhattacharyya(form(a), form(b), per_channel), x.shape[:-3], x, y
     )
 
 
@@ -179,7 +179,7 @@ def similarities(x: jax.Array, y: jax.Array, **options: Any) -> Similarities:
 def composite_similarities(
     image: jax.Array,
     patch: jax.Array,
-    offset: pixels.Offset,
+    offset: images.Offset,
     *,
     region: str = "image",
     **options: Any,
@@ -208,7 +208,7 @@ def composite_similarities(
     """
     if region not in ("image", "mask"):
         raise ValueError(f"unknown region {region!r}: choose 'image' or 'mask'")
-    position = pixels.place(image, patch, offset)
+    position = images.place(image, patch, offset)
     return _composite_similarities(
         image, patch, position, region=region, options=_checked(Options(**options))
     )
@@ -216,22 +216,22 @@ def composite_similarities(
 
 @functools.partial(jax.jit, static_argnames="options")
 def _similarities(x: jax.Array, y: jax.Array, *, options: Options) -> Similarities:
-    x, y = pixels.as_float_pair(x, y)
+    x, y = images.as_float_pair(x, y)
     _check_window(x.shape, options)
 
     def measure(x: jax.Array, y: jax.Array) -> Similarities:
         dissimilarity = jnp.mean(_dissimilarity_map(x, y, options=options))
-        counts = histograms.histogram(x, bins=options.bins), histograms.histogram(y, bins=options.bins)
+        counts = histogram.histogram(x, bins=options.bins), histogram.histogram(y, bins=options.bins)
         return _joined(dissimilarity, counts, x - y, 1.0, options)
 
-    return pixels.each(measure, x.shape[:-3], x, y)
+    return images.each(measure, x.shape[:-3], x, y)
 
 
 @functools.partial(jax.jit, static_argnames=("region", "options"))
 def _composite_similarities(
     image: jax.Array, patch: jax.Array, offset: jax.Array, *, region: str, options: Options
 ) -> Similarities:
-    image, patch = pixels.as_float(image), pixels.as_float(patch)
+    image, patch = images.as_float(image), images.as_float(patch)
     _check_window((image if region == "image" else patch).shape, options)
     (height, width, channels), box_shape = image.shape[-3:], patch.shape[-3:]
     if options.window == "global":
@@ -264,12 +264,12 @@ def _composite_similarities(
     ) -> Similarities:
         dissimilarity = _dissimilarity_map(before, after, options=options)
         hidden, filled = (
-            histograms.histogram(box, bins=options.bins),
-            histograms.histogram(patch, bins=options.bins),
+            histogram.histogram(box, bins=options.bins),
+            histogram.histogram(patch, bins=options.bins),
         )
         if region == "mask":
             return _joined(jnp.mean(dissimilarity), (hidden, filled), box - patch, 1.0, options)
-        counts = histograms.histogram(image, bins=options.bins)
+        counts = histogram.histogram(image, bins=options.bins)
         return _joined(
             jnp.sum(dissimilarity) / windows,
             (counts, counts - hidden + filled),
@@ -281,8 +281,8 @@ def _composite_similarities(
     lead = image.shape[:-3]
     if offset.ndim == 1:
         # Cut from the whole batch at once: one slice at one place, where slices at many places are a gather.
-        return pixels.each(measure, lead, image, patch, *around(image, patch, offset))
-    return pixels.each(lambda a, b, at: measure(a, b, *around(a, b, at)), lead, image, patch, offset)
+        return images.each(measure, lead, image, patch, *around(image, patch, offset))
+    return images.each(lambda a, b, at: measure(a, b, *around(a, b, at)), lead, image, patch, offset)
 
 
 def _checked(options: Options, *, max_val: float = 1.0) -> Options:
@@ -307,7 +307,7 @@ def _checked(options: Options, *, max_val: float = 1.0) -> Options:
         raise ValueError(f"k1={k1} and k2={k2} must be 0 or more, max_val={max_val} greater, all finite")
     if not (min(of_ssim, of_hbd) >= 0 and 0 < of_ssim + of_hbd < math.inf):
         raise ValueError(f"weights must be two numbers of 0 or more, not both 0, got {options.weights}")
-    histograms.check_bins(bins)
+    histogram.check_bins(bins)
     return Options((of_ssim, of_hbd), size, sigma, k1, k2, options.window, bins, bool(options.per_channel))
 
 
@@ -329,7 +329,7 @@ def _joined(
 ) -> Similarities:
     """The metrics of one image from its parts; `difference` covers `share` of the pixels, the rest is 0."""
     structure = jnp.minimum(1 - dissimilarity, 1.0)
-    colour = histograms.bhattacharyya(*counts, options.per_channel)
+    colour = histogram.bhattacharyya(*counts, options.per_channel)
     return Similarities(
         ssim_hbd=options.weights[0] * structure + options.weights[1] * colour,
         ssim=structure,
@@ -359,7 +359,7 @@ def _dissimilarity_map(x: jax.Array, y: jax.Array, *, options: Options, max_val:
         s, d = x + y - max_val, x - y
         return jnp.stack([s, d, s * s, d * d])
 
-    mean_s, mean_d, square_s, square_d = _window_mean(pixels.apart(planes, x, y), channels, options)
+    mean_s, mean_d, square_s, square_d = _window_mean(images.apart(planes, x, y), channels, options)
     variance_s = jnp.maximum(square_s - mean_s * mean_s, 0.0)
     variance_d = jnp.maximum(square_d - mean_d * mean_d, 0.0)
     sum_of_means, difference_of_means = jnp.square(mean_s + max_val), jnp.square(mean_d)
@@ -389,4 +389,4 @@ def _window_mean(planes: jax.Array, channels: int, options: Options) -> jax.Arra
         terms += [weights[size // 2] * shifted[size // 2]] if size % 2 else []
         return functools.reduce(jnp.add, terms)
 
-    return along(pixels.apart(lambda p: along(p, 1, 1), planes), 2, channels)
+    return along(images.apart(lambda p: along(p, 1, 1), planes), 2, channels)
