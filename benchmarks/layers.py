@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mim_jax.models import layers
+from mim_jax.inpaint import layers
 
 # Of the full-size generator: side, features in, features out (4x4 kernel, stride 2, padding 1).
 CASES = ((14, 512, 256), (28, 256, 128), (56, 128, 64))

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import mim
-from mim_jax import mask, training
+from mim_jax import mask
 from mim_jax.data import lesions
 from mim_jax.epochs import epoch_orders
-from mim_jax.models import layers
-from mim_jax.models.product import precision
+from mim_jax.inpaint import gan, layers
+from mim_jax.inpaint.product import precision
 from mim_jax.protocol import compute_dtype, make_game
 from mim_jax.runtime import keep_freed_memory
 
@@ -88,7 +88,7 @@ def make_inputs(
     size, batch = config["data"]["image_size"], config["training"]["batch_size"]
     game = make_game(config, steps=updates)
     drawn, *_ = lesions.lesion_images({"mpox": min(batch, DISTINCT)}, size=size, seed=config["seed"])
-    state = jax.jit(training.init_state, static_argnames="game")(_key(config), game=game)
+    state = jax.jit(gan.init_state, static_argnames="game")(_key(config), game=game)
 
     @jax.jit
     def plan(key: jax.Array, numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -208,7 +208,7 @@ class JaxSystem:
         generator, batch_stats, discriminator = jax.tree.map(
             jnp.array, (inputs.generator, inputs.batch_stats, inputs.discriminator)
         )
-        self._state = training.AdversarialState(
+        self._state = gan.AdversarialState(
             step=jnp.zeros((), jnp.int32),
             generator_params=generator,
             batch_stats=batch_stats,
@@ -217,7 +217,7 @@ class JaxSystem:
             discriminator_opt=game.optimizer.init(discriminator),
         )
         self._run = jax.jit(
-            training.train_epochs,
+            gan.train_epochs,
             static_argnames=("game", "batch_size", "drop_last"),
             donate_argnames="state",
         )

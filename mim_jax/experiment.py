@@ -7,10 +7,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from mim_jax import detector, trainer, training
+from mim_jax import detector, trainer
 from mim_jax.data.datasets import Dataset
 from mim_jax.devices import Place
 from mim_jax.epochs import steps_per_epoch
+from mim_jax.inpaint import gan
 from mim_jax.protocol import Config, describe_model, make_folds, make_game, split_training
 from mim_jax.recorder import Recorder
 
@@ -33,12 +34,12 @@ def trainings(config: Config, path: Path, dataset: Dataset) -> Iterator[trainer.
     splits = [split_training(config, dataset, fold)[0] for fold in make_folds(config, dataset)]
     sizes = {"batch_size": settings["batch_size"], "drop_last": settings["drop_last"]}
     run_epochs = jax.jit(
-        training.train_epochs,
+        gan.train_epochs,
         static_argnames=("game", "batch_size", "drop_last", "split"),
         donate_argnames="state",
     )
-    init = jax.jit(training.init_state, static_argnames="game")
-    games: dict[int, training.Game] = {}
+    init = jax.jit(gan.init_state, static_argnames="game")
+    games: dict[int, gan.Game] = {}
     for role in [role for role in ROLES if role == "mim" or settings["autoencoder"]]:
         folder, adversary = ROLES[role]
         for fold, split in enumerate(splits):
@@ -49,7 +50,7 @@ def trainings(config: Config, path: Path, dataset: Dataset) -> Iterator[trainer.
 
             def begin(
                 place: Place,
-                game: training.Game = game,
+                game: gan.Game = game,
                 images: np.ndarray = images,
                 key: jax.Array = key,
                 adversary: bool = adversary,
@@ -75,7 +76,7 @@ def trainings(config: Config, path: Path, dataset: Dataset) -> Iterator[trainer.
             )
 
 
-def _panel(game: training.Game, state: training.AdversarialState, *, images: np.ndarray) -> np.ndarray:
+def _panel(game: gan.Game, state: gan.AdversarialState, *, images: np.ndarray) -> np.ndarray:
     """Rows of original | inpainted, uint8."""
     variables = {"params": state.generator_params, "batch_stats": state.batch_stats}
     sizes = {"mask_size": game.mask_size, "margin": game.margin}

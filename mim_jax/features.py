@@ -72,7 +72,7 @@ def discriminator_features(discriminator: nn.Module, params: Any, patches: np.nd
     transfer in real-time with adaptive instance normalization", ICCV 2017.
 
     Args:
-      discriminator: `mim_jax.models.discriminator.PatchDiscriminator`, or a module whose submodules all give
+      discriminator: `mim_jax.inpaint.networks.discriminator.PatchDiscriminator`, or a module whose submodules all give
         `[B, H, W, C]`.
       params: its parameters.
       patches: float `[N, M, M, 3]` in [-1, 1]: true pixels, such as the ones the hole will hide.
@@ -85,12 +85,12 @@ def discriminator_features(discriminator: nn.Module, params: Any, patches: np.nd
     if array.ndim != 4 or array.shape[1] != array.shape[2] or not np.issubdtype(array.dtype, np.floating):
         raise ValueError(
             f"patches must be floats [N, M, M, 3] in [-1, 1], got {array.dtype} {list(array.shape)}: cut "
-            "them from mim_jax.training.to_network_range(images)"
+            "them from mim_jax.inpaint.gan.to_network_range(images)"
         )
     if array.size and not np.max(np.abs(array)) <= 1:
         raise ValueError(
             f"patches must lie in [-1, 1], but reach {np.max(np.abs(array)):g}: cut them from "
-            "mim_jax.training.to_network_range(images)"
+            "mim_jax.inpaint.gan.to_network_range(images)"
         )
     # No image would make no batch, and so no number of features.
     some = array if len(array) else np.zeros((1, *array.shape[1:]), array.dtype)

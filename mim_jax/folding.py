@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mim_jax.models.context_encoder import ChannelwiseDense, ContextEncoder, check_image_size
-from mim_jax.models.layers import BatchNorm, Conv, conv_transpose, leaky_relu
+from mim_jax.inpaint.layers import BatchNorm, Conv, conv_transpose, leaky_relu
+from mim_jax.inpaint.networks.context_encoder import ChannelwiseDense, ContextEncoder, check_image_size
 
 
 class FoldedContextEncoder(nn.Module):

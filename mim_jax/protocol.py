@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mim_jax import assessment, detector, mask, training
+from mim_jax import assessment, detector, mask
 from mim_jax.data import datasets, duplicates, folds, gate, sources
 from mim_jax.data.images import MIN_SIDE
+from mim_jax.inpaint import gan
 from mim_jax.models import PatchDiscriminator, make_generator
 
 Config = Mapping[str, Any]
@@ -223,7 +224,7 @@ def check(config: Config) -> None:
     jax.eval_shape(
         functools.partial(measure.compare, offset=mask.center_offset(size, mask_size)), images, patches
     )
-    jax.eval_shape(functools.partial(training.init_state, game=make_game(config, steps=1)), jax.random.key(0))
+    jax.eval_shape(functools.partial(gan.init_state, game=make_game(config, steps=1)), jax.random.key(0))
 
 
 def check_data(config: Config, dataset: datasets.Dataset, *, evaluation: bool) -> None:
@@ -273,15 +274,15 @@ def compute_dtype(config: Config) -> Any:
 def make_optimizer(config: Config, *, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimiser, and its learning rate, for a training of `steps` updates."""
     rates = config["optimizer"]
-    schedule = training.make_schedule(rates["decay"], learning_rate=rates["learning_rate"], steps=steps)
+    schedule = gan.make_schedule(rates["decay"], learning_rate=rates["learning_rate"], steps=steps)
     return optax.adam(schedule, b1=rates["b1"], b2=rates["b2"]), schedule
 
 
-def make_game(config: Config, *, steps: int) -> training.Game:
+def make_game(config: Config, *, steps: int) -> gan.Game:
     """Networks, optimiser and losses for a training of `steps` updates."""
     dtype = compute_dtype(config)
     optimizer, schedule = make_optimizer(config, steps=steps)
-    return training.Game(
+    return gan.Game(
         generator=make_generator(config["generator"]["name"], config["generator"], dtype=dtype),
         discriminator=PatchDiscriminator(config["discriminator"]["width"], dtype=dtype),
         optimizer=optimizer,

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mim_jax import trainer, training
+from mim_jax import trainer
 from mim_jax.data.datasets import Dataset
 from mim_jax.data.folds import Fold
 from mim_jax.detector import Detector, Measure
 from mim_jax.epochs import steps_per_epoch
 from mim_jax.experiment import ROLES
+from mim_jax.inpaint import gan
 from mim_jax.models import PatchDiscriminator, make_generator
 from mim_jax.protocol import Config, describe_model, make_folds, make_game, split_training
 
@@ -36,7 +37,7 @@ class TrainedFold:
     split: Fold
     train: np.ndarray
     held_out: np.ndarray
-    state: training.AdversarialState
+    state: gan.AdversarialState
     discriminator: PatchDiscriminator
     detector: Detector
     networks: dict[str, Detector]
@@ -50,7 +51,7 @@ def load_folds(config: Config, path: Path, dataset: Dataset, measure: Measure) -
     """
     # Neither shapes nor initial values depend on the number of steps: one program serves every fold.
     game = make_game(config, steps=1)
-    init = jax.jit(functools.partial(training.init_state, game=game))
+    init = jax.jit(functools.partial(gan.init_state, game=game))
     return [_load_fold(config, path, dataset, split, measure, init) for split in make_folds(config, dataset)]
 
 
@@ -62,7 +63,7 @@ def _load_fold(
     updates = steps_per_epoch(len(train), settings["batch_size"], drop_last=settings["drop_last"])
     fresh = functools.partial(init, jax.random.fold_in(jax.random.key(config["seed"]), split.index))
 
-    def restore(role: str) -> training.AdversarialState:
+    def restore(role: str) -> gan.AdversarialState:
         folder = path / f"fold_{split.index}" / ROLES[role][0]
         return trainer.restore(folder, updates=updates * settings["epochs"], init=fresh)
 
@@ -75,7 +76,7 @@ def _load_fold(
     return TrainedFold(split, train, held_out, state, discriminator, model, networks)
 
 
-def _detector(config: Config, state: training.AdversarialState, measure: Measure) -> Detector:
+def _detector(config: Config, state: gan.AdversarialState, measure: Measure) -> Detector:
     model = describe_model(config)
     return Detector(
         generator=make_generator(model["generator"], model["options"], dtype=jnp.float32),

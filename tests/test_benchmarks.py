@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import growth, speedrun, training
-from mim_jax.models import layers
-from mim_jax.models.product import product
+from mim_jax.inpaint import layers
+from mim_jax.inpaint.product import product
 
 
 def tiny(*, batch=4, dtype="float32"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mim_jax.features import COMPLEXITY, complexity_features, discriminator_features
-from mim_jax.models.discriminator import PatchDiscriminator
+from mim_jax.inpaint.networks.discriminator import PatchDiscriminator
 
 
 def photographs(seed: int, count: int, size: int = 24) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mim_jax import losses
+from mim_jax.inpaint import losses
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((2, 5, 4, 3, 2), np.float32)

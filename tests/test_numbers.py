@@ -15,9 +15,10 @@ from PIL import Image
 from test_devices import Judge, Painter, configuration, small_networks
 from test_training import GAME
 
-from mim_jax import commands, composite_similarities, detector, trained, training
+from mim_jax import commands, composite_similarities, detector, trained
 from mim_jax.assessment import Decision
 from mim_jax.export import export
+from mim_jax.inpaint import gan
 from mim_jax.models import make_generator
 from tests.app.small import SIZE, make_detector
 
@@ -106,8 +107,8 @@ def test_no_step_and_no_score_of_plain_images_makes_what_is_no_number():
     key = jax.random.key(0)
     plain = jnp.stack([jnp.full((32, 32, 3), level, jnp.uint8) for level in (0, 0, 128, 255)])
     with jax.debug_nans(True):
-        state = jax.jit(training.init_state, static_argnums=1)(key, game)
-        step = jax.jit(training.adversarial_step, static_argnums=0)
+        state = jax.jit(gan.init_state, static_argnums=1)(key, game)
+        step = jax.jit(gan.adversarial_step, static_argnums=0)
         state, metrics = step(game, state, plain, key)
         same = jax.jit(composite_similarities)(plain, plain[:, 8:24, 8:24], (8, 8))
         other = jax.jit(composite_similarities)(plain, 255 - plain[:, 8:24, 8:24], (8, 8))

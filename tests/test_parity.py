@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from mim_jax import losses, mask, training
+from mim_jax import mask
+from mim_jax.inpaint import gan, losses
 from mim_jax.models import ContextEncoder, PatchDiscriminator
 
 torch = pytest.importorskip("torch")
@@ -20,7 +21,7 @@ def constant(step):
     return 1e-3
 
 
-GAME = training.Game(
+GAME = gan.Game(
     generator=ContextEncoder(WIDTH, "pointwise", CHANNELS),
     discriminator=PatchDiscriminator(WIDTH),
     optimizer=optax.adam(1e-3),
@@ -38,8 +39,8 @@ GAME = training.Game(
 )
 
 
-INIT = jax.jit(training.init_state, static_argnums=1)
-STEP = jax.jit(training.update_on, static_argnums=0)
+INIT = jax.jit(gan.init_state, static_argnums=1)
+STEP = jax.jit(gan.update_on, static_argnums=0)
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def batch(seed):
 
 @jax.jit
 def _masked(key, images):
-    real = training.to_network_range(images)
+    real = gan.to_network_range(images)
     offsets = mask.random_offsets(key, BATCH, size=SIZE, mask_size=MASK)
     hidden = jax.vmap(lambda image, at: mask.hide(image, at, mask_size=MASK))(real, offsets)
     return hidden, jax.vmap(lambda image, at: mask.cut(image, at, mask_size=MASK))(real, offsets)

@@ -11,7 +11,7 @@ from test_devices import FIELDS, Count, small_networks
 from configs.mim import get_config
 from mim_jax import commands, experiment, protocol
 from mim_jax.devices import Place
-from mim_jax.models.product import product
+from mim_jax.inpaint.product import product
 from mim_jax.runtime import Profile, use_compilation_cache
 
 PLACE = Place((jax.devices()[0],))

@@ -11,7 +11,8 @@ import optax
 import pytest
 from flax import linen as nn
 
-from mim_jax import epochs, mask, training
+from mim_jax import epochs, mask
+from mim_jax.inpaint import gan
 from mim_jax.models import ContextEncoder, PatchDiscriminator
 
 
@@ -19,7 +20,7 @@ def constant(step):
     return 1e-3
 
 
-GAME = training.Game(
+GAME = gan.Game(
     generator=ContextEncoder(4, "pointwise", 8),
     discriminator=PatchDiscriminator(4),
     optimizer=optax.adam(1e-3),
@@ -37,11 +38,9 @@ GAME = training.Game(
 )
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
 KEY = jax.random.key(3)
-INIT = jax.jit(training.init_state, static_argnums=1)
-STEP = jax.jit(training.adversarial_step, static_argnums=0)
-EPOCHS = jax.jit(
-    functools.partial(training.train_epochs, batch_size=4, drop_last=False), static_argnames="game"
-)
+INIT = jax.jit(gan.init_state, static_argnums=1)
+STEP = jax.jit(gan.adversarial_step, static_argnums=0)
+EPOCHS = jax.jit(functools.partial(gan.train_epochs, batch_size=4, drop_last=False), static_argnames="game")
 
 
 def run(first, count, state):
@@ -85,7 +84,7 @@ def test_two_epochs_are_one_and_one():
 def test_no_key_is_used_twice():
     # The check runs while tracing; a function of its own, because a traced one would not be traced again.
     with jax.debug_key_reuse(True):
-        state = jax.eval_shape(functools.partial(training.init_state, game=GAME), KEY)
+        state = jax.eval_shape(functools.partial(gan.init_state, game=GAME), KEY)
         jax.jit(functools.partial(EPOCHS.__wrapped__, GAME)).trace(state, IMAGES, jnp.arange(2), KEY)
 
 
@@ -96,8 +95,8 @@ def test_a_generator_without_statistics_trains_too():
             return jnp.tanh(nn.Conv(3, (2, 2), strides=2)(masked))
 
     game = dataclasses.replace(GAME, generator=Plain())
-    state = training.init_state(KEY, game)
-    after, metrics = jax.jit(training.adversarial_step, static_argnums=0)(game, state, IMAGES[:2], KEY)
+    state = gan.init_state(KEY, game)
+    after, metrics = jax.jit(gan.adversarial_step, static_argnums=0)(game, state, IMAGES[:2], KEY)
     assert np.isfinite(float(metrics["loss_pixel"]))
     assert jnp.any(after.generator_params["Conv_0"]["kernel"] != state.generator_params["Conv_0"]["kernel"])
 
@@ -144,9 +143,9 @@ def test_the_printed_equations_are_no_game():
     assert last["default"] > 0.3
 
 
-@pytest.mark.parametrize("decay", sorted(training.DECAYS))
+@pytest.mark.parametrize("decay", sorted(gan.DECAYS))
 def test_schedules_start_at_the_rate_and_never_rise(decay):
-    schedule = training.make_schedule(decay, learning_rate=1e-3, steps=100)
+    schedule = gan.make_schedule(decay, learning_rate=1e-3, steps=100)
     rates = np.array([float(schedule(step)) for step in range(101)])
     assert rates[0] == pytest.approx(1e-3)
     assert np.all(np.diff(rates) <= 1e-12)
@@ -155,11 +154,11 @@ def test_schedules_start_at_the_rate_and_never_rise(decay):
 
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match=r"'cosinus'.*cosine, linear"):
-        training.make_schedule("cosinus", learning_rate=1e-3, steps=1)
+        gan.make_schedule("cosinus", learning_rate=1e-3, steps=1)
     with pytest.raises(ValueError, match=r"'patches'.*patch, masked_image"):
         dataclasses.replace(GAME, real_input="patches")
     with pytest.raises(ValueError, match=r"paints 16 pixels.*mask_size=16"):
-        training.init_state(KEY, dataclasses.replace(GAME, mask_size=8))
+        gan.init_state(KEY, dataclasses.replace(GAME, mask_size=8))
 
 
 def test_without_adversary_the_discriminator_leaves_no_trace_in_the_generator():
@@ -178,14 +177,12 @@ def test_without_adversary_the_discriminator_leaves_no_trace_in_the_generator():
 
 def test_flips_mirror_images_and_a_margin_hides_more(monkeypatch):
     """What reaches the update: masked images and targets."""
-    monkeypatch.setattr(
-        training, "update_on", lambda game, state, masked, target, adversary: (masked, target)
-    )
+    monkeypatch.setattr(gan, "update_on", lambda game, state, masked, target, adversary: (masked, target))
     images = jnp.asarray(IMAGES)
 
     def step(**fields):
         game = dataclasses.replace(GAME, **fields)
-        return map(np.asarray, training.adversarial_step(game, SimpleNamespace(step=7), images, KEY))
+        return map(np.asarray, gan.adversarial_step(game, SimpleNamespace(step=7), images, KEY))
 
     masked, target = step()
     wide, same = step(margin=3)
@@ -193,7 +190,7 @@ def test_flips_mirror_images_and_a_margin_hides_more(monkeypatch):
     hidden, more = (np.all(x == 1, axis=-1).sum(axis=(1, 2)) for x in (masked, wide))
     assert np.all(hidden >= 16**2) and np.all(more > hidden) and np.all(more <= 22**2 + hidden - 16**2)
     offsets = np.asarray(mask.random_offsets(jax.random.fold_in(KEY, 7), 10, size=32, mask_size=16))
-    real, seen = np.asarray(training.to_network_range(images)), set()
+    real, seen = np.asarray(gan.to_network_range(images)), set()
     for image, patch, (row, column) in zip(
         real, next(reversed(list(step(flips=True)))), offsets, strict=True
     ):

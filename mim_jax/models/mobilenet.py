@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mim_jax.models.layers import BatchNorm, Conv, DepthwiseConv, kaiming_normal
+from mim_jax.inpaint.layers import BatchNorm, Conv, DepthwiseConv, kaiming_normal
 
 # Table 1 of the paper: taps, expanded features, features out, squeeze-and-excite, hard-swish, stride.
 _BLOCKS = (

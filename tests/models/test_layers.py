@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mim_jax.models import layers
+from mim_jax.inpaint import layers
 
 # (side, features in, features out, taps, stride, padding): every shape of layer that the networks have, and
 # odd sizes.

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from against_torchvision import check_against, count, drawn, import_torchvision, lively
 
-from mim_jax.models import layers, mobilenet
+from mim_jax.inpaint import layers
+from mim_jax.models import mobilenet
 from mim_jax.models.mobilenet import InvertedResidual, MobileNetV3Large, round_to_eight
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from against_torchvision import check_against, count, drawn, import_torchvision, lively
 
-from mim_jax.models import layers
+from mim_jax.inpaint import layers
 from mim_jax.models.resnet import Bottleneck, ResNet50
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mim_jax.models.layers import (
+from mim_jax.inpaint.layers import (
     BatchNorm,
     Conv,
     ConvPair,

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mim_jax.models.context_encoder import check_image_size
-from mim_jax.models.layers import BatchNorm, Conv, leaky_relu
+from mim_jax.inpaint.layers import BatchNorm, Conv, leaky_relu
+from mim_jax.inpaint.networks.context_encoder import check_image_size
 
 
 class UNet(nn.Module):

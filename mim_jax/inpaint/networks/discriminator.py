@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mim_jax.models.layers import Conv, instance_norm, leaky_relu
+from mim_jax.inpaint.layers import Conv, instance_norm, leaky_relu
 
 
 class PatchDiscriminator(nn.Module):

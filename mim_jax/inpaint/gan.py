@@ -16,8 +16,9 @@ from flax import linen as nn
 from flax import struct
 from jax.sharding import NamedSharding
 
-from mim_jax import losses, mask
+from mim_jax import mask
 from mim_jax.epochs import Metrics, scan_epochs
+from mim_jax.inpaint import losses
 from mim_jax.measure.images import flip_at_random
 
 REAL_INPUTS = ("patch", "masked_image")

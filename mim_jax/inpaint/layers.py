@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from mim_jax.models.product import precision, product
+from mim_jax.inpaint.product import precision, product
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
