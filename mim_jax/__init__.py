@@ -8,8 +8,8 @@ from typing import Any
 
 _HOME = {
     "Detector": "mim_jax.detector",
-    "Assessment": "mim_jax.assessment",
-    "Decision": "mim_jax.assessment",
+    "Assessment": "mim_jax.decide.decision",
+    "Decision": "mim_jax.decide.decision",
     "load_exported": "mim_jax.export",
     "Similarities": "mim_jax.measure.similarity",
     "similarities": "mim_jax.measure.similarity",

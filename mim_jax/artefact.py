@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from mim_jax import tensors
-from mim_jax.assessment import Calibration
+from mim_jax.decide.decision import Calibration
 from mim_jax.measure.similarity import METRICS
 
 FORMAT = 2

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from mim_jax import fitting
-from mim_jax.assessment import Calibration, Decision
+from mim_jax.decide import thresholds
+from mim_jax.decide.decision import Calibration, Decision
+from mim_jax.decide.thresholds import Evidence, Rule
 from mim_jax.evaluation import ScoredImages
-from mim_jax.fitting import Evidence, Rule
 from mim_jax.measure.similarity import METRICS
 
 OTHERS = "other classes"  # the group of the classes that are in none
@@ -91,8 +91,8 @@ def calibrate(
     Raises:
       ValueError: the folds tested different images of other classes, or an unknown rule.
     """
-    if rule.name not in fitting.LOWER:
-        raise ValueError(f"unknown decision rule {rule.name!r}: choose one of {', '.join(fitting.LOWER)}")
+    if rule.name not in thresholds.LOWER:
+        raise ValueError(f"unknown decision rule {rule.name!r}: choose one of {', '.join(thresholds.LOWER)}")
     own = [fold.select(fold.plain & fold.positive) for fold in scored]
     others = [fold.select(fold.plain & ~fold.positive) for fold in scored]
     if any(not np.array_equal(fold.names, others[0].names) for fold in others):
@@ -120,13 +120,15 @@ def calibrate(
     for k in places:
         outside = ~np.isin(others[0].groups, list(shares[k]))
         found = evidence([j for j in places if j != k], scores[k], outside)
-        lower, _ = fitting.lower_threshold(found, rule)
-        upper, left_out = fitting.upper_threshold(found, rule)
+        lower, _ = thresholds.lower_threshold(found, rule)
+        upper, left_out = thresholds.upper_threshold(found, rule)
         carried = tuple(name for name in found.highest if name not in left_out)
         cutoffs.append(Cutoffs(metric, lower, upper, shares[k], carried))
     return Calibrations(
-        fitting.describe(evidence(list(places), np.mean(scores, axis=0), everything), metric, rule, positive),
-        [fitting.describe(evidence([k], scores[k], everything), metric, rule, positive) for k in places],
+        thresholds.describe(
+            evidence(list(places), np.mean(scores, axis=0), everything), metric, rule, positive
+        ),
+        [thresholds.describe(evidence([k], scores[k], everything), metric, rule, positive) for k in places],
         cutoffs,
     )
 

@@ -17,13 +17,13 @@ import numpy as np
 from flax import linen as nn
 
 from mim_jax import artefact, mask, workdir
-from mim_jax.assessment import Calibration
 from mim_jax.batches import Images, check_batch, collect, padded_batches
+from mim_jax.decide.decision import Calibration
+from mim_jax.decide.novelty_detector import NoveltyDetector
 from mim_jax.inpaint.gan import from_network_range, to_network_range
 from mim_jax.measure import images as pixels
 from mim_jax.measure.similarity import METRICS, Similarities, composite_similarities
 from mim_jax.models import make_generator
-from mim_jax.novelty import NoveltyDetector
 
 # images [B, S, S, 3], offset, M -> patches [B, M, M, 3]
 Fill = Callable[[jax.Array, tuple[int, int], int], jax.Array]

@@ -23,10 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mim_jax import artefact
-from mim_jax.assessment import Calibration
 from mim_jax.batches import Images, check_batch, collect, padded_batches
+from mim_jax.decide.decision import Calibration
+from mim_jax.decide.novelty_detector import NoveltyDetector
 from mim_jax.measure.similarity import METRICS, Similarities
-from mim_jax.novelty import NoveltyDetector
 
 if TYPE_CHECKING:
     from mim_jax.detector import Detector

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mim_jax import assessment, detector, mask
+from mim_jax import detector, mask
 from mim_jax.data import datasets, duplicates, folds, gate, sources
 from mim_jax.data.images import MIN_SIDE
+from mim_jax.decide import decision
 from mim_jax.inpaint import gan
 from mim_jax.models import PatchDiscriminator, make_generator
 
@@ -207,10 +208,9 @@ def check(config: Config) -> None:
     check_fields(config)
     size, mask_size = config["data"]["image_size"], config["mask"]["size"]
     measure = detector.Measure(**measure_options(config))
-    if config["decision"]["rule"] not in assessment.RULES:
+    if config["decision"]["rule"] not in decision.RULES:
         raise ValueError(
-            f"unknown decision rule {config['decision']['rule']!r}: choose one of "
-            f"{', '.join(assessment.RULES)}"
+            f"unknown decision rule {config['decision']['rule']!r}: choose one of {', '.join(decision.RULES)}"
         )
     if config["decision"]["rule"] == "paper" and measure != detector.Measure():
         raise ValueError(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mim_jax.assessment import Decision
+from mim_jax.decide.decision import Decision
 from mim_jax.decisions import Cutoffs, Rule, calibrate, families, per_group
 from mim_jax.evaluation import ScoredImages
 from mim_jax.intervals import share_estimate

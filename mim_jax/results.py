@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from mim_jax import decisions, facts, robustness, workdir
-from mim_jax.assessment import RULES
 from mim_jax.bank import grouped, make_bank, tested
 from mim_jax.data.datasets import Dataset
+from mim_jax.decide.decision import RULES
 from mim_jax.detector import Measure
 from mim_jax.evaluation import summarize
 from mim_jax.measure.similarity import METRICS

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mim_jax.assessment import Assessment, Decision, assess, unusable
 from mim_jax.batches import batch_size
 from mim_jax.data.datasets import list_images, printable
 from mim_jax.data.gate import Gate, load_image
 from mim_jax.data.images import UnusableImage
+from mim_jax.decide.decision import Assessment, Decision, assess, unusable
 from mim_jax.detector import Detector
 from mim_jax.measure.similarity import METRICS
 

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mim_jax import calibration, mask, refinements
+from mim_jax import mask, refinements
 from mim_jax.bank import Bank
 from mim_jax.data.datasets import Dataset
+from mim_jax.decide import conformal
 from mim_jax.features import complexity_features, discriminator_features
 from mim_jax.scored_images import ScoredImages
 from mim_jax.trained import TrainedFold
@@ -54,7 +55,7 @@ def refined_scores(
         combined.append(
             refinements.combine(
                 [
-                    calibration.p_values(np.concatenate([column[j][plain[j]] for j in others]), column[k])
+                    conformal.p_values(np.concatenate([column[j][plain[j]] for j in others]), column[k])
                     for column in (mim, near, color)
                 ]
             )

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from mim_jax.assessment import Calibration, Decision, assess, unusable
-from mim_jax.calibration import cross_p_values, miss_rate_threshold
+from mim_jax.decide.conformal import cross_p_values, miss_rate_threshold
+from mim_jax.decide.decision import Calibration, Decision, assess, unusable
 from mim_jax.measure.similarity import METRICS
 
 RNG = np.random.default_rng(0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from crepes import ConformalClassifier
 
-from mim_jax.calibration import (
+from mim_jax.decide.conformal import (
     allowed_rank,
     cross_p_values,
     false_alarm_threshold,

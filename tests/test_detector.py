@@ -9,8 +9,8 @@ import pytest
 from flax import linen as nn
 
 from mim_jax import Detector, UnusableImage, composite_similarities, mask
-from mim_jax.assessment import Calibration, Decision
-from mim_jax.calibration import cross_p_values
+from mim_jax.decide.conformal import cross_p_values
+from mim_jax.decide.decision import Calibration, Decision
 from mim_jax.detector import Measure, network_fill
 
 SIZE, HOLE = 24, 12

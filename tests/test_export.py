@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mim_jax import Detector, UnusableImage, artefact, export, tensors
-from mim_jax.assessment import Calibration, Decision
+from mim_jax.decide.decision import Calibration, Decision
 from mim_jax.detector import Measure, abstract_variables
 from mim_jax.models import make_generator
 

@@ -16,7 +16,7 @@ from test_devices import Judge, Painter, configuration, small_networks
 from test_training import GAME
 
 from mim_jax import commands, composite_similarities, detector, trained
-from mim_jax.assessment import Decision
+from mim_jax.decide.decision import Decision
 from mim_jax.export import export
 from mim_jax.inpaint import gan
 from mim_jax.models import make_generator

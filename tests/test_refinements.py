@@ -8,7 +8,7 @@ from sklearn.model_selection import LeaveOneGroupOut
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from mim_jax.calibration import p_values
+from mim_jax.decide.conformal import p_values
 from mim_jax.refinements import (
     STRENGTHS,
     Correction,

@@ -136,7 +136,7 @@ def create_app(
     """The server, to be run by uvicorn or by a test.
 
     Args:
-      assess: uint8 images `[image_size, image_size, 3]` to as many `mim_jax.assessment.Assessment`, such as
+      assess: uint8 images `[image_size, image_size, 3]` to as many `mim_jax.decide.decision.Assessment`, such as
         `Detector.assess`; called from one thread, with 1 to 8 images.
       image_size: pixels a side that images are decoded to.
       min_side: images with a shorter side than this, in pixels, are too small.

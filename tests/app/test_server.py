@@ -23,7 +23,7 @@ SIZE = 32
 
 @dataclass(frozen=True)
 class Assessed:
-    """As `mim_jax.assessment.Assessment`."""
+    """As `mim_jax.decide.decision.Assessment`."""
 
     score: float
     similarities: dict

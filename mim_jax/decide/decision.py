@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mim_jax.calibration import allowed_rank, check_share, counts_not_above, least_count, proven_rate
+from mim_jax.decide.conformal import allowed_rank, check_share, counts_not_above, least_count, proven_rate
 from mim_jax.wording import METRIC_NAMES, metric_name
 
 RULES = ("calibrated", "certified", "paper", "youden", "sensitivity")

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from mim_jax.calibration import just_below
+from mim_jax.decide.conformal import just_below
 from mim_jax.ranking import roc_thresholds
 
 # The threshold of the authors' application (section 3.4): mpox where the SSIM+HBD score is strictly greater.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from scipy.special import betainc, betaincinv
 
-from mim_jax.calibration import check_share
+from mim_jax.decide.conformal import check_share
 
 
 def certificate(count: int, *, miss_rate: float, confidence: float) -> int:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 import jax
 import numpy as np
 
-from mim_jax import assessment
-from mim_jax.assessment import Assessment, Calibration
 from mim_jax.batches import Images
+from mim_jax.decide import decision
+from mim_jax.decide.decision import Assessment, Calibration
 
 
 class NoveltyDetector(abc.ABC):
@@ -38,7 +38,7 @@ class NoveltyDetector(abc.ABC):
     def assess(
         self, images: Images | Iterable[np.ndarray | ValueError], *, alpha: float = 0.1
     ) -> list[Assessment]:
-        """Decisions with their reasons, one an image; see `mim_jax.assessment.assess`.
+        """Decisions with their reasons, one an image; see `mim_jax.decide.decision.assess`.
 
         Args:
           images: as `score_samples`; in an iterable an entry may also be the `UnusableImage` that reading a
@@ -51,9 +51,9 @@ class NoveltyDetector(abc.ABC):
         refused: dict[int, str] = {}
         kept = images if isinstance(images, np.ndarray | jax.Array) else _usable(images, refused)
         metric, similarities = self._assessed(kept)
-        assessed = iter(assessment.assess(similarities, self.calibration, metric=metric, alpha=alpha))
+        assessed = iter(decision.assess(similarities, self.calibration, metric=metric, alpha=alpha))
         count = len(refused) + next(iter(similarities.values())).shape[1]
-        return [assessment.unusable(refused[k]) if k in refused else next(assessed) for k in range(count)]
+        return [decision.unusable(refused[k]) if k in refused else next(assessed) for k in range(count)]
 
     def anomaly_score(self, images: Images) -> np.ndarray:
         """`1 - score_samples`, for those who count the other way."""

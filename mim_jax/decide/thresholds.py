@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mim_jax import alternatives
-from mim_jax.assessment import Calibration, conformal_promise, percent
-from mim_jax.calibration import allowed_rank, false_alarm_threshold, just_below, miss_rate_threshold
-from mim_jax.certificate import certificate, certified_rate
+from mim_jax.decide import alternatives
+from mim_jax.decide.certificate import certificate, certified_rate
+from mim_jax.decide.conformal import allowed_rank, false_alarm_threshold, just_below, miss_rate_threshold
+from mim_jax.decide.decision import Calibration, conformal_promise, percent
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Rule:
     """How thresholds are made.
 
     Attributes:
-      name: one of `mim_jax.assessment.RULES`.
+      name: one of `mim_jax.decide.decision.RULES`.
       miss_rate: share of the training class that may be missed.
       confidence: of a certificate.
       false_alarm_rate: share of each group of other classes that may be called mpox-like; 0 = no such bound.
