@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
-from mim_jax.data import gate
-from mim_jax.data.datasets import list_images
+from mim_jax.data import quality
+from mim_jax.data.dataset import list_images
 from mim_jax.data.images import decode_image, load_image
 
 CHECKS = ("screenshot", "underexposed", "overexposed", "blurred", "not_skin")
@@ -98,7 +98,7 @@ def drawings() -> Iterator[Image.Image]:
             canvas = FigureCanvasAgg(figure)
             canvas.draw()
             yield Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-    words = [" ".join(doc.split()) for doc in (__doc__, gate.__doc__) if doc]
+    words = [" ".join(doc.split()) for doc in (__doc__, quality.__doc__) if doc]
     papers = (("white", "black"), ("black", "white"), ("#f4f0e8", "#333333"), ("#1e1e1e", "#d4d4d4"))
     for paper, ink in (*papers, ("#fdf6e3", "#586e75"), ("#ffe4d6", "#552211")):
         for size in (12, 20, 34):
@@ -115,7 +115,7 @@ def decoded(picture: Image.Image, format: str) -> np.ndarray:
     """As the gate sees the file that the picture would be saved in."""
     file = io.BytesIO()
     picture.save(file, format)
-    return decode_image(file.getvalue(), size=gate.SIDE)
+    return decode_image(file.getvalue(), size=quality.SIDE)
 
 
 def print_rows(rows: Mapping[str, Iterable[np.ndarray]]) -> None:
@@ -123,7 +123,7 @@ def print_rows(rows: Mapping[str, Iterable[np.ndarray]]) -> None:
     print("| | images | refused | | " + " | ".join(CHECKS) + " |")
     print("|---" * (4 + len(CHECKS)) + "|")
     for name, pictures in rows.items():
-        faults = [gate.find_faults(picture, gate.Gate()) for picture in pictures]
+        faults = [quality.find_faults(picture, quality.Gate()) for picture in pictures]
         refused = sum(map(bool, faults))
         counts = Counter(check for fault in faults for check in fault)
         cells = [name, len(faults), refused, f"{refused / len(faults):.1%}", *(counts[c] for c in CHECKS)]
@@ -135,7 +135,9 @@ def main() -> None:
     """Prints three tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", required=True, help="one folder a class")
-    parser.add_argument("--size", type=int, default=gate.SIDE, help="pixels a side that images are read at")
+    parser.add_argument(
+        "--size", type=int, default=quality.SIDE, help="pixels a side that images are read at"
+    )
     options = parser.parse_args()
     names, _ = list_images(options.root)
     images = np.stack([load_image(Path(options.root, name), size=options.size) for name in names])

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from mim_jax.data.containers import MAX_SCANS
+from mim_jax.data.container_limits import MAX_SCANS
 from mim_jax.data.images import MAX_PIXELS, UnusableImage, decode_image
 
 TAIL = 4096  # where what a TIFF's tags point to begins

@@ -17,7 +17,7 @@ import numpy as np
 
 from configs import mim
 from mim_jax import mask
-from mim_jax.data import lesions
+from mim_jax.data.synthetic import lesions
 from mim_jax.epochs import epoch_orders
 from mim_jax.inpaint import gan, layers
 from mim_jax.inpaint.product import precision

@@ -32,7 +32,7 @@ def _paper() -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.root = ""  # folder with one sub-folder a class; "" = the embedded procedural images, which say nothing about mpox
-    data.sources = sources = ConfigDict()  # the paper's sources, as a person downloaded them; see mim_jax/data/builders.py
+    data.sources = sources = ConfigDict()  # the paper's sources, as a person downloaded them; see mim_jax/data/sources/tfds.py
     sources.msld = ""  # folder of the Mpox Skin Lesion Dataset, version 1 or 2
     sources.isic2018 = ""  # folder of task 3: images, ground truth, lesion groups
     sources.dermnet = ""  # folder with the train and test folders of the Kaggle set
@@ -44,7 +44,7 @@ def _paper() -> ConfigDict:
     data.manifest = ""  # CSV with columns file,group; "" = root/manifest.csv where there is one
     data.group_pattern = ""  # regular expression with one group on file names, e.g. ^[A-Z]+_(\d+)_ for MKP_17_01 = patient 17
     data.grouped = True  # keep images of one group on one side of each split; False = the paper's plain shuffle
-    data.gate = gate = ConfigDict()  # is it a usable photograph of skin? mim_jax/data/gate.py has the limits; files to be scored must pass
+    data.gate = gate = ConfigDict()  # is it a usable photograph of skin? mim_jax/data/quality.py has the limits; files to be scored must pass
     gate.training = "list"  # what happens to those among the data: "list" names them, "refuse" leaves them out, "off" does not look
     gate.too_small = True  # False = files to be scored may have 32 pixels a side instead of the hole's
     gate.several_frames = True  # False = of an animation or of several pages, the first is scored

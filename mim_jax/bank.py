@@ -7,7 +7,7 @@ import numpy as np
 
 from mim_jax.conditions import GroupedImages
 from mim_jax.data import augment
-from mim_jax.data.datasets import Dataset
+from mim_jax.data.dataset import Dataset
 from mim_jax.data.folds import Fold
 from mim_jax.scored_images import ScoredImages
 

@@ -9,8 +9,8 @@ import numpy as np
 from flax import linen as nn
 
 from mim_jax import openset
-from mim_jax.batches import Images, collect, padded_batches
 from mim_jax.classification import normalize
+from mim_jax.data.batches import Images, collect, padded_batches
 
 
 @dataclass(frozen=True, eq=False)

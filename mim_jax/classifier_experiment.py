@@ -8,7 +8,7 @@ import jax
 
 from mim_jax import classification, trainer
 from mim_jax.classifier_protocol import Split, describe_model, load_start, make_splits, make_task
-from mim_jax.data.datasets import Dataset
+from mim_jax.data.dataset import Dataset
 from mim_jax.devices import Place
 from mim_jax.epochs import steps_per_epoch
 from mim_jax.protocol import Config

@@ -11,7 +11,7 @@ import numpy as np
 from mim_jax import protocol
 from mim_jax.classification import Task, init_state
 from mim_jax.data import folds
-from mim_jax.data.datasets import Dataset
+from mim_jax.data.dataset import Dataset
 from mim_jax.models import load_pretrained, make_classifier
 from mim_jax.protocol import Config
 

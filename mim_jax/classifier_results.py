@@ -21,7 +21,7 @@ from mim_jax.classifier_protocol import Split, class_names, make_network, make_s
 from mim_jax.comparison import compare
 from mim_jax.comparison_page import write_comparison
 from mim_jax.conditions import areas
-from mim_jax.data.datasets import Dataset
+from mim_jax.data.dataset import Dataset
 from mim_jax.protocol import Config
 from mim_jax.recorder import Recorder, read_events
 from mim_jax.scored_images import ScoredImages, two_sides

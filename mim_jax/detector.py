@@ -17,7 +17,7 @@ import numpy as np
 from flax import linen as nn
 
 from mim_jax import artefact, mask, workdir
-from mim_jax.batches import Images, check_batch, collect, padded_batches
+from mim_jax.data.batches import Images, check_batch, collect, padded_batches
 from mim_jax.decide.decision import Calibration
 from mim_jax.decide.novelty_detector import NoveltyDetector
 from mim_jax.inpaint.gan import from_network_range, to_network_range

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from mim_jax import detector, trainer
-from mim_jax.data.datasets import Dataset
+from mim_jax.data.dataset import Dataset
 from mim_jax.devices import Place
 from mim_jax.epochs import steps_per_epoch
 from mim_jax.inpaint import gan

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mim_jax import artefact
-from mim_jax.batches import Images, check_batch, collect, padded_batches
+from mim_jax.data.batches import Images, check_batch, collect, padded_batches
 from mim_jax.decide.decision import Calibration
 from mim_jax.decide.novelty_detector import NoveltyDetector
 from mim_jax.measure.similarity import METRICS, Similarities

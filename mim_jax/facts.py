@@ -14,8 +14,8 @@ import numpy as np
 from mim_jax import detector
 from mim_jax.bank import Bank
 from mim_jax.checkpoints import parameter_hash
-from mim_jax.data import lesions
-from mim_jax.data.datasets import Dataset
+from mim_jax.data.dataset import Dataset
+from mim_jax.data.synthetic import lesions
 from mim_jax.protocol import Config, is_procedural
 from mim_jax.trained import TrainedFold
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mim_jax.batches import collect, padded_batches
+from mim_jax.data.batches import collect, padded_batches
 from mim_jax.simple_scores import (
     blocks,
     check_images,

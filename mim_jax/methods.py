@@ -12,7 +12,7 @@ import numpy as np
 from mim_jax import detector
 from mim_jax.bank import Bank, scored_images
 from mim_jax.controls import CONTROLS
-from mim_jax.data.datasets import Dataset
+from mim_jax.data.dataset import Dataset
 from mim_jax.detector import Detector, Measure
 from mim_jax.measure.similarity import Options
 from mim_jax.recorder import Recorder

@@ -14,8 +14,10 @@ import numpy as np
 import optax
 
 from mim_jax import detector, mask
-from mim_jax.data import datasets, duplicates, folds, gate, sources
+from mim_jax.data import dataset as datasets
+from mim_jax.data import duplicates, folds, quality
 from mim_jax.data.images import MIN_SIDE
+from mim_jax.data.sources import load
 from mim_jax.decide import decision
 from mim_jax.inpaint import gan
 from mim_jax.models import PatchDiscriminator, make_generator
@@ -76,7 +78,7 @@ def load_data(config: Config, progress: Callable[[int, int], None] | None = None
         )
     min_side = least_side(config)
     if folders:
-        dataset = sources.load_sources(
+        dataset = load.load_sources(
             folders,
             data_dir=prepared_folder(config),
             size=data["image_size"],
@@ -87,8 +89,8 @@ def load_data(config: Config, progress: Callable[[int, int], None] | None = None
             progress=progress,
         )
         remarks = (
-            *sources.shortfalls(dataset, per_class=data["per_class"]),
-            *sources.count_differences(dataset),
+            *load.shortfalls(dataset, per_class=data["per_class"]),
+            *load.count_differences(dataset),
         )
         dataset = replace(dataset, remarks=remarks)
     else:
@@ -102,13 +104,13 @@ def load_data(config: Config, progress: Callable[[int, int], None] | None = None
             min_side=min_side,
             progress=progress,
         )
-    dataset = gate.screen(dataset, make_gate(config), data["gate"]["training"], strict=data["strict"])
+    dataset = quality.screen(dataset, make_gate(config), data["gate"]["training"], strict=data["strict"])
     return duplicates.settle(dataset, data["duplicates"])
 
 
-def make_gate(config: Config) -> gate.Gate:
+def make_gate(config: Config) -> quality.Gate:
     """The checks that a picture must pass."""
-    return gate.Gate(**{name: on for name, on in config["data"]["gate"].items() if name != "training"})
+    return quality.Gate(**{name: on for name, on in config["data"]["gate"].items() if name != "training"})
 
 
 def load_clinical(config: Config) -> datasets.Dataset | None:
@@ -118,7 +120,7 @@ def load_clinical(config: Config) -> datasets.Dataset | None:
     """
     data, evaluation = config["data"], config["evaluation"]
     if evaluation["clinical"]:
-        return sources.load_clinical(
+        return load.load_clinical(
             evaluation["clinical"],
             data_dir=prepared_folder(config),
             size=data["image_size"],
@@ -193,7 +195,7 @@ def check_fields(config: Config) -> None:
         ("training.precision", ("auto", "bfloat16", "float32")),
         ("evaluation.augmentation", ("fixed", "random")),
         ("data.duplicates", duplicates.MODES),
-        ("data.gate.training", gate.MODES),
+        ("data.gate.training", quality.MODES),
     )
     for field, known in choices:
         value: Any = config

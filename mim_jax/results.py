@@ -13,7 +13,7 @@ import numpy as np
 
 from mim_jax import decisions, facts, robustness, workdir
 from mim_jax.bank import grouped, make_bank, tested
-from mim_jax.data.datasets import Dataset
+from mim_jax.data.dataset import Dataset
 from mim_jax.decide.decision import RULES
 from mim_jax.detector import Measure
 from mim_jax.evaluation import summarize

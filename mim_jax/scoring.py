@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mim_jax.batches import batch_size
-from mim_jax.data.datasets import list_images, printable
-from mim_jax.data.gate import Gate, load_image
+from mim_jax.data.batches import batch_size
+from mim_jax.data.dataset import list_images, printable
 from mim_jax.data.images import UnusableImage
+from mim_jax.data.quality import Gate, load_image
 from mim_jax.decide.decision import Assessment, Decision, assess, unusable
 from mim_jax.detector import Detector
 from mim_jax.measure.similarity import METRICS

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mim_jax import trainer
-from mim_jax.data.datasets import Dataset
+from mim_jax.data.dataset import Dataset
 from mim_jax.data.folds import Fold
 from mim_jax.detector import Detector, Measure
 from mim_jax.epochs import steps_per_epoch

@@ -13,7 +13,7 @@ import numpy as np
 
 from mim_jax import mask, refinements
 from mim_jax.bank import Bank
-from mim_jax.data.datasets import Dataset
+from mim_jax.data.dataset import Dataset
 from mim_jax.decide import conformal
 from mim_jax.features import complexity_features, discriminator_features
 from mim_jax.scored_images import ScoredImages

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from mim_jax.batches import batch_size, collect, padded_batches
+from mim_jax.data.batches import batch_size, collect, padded_batches
 
 
 def images(count, dtype=np.uint8):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mim_jax.data.datasets import Dataset
-from mim_jax.data.lesions import CLASS_GROUPS, PAPER_COUNTS
-from mim_jax.data.sources import count_differences, load_clinical, load_sources, shortfalls
+from mim_jax.data.dataset import Dataset
+from mim_jax.data.sources.load import count_differences, load_clinical, load_sources, shortfalls
+from mim_jax.data.synthetic.lesions import CLASS_GROUPS, PAPER_COUNTS
 
 SIZE = 32
 MSLD = ("Monkeypox", "Chickenpox", "Measles", "HFMD", "Cowpox", "Healthy")
@@ -408,7 +408,7 @@ def test_counts_are_compared_with_those_of_the_paper():
 
 
 def test_every_builder_says_where_its_data_come_from(joined):
-    from mim_jax.data.builders import BUILDERS
+    from mim_jax.data.sources.tfds import BUILDERS
 
     for name, builder_class in BUILDERS.items():
         assert builder_class.name == name

@@ -8,7 +8,7 @@ from PIL import Image
 from test_run import ROOT, TINY
 
 from mim_jax import commands
-from mim_jax.data import lesions
+from mim_jax.data.synthetic import lesions
 
 MISTAKES = {
     "no_root": ({"data.root": "{tmp}/nowhere"}, "does not exist"),

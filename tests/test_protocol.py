@@ -5,9 +5,9 @@ import pytest
 
 from configs.mim import get_config
 from mim_jax import bank, protocol
-from mim_jax.data import sources
-from mim_jax.data.datasets import Dataset
+from mim_jax.data.dataset import Dataset
 from mim_jax.data.folds import Fold
+from mim_jax.data.sources import load
 
 
 def invented(images, labels, groups):
@@ -34,7 +34,7 @@ def test_sources_are_read_as_the_configuration_says(config, monkeypatch, tmp_pat
         asked.update(options, folders=folders)
         return invented([noise(0), noise(0), noise(1)], ["mpox", "mpox", "nv"], ["a", "b", "c"])
 
-    monkeypatch.setattr(sources, "load_sources", load_sources)
+    monkeypatch.setattr(load, "load_sources", load_sources)
     config.data.sources.msld = str(tmp_path / "msld")
     config.data.per_class = 7
     dataset = protocol.load_data(config.to_dict())

@@ -22,8 +22,8 @@ from PIL import Image
 
 from mim_jax import Detector, commands, load_exported, load_image
 from mim_jax.controls import CONTROLS
-from mim_jax.data import lesions
 from mim_jax.data.images import decode_image
+from mim_jax.data.synthetic import lesions
 from mim_jax.simple_scores import SIMPLE_SCORES
 from mim_jax.workdir import read_json, write_json
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from mim_jax import facts, mask, workdir
 from mim_jax.app import icons, program, runtime, weights
-from mim_jax.data import gate
+from mim_jax.data import quality
 from mim_jax.data.images import MIN_SIDE
 from mim_jax.detector import Detector
 from mim_jax.export import golden_images
@@ -37,7 +37,7 @@ CALIBRATION_FORMAT = 2
 FILES = "files.json"
 # Each takes the page a score's time when it starts.
 GOLDEN_IMAGES = 4
-# What the page's gate has of `mim_jax.data.gate`.
+# What the page's gate has of `mim_jax.data.quality`.
 LIMITS = (
     *("SIDE", "LIGHT", "LEAST_LIT", "WHITE", "MOST_BURNT", "LEAST_SHARPNESS", "CB", "CR", "LEAST_SKIN"),
     *("MOST_FLAT", "MOST_FLAT_SHARPNESS"),
@@ -195,7 +195,7 @@ def describe(
         "metric": detector.measure.metric,
         "metrics": list(METRICS),
         "least_side": max(MIN_SIDE, detector.mask_size),
-        "gate": {name: getattr(gate, name) for name in LIMITS},
+        "gate": {name: getattr(quality, name) for name in LIMITS},
         "calibration": None if calibration is None else dict(calibration),
         "notice": notice,
         "golden": {

@@ -14,7 +14,7 @@ import uvicorn
 
 from mim_jax.app.connection import Connection
 from mim_jax.app.server import LOOPBACK, create_app
-from mim_jax.data.gate import Gate
+from mim_jax.data.quality import Gate
 
 
 class Scorer(Protocol):

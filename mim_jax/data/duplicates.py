@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mim_jax.data.datasets import Dataset
+from mim_jax.data.dataset import Dataset
 from mim_jax.data.inspection import HASH_DISTANCE, near_duplicate_clusters
 
 MODES = ("group", "error", "ignore")

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mim_jax.data.containers import Source, TooManyParts, check_parts
+from mim_jax.data.container_limits import Source, TooManyParts, check_parts
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 64 * 2**20

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import jax
 import numpy as np
 
-from mim_jax.batches import Images
+from mim_jax.data.batches import Images
 from mim_jax.decide import decision
 from mim_jax.decide.decision import Assessment, Calibration
 

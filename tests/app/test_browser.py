@@ -10,8 +10,9 @@ from PIL import Image
 
 from mim_jax import export
 from mim_jax.app import runtime
-from mim_jax.data import gate, lesions
+from mim_jax.data import quality
 from mim_jax.data.images import load_image
+from mim_jax.data.synthetic import lesions
 from mim_jax.measure.similarity import METRICS
 from tests.app import chromium
 from tests.app.small import SIZE, make_detector
@@ -163,7 +164,7 @@ def test_pictures_that_cannot_be_judged_are_refused_with_a_reason(app, tmp_path)
             path = tmp_path / f"{name}.png"
             Image.fromarray(image).save(path)
             assert check(browser, path) == "unusable"
-            faults = gate.find_faults(load_image(path, size=gate.SIDE), gate.Gate())
+            faults = quality.find_faults(load_image(path, size=quality.SIDE), quality.Gate())
             words = browser.evaluate("document.querySelectorAll('#words p').length")
             assert words == len(faults) + 1, name
         (tmp_path / "text.jpg").write_text("no picture")

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 import mim_jax.app
-from mim_jax.data import gate, lesions
+from mim_jax.data import quality
+from mim_jax.data.synthetic import lesions
 from mim_jax.export import golden_images
 
 pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[app]'")
@@ -69,15 +70,17 @@ def test_the_page_reduces_pictures_as_pillow_does(width, height, size, box):
 
 
 def test_the_page_measures_and_refuses_as_the_gate_does():
-    good = lesions.render("mpox", 0, size=gate.SIDE)
+    good = lesions.render("mpox", 0, size=quality.SIDE)
     text = np.full_like(good, 250)
-    text[::7, :, :] = np.random.default_rng(0).integers(0, 2, (len(text[::7]), gate.SIDE, 1)) * 250
-    blurred = Image.fromarray(good).resize((6, 6)).resize((gate.SIDE, gate.SIDE), Image.Resampling.BICUBIC)
+    text[::7, :, :] = np.random.default_rng(0).integers(0, 2, (len(text[::7]), quality.SIDE, 1)) * 250
+    blurred = (
+        Image.fromarray(good).resize((6, 6)).resize((quality.SIDE, quality.SIDE), Image.Resampling.BICUBIC)
+    )
     images = [good, good // 9, 200 + good // 5, np.asarray(blurred), good[..., ::-1], text]
-    images = [*images, *golden_images(gate.SIDE)[:2], lesions.render("nv", 1, size=gate.SIDE)]
+    images = [*images, *golden_images(quality.SIDE)[:2], lesions.render("nv", 1, size=quality.SIDE)]
     data = {
         "images": [image.ravel().tolist() for image in images],
-        "limits": {name: getattr(gate, name) for name in bundle.LIMITS},
+        "limits": {name: getattr(quality, name) for name in bundle.LIMITS},
     }
     script = (
         "input.images.map((rgb) => { const found = gate.measure(rgb, input.limits.SIDE, input.limits); "
@@ -85,10 +88,10 @@ def test_the_page_measures_and_refuses_as_the_gate_does():
     )
     refused = set()
     for image, answer in zip(images, run(script, data), strict=True):
-        expected = gate.measure(image)
+        expected = quality.measure(image)
         for name, value in answer["found"].items():
             assert math.isclose(value, getattr(expected, name), rel_tol=1e-9, abs_tol=1e-12), name
-        assert answer["faults"] == list(gate.find_faults(image, gate.Gate()))
+        assert answer["faults"] == list(quality.find_faults(image, quality.Gate()))
         refused |= set(answer["faults"])
     assert refused == {"screenshot", "underexposed", "overexposed", "blurred", "not_skin"}
 

@@ -15,8 +15,8 @@ from fastapi.testclient import TestClient
 
 from mim_jax.app.scoring_queue import Busy, ScoringQueue
 from mim_jax.app.server import HEADERS, Limits, create_app
-from mim_jax.data.gate import Gate
 from mim_jax.data.images import decode_image
+from mim_jax.data.quality import Gate
 
 SIZE = 32
 

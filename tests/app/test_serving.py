@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("fastapi")
 
 from mim_jax.app import serving
-from mim_jax.data.gate import Gate
+from mim_jax.data.quality import Gate
 
 PROGRAM = """
 import sys

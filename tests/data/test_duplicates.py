@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from mim_jax.data import duplicates
-from mim_jax.data.datasets import Dataset
+from mim_jax.data.dataset import Dataset
 
 
 def photograph(seed):

@@ -9,10 +9,10 @@ from PIL import Image, ImageDraw
 
 from configs import mim
 from mim_jax import protocol
-from mim_jax.data import gate, images
-from mim_jax.data.datasets import Dataset, from_lesions
-from mim_jax.data.gate import Gate, Measures, find_faults, measure
+from mim_jax.data import images, quality
+from mim_jax.data.dataset import Dataset, from_lesions
 from mim_jax.data.images import UnusableImage
+from mim_jax.data.quality import Gate, Measures, find_faults, measure
 
 OPEN = dict.fromkeys(Gate.__dataclass_fields__, False)
 SKIN = (190, 140, 115)
@@ -65,7 +65,7 @@ def file(pixels, format="PNG", **options):
 
 def refusal(data, **options):
     with pytest.raises(UnusableImage) as caught:
-        gate.decode_image(data, **{"size": 64, "gate": Gate()} | options)
+        quality.decode_image(data, **{"size": 64, "gate": Gate()} | options)
     return caught.value.reason
 
 
@@ -133,19 +133,19 @@ def test_what_is_measured_does_not_depend_on_the_size_of_the_file_or_the_network
         assert refusal(blurry, size=size) == refusal(blurry)
     good = file(large)
     np.testing.assert_array_equal(
-        gate.decode_image(good, size=48, gate=Gate()), images.decode_image(good, size=48)
+        quality.decode_image(good, size=48, gate=Gate()), images.decode_image(good, size=48)
     )
 
 
 def test_size_and_frames_are_refused_unless_switched_off():
     small = file(grain(SKIN, size=60))
     assert refusal(small, min_side=61) == "60x60 pixels; at least 61x61 are needed"
-    assert gate.decode_image(small, size=64, gate=Gate(too_small=False), min_side=61).shape == (64, 64, 3)
+    assert quality.decode_image(small, size=64, gate=Gate(too_small=False), min_side=61).shape == (64, 64, 3)
     assert "at least 32x32" in refusal(file(grain(SKIN, size=31)), gate=Gate(**OPEN))
     frames = [Image.fromarray(grain(SKIN, seed=seed)) for seed in range(2)]
     several = file(np.asarray(frames[0]), save_all=True, append_images=frames[1:])
     assert "multi-page" in refusal(several)
-    first = gate.decode_image(several, size=128, gate=Gate(several_frames=False))
+    first = quality.decode_image(several, size=128, gate=Gate(several_frames=False))
     np.testing.assert_array_equal(first, np.asarray(frames[0]))
 
 
@@ -153,7 +153,7 @@ def test_several_faults_are_all_named_and_files_by_their_path(tmp_path):
     path = tmp_path / "blue.png"
     path.write_bytes(file(np.full((80, 80, 3), (0, 0, 40), np.uint8)))
     with pytest.raises(UnusableImage) as caught:
-        gate.load_image(path, size=64, gate=Gate())
+        quality.load_image(path, size=64, gate=Gate())
     assert [part.split(":")[0] for part in caught.value.reason.split("; ") if ":" in part] == [
         "too dark",
         "blurred",
@@ -165,7 +165,7 @@ def test_several_faults_are_all_named_and_files_by_their_path(tmp_path):
 @pytest.mark.parametrize("size", [64, 224])
 def test_procedural_images_pass(size):
     drawn = from_lesions(size=size, positives=6, negatives=36, seed=0)
-    assert not gate.screen(drawn, Gate(), "list").doubtful
+    assert not quality.screen(drawn, Gate(), "list").doubtful
 
 
 def dataset():
@@ -177,21 +177,21 @@ def dataset():
 
 def test_data_are_listed_by_default_and_left_out_on_demand():
     data = dataset()
-    listed = gate.screen(data, Gate(), "list")
+    listed = quality.screen(data, Gate(), "list")
     assert listed.digest() == data.digest() and listed.unusable == data.unusable
     ((name, why),) = listed.doubtful
     assert name == "mpox/3.png" and why.startswith("not like skin: 0%")
-    refused = gate.screen(data, Gate(), "refuse")
+    refused = quality.screen(data, Gate(), "refuse")
     assert refused.names.tolist() == ["mpox/1.png", "other/2.png"]
     assert refused.unusable == (("a", "b"), (name, why)) and not refused.doubtful
-    assert gate.screen(data, Gate(), "off") is data
-    assert gate.screen(data, Gate(not_skin=False), "refuse").names.tolist() == data.names.tolist()
+    assert quality.screen(data, Gate(), "off") is data
+    assert quality.screen(data, Gate(not_skin=False), "refuse").names.tolist() == data.names.tolist()
     with pytest.raises(ValueError, match=r"1 images do not pass .*mpox/3.png"):
-        gate.screen(data, Gate(), "refuse", strict=True)
+        quality.screen(data, Gate(), "refuse", strict=True)
     with pytest.raises(ValueError, match=r"every image of 'mpox' .*mpox/3.png"):
-        gate.screen(data.select(np.array([1, 2])), Gate(), "refuse")
+        quality.screen(data.select(np.array([1, 2])), Gate(), "refuse")
     with pytest.raises(ValueError, match=r"'drop': choose one of list, refuse, off"):
-        gate.screen(data, Gate(), "drop")
+        quality.screen(data, Gate(), "drop")
 
 
 def test_the_configuration_reaches_the_data(tmp_path):

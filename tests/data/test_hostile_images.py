@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from benchmarks import hostile
-from mim_jax.data.datasets import from_folder, printable
+from mim_jax.data.dataset import from_folder, printable
 from mim_jax.data.images import UnusableImage, decode_image
 from mim_jax.decide.decision import unusable
 from mim_jax.scoring import ScoredFile, write_csv

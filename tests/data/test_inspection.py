@@ -2,7 +2,7 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dct
 
-from mim_jax.data.datasets import Dataset
+from mim_jax.data.dataset import Dataset
 from mim_jax.data.folds import make_folds
 from mim_jax.data.inspection import (
     format_inspection,

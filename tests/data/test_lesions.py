@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mim_jax.data import fields, lesions
+from mim_jax.data.synthetic import fields, lesions
 
 LABELS = tuple(lesions.PAPER_COUNTS)
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from mim_jax.data.fields import centres, falling, noise, ring, strokes
-from mim_jax.data.photographs import Recipe
-from mim_jax.data.skin import EVERYWHERE, Canvas, Patient, Window, exposed, honeycomb, lit
+from mim_jax.data.synthetic.fields import centres, falling, noise, ring, strokes
+from mim_jax.data.synthetic.photographs import Recipe
+from mim_jax.data.synthetic.skin import EVERYWHERE, Canvas, Patient, Window, exposed, honeycomb, lit
 
 Place = tuple[float, float, float]
 

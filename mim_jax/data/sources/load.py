@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from mim_jax.data.datasets import Dataset, printable
+from mim_jax.data.dataset import Dataset, printable
 from mim_jax.data.images import MIN_SIDE
-from mim_jax.data.layouts import CLASSES, Contents, fingerprint, read_layout
-from mim_jax.data.lesions import PAPER_COUNTS
+from mim_jax.data.sources.folders import CLASSES, Contents, fingerprint, read_layout
+from mim_jax.data.synthetic.lesions import PAPER_COUNTS
 
 RECORD = "prepared.json"
 
@@ -40,7 +40,7 @@ def load_sources(
     """The images of several sources as one data set, sorted by name; the first call prepares them.
 
     Names and groups begin with their source, so that those of two sources never meet. What the folders must
-    hold is said by the builders (`mim_jax.data.builders`). All are looked through before anything is decoded.
+    hold is said by the builders (`mim_jax.data.sources.tfds`). All are looked through before anything is decoded.
 
     Args:
       folders: source ("msld", "isic2018", "dermnet", "clinical") -> the folder that a person downloaded.
@@ -198,7 +198,7 @@ def _count_images(plans: list[_Plan], progress: Callable[[int, int], None]) -> C
 
 def _load(plan: _Plan, report: Callable[[int], None] | None) -> _Loaded:
     # Here and not above: TFDS takes half a second to import, and only these sources need it.
-    from mim_jax.data import builders
+    from mim_jax.data.sources import tfds as builders
 
     builder_class = builders.BUILDERS[plan.source]
     config = builders.configuration(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mim_jax.data.fields import blurred, centres, falling, noise, strokes
+from mim_jax.data.synthetic.fields import blurred, centres, falling, noise, strokes
 
 Window = tuple[slice, slice]
 

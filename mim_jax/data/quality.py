@@ -35,7 +35,7 @@ import numpy as np
 from PIL import Image
 
 from mim_jax.data import images
-from mim_jax.data.datasets import Dataset
+from mim_jax.data.dataset import Dataset
 from mim_jax.data.images import MIN_SIDE, UnusableImage
 
 SIDE = 128  # pixels a side of what is measured

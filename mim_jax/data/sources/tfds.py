@@ -1,7 +1,7 @@
 """The data sources of the paper as TFDS builders, prepared and read without TensorFlow.
 
 Nothing is downloaded: a person accepts the licence, downloads and unpacks, and names the folder. Each builder
-decodes the images that it needs to one size and writes them as array_record. `mim_jax.data.sources` is the
+decodes the images that it needs to one size and writes them as array_record. `mim_jax.data.sources.load` is the
 way in; it also verifies what has been prepared.
 
     builder = Msld(data_dir="prepared", config=configuration(size=224, per_class=0))
@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mim_jax.data.datasets import printable
+from mim_jax.data.dataset import printable
 from mim_jax.data.images import MIN_SIDE, UnusableImage, load_image
-from mim_jax.data.layouts import Entry, draw, read_layout
+from mim_jax.data.sources.folders import Entry, draw, read_layout
 
 SPLIT = "images"
 

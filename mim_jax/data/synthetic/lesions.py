@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mim_jax.data.dermoscopy import DERMOSCOPED, dermoscope, dermoscoped
-from mim_jax.data.photographs import PHOTOGRAPHED
-from mim_jax.data.skin import bare_skin, photograph, photographed
+from mim_jax.data.synthetic.dermoscopy import DERMOSCOPED, dermoscope, dermoscoped
+from mim_jax.data.synthetic.photographs import PHOTOGRAPHED
+from mim_jax.data.synthetic.skin import bare_skin, photograph, photographed
 
 CLASS_GROUPS: dict[str, tuple[str, ...]] = {
     "training": ("mpox",),

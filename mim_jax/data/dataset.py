@@ -106,7 +106,7 @@ class Dataset:
 
 def from_lesions(*, size: int, positives: int, negatives: int, seed: int) -> Dataset:
     """The embedded procedural images: `positives` of the training class, `negatives` of all others."""
-    from mim_jax.data import lesions
+    from mim_jax.data.synthetic import lesions
 
     counts = lesions.quick_counts(positives, negatives)
     images, labels, groups, names = lesions.lesion_images(counts, size=size, seed=seed)

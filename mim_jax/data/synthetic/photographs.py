@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mim_jax.data.fields import centres, falling, noise, ring, scatter, strokes
-from mim_jax.data.skin import EVERYWHERE, Canvas, honeycomb
+from mim_jax.data.synthetic.fields import centres, falling, noise, ring, scatter, strokes
+from mim_jax.data.synthetic.skin import EVERYWHERE, Canvas, honeycomb
 
 Recipe = Callable[[np.random.Generator, Canvas], None]
 
