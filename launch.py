@@ -35,7 +35,7 @@ def parse(arguments: list[str]) -> list[str]:
         _ = flags.FLAGS.config.is_locked  # a file that cannot be loaded says so when it is first used
         return rest
     except AttributeError as error:
-        from mim_jax.workdir import flatten
+        from mim_jax.train.workdir import flatten
 
         path = next((a.split("=", 1)[1] for a in reversed(arguments) if a.startswith("--config=")), CONFIG)
         config = runpy.run_path(path.split(":")[0])["get_config"]().to_dict()

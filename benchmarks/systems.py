@@ -18,15 +18,15 @@ import numpy as np
 from configs import mim
 from mim_jax import mask
 from mim_jax.data.synthetic import lesions
-from mim_jax.epochs import epoch_orders
 from mim_jax.inpaint import gan, layers
 from mim_jax.inpaint.product import precision
-from mim_jax.protocol import compute_dtype, make_game
 from mim_jax.runtime import keep_freed_memory
+from mim_jax.train.config import compute_dtype, make_game
+from mim_jax.train.epochs import epoch_orders
 
 DISTINCT = 32  # different images; a larger batch repeats them
 PRODUCT = {"cpu": 2048, "gpu": 8192}  # side of the square matrices whose product is the peak
-DISPATCH = {"cpu": 1, "gpu": 10}  # updates in one, as `mim_jax.trainer` has it
+DISPATCH = {"cpu": 1, "gpu": 10}  # updates in one, as `mim_jax.train.trainer` has it
 SIZES = {"full": "", "quick": "quick"}  # variants of configs/mim.py
 LEARNING_RATE = 1e-3
 

@@ -11,8 +11,8 @@ from flax import linen as nn
 from flax import struct
 from jax.sharding import NamedSharding
 
-from mim_jax.epochs import Metrics, scan_epochs
 from mim_jax.measure.images import as_float, flip_at_random
+from mim_jax.train.epochs import Metrics, scan_epochs
 
 # Of ImageNet's training images, R, G, B: what published weights expect.
 MEAN = (0.485, 0.456, 0.406)

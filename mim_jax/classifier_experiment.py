@@ -6,13 +6,14 @@ from pathlib import Path
 
 import jax
 
-from mim_jax import classification, trainer
+from mim_jax import classification
 from mim_jax.classifier_protocol import Split, describe_model, load_start, make_splits, make_task
 from mim_jax.data.dataset import Dataset
-from mim_jax.devices import Place
-from mim_jax.epochs import steps_per_epoch
-from mim_jax.protocol import Config
-from mim_jax.recorder import Recorder
+from mim_jax.train import trainer
+from mim_jax.train.config import Config
+from mim_jax.train.devices import Place
+from mim_jax.train.epochs import steps_per_epoch
+from mim_jax.train.metric_writer import Recorder
 
 
 def train(config: Config, path: Path, dataset: Dataset, recorder: Recorder) -> None:

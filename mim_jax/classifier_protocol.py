@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mim_jax import protocol
 from mim_jax.classification import Task, init_state
 from mim_jax.data import folds
 from mim_jax.data.dataset import Dataset
 from mim_jax.models import load_pretrained, make_classifier
-from mim_jax.protocol import Config
+from mim_jax.train import config as protocol
+from mim_jax.train.config import Config
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mim_jax import clinical as clinical_test
-from mim_jax import decisions, facts, openset, trainer, workdir
+from mim_jax import decisions, facts, openset
 from mim_jax.bank import grouped, make_bank, scored_images, tested
 from mim_jax.classifier import Classifier
 from mim_jax.classifier_experiment import trainings
@@ -22,10 +22,11 @@ from mim_jax.comparison import compare
 from mim_jax.comparison_page import write_comparison
 from mim_jax.conditions import areas
 from mim_jax.data.dataset import Dataset
-from mim_jax.protocol import Config
-from mim_jax.recorder import Recorder, read_events
 from mim_jax.scored_images import ScoredImages, two_sides
 from mim_jax.stored import read_run
+from mim_jax.train import trainer, workdir
+from mim_jax.train.config import Config
+from mim_jax.train.metric_writer import Recorder, read_events
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import jax
 from tqdm import tqdm
 
-from mim_jax import devices
 from mim_jax.runtime import Profile, choose_device, keep_freed_memory, use_compilation_cache
-from mim_jax.stopping import Terminated, terminable
+from mim_jax.train import devices
+from mim_jax.train.preemption import Terminated, terminable
 from mim_jax.uses import UNUSABLE_FILES, compare, export, export_app, score, serve
 
 INTERRUPTED = 130
@@ -77,7 +77,7 @@ def execute(
         print(f"launch.py: {stopped}", file=sys.stderr)
         return 0 if isinstance(request, Terminated) else INTERRUPTED
     except Exception as error:
-        from mim_jax.trainer import Interrupted, NonFiniteLoss
+        from mim_jax.train.trainer import Interrupted, NonFiniteLoss
 
         if isinstance(error, Interrupted):
             print(f"launch.py: {error}", file=sys.stderr)
@@ -118,7 +118,7 @@ def run(
             _train([opened], kind, profile=profile)
         with devices.together():
             if evaluation and devices.is_first():
-                from mim_jax.recorder import Recorder
+                from mim_jax.train.metric_writer import Recorder
 
                 with Recorder(opened.path) as recorder:
                     page = kind.evaluate(
@@ -147,10 +147,10 @@ def _open(
     evaluation: bool,
 ) -> Opened:
     """Claims the folder, which the first process keeps others out of until `held` is closed."""
-    from mim_jax import protocol
-    from mim_jax.recorder import merge_events
-    from mim_jax.trainer import check_places
-    from mim_jax.workdir import check, claim, hold, share
+    from mim_jax.train import config as protocol
+    from mim_jax.train.metric_writer import merge_events
+    from mim_jax.train.trainer import check_places
+    from mim_jax.train.workdir import check, claim, hold, share
 
     with devices.together():
         kind.check(config)
@@ -178,8 +178,8 @@ def _open(
 
 def _train(runs: Sequence[Opened], kind: "Kind", *, profile: bool) -> None:
     """Trains what is not trained yet, of several runs at once."""
-    from mim_jax import trainer
-    from mim_jax.recorder import Recorder, merge_events
+    from mim_jax.train import trainer
+    from mim_jax.train.metric_writer import Recorder, merge_events
 
     with devices.together(), contextlib.ExitStack() as stack:
         trainings = []
@@ -227,14 +227,15 @@ def _kind(config: Mapping[str, Any]) -> Kind:
         checks = classifier_protocol.check, classifier_protocol.check_data
         return Kind(*checks, classifier_experiment.trainings, evaluate_classifier)
 
-    from mim_jax import experiment, protocol
+    from mim_jax.train import config as protocol
+    from mim_jax.train import mim
 
     def evaluate_mim(*args: Any, **options: Any) -> Path:
         from mim_jax import results
 
         return results.evaluate(*args, **options)
 
-    return Kind(protocol.check, protocol.check_data, experiment.trainings, evaluate_mim)
+    return Kind(protocol.check, protocol.check_data, mim.trainings, evaluate_mim)
 
 
 def run_seeds(
@@ -259,7 +260,7 @@ def run_seeds(
         run(one, str(folder), (), training=training, evaluation=evaluation, profile=profile)
     if evaluation and devices.is_first():
         from mim_jax.report import write_seeds
-        from mim_jax.workdir import read_json
+        from mim_jax.train.workdir import read_json
 
         results = {folder.name: read_json(folder / "results.json") for folder in folders}
         print(f"report of all seeds: {write_seeds(folders[0].parent, results)}")
@@ -278,7 +279,7 @@ def evaluate(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> i
 
 def load(config: Mapping[str, Any], *, quiet: bool = False) -> Any:
     """The data, with a word on what is being read and, unless `quiet`, on what cannot be used."""
-    from mim_jax import protocol
+    from mim_jax.train import config as protocol
 
     folders = [folder for folder in config["data"]["sources"].values() if folder]
     source = config["data"]["root"] or ", ".join(folders)
@@ -310,8 +311,8 @@ def load(config: Mapping[str, Any], *, quiet: bool = False) -> Any:
 
 def check_data(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
     """Prints what the data hold and what to do about it."""
-    from mim_jax import protocol
     from mim_jax.data import inspection
+    from mim_jax.train import config as protocol
 
     dataset = load(config, quiet=True)
     folds, trouble = None, None

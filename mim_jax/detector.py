@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mim_jax import artefact, mask, workdir
+from mim_jax import artefact, mask
 from mim_jax.data.batches import Images, check_batch, collect, padded_batches
 from mim_jax.decide.decision import Calibration
 from mim_jax.decide.novelty_detector import NoveltyDetector
@@ -24,6 +24,7 @@ from mim_jax.inpaint.gan import from_network_range, to_network_range
 from mim_jax.measure import images as pixels
 from mim_jax.measure.similarity import METRICS, Similarities, composite_similarities
 from mim_jax.models import make_generator
+from mim_jax.train import workdir
 
 # images [B, S, S, 3], offset, M -> patches [B, M, M, 3]
 Fill = Callable[[jax.Array, tuple[int, int], int], jax.Array]
@@ -124,7 +125,7 @@ class Detector(NoveltyDetector):
             network.
         """
         # Orbax takes a second to import, and scoring arrays does not need it.
-        from mim_jax.checkpoints import FoldCheckpoints, parameter_hash
+        from mim_jax.train.checkpoints import FoldCheckpoints, parameter_hash
 
         root = Path(path).expanduser().resolve()
         config = workdir.read_json(root / "config.json")

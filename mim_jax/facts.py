@@ -13,10 +13,10 @@ import numpy as np
 
 from mim_jax import detector
 from mim_jax.bank import Bank
-from mim_jax.checkpoints import parameter_hash
 from mim_jax.data.dataset import Dataset
 from mim_jax.data.synthetic import lesions
-from mim_jax.protocol import Config, is_procedural
+from mim_jax.train.checkpoints import parameter_hash
+from mim_jax.train.config import Config, is_procedural
 from mim_jax.trained import TrainedFold
 
 NOTICE = "These are procedural images. They prove that the machinery runs and say nothing about mpox."

@@ -15,9 +15,9 @@ from mim_jax.controls import CONTROLS
 from mim_jax.data.dataset import Dataset
 from mim_jax.detector import Detector, Measure
 from mim_jax.measure.similarity import Options
-from mim_jax.recorder import Recorder
 from mim_jax.scored_images import ScoredImages
 from mim_jax.simple_scores import SIMPLE_SCORES
+from mim_jax.train.metric_writer import Recorder
 from mim_jax.trained import TrainedFold
 from mim_jax.variants import refined_scores
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mim_jax import decisions, facts, robustness, workdir
+from mim_jax import decisions, facts, robustness
 from mim_jax.bank import grouped, make_bank, tested
 from mim_jax.data.dataset import Dataset
 from mim_jax.decide.decision import RULES
@@ -20,11 +20,12 @@ from mim_jax.evaluation import summarize
 from mim_jax.measure.similarity import METRICS
 from mim_jax.methods import score_methods
 from mim_jax.panels import choose_panels
-from mim_jax.protocol import Config, measure_options
-from mim_jax.recorder import Recorder, read_events
 from mim_jax.reliability import reliability
 from mim_jax.report import write_report
 from mim_jax.scored_images import ScoredImages
+from mim_jax.train import workdir
+from mim_jax.train.config import Config, measure_options
+from mim_jax.train.metric_writer import Recorder, read_events
 from mim_jax.trained import TrainedFold, load_folds
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from mim_jax import openset, workdir
+from mim_jax import openset
 from mim_jax.measure.similarity import METRICS
 from mim_jax.scored_images import ScoredImages
+from mim_jax.train import workdir
 from mim_jax.wording import REFERENCE, SCORE_NAMES, metric_name
 
 CONTROLS = ("autoencoder", "color_neighbors")  # of a MIM run, those that a classifier should meet too

@@ -20,8 +20,9 @@ def score(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
 
     Prints a table and writes `scored.csv` into the workdir.
     """
-    from mim_jax import protocol, scoring
+    from mim_jax import scoring
     from mim_jax.detector import Detector
+    from mim_jax.train import config as protocol
 
     if not paths:
         raise ValueError(
@@ -116,8 +117,8 @@ def serve(
         raise ValueError(
             f'--mode=serve needs the package {error.name}: install the [app] extra, pip install ".[app]"'
         ) from None
-    from mim_jax import protocol
     from mim_jax.detector import Detector
+    from mim_jax.train import config as protocol
 
     detector = Detector.load(workdir)
     own = Path(workdir).expanduser().resolve() / "app"

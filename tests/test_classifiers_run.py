@@ -14,7 +14,7 @@ from flax import linen as nn
 from configs import classifiers, mim
 from mim_jax import classifier_experiment, classifier_protocol, commands, models, openset
 from mim_jax.data.dataset import Dataset
-from mim_jax.recorder import Recorder
+from mim_jax.train.metric_writer import Recorder
 
 
 class Small(nn.Module):

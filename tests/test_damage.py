@@ -16,9 +16,10 @@ import pytest
 from flax import struct
 from test_devices import Judge, Painter, configuration, small_networks
 
-from mim_jax import commands, detector, experiment, stored, trained, trainer, workdir
-from mim_jax.checkpoints import CheckpointError, FoldCheckpoints, parameter_hash
+from mim_jax import commands, detector, stored, trained
 from mim_jax.detector import Detector
+from mim_jax.train import mim, trainer, workdir
+from mim_jax.train.checkpoints import CheckpointError, FoldCheckpoints, parameter_hash
 
 FIELDS = {
     "data.folds": 2,
@@ -65,7 +66,7 @@ def seen_by_a_detector(path):
 @functools.cache
 def first_training():
     config = configuration(**FIELDS)
-    return next(experiment.trainings(config, Path(), commands.load(config, quiet=True)))
+    return next(mim.trainings(config, Path(), commands.load(config, quiet=True)))
 
 
 def seen_by_an_evaluation(path):

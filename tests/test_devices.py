@@ -21,9 +21,11 @@ from flax import linen as nn
 from flax import struct
 
 from configs.mim import get_config
-from mim_jax import commands, devices, experiment, protocol, recorder, trainer, workdir
-from mim_jax.checkpoints import FORMAT, FoldCheckpoints
-from mim_jax.devices import Place
+from mim_jax import commands
+from mim_jax.train import config as protocol
+from mim_jax.train import devices, metric_writer, mim, trainer, workdir
+from mim_jax.train.checkpoints import FORMAT, FoldCheckpoints
+from mim_jax.train.devices import Place
 
 ROOT = Path(__file__).parent.parent
 FIELDS = {
@@ -80,8 +82,8 @@ def configuration(**fields):
 
 def train(path, **fields):
     config = configuration(**fields)
-    with recorder.Recorder(path) as own:
-        experiment.train(config, path, commands.load(config), own)
+    with metric_writer.Recorder(path) as own:
+        mim.train(config, path, commands.load(config), own)
 
 
 def events_of(path):
@@ -95,7 +97,7 @@ def events_of(path):
 def saved(path):
     """The arrays of the last checkpoint of each fold."""
     config, folds = configuration(), []
-    for one in experiment.trainings(config, path, commands.load(config)):
+    for one in mim.trainings(config, path, commands.load(config)):
         folds.append(jax.tree.leaves(trainer.restore(one.folder, updates=one.updates * 4, init=one.init)))
         with FoldCheckpoints(one.folder, read_only=True) as checkpoints:
             assert checkpoints.model() == {"format": FORMAT, **one.model}
@@ -138,7 +140,7 @@ def on_eight_devices(placed, split):
         train(Path(split), **{"training.shards": 4})
         assert len(set(used)) == 2 and {len(place.devices) for place in used} == {4}
         config = configuration()
-        one = next(experiment.trainings(config, Path(split), commands.load(config)))
+        one = next(mim.trainings(config, Path(split), commands.load(config)))
         with FoldCheckpoints(one.folder, read_only=True) as checkpoints:
             state = checkpoints.restore(jax.eval_shape(one.init), used[-1].whole)
         assert {leaf.sharding for leaf in jax.tree.leaves(state)} == {used[-1].whole}
@@ -200,7 +202,7 @@ def as_one_of_two(path, coordinator, process):
         return path / "report.html"
 
     with small_networks(), pytest.MonkeyPatch.context() as patch:
-        kind = commands.Kind(protocol.check, protocol.check_data, experiment.trainings, evaluate)
+        kind = commands.Kind(protocol.check, protocol.check_data, mim.trainings, evaluate)
         patch.setattr(commands, "_kind", lambda config: kind)
         status = commands.execute(
             "run",
@@ -247,12 +249,12 @@ def test_where_one_process_fails_the_other_ends_too(alone, tmp_path):
 
 def test_an_epoch_that_another_process_records_anew_replaces_the_old(tmp_path):
     for process, losses in ((0, {1: 0.1, 2: 0.2}), (1, {2: 0.3, 3: 0.4})):
-        with recorder.Recorder(tmp_path, process=process) as own:
+        with metric_writer.Recorder(tmp_path, process=process) as own:
             own.rewind("mim", 0, 9, 9)
             for epoch, loss in losses.items():
                 own.epoch("mim", 0, epoch, epoch, {"loss": loss})
-    recorder.merge_events(tmp_path)
-    events = recorder.read_events(tmp_path / "metrics.jsonl")
+    metric_writer.merge_events(tmp_path)
+    events = metric_writer.read_events(tmp_path / "metrics.jsonl")
     assert {event["epoch"]: event["loss"] for event in events} == {1: 0.1, 2: 0.3, 3: 0.4}
     assert len(events) == 3 and not list(tmp_path.glob("metrics.process_*"))
 
@@ -306,7 +308,7 @@ def two_places(monkeypatch):
 
 
 def test_all_that_are_under_way_are_saved_when_asked_to_stop(two_places, tmp_path):
-    class Stop(recorder.Recorder):
+    class Stop(metric_writer.Recorder):
         def epoch(self, role, fold, epoch, step, metrics):
             super().epoch(role, fold, epoch, step, metrics)
             if (fold, epoch) == (1, 2):
@@ -319,7 +321,7 @@ def test_all_that_are_under_way_are_saved_when_asked_to_stop(two_places, tmp_pat
     ):
         trainer.train(trainings, SETTINGS, own)
     assert steps_of(tmp_path) == {"fold_0": [3], "fold_1": [2]}
-    with recorder.Recorder(tmp_path) as own:
+    with metric_writer.Recorder(tmp_path) as own:
         trainer.train(trainings, SETTINGS, own)
     assert steps_of(tmp_path) == {fold: [4] for fold in FOLDS}
     events = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -330,7 +332,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was_saved(two_plac
     trainings = [counting(tmp_path, 0), counting(tmp_path, 1, broken_at=3)]
     settings = {**SETTINGS, "checkpoint_every": 2}
     with (
-        recorder.Recorder(tmp_path) as own,
+        metric_writer.Recorder(tmp_path) as own,
         pytest.raises(trainer.NonFiniteLoss, match=r"epoch 3 \(update 3\) of fold 2.*that of update 2"),
     ):
         trainer.train(trainings, settings, own)
@@ -340,7 +342,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was_saved(two_plac
 def test_seeds_train_at_once_where_there_is_more_than_one_device(monkeypatch, tmp_path):
     order = []
 
-    class Record(recorder.Recorder):
+    class Record(metric_writer.Recorder):
         def epoch(self, role, fold, epoch, step, metrics):
             super().epoch(role, fold, epoch, step, metrics)
             order.append((self.path.parent.name, fold, epoch))
@@ -355,7 +357,7 @@ def test_seeds_train_at_once_where_there_is_more_than_one_device(monkeypatch, tm
     def nothing(*args, **options):
         return Nothing()
 
-    monkeypatch.setattr(recorder, "Recorder", Record)
+    monkeypatch.setattr(metric_writer, "Recorder", Record)
     monkeypatch.setattr(jax, "device_count", lambda: 4)
     monkeypatch.setattr(trainer, "check_places", lambda settings: [Place((jax.devices()[0],))] * 4)
     monkeypatch.setattr(commands, "load", nothing)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs import mim
-from mim_jax import protocol
+from mim_jax.train import config
 
 PACKAGE = Path(__file__).parent.parent / "mim_jax"
 # Each floor may import those below it, and nothing else of the package.
@@ -77,7 +77,7 @@ def _with_jax():
 
 @pytest.mark.parametrize("variant", sorted(mim.VARIANTS))
 def test_every_configuration_can_be_built(variant):
-    protocol.check(mim.get_config(variant).to_dict())
+    config.check(mim.get_config(variant).to_dict())
 
 
 def test_an_unknown_variant_lists_the_known_ones():

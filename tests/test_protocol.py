@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from configs.mim import get_config
-from mim_jax import bank, protocol
+from mim_jax import bank
 from mim_jax.data.dataset import Dataset
 from mim_jax.data.folds import Fold
 from mim_jax.data.sources import load
+from mim_jax.train import config as protocol
 
 
 def invented(images, labels, groups):

@@ -25,7 +25,7 @@ from mim_jax.controls import CONTROLS
 from mim_jax.data.images import decode_image
 from mim_jax.data.synthetic import lesions
 from mim_jax.simple_scores import SIMPLE_SCORES
-from mim_jax.workdir import read_json, write_json
+from mim_jax.train.workdir import read_json, write_json
 
 ROOT = Path(__file__).parent.parent
 TINY = {

@@ -9,10 +9,12 @@ import pytest
 from test_devices import FIELDS, Count, small_networks
 
 from configs.mim import get_config
-from mim_jax import commands, experiment, protocol
-from mim_jax.devices import Place
+from mim_jax import commands
 from mim_jax.inpaint.product import product
 from mim_jax.runtime import Profile, use_compilation_cache
+from mim_jax.train import config as protocol
+from mim_jax.train import mim
+from mim_jax.train.devices import Place
 
 PLACE = Place((jax.devices()[0],))
 
@@ -24,7 +26,7 @@ def training(tmp_path_factory):
     config = config.to_dict()
     with small_networks():
         path = tmp_path_factory.mktemp("run")
-        yield next(iter(experiment.trainings(config, path, commands.load(config))))
+        yield next(iter(mim.trainings(config, path, commands.load(config))))
 
 
 def test_an_epoch_copies_nothing_between_host_and_device(training):

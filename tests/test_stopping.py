@@ -77,9 +77,9 @@ def test_what_has_nothing_to_save_ends_too():
 
 
 def test_termination_is_an_exception_where_python_runs():
-    from mim_jax import stopping
+    from mim_jax.train import preemption
 
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(stopping.Terminated), stopping.terminable("stopped"):
+    with pytest.raises(preemption.Terminated), preemption.terminable("stopped"):
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == before

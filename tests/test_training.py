@@ -11,9 +11,10 @@ import optax
 import pytest
 from flax import linen as nn
 
-from mim_jax import epochs, mask
+from mim_jax import mask
 from mim_jax.inpaint import gan
 from mim_jax.models import ContextEncoder, PatchDiscriminator
+from mim_jax.train import epochs
 
 
 def constant(step):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from test_devices import configuration
 
-from mim_jax import commands, workdir
+from mim_jax import commands
+from mim_jax.train import workdir
 
 HOLD = """
 import sys, time

@@ -24,13 +24,14 @@ from typing import Any
 
 import numpy as np
 
-from mim_jax import facts, mask, workdir
+from mim_jax import facts, mask
 from mim_jax.app import icons, program, runtime, weights
 from mim_jax.data import quality
 from mim_jax.data.images import MIN_SIDE
 from mim_jax.detector import Detector
 from mim_jax.export import golden_images
 from mim_jax.measure.similarity import METRICS
+from mim_jax.train import workdir
 
 FORMAT = 1
 CALIBRATION_FORMAT = 2

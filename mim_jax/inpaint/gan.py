@@ -17,9 +17,9 @@ from flax import struct
 from jax.sharding import NamedSharding
 
 from mim_jax import mask
-from mim_jax.epochs import Metrics, scan_epochs
 from mim_jax.inpaint import losses
 from mim_jax.measure.images import flip_at_random
+from mim_jax.train.epochs import Metrics, scan_epochs
 
 REAL_INPUTS = ("patch", "masked_image")
 

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image, ImageDraw
 
 from configs import mim
-from mim_jax import protocol
 from mim_jax.data import images, quality
 from mim_jax.data.dataset import Dataset, from_lesions
 from mim_jax.data.images import UnusableImage
 from mim_jax.data.quality import Gate, Measures, find_faults, measure
+from mim_jax.train import config as protocol
 
 OPEN = dict.fromkeys(Gate.__dataclass_fields__, False)
 SKIN = (190, 140, 115)

@@ -7,13 +7,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from mim_jax import detector, trainer
+from mim_jax import detector
 from mim_jax.data.dataset import Dataset
-from mim_jax.devices import Place
-from mim_jax.epochs import steps_per_epoch
 from mim_jax.inpaint import gan
-from mim_jax.protocol import Config, describe_model, make_folds, make_game, split_training
-from mim_jax.recorder import Recorder
+from mim_jax.train import trainer
+from mim_jax.train.config import Config, describe_model, make_folds, make_game, split_training
+from mim_jax.train.devices import Place
+from mim_jax.train.epochs import steps_per_epoch
+from mim_jax.train.metric_writer import Recorder
 
 # The trainings of a fold: where their checkpoints lie, and whether there is an adversary.
 ROLES = {"mim": ("checkpoints", True), "autoencoder": ("autoencoder", False)}

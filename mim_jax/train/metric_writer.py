@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mim_jax.tensorboard import Events
+from mim_jax.train.tensorboard import Events
 
 
 class Recorder:

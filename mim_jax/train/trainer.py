@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mim_jax import stopping
-from mim_jax.devices import Place, deal, find_places
-from mim_jax.epochs import Metrics
-from mim_jax.recorder import Recorder
+from mim_jax.train import preemption
+from mim_jax.train.devices import Place, deal, find_places
+from mim_jax.train.epochs import Metrics
+from mim_jax.train.metric_writer import Recorder
 
 # State and the numbers of the epochs, int32 [E] -> the state after them, and metrics, [E] each.
 Run = Callable[[Any, jax.Array], tuple[Any, Metrics]]
@@ -94,7 +94,7 @@ def train(trainings: Sequence[Training], settings: Mapping[str, Any], recorder: 
     recorder.start("training", total=len(waiting) * settings["epochs"])
     running: deque[tuple[Place, Generator[None, None, str | None]]] = deque()
     stopped: list[str] = []
-    with stopping.requested(recorder.say) as stop:
+    with preemption.requested(recorder.say) as stop:
         try:
             while running or (waiting and stop.number is None):
                 while waiting and places and stop.number is None:
@@ -112,7 +112,7 @@ def train(trainings: Sequence[Training], settings: Mapping[str, Any], recorder: 
                 one.close()  # waits for what it is saving
     if stop.number is not None and (stopped or waiting):
         where = f"after {' and '.join(stopped)} and saved" if stopped else "between two trainings"
-        raise Interrupted(f"stopped {where}: {stopping.GOES_ON}", stop.number)
+        raise Interrupted(f"stopped {where}: {preemption.GOES_ON}", stop.number)
     recorder.finish()
 
 
@@ -127,7 +127,7 @@ def restore(folder: Path, *, updates: int, init: Callable[[], Any]) -> Any:
     Raises:
       ValueError: it is not trained to its end, or its checkpoint is missing or damaged.
     """
-    from mim_jax.checkpoints import FoldCheckpoints
+    from mim_jax.train.checkpoints import FoldCheckpoints
 
     with FoldCheckpoints(folder, read_only=True) as checkpoints:
         done = checkpoints.latest_step() or 0
@@ -143,11 +143,11 @@ def _train_one(
     place: Place,
     settings: Mapping[str, Any],
     bar: Recorder,
-    stop: stopping.Request,
+    stop: preemption.Request,
 ) -> Generator[None, None, str | None]:
     """Trains to the end; pauses whenever the device has something to do. Returns where it was stopped."""
     # Orbax takes a second to import; mistakes should not wait.
-    from mim_jax.checkpoints import FoldCheckpoints
+    from mim_jax.train.checkpoints import FoldCheckpoints
 
     with FoldCheckpoints(training.folder, keep=settings["keep"]) as checkpoints:
         try:
@@ -162,7 +162,7 @@ def _run_epochs(
     settings: Mapping[str, Any],
     checkpoints: Any,
     bar: Recorder,
-    stop: stopping.Request,
+    stop: preemption.Request,
 ) -> Generator[None, None, str | None]:
     updates, fold, recorder = training.updates, training.fold, training.recorder or bar
     latest = checkpoints.latest_step()
@@ -196,7 +196,7 @@ def _run_epochs(
     while epoch < settings["epochs"]:
         count = _epochs_until_look(settings, training.panel_every, epoch)
         # The dispatch takes the state for its own. One that may outlast the time there is leaves a copy.
-        at_risk = lasted > stopping.GRACE / 2 and epoch > saved
+        at_risk = lasted > preemption.GRACE / 2 and epoch > saved
         stop.rescues[training] = rescue(jax.tree.map(jnp.copy, state) if at_risk else None, epoch)
         began = time.perf_counter()
         # From the host: a range made on the first device would wait for the training there.
