@@ -21,7 +21,7 @@ import optax
 import torch
 
 from benchmarks.vision import import_torchvision
-from mim_jax import classification
+from mim_jax.classifiers import step
 from mim_jax.models import CLASSIFIERS
 
 CLASSES = 2
@@ -32,11 +32,11 @@ def ours(name: str, images: np.ndarray, labels: np.ndarray, dtype: Any) -> Calla
     """Runs `STEPS` updates, by the program that trains."""
     network = CLASSIFIERS[name](classes=CLASSES, dtype=dtype)
     rate = optax.constant_schedule(1e-3)
-    task = classification.Task(network, optax.adam(rate), rate, images.shape[1], flips=False)
+    task = step.Task(network, optax.adam(rate), rate, images.shape[1], flips=False)
     key = jax.random.key(0)
-    state = jax.jit(classification.init_state, static_argnames="task")(key, task=task)
+    state = jax.jit(step.init_state, static_argnames="task")(key, task=task)
     run = jax.jit(
-        classification.train_epochs,
+        step.train_epochs,
         static_argnames=("task", "batch_size", "drop_last"),
         donate_argnames="state",
     )
@@ -60,8 +60,7 @@ def theirs(
     model = torch.compile(network) if form == "compiled" else network
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     mean, deviation = (
-        torch.tensor(values, device=device)[:, None, None]
-        for values in (classification.MEAN, classification.DEVIATION)
+        torch.tensor(values, device=device)[:, None, None] for values in (step.MEAN, step.DEVIATION)
     )
     inputs = torch.tensor(images, device=device).permute(0, 3, 1, 2)
     targets = torch.tensor(labels, device=device).long()

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from mim_jax import clinical as clinical_test
-from mim_jax import decisions, facts, openset
+from mim_jax import decisions, facts
 from mim_jax.bank import grouped, make_bank, scored_images, tested
-from mim_jax.classifier import Classifier
-from mim_jax.classifier_experiment import trainings
-from mim_jax.classifier_protocol import Split, class_names, make_network, make_splits
+from mim_jax.classifiers import ood_scores
+from mim_jax.classifiers.classifier import Classifier
+from mim_jax.classifiers.protocol import Split, class_names, make_network, make_splits
+from mim_jax.classifiers.train import trainings
 from mim_jax.comparison import compare
 from mim_jax.comparison_page import write_comparison
 from mim_jax.conditions import areas
@@ -35,7 +36,7 @@ class TrainedFold:
 
     split: Split
     classifier: Classifier
-    fitted: openset.Fitted
+    fitted: ood_scores.Fitted
 
 
 def evaluate(
@@ -126,13 +127,13 @@ def load_folds(config: Config, path: Path, dataset: Dataset) -> list[TrainedFold
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         classifier = Classifier(network, variables, config["data"]["image_size"])
         _, features = classifier.outputs(dataset.images[split.train])
-        fitted = openset.fit(features, split.labels, len(class_names(config)))
+        fitted = ood_scores.fit(features, split.labels, len(class_names(config)))
         folds.append(TrainedFold(split, classifier, fitted))
     return folds
 
 
 def _write_scores(path: Path, fold: int, method: str, scored: ScoredImages, seen: np.ndarray) -> None:
-    rows = decisions.rows(fold, method, scored, scores=openset.SCORES)
+    rows = decisions.rows(fold, method, scored, scores=ood_scores.SCORES)
     table = [{**row, "seen": bool(flag)} for row, flag in zip(rows, seen, strict=True)]
     decisions.write_csv(path, table)
 
@@ -174,7 +175,7 @@ def _clinical(
         noisy = clinical_test.add_noise(images.images, first=(1 + place) * count, **noise)
         upper.append(fold.classifier.scores(noisy, fold.fitted))
         lower.append(fold.classifier.scores(others.images, fold.fitted))
-        joined = {name: np.concatenate((upper[-1][name], lower[-1][name])) for name in openset.SCORES}
+        joined = {name: np.concatenate((upper[-1][name], lower[-1][name])) for name in ood_scores.SCORES}
         scored = two_sides(joined, images.groups, others.groups)
         index, method = fold.split.positives.index, config["classifier"]["name"]
         _write_scores(
@@ -183,11 +184,11 @@ def _clinical(
         recorder.advance(2 * count)
     recorder.finish()
     own, other = (
-        [np.stack([fold[name] for name in openset.SCORES]) for fold in side] for side in (upper, lower)
+        [np.stack([fold[name] for name in ood_scores.SCORES]) for fold in side] for side in (upper, lower)
     )
     found = areas(own, other, drawn, others, resamples=settings["resamples"], seed=seed)
     return {
         **clinical_test.describe(positives, count, **noise),
-        "auroc": dict(zip(openset.SCORES, found, strict=True)),
+        "auroc": dict(zip(ood_scores.SCORES, found, strict=True)),
         **facts.describe_clinical(clinical),
     }

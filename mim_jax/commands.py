@@ -217,7 +217,8 @@ class Kind(NamedTuple):
 
 def _kind(config: Mapping[str, Any]) -> Kind:
     if "classifier" in config:
-        from mim_jax import classifier_experiment, classifier_protocol
+        from mim_jax.classifiers import protocol as classifier_protocol
+        from mim_jax.classifiers import train as classifier_experiment
 
         def evaluate_classifier(*args: Any, **options: Any) -> Path:
             from mim_jax import classifier_results

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mim_jax import openset
+from mim_jax.classifiers import ood_scores
 from mim_jax.evaluation import summarize
 from mim_jax.scored_images import ScoredImages
 from mim_jax.stored import Run, describe_training
@@ -166,7 +166,7 @@ def _title(run_title: str, run: Run, score: str) -> str:
 
 
 def _scores(run: Run) -> tuple[str, ...]:
-    return (run.primary,) if run.is_mim else openset.SCORES
+    return (run.primary,) if run.is_mim else ood_scores.SCORES
 
 
 def _methods(runs: Mapping[str, Run], masks: Sequence[np.ndarray]) -> Methods:
@@ -201,7 +201,7 @@ def _open(classifiers: Mapping[str, Run], known: Sequence[str]) -> Methods:
         folds = [replace(fold, positive=fold.positive | np.isin(fold.classes, known)) for fold in run.folds]
         if any(fold.positive[mask].all() for fold, mask in zip(folds, masks, strict=True)):
             return {}
-        for score in openset.KNOWN:
+        for score in ood_scores.KNOWN:
             found[_method(run, name, score)] = _alone(folds, score, masks)
     return found
 

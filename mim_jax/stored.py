@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mim_jax import openset
+from mim_jax.classifiers import ood_scores
 from mim_jax.measure.similarity import METRICS
 from mim_jax.scored_images import ScoredImages
 from mim_jax.train import workdir
@@ -16,7 +16,7 @@ from mim_jax.wording import REFERENCE, SCORE_NAMES, metric_name
 
 CONTROLS = ("autoencoder", "color_neighbors")  # of a MIM run, those that a classifier should meet too
 _FLAGS = {"True": True, "False": False}
-_SCORES = (*openset.SCORES, *METRICS, "score")
+_SCORES = (*ood_scores.SCORES, *METRICS, "score")
 _COLUMNS = ("method", "name", "class", "group", "copy", "augmented", "plain", "positive")
 
 
@@ -67,7 +67,7 @@ def read_run(path: str | Path) -> Run:
     method = REFERENCE if is_mim else results["method"]
     primary = results["decision"]["metric"] if is_mim else "probability"
     wanted = (method, *(CONTROLS if is_mim else ()))
-    needed = (*_COLUMNS, primary) if is_mim else (*_COLUMNS, "seen", *openset.SCORES)
+    needed = (*_COLUMNS, primary) if is_mim else (*_COLUMNS, "seen", *ood_scores.SCORES)
     tables = [
         _read_scores(path / f"fold_{split['fold']}" / "scores.csv", wanted, needed)
         for split in results["splits"]

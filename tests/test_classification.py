@@ -9,8 +9,8 @@ import optax
 import pytest
 from flax import linen as nn
 
-from mim_jax import classification
-from mim_jax.classification import Task
+from mim_jax.classifiers import step as classification
+from mim_jax.classifiers.step import Task
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)

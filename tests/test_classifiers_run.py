@@ -12,7 +12,9 @@ import pytest
 from flax import linen as nn
 
 from configs import classifiers, mim
-from mim_jax import classifier_experiment, classifier_protocol, commands, models, openset
+from mim_jax import commands, models
+from mim_jax.classifiers import ood_scores, protocol
+from mim_jax.classifiers import train as classifier_experiment
 from mim_jax.data.dataset import Dataset
 from mim_jax.train.metric_writer import Recorder
 
@@ -73,7 +75,7 @@ def test_the_splits_are_those_of_table_3(config, merged):
     config.classifier.merged = merged
     dataset = invented()
     dataset.groups[2] = dataset.groups[0]  # a chickenpox of an mpox patient: neither trained on nor tested
-    splits = classifier_protocol.make_splits(config.to_dict(), dataset)
+    splits = protocol.make_splits(config.to_dict(), dataset)
     known = np.flatnonzero(np.isin(dataset.labels, ["chickenpox", "measles", "hfmd"]))
     for split in splits:
         trained = set(split.train.tolist())
@@ -106,7 +108,7 @@ def test_from_launch_to_report_and_resumed_as_if_never_stopped(config, tmp_path)
         assert row["augmented"] == 5 * row["test"]
         assert sum(line["seen"] == "True" for line in rows) == row["seen"] > 0
         assert all(0 <= float(line["probability"]) <= 1 for line in rows)
-        assert set(openset.SCORES) <= set(rows[0])
+        assert set(ood_scores.SCORES) <= set(rows[0])
     assert results["clinical"]["images"]["negatives"] == 18
 
     # Stopped after the first checkpoint of the first fold: what was saved is gone on from.
@@ -152,6 +154,6 @@ def test_training_is_configured_as_mim_is():
     for field, value in ours.training.items():
         assert theirs.training[field] == value
     for variant in classifiers.VARIANTS:
-        classifier_protocol.check(classifiers.get_config(variant).to_dict())
+        protocol.check(classifiers.get_config(variant).to_dict())
     with pytest.raises(ValueError, match=r"no variant '': choose one of 'resnet50'"):
         classifiers.get_config()

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mim_jax import comparison, openset
+from mim_jax import comparison
+from mim_jax.classifiers import ood_scores
 from mim_jax.comparison import compare
 from mim_jax.comparison_page import write_comparison
 from mim_jax.measure.similarity import METRICS
@@ -89,7 +90,7 @@ def a_workdir(
     """A finished run of `method` with random scores, positives higher by `gap`."""
     generator = np.random.default_rng(seed)
     is_mim = method == "mim"
-    names = (*METRICS, "score") if is_mim else openset.SCORES
+    names = (*METRICS, "score") if is_mim else ood_scores.SCORES
 
     def scored(rows, name, held):
         table = []
@@ -198,7 +199,7 @@ def test_a_run_is_read_as_it_lies_on_disk(folders, runs):
     assert fold.names.tolist() == [row["name"] for row in table]
     assert fold.plain.tolist() == [row["plain"] == "True" for row in table]
     assert resnet.seen[1].tolist() == [row["seen"] == "True" for row in table]
-    assert list(fold.similarities) == list(openset.SCORES)
+    assert list(fold.similarities) == list(ood_scores.SCORES)
     assert fold.similarities["energy"].tolist() == [float(row["energy"]) for row in table]
     assert len(resnet.clinical) == FOLDS and resnet.clinical[0].groups[11] == "c11"
 
@@ -214,7 +215,7 @@ def test_views_hold_the_images_that_they_name(folders, found):
         score = "ssim_hbd" if name == "mim" else entry["score"]
         for view in ("paper", "all", "open", "clinical"):
             known = view == "open"
-            if known and score not in openset.KNOWN:
+            if known and score not in ood_scores.KNOWN:
                 assert name not in found["views"]["open"]["auroc"]["augmented"]
                 continue
             values = found["views"][view]["auroc"]["augmented"][name]["score"]
@@ -248,7 +249,7 @@ def test_differences_are_the_references_and_the_best_score_is_picked(found):
     others = {
         name: means[name]
         for name, entry in found["methods"].items()
-        if entry["score"] in openset.SCORES and entry["score"] != "probability"
+        if entry["score"] in ood_scores.SCORES and entry["score"] != "probability"
     }
     assert len(others) == 21 and found["best_score"] == max(others, key=others.get)
     # Six images of each known class, two in each fold; the other classes whole in all.

@@ -7,7 +7,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
-from mim_jax import openset
+from mim_jax.classifiers import ood_scores
 
 
 def a_problem(*, classes=4, width=12, images=40, seed=0):
@@ -23,7 +23,7 @@ def a_problem(*, classes=4, width=12, images=40, seed=0):
 @pytest.mark.parametrize("width", [12, 90])  # more images than features, and fewer
 def test_distances_are_those_of_scikit_learn(width):
     train, labels, logits, features = a_problem(width=width)
-    scores = openset.score(logits, features, openset.fit(train, labels, 4), positive=2)
+    scores = ood_scores.score(logits, features, ood_scores.fit(train, labels, 4), positive=2)
     means = np.stack([train[labels == label].mean(axis=0) for label in range(4)])
     precision = LedoitWolf(assume_centered=True).fit(train - means[labels]).precision_
     apart = features[:, None] - means
@@ -38,8 +38,8 @@ def test_distances_are_those_of_scikit_learn(width):
 
 def test_logit_scores_are_their_formulas():
     train, labels, logits, features = a_problem()
-    scores = openset.score(logits, features, openset.fit(train, labels, 4), positive=1)
-    assert tuple(scores) == openset.SCORES and set(openset.KNOWN) < set(openset.SCORES)
+    scores = ood_scores.score(logits, features, ood_scores.fit(train, labels, 4), positive=1)
+    assert tuple(scores) == ood_scores.SCORES and set(ood_scores.KNOWN) < set(ood_scores.SCORES)
     assert all(values.dtype == np.float64 and values.shape == (25,) for values in scores.values())
     np.testing.assert_allclose(scores["probability"], softmax(logits, axis=1)[:, 1])
     np.testing.assert_allclose(scores["msp"], np.exp(logits.max(axis=1) - logsumexp(logits, axis=1)))
@@ -49,18 +49,18 @@ def test_logit_scores_are_their_formulas():
 
 def test_what_does_not_matter():
     train, labels, logits, features = a_problem()
-    fitted = openset.fit(train, labels, 4)
-    scores = openset.score(logits, features, fitted)
-    shifted = openset.score(logits + 700, features, fitted)
+    fitted = ood_scores.fit(train, labels, 4)
+    scores = ood_scores.score(logits, features, fitted)
+    shifted = ood_scores.score(logits + 700, features, fitted)
     for name in ("probability", "msp"):
         np.testing.assert_allclose(shifted[name], scores[name], rtol=1e-10)
     np.testing.assert_allclose(shifted["energy"], scores["energy"] + 700)
     order = np.random.default_rng(1).permutation(len(train))
-    permuted = openset.score(logits, features, openset.fit(train[order], labels[order], 4))
-    scaled = openset.score(logits, 3 * features, openset.fit(train, labels, 4))
-    for name in openset.SCORES:
+    permuted = ood_scores.score(logits, features, ood_scores.fit(train[order], labels[order], 4))
+    scaled = ood_scores.score(logits, 3 * features, ood_scores.fit(train, labels, 4))
+    for name in ood_scores.SCORES:
         np.testing.assert_allclose(permuted[name], scores[name], rtol=1e-9)
-        alone = openset.score(logits[3:4], features[3:4], fitted)
+        alone = ood_scores.score(logits[3:4], features[3:4], fitted)
         np.testing.assert_allclose(alone[name], scores[name][3:4], rtol=1e-10)
         if name.endswith("neighbors"):
             np.testing.assert_allclose(scaled[name], scores[name], rtol=1e-9)
@@ -68,14 +68,14 @@ def test_what_does_not_matter():
 
 def test_two_classes_few_images_and_a_network_that_is_too_sure():
     train, labels, logits, features = a_problem(classes=2, images=6)
-    scores = openset.score(logits, features, openset.fit(train, labels, 2))
+    scores = ood_scores.score(logits, features, ood_scores.fit(train, labels, 2))
     p = scores["probability"]
     np.testing.assert_allclose(scores["msp"], np.maximum(p, 1 - p))
     own = normalize(train[labels == 0])
     farthest = np.linalg.norm(normalize(features)[:, None] - own, axis=2).max(axis=1)
     np.testing.assert_allclose(scores["positive_neighbors"], -farthest)
     logits[:2] = [[900.0, -900.0], [800.0, -800.0]]
-    sure = openset.score(logits, features, openset.fit(train, labels, 2))
+    sure = ood_scores.score(logits, features, ood_scores.fit(train, labels, 2))
     assert sure["probability"][0] == sure["probability"][1] == 1
     assert sure["positive_energy"][0] > sure["positive_energy"][1]
 
@@ -85,30 +85,30 @@ def test_features_in_a_plane_or_without_length_are_finite():
     train[:, 5:] = 0
     train[0] = 0
     features[0] = 0
-    scores = openset.score(logits, features, openset.fit(train, labels, 2))
+    scores = ood_scores.score(logits, features, ood_scores.fit(train, labels, 2))
     assert all(np.isfinite(values).all() for values in scores.values())
 
 
 def test_errors_name_what_is_wrong():
     train, labels, logits, features = a_problem()
-    fitted = openset.fit(train, labels, 4)
+    fitted = ood_scores.fit(train, labels, 4)
     with pytest.raises(ValueError, match="class 4 has none of the 40 training images"):
-        openset.fit(train, labels, 5)
+        ood_scores.fit(train, labels, 5)
     with pytest.raises(ValueError, match="labels run from 0 to 3"):
-        openset.fit(train, labels, 3)
+        ood_scores.fit(train, labels, 3)
     with pytest.raises(ValueError, match=r"40 rows of training features and labels of shape \[39\]"):
-        openset.fit(train, labels[:-1], 4)
+        ood_scores.fit(train, labels[:-1], 4)
     with pytest.raises(ValueError, match="do not vary within any"):
-        openset.fit(train[:4], labels[:4], 4)
+        ood_scores.fit(train[:4], labels[:4], 4)
     train[7, 3] = np.nan
     with pytest.raises(ValueError, match=r"training features of image 7 are not finite \(1 of 40"):
-        openset.fit(train, labels, 4)
+        ood_scores.fit(train, labels, 4)
     with pytest.raises(ValueError, match=r"logits \[24, 4\] and features \[25, 12\]"):
-        openset.score(logits[:-1], features, fitted)
+        ood_scores.score(logits[:-1], features, fitted)
     with pytest.raises(ValueError, match=r"features \[25, 11\]"):
-        openset.score(logits, features[:, 1:], fitted)
+        ood_scores.score(logits, features[:, 1:], fitted)
     with pytest.raises(ValueError, match="positive=4 is no class"):
-        openset.score(logits, features, fitted, positive=4)
+        ood_scores.score(logits, features, fitted, positive=4)
     logits[4, 0] = np.inf
     with pytest.raises(ValueError, match="logits of image 4"):
-        openset.score(logits, features, fitted)
+        ood_scores.score(logits, features, fitted)

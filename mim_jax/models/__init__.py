@@ -10,13 +10,13 @@ from typing import Any
 
 from flax import linen as nn
 
+from mim_jax.classifiers.mobilenet import MobileNetV3Large
+from mim_jax.classifiers.pretrained import load_pretrained
+from mim_jax.classifiers.resnet import ResNet50
+from mim_jax.classifiers.swin import SwinB
 from mim_jax.inpaint.networks.context_encoder import ContextEncoder
 from mim_jax.inpaint.networks.discriminator import PatchDiscriminator
 from mim_jax.inpaint.networks.unet import UNet
-from mim_jax.models.mobilenet import MobileNetV3Large
-from mim_jax.models.pretrained import load_pretrained
-from mim_jax.models.resnet import ResNet50
-from mim_jax.models.swin import SwinB
 
 GENERATORS: dict[str, Callable[..., nn.Module]] = {"context_encoder": ContextEncoder, "unet": UNet}
 CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {

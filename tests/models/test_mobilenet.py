@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from against_torchvision import check_against, count, drawn, import_torchvision, lively
 
+from mim_jax.classifiers import mobilenet
+from mim_jax.classifiers.mobilenet import InvertedResidual, MobileNetV3Large, round_to_eight
 from mim_jax.inpaint import layers
-from mim_jax.models import mobilenet
-from mim_jax.models.mobilenet import InvertedResidual, MobileNetV3Large, round_to_eight
 
 
 def test_parameters():

@@ -12,9 +12,9 @@ import pytest
 from against_torchvision import import_torchvision, lively
 
 from mim_jax import tensors
-from mim_jax.models import pretrained
-from mim_jax.models.pretrained import load_pretrained
-from mim_jax.models.swin import SwinB
+from mim_jax.classifiers import pretrained
+from mim_jax.classifiers.pretrained import load_pretrained
+from mim_jax.classifiers.swin import SwinB
 
 CLASSES, DEPTHS = 5, (2, 1, 1, 1)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from against_torchvision import check_against, count, drawn, import_torchvision, lively
 
+from mim_jax.classifiers.resnet import Bottleneck, ResNet50
 from mim_jax.inpaint import layers
-from mim_jax.models.resnet import Bottleneck, ResNet50
 
 
 def test_parameters():

@@ -17,9 +17,9 @@ import numpy as np
 from flax import linen as nn
 
 from mim_jax import tensors
-from mim_jax.models.mobilenet import MobileNetV3Large
-from mim_jax.models.resnet import ResNet50
-from mim_jax.models.swin import SwinB
+from mim_jax.classifiers.mobilenet import MobileNetV3Large
+from mim_jax.classifiers.resnet import ResNet50
+from mim_jax.classifiers.swin import SwinB
 
 NAMED = 10  # wrong tensors that a message names; all are counted
 PASSED_OVER = (

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mim_jax.classification import Task, init_state
+from mim_jax.classifiers.step import Task, init_state
 from mim_jax.data import folds
 from mim_jax.data.dataset import Dataset
 from mim_jax.models import load_pretrained, make_classifier

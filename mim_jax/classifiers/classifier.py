@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from mim_jax import openset
-from mim_jax.classification import normalize
+from mim_jax.classifiers import ood_scores
+from mim_jax.classifiers.step import normalize
 from mim_jax.data.batches import Images, collect, padded_batches
 
 
@@ -35,9 +35,9 @@ class Classifier:
         logits, features = collect(run, padded_batches(images, size=self.image_size), empty)
         return logits.T, features.T
 
-    def scores(self, images: Images, fitted: openset.Fitted) -> dict[str, np.ndarray]:
+    def scores(self, images: Images, fitted: ood_scores.Fitted) -> dict[str, np.ndarray]:
         """Every score of `openset.SCORES`, float64 `[N]`; high = like the positive class, or known."""
-        return openset.score(*self.outputs(images), fitted)
+        return ood_scores.score(*self.outputs(images), fitted)
 
 
 @functools.partial(jax.jit, static_argnames="network")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import jax
 
-from mim_jax import classification
-from mim_jax.classifier_protocol import Split, describe_model, load_start, make_splits, make_task
+from mim_jax.classifiers import step
+from mim_jax.classifiers.protocol import Split, describe_model, load_start, make_splits, make_task
 from mim_jax.data.dataset import Dataset
 from mim_jax.train import trainer
 from mim_jax.train.config import Config
@@ -31,12 +31,12 @@ def trainings(config: Config, path: Path, dataset: Dataset) -> Iterator[trainer.
     settings = config["training"]
     sizes = {"batch_size": settings["batch_size"], "drop_last": settings["drop_last"]}
     run_epochs = jax.jit(
-        classification.train_epochs,
+        step.train_epochs,
         static_argnames=("task", "batch_size", "drop_last", "split"),
         donate_argnames="state",
     )
-    init = jax.jit(classification.init_state, static_argnames="task")
-    tasks: dict[int, classification.Task] = {}
+    init = jax.jit(step.init_state, static_argnames="task")
+    tasks: dict[int, step.Task] = {}
     splits = make_splits(config, dataset)
     for fold, split in enumerate(splits):
         updates = steps_per_epoch(len(split.train), **sizes)
@@ -44,15 +44,15 @@ def trainings(config: Config, path: Path, dataset: Dataset) -> Iterator[trainer.
         key = jax.random.fold_in(jax.random.key(config["seed"]), fold)
 
         def begin(
-            place: Place, split: Split = split, task: classification.Task = task, key: jax.Array = key
+            place: Place, split: Split = split, task: step.Task = task, key: jax.Array = key
         ) -> trainer.Run:
             here = place.put({"images": dataset.images[split.train], "labels": split.labels, "key": key})
             return lambda state, epochs: run_epochs(
                 task=task, state=state, epochs=epochs, split=place.split, **here, **sizes
             )
 
-        def start(task: classification.Task = task) -> classification.ClassifierState:
-            return classification.start_from(task, load_start(config))
+        def start(task: step.Task = task) -> step.ClassifierState:
+            return step.start_from(task, load_start(config))
 
         pretrained = config["classifier"]["pretrained"]
         yield trainer.Training(
