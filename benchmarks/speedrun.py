@@ -74,9 +74,10 @@ def run(config: Mapping[str, Any], folder: Path, device: str) -> dict[str, Any]:
       "stages": name -> {"seconds", "compiling"}; "auroc", the mean over folds on the augmented test images by
       the metric that decides; "scored", images; "device".
     """
-    from mim_jax import bank, trained
     from mim_jax.detector import Measure
-    from mim_jax.evaluation import summarize
+    from mim_jax.evaluate import folds as trained
+    from mim_jax.evaluate import test_set
+    from mim_jax.evaluate.statistics.summary import summarize
     from mim_jax.runtime import choose_device, keep_freed_memory, use_compilation_cache
     from mim_jax.train import config as protocol
     from mim_jax.train import mim as experiment
@@ -99,12 +100,12 @@ def run(config: Mapping[str, Any], folder: Path, device: str) -> dict[str, Any]:
     folds = trained.load_folds(config, folder, dataset, measure)
     clock.lap("load")
     settings, seed = config["evaluation"], config["seed"]
-    images = bank.make_bank(dataset, mode=settings["augmentation"], seed=seed)
+    images = test_set.make_bank(dataset, mode=settings["augmentation"], seed=seed)
     scored = []
     for fold in folds:
-        part = bank.tested(images, dataset, fold.split)
+        part = test_set.tested(images, dataset, fold.split)
         scores = {name: each[0] for name, each in fold.detector.similarities(images.images[part]).items()}
-        scored.append(bank.scored_images(dataset, images, part, scores))
+        scored.append(test_set.scored_images(dataset, images, part, scores))
     clock.lap("score")
     metric = settings["metric"]
     table = summarize({"mim": scored}, primary=metric, resamples=settings["resamples"], seed=seed)

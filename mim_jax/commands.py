@@ -221,9 +221,9 @@ def _kind(config: Mapping[str, Any]) -> Kind:
         from mim_jax.classifiers import train as classifier_experiment
 
         def evaluate_classifier(*args: Any, **options: Any) -> Path:
-            from mim_jax import classifier_results
+            from mim_jax.evaluate import classifiers
 
-            return classifier_results.evaluate(*args, **options)
+            return classifiers.evaluate(*args, **options)
 
         checks = classifier_protocol.check, classifier_protocol.check_data
         return Kind(*checks, classifier_experiment.trainings, evaluate_classifier)
@@ -232,7 +232,7 @@ def _kind(config: Mapping[str, Any]) -> Kind:
     from mim_jax.train import mim
 
     def evaluate_mim(*args: Any, **options: Any) -> Path:
-        from mim_jax import results
+        from mim_jax.evaluate import mim as results
 
         return results.evaluate(*args, **options)
 

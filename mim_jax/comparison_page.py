@@ -6,10 +6,10 @@ from typing import Any
 
 from mim_jax import figures, page
 from mim_jax.classifiers.ood_scores import SCORES
-from mim_jax.comparison import SCORE, shown_parts, tested
-from mim_jax.evaluation import roc
-from mim_jax.facts import PAPER_AUROC, PAPER_CLINICAL
-from mim_jax.stored import Run
+from mim_jax.evaluate.comparison import SCORE, shown_parts, tested
+from mim_jax.evaluate.metadata import PAPER_AUROC, PAPER_CLINICAL
+from mim_jax.evaluate.saved_run import Run
+from mim_jax.evaluate.statistics.summary import roc
 from mim_jax.train import workdir
 from mim_jax.wording import (
     INTERVALS,

@@ -8,8 +8,8 @@ groups are independent. Without groups, or with one image a group, the second is
 
 import numpy as np
 
-from mim_jax.intervals import Estimate, normal_estimate
-from mim_jax.ranking import placements
+from mim_jax.evaluate.statistics.auroc import placements
+from mim_jax.evaluate.statistics.intervals import Estimate, normal_estimate
 
 
 def delong(scores: np.ndarray, positive: np.ndarray, *, groups: np.ndarray | None = None) -> Estimate:

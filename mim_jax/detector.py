@@ -294,7 +294,7 @@ def abstract_patch(generator: nn.Module, variables: Any, image_size: int) -> tup
 def measure_filled(
     fill: Fill, images: np.ndarray, *, mask_size: int, measure: Measure
 ) -> dict[str, np.ndarray]:
-    """Each metric for `images` `[N, S, S, 3]`, float64 `[N]`, their hole filled by one of `mim_jax.controls`.
+    """Each metric for `images` `[N, S, S, 3]`, float64 `[N]`, their hole filled by one of `mim_jax.evaluate.baselines.inpainting`.
 
     The fill is called outside the compiled program, because some fills run on the host.
     """

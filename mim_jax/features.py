@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from mim_jax.data.batches import collect, padded_batches
-from mim_jax.simple_scores import (
+from mim_jax.evaluate.baselines.image_statistics import (
     blocks,
     check_images,
     color_moments,

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from mim_jax import canvas, pictures, promise_figures, stress_figures
-from mim_jax.evaluation import roc
+from mim_jax.evaluate.statistics.summary import roc
 from mim_jax.pictures import Panels
 from mim_jax.wording import REFERENCE, controls, leading, method_name, metric_name, ordered
 

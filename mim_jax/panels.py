@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from mim_jax import mask
-from mim_jax.bank import Bank
 from mim_jax.detector import Detector
+from mim_jax.evaluate.scores import ScoredImages
+from mim_jax.evaluate.test_set import Bank
 from mim_jax.measure.similarity import ssim
 from mim_jax.pictures import Panels
-from mim_jax.scored_images import ScoredImages
 
 
 def choose_panels(

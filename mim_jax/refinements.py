@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mim_jax.simple_scores import nearest_distance
+from mim_jax.evaluate.baselines.image_statistics import nearest_distance
 
 # Ridge strengths to choose from, for each image fitted on; infinite = no correction. The strongest is first:
 # it wins a tie.

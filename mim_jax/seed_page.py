@@ -8,7 +8,7 @@ from urllib.parse import quote
 import matplotlib
 
 from mim_jax import canvas, page
-from mim_jax.seeds import summarize_seeds
+from mim_jax.evaluate.statistics.seeds import summarize_seeds
 from mim_jax.train import workdir
 from mim_jax.wording import (
     METRIC_NAMES,

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mim_jax import mask, refinements
-from mim_jax.bank import Bank
 from mim_jax.data.dataset import Dataset
 from mim_jax.decide import conformal
+from mim_jax.evaluate.folds import TrainedFold
+from mim_jax.evaluate.scores import ScoredImages
+from mim_jax.evaluate.test_set import Bank
 from mim_jax.features import complexity_features, discriminator_features
-from mim_jax.scored_images import ScoredImages
-from mim_jax.trained import TrainedFold
 
 
 def refined_scores(

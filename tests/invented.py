@@ -197,7 +197,7 @@ def a_run(
 
 
 def a_clinical_test(generator: np.random.Generator, folds: int) -> dict[str, Any]:
-    """As `mim_jax.robustness.clinical_test` and the run describe it."""
+    """As `mim_jax.evaluate.robustness.sheet.clinical_test` and the run describe it."""
 
     def area() -> dict[str, Any]:
         low, mean, high = np.sort(generator.random(3)).tolist()
@@ -222,7 +222,7 @@ def a_clinical_test(generator: np.random.Generator, folds: int) -> dict[str, Any
 
 
 def a_sheet(generator: np.random.Generator, folds: int) -> dict[str, Any]:
-    """As `mim_jax.robustness.robustness_sheet` describes it, with two axes."""
+    """As `mim_jax.evaluate.robustness.sheet.robustness_sheet` describes it, with two axes."""
 
     def entry() -> dict[str, Any]:
         low, mean, high = np.sort(generator.random(3)).tolist()

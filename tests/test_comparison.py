@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mim_jax import comparison
 from mim_jax.classifiers import ood_scores
-from mim_jax.comparison import compare
 from mim_jax.comparison_page import write_comparison
+from mim_jax.evaluate import comparison
+from mim_jax.evaluate.comparison import compare
+from mim_jax.evaluate.saved_run import read_run
 from mim_jax.measure.similarity import METRICS
-from mim_jax.stored import read_run
 from mim_jax.wording import signed, verdict
 from tests.invented import HOSTILE, Page
 

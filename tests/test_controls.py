@@ -7,7 +7,13 @@ import scipy.sparse
 import scipy.sparse.linalg
 from skimage.restoration import inpaint_biharmonic
 
-from mim_jax.controls import CONTROLS, biharmonic_fill, harmonic_fill, mean_fill, telea_fill
+from mim_jax.evaluate.baselines.inpainting import (
+    CONTROLS,
+    biharmonic_fill,
+    harmonic_fill,
+    mean_fill,
+    telea_fill,
+)
 
 
 def sparse_solution(image: np.ndarray, offset: tuple[int, int], mask_size: int) -> np.ndarray:

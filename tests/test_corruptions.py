@@ -10,8 +10,8 @@ import pytest
 import scipy.ndimage
 from PIL import Image
 
-from mim_jax import corruptions
-from mim_jax.corruptions import CORRUPTIONS
+from mim_jax.evaluate.robustness import corruptions
+from mim_jax.evaluate.robustness.corruptions import CORRUPTIONS
 from mim_jax.measure.similarity import similarities
 
 SIZE = 48

@@ -16,8 +16,9 @@ import pytest
 from flax import struct
 from test_devices import Judge, Painter, configuration, small_networks
 
-from mim_jax import commands, detector, stored, trained
+from mim_jax import commands, detector
 from mim_jax.detector import Detector
+from mim_jax.evaluate import folds, saved_run
 from mim_jax.train import mim, trainer, workdir
 from mim_jax.train.checkpoints import CheckpointError, FoldCheckpoints, parameter_hash
 
@@ -48,9 +49,9 @@ def flipped(data, bit):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     with small_networks(), pytest.MonkeyPatch.context() as patch:
-        for module in (trained, detector):
+        for module in (folds, detector):
             patch.setattr(module, "make_generator", lambda *args, **options: Painter())
-        patch.setattr(trained, "PatchDiscriminator", lambda *args, **options: Judge())
+        patch.setattr(folds, "PatchDiscriminator", lambda *args, **options: Judge())
         patch.setattr(commands, "use_compilation_cache", lambda: None)
         path, config = tmp_path_factory.mktemp("run"), configuration(**FIELDS)
         assert commands.execute("run", config=config, workdir=str(path), device="auto", paths=[]) == 0
@@ -77,7 +78,7 @@ def seen_by_an_evaluation(path):
 
 
 def seen_by_a_comparison(path):
-    found = stored.read_run(path)
+    found = saved_run.read_run(path)
     arrays = [np.asarray(array) for fold in found.folds for array in fold.similarities.values()]
     results = {name: value for name, value in found.results.items() if name != workdir.CLOCK}
     return arrays, repr((results, [fold.names.tolist() for fold in found.folds]))

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from mim_jax.delong import delong, delong_difference
-from mim_jax.evaluation import (
+from mim_jax.evaluate.statistics.summary import (
     ScoredImages,
     auroc,
     cluster_bootstrap,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mim_jax.bootstrap import draw_groups, sample_aurocs
-from mim_jax.intervals import fold_half_width, normal_estimate, percentile_interval
-from mim_jax.scored_images import ScoredImages
+from mim_jax.evaluate.scores import ScoredImages
+from mim_jax.evaluate.statistics.bootstrap import draw_groups, sample_aurocs
+from mim_jax.evaluate.statistics.intervals import fold_half_width, normal_estimate, percentile_interval
 
 
 def test_without_shared_variance_it_is_students():

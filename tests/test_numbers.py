@@ -15,8 +15,9 @@ from PIL import Image
 from test_devices import Judge, Painter, configuration, small_networks
 from test_training import GAME
 
-from mim_jax import commands, composite_similarities, detector, trained
+from mim_jax import commands, composite_similarities, detector
 from mim_jax.decide.decision import Decision
+from mim_jax.evaluate import folds
 from mim_jax.export import export
 from mim_jax.inpaint import gan
 from mim_jax.models import make_generator
@@ -55,8 +56,8 @@ LIMITS = {
 def test_a_run_at_a_limit_ends_well_or_says_why(name, tmp_path, capsys, monkeypatch):
     fields, make, expected = LIMITS[name]
     monkeypatch.setattr(commands, "use_compilation_cache", lambda: None)
-    monkeypatch.setattr(trained, "PatchDiscriminator", lambda *args, **options: Judge())
-    for module in (trained, detector):
+    monkeypatch.setattr(folds, "PatchDiscriminator", lambda *args, **options: Judge())
+    for module in (folds, detector):
         monkeypatch.setattr(module, "make_generator", lambda *args, **options: Painter())
     if make:
         for label in ("mpox", "other"):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_curve
 
-from mim_jax.bootstrap import draw_groups
-from mim_jax.operating_points import LEVELS, operating_points, resampled_operating_points
-from mim_jax.scored_images import ScoredImages
+from mim_jax.evaluate.scores import ScoredImages
+from mim_jax.evaluate.statistics.bootstrap import draw_groups
+from mim_jax.evaluate.statistics.operating_points import LEVELS, operating_points, resampled_operating_points
 
 
 def fold_of(seed: int, *, positives: int = 20, negatives: int = 50) -> ScoredImages:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from configs.mim import get_config
-from mim_jax import bank
 from mim_jax.data.dataset import Dataset
 from mim_jax.data.folds import Fold
 from mim_jax.data.sources import load
+from mim_jax.evaluate import test_set
 from mim_jax.train import config as protocol
 
 
@@ -62,7 +62,7 @@ def test_negatives_of_a_positive_patient_are_not_tested():
     dataset = invented(images, ["mpox", "mpox", "nv", "nv", "bkl"], ["a", "b", "b", "c", "d"])
     assert dataset.shared_negatives.tolist() == [2]
     assert dataset.tested_negatives.tolist() == [3, 4]
-    images = bank.make_bank(dataset, mode="fixed", seed=0)
-    part = bank.tested(images, dataset, Fold(0, np.array([0]), np.array([1])))
+    images = test_set.make_bank(dataset, mode="fixed", seed=0)
+    part = test_set.tested(images, dataset, Fold(0, np.array([0]), np.array([1])))
     assert set(images.index[part].tolist()) == {1, 3, 4}
     assert np.sum(images.index[part] == 1) == 5

@@ -21,10 +21,10 @@ import pytest
 from PIL import Image
 
 from mim_jax import Detector, commands, load_exported, load_image
-from mim_jax.controls import CONTROLS
 from mim_jax.data.images import decode_image
 from mim_jax.data.synthetic import lesions
-from mim_jax.simple_scores import SIMPLE_SCORES
+from mim_jax.evaluate.baselines.image_statistics import SIMPLE_SCORES
+from mim_jax.evaluate.baselines.inpainting import CONTROLS
 from mim_jax.train.workdir import read_json, write_json
 
 ROOT = Path(__file__).parent.parent

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from mim_jax.simple_scores import (
+from mim_jax.evaluate.baselines.image_statistics import (
     SIMPLE_SCORES,
     brightness,
     color_mahalanobis,

@@ -24,11 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from mim_jax import facts, mask
+from mim_jax import mask
 from mim_jax.app import icons, program, runtime, weights
 from mim_jax.data import quality
 from mim_jax.data.images import MIN_SIDE
 from mim_jax.detector import Detector
+from mim_jax.evaluate import metadata
 from mim_jax.export import golden_images
 from mim_jax.measure.similarity import METRICS
 from mim_jax.train import workdir
@@ -73,7 +74,7 @@ def export_run(path: str | os.PathLike[str], *, fold: int) -> list[str]:
     found = workdir.read_json(root / "calibration.json") if (root / "calibration.json").exists() else {}
     # Written before there were calibration scores, it has a threshold without a promise.
     calibration = found["alone"][fold] if found.get("format") == CALIBRATION_FORMAT else None
-    notice = facts.notice(workdir.read_json(root / "config.json"))
+    notice = metadata.notice(workdir.read_json(root / "config.json"))
     written = export_app(detector, root / "app", fold=fold, calibration=calibration, notice=notice)
     lines = [
         f"app: {root / 'app'}",

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from mim_jax.decide.conformal import just_below
-from mim_jax.ranking import roc_thresholds
+from mim_jax.evaluate.statistics.auroc import roc_thresholds
 
 # The threshold of the authors' application (section 3.4): mpox where the SSIM+HBD score is strictly greater.
 # (Its text says 0.8526, then 0.852.) It was chosen with test and clinical images in view and holds only for

@@ -12,19 +12,19 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from mim_jax import clinical as clinical_test
-from mim_jax import decisions, facts
-from mim_jax.bank import grouped, make_bank, scored_images, tested
 from mim_jax.classifiers import ood_scores
 from mim_jax.classifiers.classifier import Classifier
 from mim_jax.classifiers.protocol import Split, class_names, make_network, make_splits
 from mim_jax.classifiers.train import trainings
-from mim_jax.comparison import compare
 from mim_jax.comparison_page import write_comparison
-from mim_jax.conditions import areas
 from mim_jax.data.dataset import Dataset
-from mim_jax.scored_images import ScoredImages, two_sides
-from mim_jax.stored import read_run
+from mim_jax.evaluate import decisions, metadata
+from mim_jax.evaluate.comparison import compare
+from mim_jax.evaluate.robustness import clinical as clinical_test
+from mim_jax.evaluate.robustness.conditions import areas
+from mim_jax.evaluate.saved_run import read_run
+from mim_jax.evaluate.scores import ScoredImages, two_sides
+from mim_jax.evaluate.test_set import grouped, make_bank, scored_images, tested
 from mim_jax.train import trainer, workdir
 from mim_jax.train.config import Config
 from mim_jax.train.metric_writer import Recorder, read_events
@@ -86,7 +86,7 @@ def evaluate(
     variables = [fold.classifier.variables for fold in folds]
     pretrained = config["classifier"]["pretrained"]
     results = {
-        **facts.describe_run(method, config, dataset),
+        **metadata.describe_run(method, config, dataset),
         "kind": "classifier",
         "method": method,
         "classes": list(class_names(config)),
@@ -95,15 +95,15 @@ def evaluate(
         "splits": rows,
         "training": {
             "epochs": config["training"]["epochs"],
-            "parameters": {method: facts.count_parameters(variables[0]["params"])},
-            "parameter_hash": [facts.parameter_hash(each) for each in variables],
+            "parameters": {method: metadata.count_parameters(variables[0]["params"])},
+            "parameter_hash": [metadata.parameter_hash(each) for each in variables],
             "pretrained": Path(pretrained).name,
             "image_size": config["data"]["image_size"],
         },
         "clinical": None if clinical is None else _clinical(config, path, dataset, clinical, folds, recorder),
         "scores_sha256": workdir.hash_scores(path),
         "wall_time": {
-            "train": facts.training_seconds(history, len(folds)),
+            "train": metadata.training_seconds(history, len(folds)),
             "evaluate": time.perf_counter() - started,
             "total": time.perf_counter() - began,
         },
@@ -190,5 +190,5 @@ def _clinical(
     return {
         **clinical_test.describe(positives, count, **noise),
         "auroc": dict(zip(ood_scores.SCORES, found, strict=True)),
-        **facts.describe_clinical(clinical),
+        **metadata.describe_clinical(clinical),
     }

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mim_jax.bootstrap import Resamples
-from mim_jax.ranking import checked
-from mim_jax.scored_images import ScoredImages
+from mim_jax.evaluate.scores import ScoredImages
+from mim_jax.evaluate.statistics.auroc import checked
+from mim_jax.evaluate.statistics.bootstrap import Resamples
 
 LEVELS = (0.8, 0.9, 0.95)  # of the specificity or sensitivity that is held
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mim_jax.conditions import GroupedImages
 from mim_jax.data import augment
 from mim_jax.data.dataset import Dataset
 from mim_jax.data.folds import Fold
-from mim_jax.scored_images import ScoredImages
+from mim_jax.evaluate.robustness.conditions import GroupedImages
+from mim_jax.evaluate.scores import ScoredImages
 
 
 @dataclass(frozen=True, eq=False)

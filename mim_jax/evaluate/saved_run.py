@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mim_jax.classifiers import ood_scores
+from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.measure.similarity import METRICS
-from mim_jax.scored_images import ScoredImages
 from mim_jax.train import workdir
 from mim_jax.wording import REFERENCE, SCORE_NAMES, metric_name
 

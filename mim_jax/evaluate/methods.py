@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mim_jax import detector
-from mim_jax.bank import Bank, scored_images
-from mim_jax.controls import CONTROLS
 from mim_jax.data.dataset import Dataset
 from mim_jax.detector import Detector, Measure
+from mim_jax.evaluate.baselines.image_statistics import SIMPLE_SCORES
+from mim_jax.evaluate.baselines.inpainting import CONTROLS
+from mim_jax.evaluate.folds import TrainedFold
+from mim_jax.evaluate.scores import ScoredImages
+from mim_jax.evaluate.test_set import Bank, scored_images
 from mim_jax.measure.similarity import Options
-from mim_jax.scored_images import ScoredImages
-from mim_jax.simple_scores import SIMPLE_SCORES
 from mim_jax.train.metric_writer import Recorder
-from mim_jax.trained import TrainedFold
 from mim_jax.variants import refined_scores
 
 Scores = Mapping[str, np.ndarray]

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from mim_jax.conditions import GroupedImages
-from mim_jax.corruptions import CORRUPTIONS
+from mim_jax.evaluate.robustness.conditions import GroupedImages
+from mim_jax.evaluate.robustness.corruptions import CORRUPTIONS
 
 BATCH = 16
 

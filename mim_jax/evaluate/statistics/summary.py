@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from mim_jax.bootstrap import (
+from mim_jax.delong import delong, delong_difference
+from mim_jax.evaluate.scores import ScoredImages
+from mim_jax.evaluate.statistics.auroc import auroc, roc
+from mim_jax.evaluate.statistics.bootstrap import (
     AurocSamples,
     Resamples,
     cluster_bootstrap,
@@ -19,12 +22,14 @@ from mim_jax.bootstrap import (
     resampled_aurocs,
     sample_aurocs,
 )
-from mim_jax.delong import delong, delong_difference
-from mim_jax.intervals import percentile_interval
-from mim_jax.operating_points import LEVELS, OperatingPoints, operating_points, resampled_operating_points
-from mim_jax.ranking import auroc, roc
-from mim_jax.scored_images import ScoredImages
-from mim_jax.seeds import summarize_seeds
+from mim_jax.evaluate.statistics.intervals import percentile_interval
+from mim_jax.evaluate.statistics.operating_points import (
+    LEVELS,
+    OperatingPoints,
+    operating_points,
+    resampled_operating_points,
+)
+from mim_jax.evaluate.statistics.seeds import summarize_seeds
 
 __all__ = [
     "ScoredImages",

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from mim_jax.decide.decision import Decision
-from mim_jax.decisions import Cutoffs, Rule, calibrate, families, per_group
-from mim_jax.evaluation import ScoredImages
-from mim_jax.intervals import share_estimate
+from mim_jax.evaluate.decisions import Cutoffs, Rule, calibrate, families, per_group
+from mim_jax.evaluate.statistics.intervals import share_estimate
+from mim_jax.evaluate.statistics.summary import ScoredImages
 
 RATES = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 

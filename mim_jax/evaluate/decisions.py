@@ -17,7 +17,7 @@ import numpy as np
 from mim_jax.decide import thresholds
 from mim_jax.decide.decision import Calibration, Decision
 from mim_jax.decide.thresholds import Evidence, Rule
-from mim_jax.evaluation import ScoredImages
+from mim_jax.evaluate.statistics.summary import ScoredImages
 from mim_jax.measure.similarity import METRICS
 
 OTHERS = "other classes"  # the group of the classes that are in none

@@ -12,12 +12,12 @@ import jax
 import numpy as np
 
 from mim_jax import detector
-from mim_jax.bank import Bank
 from mim_jax.data.dataset import Dataset
 from mim_jax.data.synthetic import lesions
+from mim_jax.evaluate.folds import TrainedFold
+from mim_jax.evaluate.test_set import Bank
 from mim_jax.train.checkpoints import parameter_hash
 from mim_jax.train.config import Config, is_procedural
-from mim_jax.trained import TrainedFold
 
 NOTICE = "These are procedural images. They prove that the machinery runs and say nothing about mpox."
 # Table 2 of the paper: mean and population standard deviation over five folds, on its own images.

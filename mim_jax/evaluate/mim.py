@@ -11,22 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from mim_jax import decisions, facts, robustness
-from mim_jax.bank import grouped, make_bank, tested
 from mim_jax.data.dataset import Dataset
 from mim_jax.decide.decision import RULES
 from mim_jax.detector import Measure
-from mim_jax.evaluation import summarize
+from mim_jax.evaluate import decisions, metadata
+from mim_jax.evaluate.folds import TrainedFold, load_folds
+from mim_jax.evaluate.methods import score_methods
+from mim_jax.evaluate.reliability import reliability
+from mim_jax.evaluate.robustness import sheet
+from mim_jax.evaluate.scores import ScoredImages
+from mim_jax.evaluate.statistics.summary import summarize
+from mim_jax.evaluate.test_set import grouped, make_bank, tested
 from mim_jax.measure.similarity import METRICS
-from mim_jax.methods import score_methods
 from mim_jax.panels import choose_panels
-from mim_jax.reliability import reliability
 from mim_jax.report import write_report
-from mim_jax.scored_images import ScoredImages
 from mim_jax.train import workdir
 from mim_jax.train.config import Config, measure_options
 from mim_jax.train.metric_writer import Recorder, read_events
-from mim_jax.trained import TrainedFold, load_folds
 
 
 def evaluate(
@@ -67,7 +68,7 @@ def evaluate(
         dataset, bank, parts, folds, more_holes=settings["more_holes"], recorder=recorder
     )
 
-    about = facts.describe(config, dataset, folds, bank, parts)
+    about = metadata.describe(config, dataset, folds, bank, parts)
     hashes = about["training"]["parameter_hash"]
     cutoffs, decision = _decide(config, path, dataset, methods["mim"], measure, hashes)
     table = [
@@ -86,19 +87,19 @@ def evaluate(
         primary=measure.metric,
         resamples=settings["resamples"],
         seed=seed,
-        class_groups=facts.class_groups(dataset),
+        class_groups=metadata.class_groups(dataset),
     )
     history = [event for event in read_events(path / "metrics.jsonl") if event["event"] == "epoch"]
     results = {
         **about,
         **summary,
         "variants": variants,
-        "held_out": facts.held_out_error(dataset, folds),
+        "held_out": metadata.held_out_error(dataset, folds),
         "decision": decision,
         **_stress(config, path, dataset, clinical, folds, decision["thresholds"], recorder),
         "scores_sha256": workdir.hash_scores(path),
         "wall_time": {
-            "train": facts.training_seconds(history, len(folds)),
+            "train": metadata.training_seconds(history, len(folds)),
             "evaluate": time.perf_counter() - started,
             "total": time.perf_counter() - began,
         },
@@ -125,7 +126,7 @@ def _decide(
     about: dict[str, Any] = {
         "metric": measure.metric,
         "positive": dataset.positive,
-        "class_groups": facts.class_groups(dataset),
+        "class_groups": metadata.class_groups(dataset),
     }
     # The paper's number is one on its own score, and means nothing on another.
     names = [name for name in RULES if name != "paper" or measure == Measure()]
@@ -196,15 +197,15 @@ def _stress(
         recorder.start("clinical test", total=2 * len(folds) * len(clinical))
         others = grouped(clinical, np.arange(len(clinical)))
         sigma = settings["clinical_sigma"]
-        test, scored = robustness.clinical_test(models, positives, others, sigma=sigma, **shared)
+        test, scored = sheet.clinical_test(models, positives, others, sigma=sigma, **shared)
         for fold, images in enumerate(scored):
             decisions.write_csv(path / f"fold_{fold}" / "clinical.csv", decisions.rows(fold, "mim", images))
-        found["clinical"] = {**test, **facts.describe_clinical(clinical)}
+        found["clinical"] = {**test, **metadata.describe_clinical(clinical)}
     if limit := settings["robustness_images"]:
         others = grouped(dataset, dataset.tested_negatives)
         count = sum(min(limit, len(own.images)) for own in positives)
         recorder.start("robustness", total=count + len(folds) * min(limit, len(others.images)))
-        found["robustness"] = robustness.robustness_sheet(
+        found["robustness"] = sheet.robustness_sheet(
             models, positives, others, thresholds, limit=limit, **shared
         )
     recorder.finish()

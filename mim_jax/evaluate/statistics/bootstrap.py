@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mim_jax.intervals import Estimate, fold_half_width, percentile_interval
-from mim_jax.ranking import checked
-from mim_jax.scored_images import ScoredImages
+from mim_jax.evaluate.scores import ScoredImages
+from mim_jax.evaluate.statistics.auroc import checked
+from mim_jax.evaluate.statistics.intervals import Estimate, fold_half_width, percentile_interval
 
 
 class Resamples(NamedTuple):
