@@ -46,7 +46,7 @@ def parse(arguments: list[str]) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    from mim_jax import commands  # after the flags are read: --help and slips answer at once
+    from mim_jax.cli import main as commands
 
     logging.set_verbosity(logging.FATAL)  # Orbax logs every file, and errors that we raise as sentences
     flag = flags.FLAGS

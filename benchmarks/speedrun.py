@@ -74,11 +74,11 @@ def run(config: Mapping[str, Any], folder: Path, device: str) -> dict[str, Any]:
       "stages": name -> {"seconds", "compiling"}; "auroc", the mean over folds on the augmented test images by
       the metric that decides; "scored", images; "device".
     """
+    from mim_jax.cli.runtime import choose_device, keep_freed_memory, use_compilation_cache
     from mim_jax.detector import Measure
     from mim_jax.evaluate import folds as trained
     from mim_jax.evaluate import test_set
     from mim_jax.evaluate.statistics.summary import summarize
-    from mim_jax.runtime import choose_device, keep_freed_memory, use_compilation_cache
     from mim_jax.train import config as protocol
     from mim_jax.train import mim as experiment
     from mim_jax.train.metric_writer import Recorder

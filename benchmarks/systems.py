@@ -17,10 +17,10 @@ import numpy as np
 
 from configs import mim
 from mim_jax import mask
+from mim_jax.cli.runtime import keep_freed_memory
 from mim_jax.data.synthetic import lesions
 from mim_jax.inpaint import gan, layers
 from mim_jax.inpaint.product import precision
-from mim_jax.runtime import keep_freed_memory
 from mim_jax.train.config import compute_dtype, make_game
 from mim_jax.train.epochs import epoch_orders
 

@@ -12,9 +12,10 @@ import pytest
 from flax import linen as nn
 
 from configs import classifiers, mim
-from mim_jax import commands, models
+from mim_jax import models
 from mim_jax.classifiers import ood_scores, protocol
 from mim_jax.classifiers import train as classifier_experiment
+from mim_jax.cli import main
 from mim_jax.data.dataset import Dataset
 from mim_jax.train.metric_writer import Recorder
 
@@ -35,7 +36,7 @@ class Small(nn.Module):
 @pytest.fixture
 def config(monkeypatch):
     monkeypatch.setitem(models.CLASSIFIERS, "resnet50", Small)
-    monkeypatch.setattr(commands, "use_compilation_cache", lambda: None)  # that of whoever runs the tests
+    monkeypatch.setattr(main, "use_compilation_cache", lambda: None)  # that of whoever runs the tests
     config = classifiers.get_config("resnet50")
     config.classifier.width = 4
     fields = {
@@ -56,7 +57,7 @@ def config(monkeypatch):
 
 
 def run(config, workdir, *, mode="run", expect=0):
-    done = commands.execute(mode, config=config.to_dict(), workdir=str(workdir), device="cpu", paths=())
+    done = main.execute(mode, config=config.to_dict(), workdir=str(workdir), device="cpu", paths=())
     assert done == expect
 
 
@@ -118,7 +119,7 @@ def test_from_launch_to_report_and_resumed_as_if_never_stopped(config, tmp_path)
             if epoch == 3:
                 raise KeyboardInterrupt
 
-    dataset = commands.load(config.to_dict())
+    dataset = main.load(config.to_dict())
     (tmp_path / "stopped").mkdir()
     with pytest.raises(KeyboardInterrupt), Stop(tmp_path / "stopped") as recorder:
         classifier_experiment.train(config.to_dict(), tmp_path / "stopped", dataset, recorder)

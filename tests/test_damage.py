@@ -16,7 +16,8 @@ import pytest
 from flax import struct
 from test_devices import Judge, Painter, configuration, small_networks
 
-from mim_jax import commands, detector
+from mim_jax import detector
+from mim_jax.cli import main
 from mim_jax.detector import Detector
 from mim_jax.evaluate import folds, saved_run
 from mim_jax.train import mim, trainer, workdir
@@ -52,9 +53,9 @@ def finished(tmp_path_factory):
         for module in (folds, detector):
             patch.setattr(module, "make_generator", lambda *args, **options: Painter())
         patch.setattr(folds, "PatchDiscriminator", lambda *args, **options: Judge())
-        patch.setattr(commands, "use_compilation_cache", lambda: None)
+        patch.setattr(main, "use_compilation_cache", lambda: None)
         path, config = tmp_path_factory.mktemp("run"), configuration(**FIELDS)
-        assert commands.execute("run", config=config, workdir=str(path), device="auto", paths=[]) == 0
+        assert main.execute("run", config=config, workdir=str(path), device="auto", paths=[]) == 0
         yield path
 
 
@@ -67,7 +68,7 @@ def seen_by_a_detector(path):
 @functools.cache
 def first_training():
     config = configuration(**FIELDS)
-    return next(mim.trainings(config, Path(), commands.load(config, quiet=True)))
+    return next(mim.trainings(config, Path(), main.load(config, quiet=True)))
 
 
 def seen_by_an_evaluation(path):
@@ -125,7 +126,7 @@ def test_a_damaged_file_is_refused_or_does_not_matter(how, finished, tmp_path):
 
 def test_a_run_of_the_same_seed_has_the_same_hashes(finished, tmp_path):
     config = configuration(**FIELDS)
-    assert commands.execute("train", config=config, workdir=str(tmp_path), device="auto", paths=[]) == 0
+    assert main.execute("train", config=config, workdir=str(tmp_path), device="auto", paths=[]) == 0
     hashes = workdir.read_json(finished / "results.json")["training"]["parameter_hash"]
     assert [parameter_hash(each) for each in Detector.load(tmp_path).variables] == hashes
     assert len(set(hashes)) == 2

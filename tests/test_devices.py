@@ -21,7 +21,7 @@ from flax import linen as nn
 from flax import struct
 
 from configs.mim import get_config
-from mim_jax import commands
+from mim_jax.cli import main
 from mim_jax.train import config as protocol
 from mim_jax.train import devices, metric_writer, mim, trainer, workdir
 from mim_jax.train.checkpoints import FORMAT, FoldCheckpoints
@@ -83,7 +83,7 @@ def configuration(**fields):
 def train(path, **fields):
     config = configuration(**fields)
     with metric_writer.Recorder(path) as own:
-        mim.train(config, path, commands.load(config), own)
+        mim.train(config, path, main.load(config), own)
 
 
 def events_of(path):
@@ -97,7 +97,7 @@ def events_of(path):
 def saved(path):
     """The arrays of the last checkpoint of each fold."""
     config, folds = configuration(), []
-    for one in mim.trainings(config, path, commands.load(config)):
+    for one in mim.trainings(config, path, main.load(config)):
         folds.append(jax.tree.leaves(trainer.restore(one.folder, updates=one.updates * 4, init=one.init)))
         with FoldCheckpoints(one.folder, read_only=True) as checkpoints:
             assert checkpoints.model() == {"format": FORMAT, **one.model}
@@ -140,7 +140,7 @@ def on_eight_devices(placed, split):
         train(Path(split), **{"training.shards": 4})
         assert len(set(used)) == 2 and {len(place.devices) for place in used} == {4}
         config = configuration()
-        one = next(mim.trainings(config, Path(split), commands.load(config)))
+        one = next(mim.trainings(config, Path(split), main.load(config)))
         with FoldCheckpoints(one.folder, read_only=True) as checkpoints:
             state = checkpoints.restore(jax.eval_shape(one.init), used[-1].whole)
         assert {leaf.sharding for leaf in jax.tree.leaves(state)} == {used[-1].whole}
@@ -202,9 +202,9 @@ def as_one_of_two(path, coordinator, process):
         return path / "report.html"
 
     with small_networks(), pytest.MonkeyPatch.context() as patch:
-        kind = commands.Kind(protocol.check, protocol.check_data, mim.trainings, evaluate)
-        patch.setattr(commands, "_kind", lambda config: kind)
-        status = commands.execute(
+        kind = main.Kind(protocol.check, protocol.check_data, mim.trainings, evaluate)
+        patch.setattr(main, "_kind", lambda config: kind)
+        status = main.execute(
             "run",
             config=configuration(),
             workdir=path,
@@ -360,10 +360,10 @@ def test_seeds_train_at_once_where_there_is_more_than_one_device(monkeypatch, tm
     monkeypatch.setattr(metric_writer, "Recorder", Record)
     monkeypatch.setattr(jax, "device_count", lambda: 4)
     monkeypatch.setattr(trainer, "check_places", lambda settings: [Place((jax.devices()[0],))] * 4)
-    monkeypatch.setattr(commands, "load", nothing)
-    monkeypatch.setattr(commands, "_kind", lambda config: commands.Kind(nothing, nothing, trainings, nothing))
+    monkeypatch.setattr(main, "load", nothing)
+    monkeypatch.setattr(main, "_kind", lambda config: main.Kind(nothing, nothing, trainings, nothing))
     config = {"seeds": (5, 7), "training": SETTINGS}
-    assert commands.run_seeds(config, str(tmp_path), training=True, evaluation=False, profile=False) == 0
+    assert main.run_seeds(config, str(tmp_path), training=True, evaluation=False, profile=False) == 0
     assert order[:4] == [("seed_5", 0, 1), ("seed_5", 1, 1), ("seed_7", 0, 1), ("seed_7", 1, 1)]
     assert len(order) == 16
     for seed in (5, 7):

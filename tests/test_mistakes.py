@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from test_run import ROOT, TINY
 
-from mim_jax import commands
+from mim_jax.cli import main
 from mim_jax.data.synthetic import lesions
 
 MISTAKES = {
@@ -39,7 +39,7 @@ MISTAKES = {
 def test_a_mistake_is_one_sentence(name, tmp_path, capsys, monkeypatch):
     from configs.mim import get_config
 
-    monkeypatch.setattr(commands, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(main, "use_compilation_cache", lambda: None)
     (tmp_path / "tree" / "mpox").mkdir(parents=True)
     Image.fromarray(lesions.render("mpox", 0, size=48)).save(tmp_path / "tree" / "mpox" / "a.png")
     fields, expected = MISTAKES[name]
@@ -50,7 +50,7 @@ def test_a_mistake_is_one_sentence(name, tmp_path, capsys, monkeypatch):
         for name in section.split("."):
             part = part[name]
         part[leaf] = value.format(tmp=tmp_path) if isinstance(value, str) else value
-    status = commands.execute(
+    status = main.execute(
         "train", config=config.to_dict(), workdir=str(tmp_path / "run"), device="auto", paths=[]
     )
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("launch.py: ")]
@@ -85,14 +85,10 @@ def test_an_unwritable_workdir_and_an_absent_gpu_are_named(tmp_path, capsys):
     config = get_config("quick").to_dict()
     (tmp_path / "file").write_text("")
     assert (
-        commands.execute(
-            "run", config=config, workdir=str(tmp_path / "file" / "run"), device="auto", paths=[]
-        )
+        main.execute("run", config=config, workdir=str(tmp_path / "file" / "run"), device="auto", paths=[])
         == 1
     )
     assert "choose another with --workdir" in capsys.readouterr().err
     if not any(device.platform == "gpu" for device in __import__("jax").devices()):
-        assert (
-            commands.execute("run", config=config, workdir=str(tmp_path / "run"), device="gpu", paths=[]) == 1
-        )
+        assert main.execute("run", config=config, workdir=str(tmp_path / "run"), device="gpu", paths=[]) == 1
         assert "--device=gpu was asked for" in capsys.readouterr().err

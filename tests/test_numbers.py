@@ -15,7 +15,8 @@ from PIL import Image
 from test_devices import Judge, Painter, configuration, small_networks
 from test_training import GAME
 
-from mim_jax import commands, composite_similarities, detector
+from mim_jax import composite_similarities, detector
+from mim_jax.cli import main
 from mim_jax.decide.decision import Decision
 from mim_jax.evaluate import folds
 from mim_jax.export import export
@@ -55,7 +56,7 @@ LIMITS = {
 @pytest.mark.parametrize("name", LIMITS)
 def test_a_run_at_a_limit_ends_well_or_says_why(name, tmp_path, capsys, monkeypatch):
     fields, make, expected = LIMITS[name]
-    monkeypatch.setattr(commands, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(main, "use_compilation_cache", lambda: None)
     monkeypatch.setattr(folds, "PatchDiscriminator", lambda *args, **options: Judge())
     for module in (folds, detector):
         monkeypatch.setattr(module, "make_generator", lambda *args, **options: Painter())
@@ -68,7 +69,7 @@ def test_a_run_at_a_limit_ends_well_or_says_why(name, tmp_path, capsys, monkeypa
     with small_networks():
         config = configuration(**{**FIELDS, **fields})
         workdir = tmp_path / "run"
-        status = commands.execute("run", config=config, workdir=str(workdir), device="auto", paths=[])
+        status = main.execute("run", config=config, workdir=str(workdir), device="auto", paths=[])
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("launch.py: ")]
     if expected:
         assert status == 1 and len(said) == 1 and expected in said[0], said

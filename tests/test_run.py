@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mim_jax import Detector, commands, load_exported, load_image
+from mim_jax import Detector, load_exported, load_image
+from mim_jax.cli import main
 from mim_jax.data.images import decode_image
 from mim_jax.data.synthetic import lesions
 from mim_jax.evaluate.baselines.image_statistics import SIMPLE_SCORES
@@ -180,7 +181,7 @@ def test_killed_in_an_epoch_and_in_a_save_it_ends_as_if_it_had_not_been(finished
 def test_asked_to_stop_it_saves_and_says_how_to_go_on(finished, environment, tmp_path):
     workdir = tmp_path / "stopped"
     metrics = workdir / "metrics.jsonl"
-    for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, commands.INTERRUPTED)):
+    for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, main.INTERRUPTED)):
         before = metrics.stat().st_size if metrics.exists() else 0
         start = {"cwd": ROOT, "env": environment, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen(command(workdir), **start)
@@ -242,7 +243,7 @@ def test_scores_of_files_and_folders(finished, environment, tmp_path):
         str(folder),
         "nowhere.png",
     ]
-    said = launch(environment, arguments, expect=commands.UNUSABLE_FILES).stdout
+    said = launch(environment, arguments, expect=main.UNUSABLE_FILES).stdout
     assert said.count("unusable:") == 3
     assert "no such file" in said
     lines = (finished / "scored.csv").read_text().splitlines()
@@ -338,10 +339,10 @@ def test_several_seeds_are_runs_of_their_own_and_one_page(finished, tmp_path, mo
         Path(workdir).mkdir(parents=True)
         write_json(Path(workdir) / "results.json", results, sealed=True)
 
-    monkeypatch.setattr(commands, "run", pretend)
+    monkeypatch.setattr(main, "run", pretend)
     config = json.loads((finished / "config.json").read_text()) | {"seeds": [3, 1, 3]}
     how = {"training": True, "evaluation": True, "profile": True}
-    assert commands.run_seeds(config, str(tmp_path / "many"), **how) == 0
+    assert main.run_seeds(config, str(tmp_path / "many"), **how) == 0
     assert started == [(3, (), True, True, True), (1, (), True, True, True)]
     page = (tmp_path / "many" / "report.html").read_text()
     assert 'href="seed_3/report.html"' in page and 'href="seed_1/report.html"' in page
@@ -387,7 +388,7 @@ def test_a_run_is_served(finished, environment):
         with urllib.request.urlopen(request, timeout=60) as reply:
             answer = json.load(reply)
         server.send_signal(signal.SIGINT)
-        assert server.wait(30) == commands.INTERRUPTED
+        assert server.wait(30) == main.INTERRUPTED
     finally:
         server.kill()
         server.communicate()

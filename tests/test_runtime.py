@@ -9,9 +9,9 @@ import pytest
 from test_devices import FIELDS, Count, small_networks
 
 from configs.mim import get_config
-from mim_jax import commands
+from mim_jax.cli import main
+from mim_jax.cli.runtime import Profile, use_compilation_cache
 from mim_jax.inpaint.product import product
-from mim_jax.runtime import Profile, use_compilation_cache
 from mim_jax.train import config as protocol
 from mim_jax.train import mim
 from mim_jax.train.devices import Place
@@ -26,7 +26,7 @@ def training(tmp_path_factory):
     config = config.to_dict()
     with small_networks():
         path = tmp_path_factory.mktemp("run")
-        yield next(iter(mim.trainings(config, path, commands.load(config))))
+        yield next(iter(mim.trainings(config, path, main.load(config))))
 
 
 def test_an_epoch_copies_nothing_between_host_and_device(training):
@@ -81,7 +81,7 @@ def test_the_second_dispatch_of_a_program_is_recorded_and_changes_nothing(tmp_pa
 
 def test_a_profile_of_what_does_not_train_is_refused(capsys):
     given = {"config": {}, "workdir": "x", "device": "cpu", "paths": (), "profile": True}
-    assert commands.execute("evaluate", **given) == 1
+    assert main.execute("evaluate", **given) == 1
     assert "--profile records training" in capsys.readouterr().err
 
 

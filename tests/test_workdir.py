@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_devices import configuration
 
-from mim_jax import commands
+from mim_jax.cli import main
 from mim_jax.train import workdir
 
 HOLD = """
@@ -54,10 +54,10 @@ def test_a_second_run_is_refused_while_the_first_lives(holder, tmp_path):
 
 @pytest.mark.parametrize("mode", ["run", "train", "evaluate"])
 def test_every_mode_that_writes_a_run_is_refused(mode, holder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(commands, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(main, "use_compilation_cache", lambda: None)
     config = configuration()
     workdir.write_json(tmp_path / "config.json", config)
-    assert commands.execute(mode, config=config, workdir=str(tmp_path), device="auto", paths=[]) == 1
+    assert main.execute(mode, config=config, workdir=str(tmp_path), device="auto", paths=[]) == 1
     assert f"is in use by process {holder.pid} on" in capsys.readouterr().err
     assert not (tmp_path / "data.json").exists()
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image, ImageCms
 
 from benchmarks import hostile
+from mim_jax.cli.score import ScoredFile, write_csv
 from mim_jax.data.dataset import from_folder, printable
 from mim_jax.data.images import UnusableImage, decode_image
 from mim_jax.decide.decision import unusable
-from mim_jax.scoring import ScoredFile, write_csv
 
 
 def test_damaged_files_of_every_kind_give_pixels_or_a_reason():

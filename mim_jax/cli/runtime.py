@@ -1,6 +1,6 @@
 """What a program settles once for its process: where it computes, what it keeps, what it records.
 
-The library does none of this on its own; `mim_jax.commands` and the benchmarks do.
+The library does none of this on its own; `mim_jax.cli.main` and the benchmarks do.
 """
 
 import ctypes

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import jax
 from tqdm import tqdm
 
-from mim_jax.runtime import Profile, choose_device, keep_freed_memory, use_compilation_cache
+from mim_jax.cli.deploy import UNUSABLE_FILES, compare, export, export_app, score, serve
+from mim_jax.cli.runtime import Profile, choose_device, keep_freed_memory, use_compilation_cache
 from mim_jax.train import devices
 from mim_jax.train.preemption import Terminated, terminable
-from mim_jax.uses import UNUSABLE_FILES, compare, export, export_app, score, serve
 
 INTERRUPTED = 130
 RESUMABLE = ("run", "train", "evaluate")

@@ -20,7 +20,7 @@ def score(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
 
     Prints a table and writes `scored.csv` into the workdir.
     """
-    from mim_jax import scoring
+    from mim_jax.cli import score as scoring
     from mim_jax.detector import Detector
     from mim_jax.train import config as protocol
 
