@@ -21,8 +21,7 @@ import optax
 import torch
 
 from benchmarks.vision import import_torchvision
-from mim_jax.classifiers import step
-from mim_jax.models import CLASSIFIERS
+from mim_jax.classifiers import CLASSIFIERS, step
 
 CLASSES = 2
 STEPS = 2  # in one dispatch of ours

@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from mim_jax.inpaint import layers
+from mim_jax.inpaint import convolution
 
 # Of the full-size generator: side, features in, features out (4x4 kernel, stride 2, padding 1).
 CASES = ((14, 512, 256), (28, 256, 128), (56, 128, 64))
-FORMS = {"lax": layers._conv_transpose_lax, "matrix": layers._conv_transpose_matrix}
+FORMS = {"lax": convolution._conv_transpose_lax, "matrix": convolution._conv_transpose_matrix}
 
 
 def milliseconds(function: Callable[..., Any], *arguments: jax.Array, repeats: int = 3) -> float:

@@ -56,12 +56,12 @@ def mim_jax_metric(name: str) -> Callable[[np.ndarray, np.ndarray, str], Score]:
         import jax
         import jax.numpy as jnp
 
-        from mim_jax.measure import similarity
+        from mim_jax.measure import similarity, ssim
 
         images, pasted = (jnp.asarray(as_floats(a)) for a in (x, y))
         patch = pasted[:, OFFSET[0] : OFFSET[0] + MASK, OFFSET[1] : OFFSET[1] + MASK]
         calls: dict[str, Score] = {
-            "ssim": lambda: similarity.ssim(images, pasted),
+            "ssim": lambda: ssim.ssim(images, pasted),
             "hbd": lambda: similarity.hbd(images, pasted),
             "similarities": lambda: similarity.similarities(images, pasted).ssim_hbd,
             "composite": lambda: similarity.composite_similarities(images, patch, OFFSET).ssim_hbd,

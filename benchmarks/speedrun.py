@@ -75,10 +75,10 @@ def run(config: Mapping[str, Any], folder: Path, device: str) -> dict[str, Any]:
       the metric that decides; "scored", images; "device".
     """
     from mim_jax.cli.runtime import choose_device, keep_freed_memory, use_compilation_cache
-    from mim_jax.detector import Measure
     from mim_jax.evaluate import folds as trained
     from mim_jax.evaluate import test_set
     from mim_jax.evaluate.statistics.summary import summarize
+    from mim_jax.measure.similarity import Measure
     from mim_jax.train import config as protocol
     from mim_jax.train import mim as experiment
     from mim_jax.train.metric_writer import Recorder

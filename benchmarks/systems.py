@@ -19,8 +19,8 @@ from configs import mim
 from mim_jax import mask
 from mim_jax.cli.runtime import keep_freed_memory
 from mim_jax.data.synthetic import lesions
-from mim_jax.inpaint import gan, layers
-from mim_jax.inpaint.product import precision
+from mim_jax.inpaint import convolution, gan, layers
+from mim_jax.inpaint.convolution import precision
 from mim_jax.train.config import compute_dtype, make_game
 from mim_jax.train.epochs import epoch_orders
 
@@ -190,8 +190,8 @@ class JaxSystem:
         if without == "composition":
             config = {**config, "generator": {**config["generator"], "compose": False}}
         elif without == "matrix_forms":
-            layers.conv = functools.partial(_plain, layers._conv_lax)
-            layers.conv_transpose = functools.partial(_plain, layers._conv_transpose_lax)
+            convolution.conv = functools.partial(_plain, convolution._conv_lax)
+            convolution.conv_transpose = functools.partial(_plain, convolution._conv_transpose_lax)
         elif without == "plain_gradient":
             setattr(layers, "product", _derived)  # noqa: B010 (its type is that of a custom gradient)
         self._dispatch, self._dtype = inputs.dispatch, compute_dtype(config)

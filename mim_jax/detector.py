@@ -20,69 +20,14 @@ from mim_jax import artefact, mask
 from mim_jax.data.batches import Images, check_batch, collect, padded_batches
 from mim_jax.decide.decision import Calibration
 from mim_jax.decide.novelty_detector import NoveltyDetector
-from mim_jax.inpaint.gan import from_network_range, to_network_range
+from mim_jax.inpaint.inference import abstract_patch, abstract_variables, inpaint_all, network_fill
+from mim_jax.inpaint.networks import make_generator
 from mim_jax.measure import images as pixels
-from mim_jax.measure.similarity import METRICS, Similarities, composite_similarities
-from mim_jax.models import make_generator
+from mim_jax.measure.similarity import METRICS, Measure, Similarities
 from mim_jax.train import workdir
 
 # images [B, S, S, 3], offset, M -> patches [B, M, M, 3]
 Fill = Callable[[jax.Array, tuple[int, int], int], jax.Array]
-
-
-# Several holes in one image -> one score.
-REDUCTIONS: dict[str, Callable[[Any], Any]] = {
-    "mean": lambda scores: scores.mean(axis=0),
-    "min": lambda scores: scores.min(axis=0),
-}
-
-
-@dataclass(frozen=True)
-class Measure:
-    """How an image is compared with its inpainting; see `mim_jax.measure.similarity`."""
-
-    metric: str = "ssim_hbd"  # the one that scores
-    window: str = "gaussian"
-    bins: int = 256
-    region: str = "image"
-    holes: int = 1  # 1 is the centre; see `masks.grid_offsets`
-    reduce: str = "mean"  # of several holes; or "min"
-
-    def __post_init__(self) -> None:
-        if self.metric not in METRICS:
-            raise ValueError(f"unknown metric {self.metric!r}: choose one of {', '.join(METRICS)}")
-        if self.reduce not in REDUCTIONS:
-            raise ValueError(f"unknown reduction {self.reduce!r}: choose one of {', '.join(REDUCTIONS)}")
-
-    def compare(
-        self, images: jax.Array, patches: jax.Array, offset: jax.Array | tuple[int, int]
-    ) -> Similarities:
-        """Similarities `[B]` of images `[B, S, S, 3]` and themselves with patches pasted at `offset`."""
-        return composite_similarities(
-            images, patches, offset, region=self.region, window=self.window, bins=self.bins
-        )
-
-    def reduced(self, scores: Any) -> Any:
-        """A tree of `[holes, ...]` -> `[...]`."""
-        return jax.tree.map(REDUCTIONS[self.reduce], scores)
-
-
-def network_fill(
-    generator: nn.Module,
-    variables: Any,
-    images: jax.Array,
-    offset: jax.Array | tuple[int, int],
-    *,
-    mask_size: int,
-    margin: int = 0,
-) -> jax.Array:
-    """The hole at `offset` as a trained generator paints it.
-
-    Images `[B, S, S, 3]` -> patches `[B, M, M, 3]` in [0, 1].
-    """
-    hide = functools.partial(mask.hide, offset=offset, mask_size=mask_size, margin=margin)
-    patch: Any = generator.apply(variables, jax.vmap(hide)(to_network_range(images)), train=False)
-    return from_network_range(patch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,25 +221,10 @@ class Detector(NoveltyDetector):
         return inpaint_all(self.generator, self.variables[fold], images, **sizes)
 
 
-def abstract_variables(generator: nn.Module, image_size: int) -> Any:
-    """Shapes and dtypes of the generator's variables."""
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    variables = jax.eval_shape(lambda key, x: generator.init(key, x, train=True), key, images)
-    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
-
-
-def abstract_patch(generator: nn.Module, variables: Any, image_size: int) -> tuple[int, ...]:
-    """Shape of what the generator paints into one image; the variables may be shapes alone."""
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    patch: Any = jax.eval_shape(lambda v, x: generator.apply(v, x, train=False), variables, images)
-    return patch.shape
-
-
 def measure_filled(
     fill: Fill, images: np.ndarray, *, mask_size: int, measure: Measure
 ) -> dict[str, np.ndarray]:
-    """Each metric for `images` `[N, S, S, 3]`, float64 `[N]`, their hole filled by one of `mim_jax.evaluate.baselines.inpainting`.
+    """Each metric for `images` `[N, S, S, 3]`, float64 `[N]`, their hole filled by `fill`.
 
     The fill is called outside the compiled program, because some fills run on the host.
     """
@@ -306,23 +236,6 @@ def measure_filled(
 
     empty = Similarities(*np.zeros((len(METRICS), 0)))
     return collect(score, padded_batches(images, size=images.shape[1]), empty)._asdict()
-
-
-def inpaint_all(
-    generator: nn.Module,
-    variables: Any,
-    images: np.ndarray | jax.Array,
-    *,
-    mask_size: int,
-    margin: int = 0,
-) -> np.ndarray:
-    """Composites: `images` with their centre painted, float32 in [0, 1], `[N, S, S, 3]`."""
-    shape = images.shape if images.ndim == 4 else (1, *images.shape)
-    batches = padded_batches(images, size=shape[1])
-    done = [
-        np.asarray(_composite(generator, variables, batch, mask_size, margin))[:n] for batch, n in batches
-    ]
-    return np.concatenate(done) if done else np.zeros(shape, np.float32)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4, 5))
@@ -346,12 +259,3 @@ def _patch_similarities(
     images: jax.Array, patches: jax.Array, mask_size: int, measure: Measure
 ) -> Similarities:
     return measure.compare(images, patches, mask.center_offset(images.shape[1], mask_size))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 3, 4))
-def _composite(
-    generator: nn.Module, variables: Any, images: jax.Array, mask_size: int, margin: int
-) -> jax.Array:
-    offset = mask.center_offset(images.shape[1], mask_size)
-    patches = network_fill(generator, variables, images, offset, mask_size=mask_size, margin=margin)
-    return jax.vmap(lambda image, patch: mask.paste(image, patch, offset))(pixels.as_float(images), patches)

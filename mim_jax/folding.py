@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mim_jax.inpaint.layers import BatchNorm, Conv, conv_transpose, leaky_relu
+from mim_jax.inpaint.convolution import conv_transpose
+from mim_jax.inpaint.layers import BatchNorm, Conv, leaky_relu
 from mim_jax.inpaint.networks.context_encoder import ChannelwiseDense, ContextEncoder, check_image_size
 
 

@@ -8,7 +8,7 @@ from mim_jax import mask
 from mim_jax.detector import Detector
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.test_set import Bank
-from mim_jax.measure.similarity import ssim
+from mim_jax.measure.ssim import ssim
 from mim_jax.pictures import Panels
 
 

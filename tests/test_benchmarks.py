@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import growth, speedrun, training
 from mim_jax.inpaint import layers
-from mim_jax.inpaint.product import product
+from mim_jax.inpaint.convolution import product
 
 
 def tiny(*, batch=4, dtype="float32"):

@@ -12,8 +12,7 @@ import pytest
 from flax import linen as nn
 
 from configs import classifiers, mim
-from mim_jax import models
-from mim_jax.classifiers import ood_scores, protocol
+from mim_jax.classifiers import CLASSIFIERS, ood_scores, protocol
 from mim_jax.classifiers import train as classifier_experiment
 from mim_jax.cli import main
 from mim_jax.data.dataset import Dataset
@@ -35,7 +34,7 @@ class Small(nn.Module):
 
 @pytest.fixture
 def config(monkeypatch):
-    monkeypatch.setitem(models.CLASSIFIERS, "resnet50", Small)
+    monkeypatch.setitem(CLASSIFIERS, "resnet50", Small)
     monkeypatch.setattr(main, "use_compilation_cache", lambda: None)  # that of whoever runs the tests
     config = classifiers.get_config("resnet50")
     config.classifier.width = 4

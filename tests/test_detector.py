@@ -11,7 +11,8 @@ from flax import linen as nn
 from mim_jax import Detector, UnusableImage, composite_similarities, mask
 from mim_jax.decide.conformal import cross_p_values
 from mim_jax.decide.decision import Calibration, Decision
-from mim_jax.detector import Measure, network_fill
+from mim_jax.inpaint.inference import network_fill
+from mim_jax.measure.similarity import Measure
 
 SIZE, HOLE = 24, 12
 

@@ -14,8 +14,9 @@ import pytest
 
 from mim_jax import Detector, UnusableImage, artefact, export, tensors
 from mim_jax.decide.decision import Calibration, Decision
-from mim_jax.detector import Measure, abstract_variables
-from mim_jax.models import make_generator
+from mim_jax.inpaint.inference import abstract_variables
+from mim_jax.inpaint.networks import make_generator
+from mim_jax.measure.similarity import Measure
 
 SIZE = 32
 MODEL = {

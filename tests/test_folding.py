@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from mim_jax import folding
-from mim_jax.detector import Detector, abstract_variables
-from mim_jax.inpaint.gan import to_network_range
-from mim_jax.models import ContextEncoder, UNet
+from mim_jax.detector import Detector
+from mim_jax.inpaint.inference import abstract_variables, to_network_range
+from mim_jax.inpaint.networks import ContextEncoder, UNet
 
 SIZE = 64
 

@@ -21,7 +21,7 @@ from mim_jax.decide.decision import Decision
 from mim_jax.evaluate import folds
 from mim_jax.export import export
 from mim_jax.inpaint import gan
-from mim_jax.models import make_generator
+from mim_jax.inpaint.networks import make_generator
 from tests.app.small import SIZE, make_detector
 
 FIELDS = {

@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from mim_jax import mask
-from mim_jax.inpaint import gan, losses
-from mim_jax.models import ContextEncoder, PatchDiscriminator
+from mim_jax.inpaint import gan, inference, losses
+from mim_jax.inpaint.networks import ContextEncoder, PatchDiscriminator
 
 torch = pytest.importorskip("torch")
 
@@ -74,7 +74,7 @@ def batch(seed):
 
 @jax.jit
 def _masked(key, images):
-    real = gan.to_network_range(images)
+    real = inference.to_network_range(images)
     offsets = mask.random_offsets(key, BATCH, size=SIZE, mask_size=MASK)
     hidden = jax.vmap(lambda image, at: mask.hide(image, at, mask_size=MASK))(real, offsets)
     return hidden, jax.vmap(lambda image, at: mask.cut(image, at, mask_size=MASK))(real, offsets)

@@ -11,13 +11,13 @@ import pytest
 from flax import linen as nn
 from sklearn.metrics import roc_auc_score
 
-from mim_jax.detector import Detector, Measure
+from mim_jax.detector import Detector
 from mim_jax.evaluate.robustness import clinical, conditions
 from mim_jax.evaluate.robustness.conditions import Condition, GroupedImages, score_conditions, score_folds
 from mim_jax.evaluate.robustness.corruptions import CORRUPTIONS
 from mim_jax.evaluate.robustness.sheet import SIGMAS, _shares, clinical_test, robustness_sheet
 from mim_jax.evaluate.statistics.auroc import auroc
-from mim_jax.measure.similarity import METRICS, similarities
+from mim_jax.measure.similarity import METRICS, Measure, similarities
 
 SIZE, HOLE = 32, 16
 

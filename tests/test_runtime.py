@@ -11,7 +11,7 @@ from test_devices import FIELDS, Count, small_networks
 from configs.mim import get_config
 from mim_jax.cli import main
 from mim_jax.cli.runtime import Profile, use_compilation_cache
-from mim_jax.inpaint.product import product
+from mim_jax.inpaint.convolution import product
 from mim_jax.train import config as protocol
 from mim_jax.train import mim
 from mim_jax.train.devices import Place

@@ -11,16 +11,8 @@ from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
 from mim_jax.measure import histogram as histograms
-from mim_jax.measure.similarity import (
-    METRICS,
-    composite_similarities,
-    hbd,
-    mae,
-    mse,
-    similarities,
-    ssim,
-    ssim_hbd,
-)
+from mim_jax.measure.similarity import METRICS, composite_similarities, hbd, mae, mse, similarities, ssim_hbd
+from mim_jax.measure.ssim import ssim
 
 SIZE = 40
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mim_jax.measure.similarity import composite_similarities, hbd, mae, similarities, ssim
+from mim_jax.measure.similarity import composite_similarities, hbd, mae, similarities
+from mim_jax.measure.ssim import ssim
 
 IMAGE = np.zeros((16, 16, 3))
 

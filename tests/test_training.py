@@ -12,8 +12,8 @@ import pytest
 from flax import linen as nn
 
 from mim_jax import mask
-from mim_jax.inpaint import gan
-from mim_jax.models import ContextEncoder, PatchDiscriminator
+from mim_jax.inpaint import gan, inference
+from mim_jax.inpaint.networks import ContextEncoder, PatchDiscriminator
 from mim_jax.train import epochs
 
 
@@ -191,7 +191,7 @@ def test_flips_mirror_images_and_a_margin_hides_more(monkeypatch):
     hidden, more = (np.all(x == 1, axis=-1).sum(axis=(1, 2)) for x in (masked, wide))
     assert np.all(hidden >= 16**2) and np.all(more > hidden) and np.all(more <= 22**2 + hidden - 16**2)
     offsets = np.asarray(mask.random_offsets(jax.random.fold_in(KEY, 7), 10, size=32, mask_size=16))
-    real, seen = np.asarray(gan.to_network_range(images)), set()
+    real, seen = np.asarray(inference.to_network_range(images)), set()
     for image, patch, (row, column) in zip(
         real, next(reversed(list(step(flips=True)))), offsets, strict=True
     ):

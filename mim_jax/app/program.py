@@ -17,8 +17,9 @@ import numpy as np
 from jax.extend import core
 
 from mim_jax import folding, mask
-from mim_jax.detector import Detector, network_fill
-from mim_jax.measure import similarity
+from mim_jax.detector import Detector
+from mim_jax.inpaint.inference import network_fill
+from mim_jax.measure import ssim
 from mim_jax.measure.images import as_float
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def viewer(detector: Detector) -> Callable[[jax.Array], tuple[jax.Array, jax.Arr
         scores = [measure.compare(batch, patches[offset], offset) for offset in offsets]
         joined = measure.reduced(jax.tree.map(lambda *values: jnp.stack(values), *scores))
         inpainted = mask.paste(as_float(image), patches[center][0], center)
-        windows = jnp.mean(similarity.ssim(as_float(image), inpainted, return_map=True), axis=-1)
+        windows = jnp.mean(ssim.ssim(as_float(image), inpainted, return_map=True), axis=-1)
         before = (size - len(windows)) // 2
         edge = (before, size - len(windows) - before)
         return (

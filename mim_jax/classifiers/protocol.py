@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mim_jax.classifiers import make_classifier
+from mim_jax.classifiers.pretrained import load_pretrained
 from mim_jax.classifiers.step import Task, init_state
 from mim_jax.data import folds
 from mim_jax.data.dataset import Dataset
-from mim_jax.models import load_pretrained, make_classifier
 from mim_jax.train import config as protocol
 from mim_jax.train.config import Config
 

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mim_jax.inpaint.layers import BatchNorm, Conv, kaiming_normal, max_pool
+from mim_jax.inpaint.convolution import max_pool
+from mim_jax.inpaint.layers import BatchNorm, Conv, kaiming_normal
 
 
 class ResNet50(nn.Module):

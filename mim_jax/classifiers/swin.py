@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mim_jax.inpaint.product import precision, product
+from mim_jax.inpaint.convolution import precision, product
 
 PATCH = 4  # pixels
 WINDOW = 7  # patches

@@ -1,6 +1,6 @@
 """From an image's similarities to a decision with its reasons, by a calibration that travels with a model.
 
-NumPy alone: an export assesses as its workdir does. How a calibration is fitted: `mim_jax.evaluate.decisions`.
+NumPy alone: an export assesses as its workdir does. `mim_jax.evaluate.decisions` fits calibrations.
 """
 
 import math

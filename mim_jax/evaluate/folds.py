@@ -11,9 +11,10 @@ import numpy as np
 
 from mim_jax.data.dataset import Dataset
 from mim_jax.data.folds import Fold
-from mim_jax.detector import Detector, Measure
+from mim_jax.detector import Detector
 from mim_jax.inpaint import gan
-from mim_jax.models import PatchDiscriminator, make_generator
+from mim_jax.inpaint.networks import PatchDiscriminator, make_generator
+from mim_jax.measure.similarity import Measure
 from mim_jax.train import trainer
 from mim_jax.train.config import Config, describe_model, make_folds, make_game, split_training
 from mim_jax.train.epochs import steps_per_epoch

@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from mim_jax import detector
 from mim_jax.data.dataset import Dataset
 from mim_jax.data.synthetic import lesions
 from mim_jax.evaluate.folds import TrainedFold
 from mim_jax.evaluate.test_set import Bank
+from mim_jax.measure import similarity
 from mim_jax.train.checkpoints import parameter_hash
 from mim_jax.train.config import Config, is_procedural
 
@@ -62,7 +62,7 @@ def held_out_error(dataset: Dataset, folds: Sequence[TrainedFold]) -> dict[str, 
         return None
     errors = []
     for fold in folds:
-        model = dataclasses.replace(fold.detector, measure=detector.Measure(region="mask"))
+        model = dataclasses.replace(fold.detector, measure=similarity.Measure(region="mask"))
         similarities = model.similarities(dataset.images[fold.held_out])
         errors.append(
             {"mae": float(np.mean(1 - similarities["mae"])), "ssim": float(np.mean(similarities["ssim"]))}

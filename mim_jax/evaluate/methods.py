@@ -11,13 +11,15 @@ import numpy as np
 
 from mim_jax import detector
 from mim_jax.data.dataset import Dataset
-from mim_jax.detector import Detector, Measure
+from mim_jax.detector import Detector
 from mim_jax.evaluate.baselines.image_statistics import SIMPLE_SCORES
 from mim_jax.evaluate.baselines.inpainting import CONTROLS
 from mim_jax.evaluate.folds import TrainedFold
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.test_set import Bank, scored_images
-from mim_jax.measure.similarity import Options
+from mim_jax.measure import similarity
+from mim_jax.measure.similarity import Measure
+from mim_jax.measure.ssim import Options
 from mim_jax.train.metric_writer import Recorder
 from mim_jax.variants import refined_scores
 
@@ -107,7 +109,7 @@ def _several_holes(
     recorder: Recorder,
 ) -> dict[str, list[Scores]]:
     """Reduction -> the scores of each fold: every hole is painted once for both."""
-    found: dict[str, list[Scores]] = {reduce: [] for reduce in detector.REDUCTIONS}
+    found: dict[str, list[Scores]] = {reduce: [] for reduce in similarity.REDUCTIONS}
     for fold, part in zip(folds, parts, strict=True):
         measure = dataclasses.replace(fold.detector.measure, holes=holes)
         model = dataclasses.replace(fold.detector, measure=measure)

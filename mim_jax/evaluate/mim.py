@@ -13,7 +13,6 @@ import numpy as np
 
 from mim_jax.data.dataset import Dataset
 from mim_jax.decide.decision import RULES
-from mim_jax.detector import Measure
 from mim_jax.evaluate import decisions, metadata
 from mim_jax.evaluate.folds import TrainedFold, load_folds
 from mim_jax.evaluate.methods import score_methods
@@ -22,7 +21,7 @@ from mim_jax.evaluate.robustness import sheet
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.statistics.summary import summarize
 from mim_jax.evaluate.test_set import grouped, make_bank, tested
-from mim_jax.measure.similarity import METRICS
+from mim_jax.measure.similarity import METRICS, Measure
 from mim_jax.panels import choose_panels
 from mim_jax.report import write_report
 from mim_jax.train import workdir

@@ -18,6 +18,7 @@ from jax.sharding import NamedSharding
 
 from mim_jax import mask
 from mim_jax.inpaint import losses
+from mim_jax.inpaint.inference import to_network_range
 from mim_jax.measure.images import flip_at_random
 from mim_jax.train.epochs import Metrics, scan_epochs
 
@@ -255,14 +256,3 @@ def train_epochs(
     return scan_epochs(
         step, state, len(images), epochs, key, batch_size=batch_size, drop_last=drop_last, split=split
     )
-
-
-def to_network_range(images: jax.Array) -> jax.Array:
-    """uint8 or [0, 1] -> float32 in [-1, 1]."""
-    scale = 255.0 if images.dtype == jnp.uint8 else 1.0
-    return images.astype(jnp.float32) * (2.0 / scale) - 1.0
-
-
-def from_network_range(x: jax.Array) -> jax.Array:
-    """[-1, 1] -> float32 in [0, 1], clipped."""
-    return jnp.clip((x.astype(jnp.float32) + 1.0) * 0.5, 0.0, 1.0)

@@ -13,14 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mim_jax import detector, mask
+from mim_jax import mask
 from mim_jax.data import dataset as datasets
 from mim_jax.data import duplicates, folds, quality
 from mim_jax.data.images import MIN_SIDE
 from mim_jax.data.sources import load
 from mim_jax.decide import decision
 from mim_jax.inpaint import gan
-from mim_jax.models import PatchDiscriminator, make_generator
+from mim_jax.inpaint.networks import PatchDiscriminator, make_generator
+from mim_jax.measure import similarity
 
 Config = Mapping[str, Any]
 MEASURE_FIELDS = ("metric", "window", "bins", "region", "holes", "reduce")
@@ -209,12 +210,12 @@ def check(config: Config) -> None:
     """Raises ValueError for what can be known to be wrong before any image is read."""
     check_fields(config)
     size, mask_size = config["data"]["image_size"], config["mask"]["size"]
-    measure = detector.Measure(**measure_options(config))
+    measure = similarity.Measure(**measure_options(config))
     if config["decision"]["rule"] not in decision.RULES:
         raise ValueError(
             f"unknown decision rule {config['decision']['rule']!r}: choose one of {', '.join(decision.RULES)}"
         )
-    if config["decision"]["rule"] == "paper" and measure != detector.Measure():
+    if config["decision"]["rule"] == "paper" and measure != similarity.Measure():
         raise ValueError(
             "config.decision.rule=paper is a threshold on SSIM+HBD of the whole image; with "
             f"{measure} it means nothing: use config.decision.rule=calibrated"
@@ -262,7 +263,7 @@ def check_negatives(dataset: datasets.Dataset) -> None:
 
 
 def measure_options(config: Config) -> dict[str, Any]:
-    """The fields of `detector.Measure`, from the section `evaluation`."""
+    """The fields of `similarity.Measure`, from the section `evaluation`."""
     return {name: config["evaluation"][name] for name in MEASURE_FIELDS}
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from mim_jax import detector
 from mim_jax.data.dataset import Dataset
-from mim_jax.inpaint import gan
+from mim_jax.inpaint import gan, inference
 from mim_jax.train import trainer
 from mim_jax.train.config import Config, describe_model, make_folds, make_game, split_training
 from mim_jax.train.devices import Place
@@ -81,6 +80,6 @@ def _panel(game: gan.Game, state: gan.AdversarialState, *, images: np.ndarray) -
     """Rows of original | inpainted, uint8."""
     variables = {"params": state.generator_params, "batch_stats": state.batch_stats}
     sizes = {"mask_size": game.mask_size, "margin": game.margin}
-    painted = detector.inpaint_all(game.generator, variables, images, **sizes)
+    painted = inference.inpaint_all(game.generator, variables, images, **sizes)
     rows = np.concatenate((images / 255.0, painted), axis=2)
     return np.round(255 * np.concatenate(rows, axis=0)).astype(np.uint8)

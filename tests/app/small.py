@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mim_jax.detector import Detector, Measure, abstract_variables
-from mim_jax.models import make_generator
+from mim_jax.detector import Detector
+from mim_jax.inpaint.inference import abstract_variables
+from mim_jax.inpaint.networks import make_generator
+from mim_jax.measure.similarity import Measure
 
 SIZE = 64
 

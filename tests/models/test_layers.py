@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mim_jax.inpaint import layers
+from mim_jax.inpaint import convolution, layers
 
 # (side, features in, features out, taps, stride, padding): every shape of layer that the networks have, and
 # odd sizes.
@@ -53,12 +53,12 @@ def check(forms, case):
 
 @pytest.mark.parametrize("case", CONVOLUTIONS)
 def test_convolution_as_matrix_product(case):
-    check((layers._conv_lax, layers._conv_matrix), case)
+    check((convolution._conv_lax, convolution._conv_matrix), case)
 
 
 @pytest.mark.parametrize("case", TRANSPOSED)
 def test_transposed_convolution_as_matrix_product(case):
-    x, kernel, y = check((layers._conv_transpose_lax, layers._conv_transpose_matrix), case)
+    x, kernel, y = check((convolution._conv_transpose_lax, convolution._conv_transpose_matrix), case)
     # Its definition, by loops: input pixel (i, j) adds x[i, j] @ kernel[a, b] to output pixel (s i + a
     # - p, s j + b - p).
     _, _, _, taps, stride, padding = case
@@ -87,13 +87,13 @@ def test_a_pointwise_convolution_and_the_transposed_one_behind_it_are_one(stride
     values = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
 
     def apart(x, inner, constant, kernel, bias):
-        hidden = layers.conv(x, inner, stride=1, padding=0) + constant[None, None, None]
-        y = layers.conv_transpose(hidden, kernel, stride=stride, padding=padding)
+        hidden = convolution.conv(x, inner, stride=1, padding=0) + constant[None, None, None]
+        y = convolution.conv_transpose(hidden, kernel, stride=stride, padding=padding)
         return y + bias[None, None, None]
 
     def together(x, inner, constant, kernel, bias):
         pairs = (inner, constant), (kernel, bias)
-        return layers.pointwise_then_transpose(x, *pairs, stride=stride, padding=padding)
+        return convolution.pointwise_then_transpose(x, *pairs, stride=stride, padding=padding)
 
     weights = rng.normal(size=np.shape(apart(*values))).astype(np.float32)
 

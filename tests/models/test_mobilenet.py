@@ -8,7 +8,7 @@ from against_torchvision import check_against, count, drawn, import_torchvision,
 
 from mim_jax.classifiers import mobilenet
 from mim_jax.classifiers.mobilenet import InvertedResidual, MobileNetV3Large, round_to_eight
-from mim_jax.inpaint import layers
+from mim_jax.inpaint import convolution
 
 
 def test_parameters():
@@ -113,5 +113,7 @@ def test_depthwise_convolution_as_sums(side, taps, stride):
 
         return jax.jit(run)(x, kernel)
 
-    for a, b in zip(everything(layers._depthwise_lax), everything(layers._depthwise_sums), strict=True):
+    for a, b in zip(
+        everything(convolution._depthwise_lax), everything(convolution._depthwise_sums), strict=True
+    ):
         np.testing.assert_allclose(a, b, atol=1e-4)

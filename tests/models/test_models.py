@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from mim_jax.inpaint.layers import saves_to_compose
+from mim_jax.inpaint.convolution import saves_to_compose
+from mim_jax.inpaint.networks import GENERATORS, ContextEncoder, PatchDiscriminator, UNet, make_generator
 from mim_jax.inpaint.networks.context_encoder import BOTTLENECKS
-from mim_jax.models import GENERATORS, ContextEncoder, PatchDiscriminator, UNet, make_generator
 
 
 def shapes(module, size, **options):

@@ -39,8 +39,9 @@ def load_sources(
 ) -> Dataset:
     """The images of several sources as one data set, sorted by name; the first call prepares them.
 
-    Names and groups begin with their source, so that those of two sources never meet. What the folders must
-    hold is said by the builders (`mim_jax.data.sources.tfds`). All are looked through before anything is decoded.
+    Names and groups begin with their source, so that those of two sources never meet. The
+    builders in `mim_jax.data.sources.tfds` say what the folders must hold. All are looked through before
+    anything is decoded.
 
     Args:
       folders: source ("msld", "isic2018", "dermnet", "clinical") -> the folder that a person downloaded.

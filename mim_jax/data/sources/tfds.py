@@ -1,8 +1,8 @@
 """The data sources of the paper as TFDS builders, prepared and read without TensorFlow.
 
 Nothing is downloaded: a person accepts the licence, downloads and unpacks, and names the folder. Each builder
-decodes the images that it needs to one size and writes them as array_record. `mim_jax.data.sources.load` is the
-way in; it also verifies what has been prepared.
+decodes the images that it needs to one size and writes them as array_record. The way in is
+`mim_jax.data.sources.load`, which also verifies what has been prepared.
 
     builder = Msld(data_dir="prepared", config=configuration(size=224, per_class=0))
     builder.download_and_prepare(

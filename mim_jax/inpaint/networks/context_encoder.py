@@ -11,14 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mim_jax.inpaint.layers import (
-    BatchNorm,
-    Conv,
-    ConvPair,
-    leaky_relu,
-    pointwise_then_transpose,
-    saves_to_compose,
-)
+from mim_jax.inpaint.convolution import pointwise_then_transpose, saves_to_compose
+from mim_jax.inpaint.layers import BatchNorm, Conv, ConvPair, leaky_relu
 
 BOTTLENECKS = ("pointwise", "channelwise_fc", "global")
 

@@ -1,0 +1,301 @@
+"""Convolutions, strided and transposed, in the form each backend runs fast, and the product they are made of.
+
+XLA's convolutions are well served by cuDNN on GPUs. On CPUs (jaxlib 0.10) the gradient of a transposed
+convolution takes tens of times as long as the same sums written as matrix products, and any convolution
+inside a loop or a nested call falls back to a slow path. So each operation has a `lax` form and a matrix
+form, made of slices, shifts and one large product, which is fast wherever it stands;
+`jax.lax.platform_dependent` picks at lowering.
+
+Layout: images `[B, H, W, C]`, kernels `[k, k, C_in, C_out]` as in Flax. Padding is symmetric and given in
+pixels, as in PyTorch (`SAME` differs from `padding=1` for a 3x3 kernel with stride 2).
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def conv(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
+    """Cross-correlation: `[B, H, W, I]` with `[k, k, I, O]` gives `[B, (H + 2p - k) // s + 1, ..., O]`."""
+    forms = {"cpu": _conv_matrix, "default": _conv_lax}
+    return lax.platform_dependent(x, kernel, **_bind(forms, stride, padding))
+
+
+def conv_transpose(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
+    """Transposed convolution: `[B, H, W, I]` with `[k, k, I, O]` gives `[B, (H - 1) s - 2p + k, ..., O]`.
+
+    Input pixel (i, j) adds `x[i, j] @ kernel[a, b]` to output pixel (s i + a - p, s j + b - p):
+    `torch.nn.ConvTranspose2d` with its weight `[I, O, k, k]` transposed to `[k, k, I, O]`, without a flip.
+    """
+    forms = {"cpu": _conv_transpose_matrix, "default": _conv_transpose_lax}
+    return lax.platform_dependent(x, kernel, **_bind(forms, stride, padding))
+
+
+def depthwise(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
+    """Depthwise cross-correlation: `[B, H, W, C]` with `[k, k, 1, C]`; output sizes as those of `conv`."""
+    forms: dict[str, Callable[..., jax.Array]] = {"cpu": _depthwise_sums, "default": _depthwise_lax}
+    return lax.platform_dependent(x, kernel, **_bind(forms, stride, padding))
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """3x3 maximum, stride 2, padding 1: `[B, H, W, C]` gives `[B, (H + 1) // 2, (W + 1) // 2, C]`.
+
+    Of equal maxima in a window the first, row by row, has the gradient: `torch.nn.MaxPool2d(3, 2, 1)`.
+    """
+    return lax.platform_dependent(x, cpu=_max_pool_slices, default=_max_pool_lax)
+
+
+def pointwise_then_transpose(
+    x: jax.Array,
+    first: tuple[jax.Array, jax.Array],
+    second: tuple[jax.Array, jax.Array],
+    *,
+    stride: int,
+    padding: int,
+) -> jax.Array:
+    """A 1x1 convolution and the transposed one behind it, with nothing between them, as one.
+
+    With V, c the first's kernel and bias and W, b the second's, W * (V x + c) + b = (W V) * x + (W * c + b).
+    W * c is a map: at the border fewer taps meet c. The product W V costs the same for any number of images.
+
+    Args:
+      x: `[B, H, W, I]`.
+      first: `[1, 1, I, M]` and `[M]`.
+      second: `[k, k, M, O]` and `[O]`.
+      stride: of the transposed convolution.
+      padding: of it.
+    """
+    (inner, constant), (kernel, bias) = first, second
+    einsum = functools.partial(jnp.einsum, precision=precision(x.dtype))
+    composed = einsum("im,abmo->abio", inner[0, 0], kernel)
+    everywhere = jnp.ones((1, *x.shape[1:-1], 1), x.dtype)
+    border = einsum("m,abmo->abo", constant, kernel)[:, :, None]
+    y = conv_transpose(x, composed, stride=stride, padding=padding)
+    return y + conv_transpose(everywhere, border, stride=stride, padding=padding) + as_row(bias)
+
+
+def saves_to_compose(positions: int, channels: int, inner: int, features: int, taps: int) -> bool:
+    """Does `pointwise_then_transpose` need fewer products than its two convolutions, one after the other?"""
+    apart = positions * inner * (channels + taps * taps * features)
+    return taps * taps * features * channels * (inner + positions) < apart
+
+
+def _bind(
+    forms: dict[str, Callable[..., jax.Array]], stride: int, padding: int
+) -> dict[str, Callable[..., jax.Array]]:
+    return {name: lambda x, w, form=form: form(x, w, stride, padding) for name, form in forms.items()}
+
+
+def _conv_lax(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    pads = ((padding, padding), (padding, padding))
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), pads, dimension_numbers=_DIMENSIONS, precision=precision(x.dtype)
+    )
+
+
+def _conv_transpose_lax(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    pad = kernel.shape[0] - 1 - padding
+    return lax.conv_general_dilated(
+        x,
+        kernel[::-1, ::-1],
+        (1, 1),
+        ((pad, pad), (pad, pad)),
+        lhs_dilation=(stride, stride),
+        dimension_numbers=_DIMENSIONS,
+        precision=precision(x.dtype),
+    )
+
+
+def _conv_matrix(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    taps, features = kernel.shape[0], kernel.shape[-1]
+    batch, channels = x.shape[0], x.shape[-1]
+    if stride == 1 and 4 * features < channels:
+        return _conv_by_sums(x, kernel, padding)
+    columns = _windows(x, taps, stride, padding)
+    out_height, out_width = columns[0].shape[1:3]
+    matrix = jnp.concatenate(columns, axis=-1).reshape(batch * out_height * out_width, taps * taps * channels)
+    rows = product(matrix, kernel.reshape(-1, features))
+    return rows.reshape(batch, out_height, out_width, features)
+
+
+def _windows(x: jax.Array, taps: int, stride: int, padding: int) -> list[jax.Array]:
+    """What each tap (a, b) sees, row by row: windows[taps * a + b][:, i, j] = padded[:, s i + a, s j + b]."""
+    height, width = ((n + 2 * padding - taps) // stride + 1 for n in x.shape[1:3])
+    phases = _split_phases(x, stride, padding, taps)
+    return [
+        phases[a % stride][b % stride][
+            :, a // stride : a // stride + height, b // stride : b // stride + width
+        ]
+        for a in range(taps)
+        for b in range(taps)
+    ]
+
+
+def _split_phases(x: jax.Array, stride: int, padding: int, taps: int) -> list[list[jax.Array]]:
+    """phases[a][b][:, i, j] = padded[:, stride * i + a, stride * j + b].
+
+    Strided slices turned into plain ones.
+    """
+    if stride == 1:
+        return [[jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))]]
+    batch, height, width, channels = x.shape
+    # Padding at the far side is rounded up, so that every phase has the same size.
+    far = [padding + (-(n + 2 * padding)) % stride for n in (height, width)]
+    padded = jnp.pad(x, ((0, 0), (padding, far[0]), (padding, far[1]), (0, 0)))
+    rows, columns = padded.shape[1] // stride, padded.shape[2] // stride
+    blocks = padded.reshape(batch, rows, stride, columns, stride, channels)
+    return [[blocks[:, :, a, :, b] for b in range(stride)] for a in range(stride)]
+
+
+def _conv_by_sums(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    """Stride 1 with few output features.
+
+    Multiply first, then shift and add k*k thin images (less memory than k*k wide ones).
+    """
+    batch, height, width, channels = x.shape
+    taps, features = kernel.shape[0], kernel.shape[-1]
+    weights = kernel.transpose(2, 0, 1, 3).reshape(channels, taps * taps * features)
+    products = product(x.reshape(-1, channels), weights)
+    products = products.reshape(batch, height, width, taps, taps, features)
+    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0), (0, 0), (0, 0))
+    products = jnp.pad(products, pads)
+    out_height, out_width = height + 2 * padding - taps + 1, width + 2 * padding - taps + 1
+    shifted = [
+        products[:, a : a + out_height, b : b + out_width, a, b] for a in range(taps) for b in range(taps)
+    ]
+    return sum(shifted[1:], start=shifted[0])
+
+
+def _conv_transpose_matrix(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    batch, height, width, channels = x.shape
+    taps, features = kernel.shape[0], kernel.shape[-1]
+    blocks = -(-taps // stride)  # kernel taps a = stride * block + phase
+    if blocks * stride != taps:
+        grow = blocks * stride - taps
+        kernel = jnp.pad(kernel, ((0, grow), (0, grow), (0, 0), (0, 0)))
+    side = blocks * stride
+    weights = kernel.transpose(2, 0, 1, 3).reshape(channels, side * side * features)
+    products = product(x.reshape(-1, channels), weights)
+    products = products.reshape(batch, height, width, blocks, stride, blocks, stride, features)
+    # Output row s i + a with a = s p + q lies in block row i + p, phase q: shift by whole blocks, then
+    # interleave the phases.
+    total = jnp.zeros((batch, height + blocks - 1, width + blocks - 1, stride, stride, features), x.dtype)
+    for p in range(blocks):
+        for q in range(blocks):
+            pads = ((0, 0), (p, blocks - 1 - p), (q, blocks - 1 - q), (0, 0), (0, 0), (0, 0))
+            total = total + jnp.pad(products[:, :, :, p, :, q], pads)
+    full = total.transpose(0, 1, 3, 2, 4, 5)
+    full = full.reshape(batch, (height + blocks - 1) * stride, (width + blocks - 1) * stride, features)
+    out_height, out_width = ((n - 1) * stride - 2 * padding + taps for n in (height, width))
+    return full[:, padding : padding + out_height, padding : padding + out_width]
+
+
+def _depthwise_lax(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    pads = ((padding, padding), (padding, padding))
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        pads,
+        dimension_numbers=_DIMENSIONS,
+        feature_group_count=x.shape[-1],
+        precision=precision(x.dtype),
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _depthwise_sums(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    return _sum_taps(x, kernel, stride, padding)
+
+
+def _sum_taps(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    taps = kernel.shape[0]
+    weights = kernel.reshape(taps * taps, 1, 1, 1, x.shape[-1])
+    terms = [window * w for window, w in zip(_windows(x, taps, stride, padding), weights, strict=True)]
+    return sum(terms[1:], start=terms[0])
+
+
+def _depthwise_forward(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _sum_taps(x, kernel, stride, padding), (x, kernel)
+
+
+def _depthwise_backward(
+    stride: int, padding: int, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    (to_x,) = jax.vjp(lambda x: _sum_taps(x, kernel, stride, padding), x)[1](gradient)
+    # One reduction of k*k operands reads the images once, where k*k reductions read them k*k times.
+    products = [
+        (window * gradient).astype(jnp.float32) for window in _windows(x, kernel.shape[0], stride, padding)
+    ]
+    zeros = [jnp.float32(0)] * len(products)
+    to_kernel = lax.reduce(
+        products, zeros, lambda a, b: [p + q for p, q in zip(a, b, strict=True)], (0, 1, 2)
+    )
+    return to_x, jnp.stack(to_kernel).reshape(kernel.shape).astype(kernel.dtype)
+
+
+_depthwise_sums.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def _max_pool_lax(x: jax.Array) -> jax.Array:
+    return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+
+
+def _max_pool_slices(x: jax.Array) -> jax.Array:
+    """Maxima of rows, then of columns: plain slices, where the other form's gradient scatters."""
+    pads = ((0, 0), (1, 1 + x.shape[1] % 2), (1, 1 + x.shape[2] % 2), (0, 0))
+    x = jnp.pad(x, pads, constant_values=-jnp.inf)
+    x = x.reshape(x.shape[0], x.shape[1], x.shape[2] // 2, 2, x.shape[3])
+    even, odd = x[:, :, :, 0], x[:, :, :, 1]
+    x = _first_max(_first_max(even[:, :, :-1], odd[:, :, :-1]), even[:, :, 1:])
+    x = x.reshape(x.shape[0], x.shape[1] // 2, 2, x.shape[2], x.shape[3])
+    even, odd = x[:, :, 0], x[:, :, 1]
+    return _first_max(_first_max(even[:, :-1], odd[:, :-1]), even[:, 1:])
+
+
+def _first_max(a: jax.Array, b: jax.Array) -> jax.Array:
+    # `jnp.maximum` would share the gradient of equals; NaN stays NaN.
+    return jnp.where((a >= b) | jnp.isnan(a), a, b)
+
+
+@jax.custom_vjp
+def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x @ kernel, `[N, I]` with `[I, O]`, whose kernel's gradient is written x^T dy.
+
+    Derived, it is (dy^T x)^T. On CPUs dy is then copied transposed, and XLA fuses into that copy the whole
+    chain of gradients that dy was summed from: in a transformer a third of the time of a training step.
+    There is no forward-mode derivative.
+    """
+    return jnp.dot(x, kernel, precision=precision(x.dtype))
+
+
+def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return product(x, kernel), (x, kernel)
+
+
+def _backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    dx = lax.dot_general(dy, kernel, (((1,), (1,)), ((), ())), precision=precision(x.dtype))
+    dkernel = lax.dot_general(x, dy, (((0,), (0,)), ((), ())), precision=precision(x.dtype))
+    return dx, dkernel
+
+
+product.defvjp(_forward, _backward)
+
+
+def precision(dtype: jnp.dtype) -> lax.Precision:
+    """float32 means float32: without this, GPUs would quietly use TF32."""
+    return lax.Precision.HIGHEST if dtype == jnp.float32 else lax.Precision.DEFAULT
+
+
+def as_row(vector: jax.Array) -> jax.Array:
+    return vector[None, None, None, :]

@@ -1,0 +1,86 @@
+"""What a trained generator paints into the hole of an image.
+
+Images outside the network are uint8 or in [0, 1]; inside they are in [-1, 1]. Only this package knows that.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from mim_jax import mask
+from mim_jax.data.batches import padded_batches
+from mim_jax.measure import images as pixels
+
+
+def to_network_range(images: jax.Array) -> jax.Array:
+    """uint8 or [0, 1] -> float32 in [-1, 1]."""
+    scale = 255.0 if images.dtype == jnp.uint8 else 1.0
+    return images.astype(jnp.float32) * (2.0 / scale) - 1.0
+
+
+def from_network_range(x: jax.Array) -> jax.Array:
+    """[-1, 1] -> float32 in [0, 1], clipped."""
+    return jnp.clip((x.astype(jnp.float32) + 1.0) * 0.5, 0.0, 1.0)
+
+
+def network_fill(
+    generator: nn.Module,
+    variables: Any,
+    images: jax.Array,
+    offset: jax.Array | tuple[int, int],
+    *,
+    mask_size: int,
+    margin: int = 0,
+) -> jax.Array:
+    """The hole at `offset` as a trained generator paints it.
+
+    Images `[B, S, S, 3]` -> patches `[B, M, M, 3]` in [0, 1].
+    """
+    hide = functools.partial(mask.hide, offset=offset, mask_size=mask_size, margin=margin)
+    patch: Any = generator.apply(variables, jax.vmap(hide)(to_network_range(images)), train=False)
+    return from_network_range(patch)
+
+
+def inpaint_all(
+    generator: nn.Module,
+    variables: Any,
+    images: np.ndarray | jax.Array,
+    *,
+    mask_size: int,
+    margin: int = 0,
+) -> np.ndarray:
+    """Composites: `images` with their centre painted, float32 in [0, 1], `[N, S, S, 3]`."""
+    shape = images.shape if images.ndim == 4 else (1, *images.shape)
+    batches = padded_batches(images, size=shape[1])
+    done = [
+        np.asarray(_composite(generator, variables, batch, mask_size, margin))[:n] for batch, n in batches
+    ]
+    return np.concatenate(done) if done else np.zeros(shape, np.float32)
+
+
+def abstract_variables(generator: nn.Module, image_size: int) -> Any:
+    """Shapes and dtypes of the generator's variables."""
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    variables = jax.eval_shape(lambda key, x: generator.init(key, x, train=True), key, images)
+    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+
+def abstract_patch(generator: nn.Module, variables: Any, image_size: int) -> tuple[int, ...]:
+    """Shape of what the generator paints into one image; the variables may be shapes alone."""
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    patch: Any = jax.eval_shape(lambda v, x: generator.apply(v, x, train=False), variables, images)
+    return patch.shape
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3, 4))
+def _composite(
+    generator: nn.Module, variables: Any, images: jax.Array, mask_size: int, margin: int
+) -> jax.Array:
+    offset = mask.center_offset(images.shape[1], mask_size)
+    patches = network_fill(generator, variables, images, offset, mask_size=mask_size, margin=margin)
+    return jax.vmap(lambda image, patch: mask.paste(image, patch, offset))(pixels.as_float(images), patches)
