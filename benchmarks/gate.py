@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
 from mim_jax.data import quality
-from mim_jax.data.dataset import list_images
+from mim_jax.data.folder import list_images
 from mim_jax.data.images import decode_image, load_image
 
 CHECKS = ("screenshot", "underexposed", "overexposed", "blurred", "not_skin")

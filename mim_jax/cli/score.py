@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from mim_jax.data.batches import batch_size
-from mim_jax.data.dataset import list_images, printable
+from mim_jax.data.dataset import printable
+from mim_jax.data.folder import list_images
 from mim_jax.data.images import UnusableImage
 from mim_jax.data.quality import Gate, load_image
 from mim_jax.decide.decision import Assessment, Decision, assess, unusable

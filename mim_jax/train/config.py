@@ -15,7 +15,7 @@ import optax
 
 from mim_jax import mask
 from mim_jax.data import dataset as datasets
-from mim_jax.data import duplicates, folds, quality
+from mim_jax.data import duplicates, folder, folds, quality
 from mim_jax.data.images import MIN_SIDE
 from mim_jax.data.sources import load
 from mim_jax.decide import decision
@@ -95,7 +95,7 @@ def load_data(config: Config, progress: Callable[[int, int], None] | None = None
         )
         dataset = replace(dataset, remarks=remarks)
     else:
-        dataset = datasets.from_folder(
+        dataset = folder.from_folder(
             data["root"],
             size=data["image_size"],
             positive=data["positive"],

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mim_jax.data.dataset import Dataset, from_folder, from_lesions, list_images
+from mim_jax.data.dataset import Dataset, from_lesions
+from mim_jax.data.folder import from_folder, list_images
 
 
 def put(path, seed=0, side=40):

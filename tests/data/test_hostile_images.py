@@ -10,7 +10,8 @@ from PIL import Image, ImageCms
 
 from benchmarks import hostile
 from mim_jax.cli.score import ScoredFile, write_csv
-from mim_jax.data.dataset import from_folder, printable
+from mim_jax.data.dataset import printable
+from mim_jax.data.folder import from_folder
 from mim_jax.data.images import UnusableImage, decode_image
 from mim_jax.decide.decision import unusable
 

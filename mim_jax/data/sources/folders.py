@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from mim_jax.data.dataset import list_images
+from mim_jax.data.folder import list_images
 from mim_jax.data.images import UnusableImage, read_bytes
 
 # What the paper takes of the six classes of MSLD v2.0: no cowpox and no healthy skin is among its 1,690.
