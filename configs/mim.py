@@ -6,7 +6,7 @@ AUROC of 0.8237 (SSIM+HBD) on its own images, with an RTX 4090.
     python launch.py --config=configs/mim.py --workdir=runs/mim --config.data.root=/path/to/images
     python launch.py --config=configs/mim.py:quick --workdir=runs/quick
 
-Variants: the default is the paper's protocol at full size, with the repairs that README.md lists; `quick` shrinks everything so that five folds
+Variants: the default is the paper's protocol at full size, with the repairs that docs/differences_from_paper.md lists; `quick` shrinks everything so that five folds
 and the report take minutes on two CPU cores; `literal` trains the equations as printed; `swapped` has the two weights of Eq. 7 in each other's place;
 `context_encoder` has those of the network that the paper builds on, which are also the default; `paper` reads the paper's data sources from `data/`.
 """
@@ -74,7 +74,7 @@ def _paper() -> ConfigDict:
     discriminator.width = 64  # features of the first layer
 
     config.loss = loss = ConfigDict()
-    loss.pixel_weight = 0.999  # Eq. 7, alpha_G; printed as 0.01; chosen by inpainting error on held-out mpox, see README.md
+    loss.pixel_weight = 0.999  # Eq. 7, alpha_G; printed as 0.01; chosen by inpainting error on held-out mpox, see docs/results.md
     loss.adversarial_weight = 0.001  # Eq. 7, beta_G; printed as 0.99
     loss.generator_target = 1.0  # Eq. 5; printed as 0, which is no game: both networks would want the same
     loss.real_weight = 0.5  # Eq. 10, alpha_D

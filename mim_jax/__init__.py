@@ -6,6 +6,8 @@ The names below are loaded when first used, so that importing one part costs no 
 import importlib
 from typing import Any
 
+__version__ = "0.1.0"  # the one place; pyproject.toml reads it from here
+
 _HOME = {
     "Detector": "mim_jax.detector",
     "Assessment": "mim_jax.decide.decision",

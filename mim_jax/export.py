@@ -7,7 +7,6 @@ folder came over an untrusted way.
 """
 
 import functools
-import importlib.metadata
 import math
 import os
 import shutil
@@ -22,6 +21,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
+import mim_jax
 from mim_jax import artefact
 from mim_jax.data.batches import Images, check_batch, collect, padded_batches
 from mim_jax.decide.decision import Calibration
@@ -78,7 +78,7 @@ def export(detector: "Detector", path: str | os.PathLike[str]) -> str:
             },
             weights=variables,
             facts={
-                "mim_jax": importlib.metadata.version("mim-jax"),
+                "mim_jax": mim_jax.__version__,
                 "jax": jax.__version__,
                 "calling_convention": scorer.calling_convention_version,
                 "platforms": list(PLATFORMS),

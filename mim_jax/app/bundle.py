@@ -11,7 +11,6 @@ files.json                  SHA-256 of every other file
 
 import base64
 import hashlib
-import importlib.metadata
 import importlib.resources
 import json
 import os
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+import mim_jax
 from mim_jax import mask
 from mim_jax.app import icons, program, runtime, weights
 from mim_jax.data import quality
@@ -187,7 +187,7 @@ def describe(
     """What the page has to know: app.json."""
     return {
         "format": FORMAT,
-        "mim_jax": importlib.metadata.version("mim-jax"),
+        "mim_jax": mim_jax.__version__,
         "fold": fold,
         "weights": kind,
         "image_size": detector.image_size,

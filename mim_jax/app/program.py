@@ -140,7 +140,7 @@ def to_onnx(detector: Detector) -> "onnx.ModelProto":
         import jax2onnx
     except ImportError as error:
         raise ValueError(
-            f"jax2onnx is needed to write ONNX ({error}): see the section on the app in BUILD.md"
+            f'jax2onnx is needed to write ONNX ({error}): see "The app" in docs/deploy.md'
         ) from error
     size = detector.image_size
     image = jax.ShapeDtypeStruct((size, size, 3), jnp.uint8)

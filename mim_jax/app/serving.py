@@ -5,13 +5,13 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 import uvicorn
 
+import mim_jax
 from mim_jax.app.connection import Connection
 from mim_jax.app.server import LOOPBACK, create_app
 from mim_jax.data.quality import Gate
@@ -61,7 +61,7 @@ def serve(
         min_side=scorer.mask_size,
         gate=gate,
         folder=folder,
-        versions={"mim_jax": version("mim-jax"), "jax": jax.__version__},
+        versions={"mim_jax": mim_jax.__version__, "jax": jax.__version__},
         hosts=LOOPBACK if local else None,
     )
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:

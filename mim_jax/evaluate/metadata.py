@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+import mim_jax
 from mim_jax.data.dataset import Dataset
 from mim_jax.data.synthetic import lesions
 from mim_jax.evaluate.folds import TrainedFold
@@ -39,7 +40,6 @@ PACKAGES = (
     "numpy",
     "pillow",
     "scikit-learn",
-    "mim-jax",
 )
 
 
@@ -142,7 +142,8 @@ def describe_run(method: str, config: Config, dataset: Dataset) -> dict[str, Any
             "remarks": list(dataset.remarks),
         },
         "environment": {
-            "versions": {package: _version(package) for package in PACKAGES},
+            "versions": {package: _version(package) for package in PACKAGES}
+            | {"mim-jax": mim_jax.__version__},
             "device": jax.devices()[0].device_kind,
             "platform": jax.default_backend(),
             "cpu_count": os.cpu_count(),

@@ -17,9 +17,9 @@ from mim_jax.measure.similarity import METRICS
 from tests.app import chromium
 from tests.app.small import SIZE, make_detector
 
-pytest.importorskip("jax2onnx", reason="jax2onnx is not installed: see the section on the app in BUILD.md")
+pytest.importorskip("jax2onnx", reason="jax2onnx is not installed: see docs/deploy.md")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install '.[app]'")
-pytestmark = pytest.mark.skipif(chromium.find() is None, reason="Chromium is not installed: see BUILD.md")
+pytestmark = pytest.mark.skipif(chromium.find() is None, reason="no Chromium: see docs/deploy.md")
 
 from mim_jax.app import bundle, program  # noqa: E402 - they need ONNX
 

@@ -13,7 +13,7 @@ import pytest
 from mim_jax.app import icons, runtime
 from tests.app.small import SIZE, make_detector
 
-pytest.importorskip("jax2onnx", reason="jax2onnx is not installed: see the section on the app in BUILD.md")
+pytest.importorskip("jax2onnx", reason="jax2onnx is not installed: see docs/deploy.md")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install '.[app]'")
 
 from mim_jax.app import bundle

@@ -9,7 +9,7 @@ import pytest
 from mim_jax import export, panels
 from tests.app.small import SIZE, make_detector
 
-pytest.importorskip("jax2onnx", reason="jax2onnx is not installed: see the section on the app in BUILD.md")
+pytest.importorskip("jax2onnx", reason="jax2onnx is not installed: see docs/deploy.md")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install '.[app]'")
 
 from mim_jax.app import bundle, program, runtime, weights  # noqa: E402 - they need ONNX
