@@ -129,7 +129,6 @@ def a_run(
             for m in methods[1:]
         },
         "operating": {m: operating() for m in methods},
-        "delong": {m: {"folds": [area() for _ in range(folds)]} for m in methods},
         "decision": {
             "metric": metric,
             "rule": "At least the threshold.",

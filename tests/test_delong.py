@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mim_jax.bootstrap import draw_groups, resampled_aurocs
-from mim_jax.delong import delong, delong_difference, delong_variance
 from mim_jax.scored_images import ScoredImages
+from tests.delong import delong, delong_difference, delong_variance
 
 
 def clustered(seed: int, *, groups: int = 30, size: int = 4, shared: int = 0):

@@ -39,11 +39,10 @@ ALLOWED = {
     "ranking": set(),
     "intervals": set(),
     "seeds": set(),
-    "delong": {"intervals", "ranking"},
     "bootstrap": {"intervals", "ranking", "scored_images"},
     "operating_points": {"bootstrap", "ranking", "scored_images"},
     "evaluation": {
-        *("bootstrap", "delong", "intervals", "operating_points", "ranking", "scored_images", "seeds"),
+        *("bootstrap", "intervals", "operating_points", "ranking", "scored_images", "seeds"),
     },
     "simple_scores": set(),
     "corruptions": set(),

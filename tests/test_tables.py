@@ -96,16 +96,6 @@ def test_operating_points_stand_beside_the_share_of_positives(page):
     assert "share of positives is 25.0 %" in page.text  # 20 of 80 in every fold
 
 
-def test_delong_and_bootstrap_stand_side_by_side(page):
-    results = a_run()["results"]
-    for fold in range(3):
-        value, own, other = page.table("Table. Two 95 % intervals")[f"fold {fold + 1}"]
-        check(
-            value + own, results["auroc"]["augmented"]["mim"]["ssim_hbd"]["folds"][fold], "value", *BOTH[:2]
-        )
-        check(other, results["delong"]["mim"]["folds"][fold], "low", "high")
-
-
 def test_classes_are_listed_for_every_method(page):
     results = a_run()["results"]
     rows = page.table("Table. AUROC of SSIM+HBD by class")
