@@ -19,7 +19,6 @@ from mim_jax.scored_images import ScoredImages
 from mim_jax.similarity import Options
 from mim_jax.simple_scores import SIMPLE_SCORES
 from mim_jax.trained import TrainedFold
-from mim_jax.variants import refined_scores
 
 Scores = Mapping[str, np.ndarray]
 
@@ -92,9 +91,6 @@ def score_methods(
         methods["mask_region"] = by_network(
             [dataclasses.replace(fold.detector, measure=masked) for fold in folds]
         )
-    for name, refined in refined_scores(dataset, bank, parts, folds, methods).items():
-        variants.append(name)
-        methods[name] = dealt([{"score": scores} for scores in refined])
     recorder.finish()
     return methods, variants
 

@@ -15,7 +15,7 @@ from mim_jax.data.folds import Fold
 from mim_jax.detector import Detector, Measure
 from mim_jax.epochs import steps_per_epoch
 from mim_jax.experiment import ROLES
-from mim_jax.models import PatchDiscriminator, make_generator
+from mim_jax.models import make_generator
 from mim_jax.protocol import Config, describe_model, make_folds, make_game, split_training
 
 
@@ -28,7 +28,6 @@ class TrainedFold:
       train: indices into the dataset of the images it was trained on.
       held_out: of those kept out of training.
       state: the networks at the end of training.
-      discriminator: the module whose parameters `state` holds, in float32.
       detector: MIM.
       networks: what MIM is compared with, by name: "untrained", and "autoencoder" where it was trained.
     """
@@ -37,7 +36,6 @@ class TrainedFold:
     train: np.ndarray
     held_out: np.ndarray
     state: training.AdversarialState
-    discriminator: PatchDiscriminator
     detector: Detector
     networks: dict[str, Detector]
 
@@ -70,9 +68,8 @@ def _load_fold(
     networks = {"untrained": _detector(config, fresh(), measure)}
     if settings["autoencoder"]:
         networks["autoencoder"] = _detector(config, restore("autoencoder"), measure)
-    discriminator = PatchDiscriminator(config["discriminator"]["width"], dtype=jnp.float32)
     model = _detector(config, state, measure)
-    return TrainedFold(split, train, held_out, state, discriminator, model, networks)
+    return TrainedFold(split, train, held_out, state, model, networks)
 
 
 def _detector(config: Config, state: training.AdversarialState, measure: Measure) -> Detector:
