@@ -30,7 +30,7 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read the arrays of a safetensors file, by name.
+    """Read the arrays of a safetensors file, by name and in the order of the names.
 
     Raises:
       ValueError: not such a file, or one that is cut short, has gaps or overlaps, a dtype that is not known
@@ -40,7 +40,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     try:
         return {
             name: np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
-            for name, entry in safetensors.deserialize(data)
+            for name, entry in sorted(safetensors.deserialize(data), key=lambda item: item[0])
         }
     except (safetensors.SafetensorError, KeyError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} is no safetensors file, or is damaged ({error}): fetch it again") from error
