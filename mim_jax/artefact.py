@@ -1,4 +1,4 @@
-"""A folder of files that vouch for each other: what an export is on disk. Needs JAX and NumPy alone.
+"""A folder of files that vouch for each other: what an export is on disk. Needs JAX, NumPy, safetensors.
 
 manifest.json       format, versions, and the SHA-256 of every other file
 config.json         network, sizes, metric, calibration: for people and for `Detector.from_export`

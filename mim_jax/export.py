@@ -1,4 +1,4 @@
-"""A trained detector as one folder that scores images with JAX and NumPy alone, without its network's code.
+"""A trained detector as one folder that scores images with JAX, NumPy and safetensors, no network code.
 
 `export` writes it, `load_exported` checks and loads it. The scorer is a StableHLO program (`jax.export`) for
 CPU and CUDA and for any number of images; files and their hashes are in `mim_jax.artefact`. Nothing is

@@ -52,7 +52,6 @@ def auroc_section(results: Mapping[str, Any]) -> str:
             _panel_table(results, "plain"),
         ),
         page.details("Average precision, sensitivity and specificity", *_operating(results)),
-        page.details("DeLong's intervals beside the bootstrap's", _delong_table(results)),
     )
 
 
@@ -169,19 +168,6 @@ def _operating(results: Mapping[str, Any]) -> tuple[str, str]:
     )
     title = "Table. Operating points on the augmented test sets, mean over the folds"
     return words, page.table(title, header, rows)
-
-
-def _delong_table(results: Mapping[str, Any]) -> str:
-    primary = results["decision"]["metric"]
-    bootstrap = results["auroc"]["augmented"][REFERENCE][primary]["folds"]
-    rows = [
-        page.row(f"fold {split['fold'] + 1}", [number(own["value"]), interval(own), interval(other)])
-        for split, own, other in zip(
-            results["splits"], bootstrap, results["delong"][REFERENCE]["folds"], strict=True
-        )
-    ]
-    title = f"Table. Two 95 % intervals of each fold's AUROC of MIM by {_metric(primary)}"
-    return page.table(title, ["", "AUROC", "cluster bootstrap", "DeLong, by groups"], rows)
 
 
 def _paper(results: Mapping[str, Any], metric: str) -> str:

@@ -9,9 +9,9 @@ from mim_jax import figures, pictures
 from mim_jax.pictures import Panels
 from mim_jax.wording import METRIC_NAMES
 
-METHODS = ("mim", "mean_fill", "harmonic_fill", "autoencoder", "brightness", "holes_min", "combined")
-VARIANTS = ("combined", "holes_min")
-OWN_SCORE = ("brightness", "combined")
+METHODS = ("mim", "mean_fill", "harmonic_fill", "autoencoder", "brightness", "holes_min", "mask_region")
+VARIANTS = ("mask_region", "holes_min")
+OWN_SCORE = ("brightness", "mask_region")
 LEVELS = ("0.8", "0.9", "0.95")
 HOSTILE = 'x$\\frac$"><script>alert(1)</script>\n \u202e中 &amp;| `_.jpg'
 
@@ -129,7 +129,6 @@ def a_run(
             for m in methods[1:]
         },
         "operating": {m: operating() for m in methods},
-        "delong": {m: {"folds": [area() for _ in range(folds)]} for m in methods},
         "decision": {
             "metric": metric,
             "rule": "At least the threshold.",

@@ -5,15 +5,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 import scipy.sparse.linalg
-from skimage.restoration import inpaint_biharmonic
 
-from mim_jax.evaluate.baselines.inpainting import (
-    CONTROLS,
-    biharmonic_fill,
-    harmonic_fill,
-    mean_fill,
-    telea_fill,
-)
+from mim_jax.evaluate.baselines.inpainting import CONTROLS, harmonic_fill, mean_fill, telea_fill
 
 
 def sparse_solution(image: np.ndarray, offset: tuple[int, int], mask_size: int) -> np.ndarray:
@@ -62,35 +55,6 @@ def test_harmonic_fill_stays_within_its_boundary():
     ring = np.concatenate([rows, columns], axis=1)
     assert np.all(patches >= ring.min(axis=(1, 2))[:, None, None] - 1e-6)
     assert np.all(patches <= ring.max(axis=(1, 2))[:, None, None] + 1e-6)
-
-
-@pytest.mark.parametrize(
-    ("size", "mask_size", "offset"),
-    [(32, 1, (3, 4)), (32, 14, (2, 9)), (32, 15, (8, 7)), (32, 28, (2, 2)), (224, 112, (56, 56))],
-)
-def test_biharmonic_fill_is_that_of_scikit_image(size, mask_size, offset):
-    # White noise leaves its range when its slopes go on into the hole: this sees the cut as well.
-    images = np.random.default_rng(4).random((2, size, size, 3)).astype(np.float32)
-    hidden = np.zeros((size, size), bool)
-    hole = np.ix_(*(range(start, start + mask_size) for start in offset))
-    hidden[hole] = True
-    patches = biharmonic_fill(images, offset, mask_size)
-    assert patches.shape == (2, mask_size, mask_size, 3)
-    for image, patch in zip(images.astype(np.float64), patches, strict=True):
-        expected = inpaint_biharmonic(image, hidden, channel_axis=-1)[hole]
-        # Float32: the error grows with the hole, 2e-5 at 112 pixels.
-        np.testing.assert_allclose(patch, expected, atol=1e-5 if size == 32 else 1e-4)
-
-
-def test_biharmonic_fill_is_exact_at_full_size():
-    # The discrete operator takes every cubic to 0, so they must come back, whatever lies in the hole.
-    v, u = np.meshgrid(np.linspace(0, 1, 224), np.linspace(0, 1, 224))
-    cubic = 0.2 + 0.4 * u**3 - 0.3 * u * v**2 + 0.5 * v**2
-    image = np.stack([cubic, 0.9 - 0.5 * u - 0.3 * v, np.full_like(u, 0.3)], axis=-1)
-    damaged = image.copy()
-    damaged[56:168, 56:168] = 1
-    patch = biharmonic_fill(damaged[None].astype(np.float32), (56, 56), 112)[0]
-    np.testing.assert_allclose(patch, image[56:168, 56:168], atol=1e-4)
 
 
 def test_telea_fill_is_that_of_opencv():
@@ -149,9 +113,6 @@ def test_errors_name_what_is_wrong():
     for offset, mask_size in (((0, 4), 8), ((4, 8), 8)):
         with pytest.raises(ValueError, match="touches the border"):
             harmonic_fill(images, offset, mask_size)
-    for offset, mask_size in (((1, 4), 8), ((4, 7), 8)):
-        with pytest.raises(ValueError, match="needs 2 pixels all around"):
-            biharmonic_fill(images, offset, mask_size)
     for fill in (mean_fill, telea_fill):
         with pytest.raises(ValueError, match="hides the whole image"):
             fill(images, (0, 0), 16)

@@ -1,6 +1,4 @@
-"""The corruptions against OpenCV, SciPy and Pillow, and what must hold for each of them."""
-
-import io
+"""The corruptions against OpenCV, SciPy and formulas, and what must hold for each of them."""
 
 import cv2
 import jax
@@ -8,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
-from PIL import Image
 
 from mim_jax.evaluate.robustness import corruptions
 from mim_jax.evaluate.robustness.corruptions import CORRUPTIONS
@@ -52,35 +49,28 @@ def test_crop_is_opencvs_resize_of_the_centre(border):
     np.testing.assert_allclose(corruptions.crop(image, 2 * border / SIZE), expected, atol=5e-6)
 
 
-def pillow_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    file = io.BytesIO()
-    Image.fromarray(np.rint(255 * image).astype(np.uint8)).save(
-        file, "JPEG", quality=quality, subsampling="4:2:0"
-    )
-    return np.asarray(Image.open(file)) / 255
-
-
-@pytest.mark.parametrize("size", [48, 45])  # whole blocks of 16, and an odd size that needs padding
-def test_jpeg_is_pillows(size):
-    images = photographs(size=size)
-    jitted = jax.jit(corruptions.jpeg)
-    for quality in (10, 30, 50, 75, 95, 100):
-        ours = np.stack([jitted(image, quality) for image in images])
-        theirs = np.stack([pillow_jpeg(image, quality) for image in images])
-        # libjpeg transforms in integers: a coefficient midway between two steps goes the other way, which
-        # moves its block by a fraction of a level. That is about a tenth of what the format itself loses,
-        # and less than a wrong table or another interpolation of the colour would make.
-        assert np.mean(np.abs(ours - theirs)) < 0.8 / 255, quality
-        assert np.mean(np.abs(ours - theirs)) < 0.15 * np.mean(np.abs(theirs - images)), quality
-        np.testing.assert_allclose(255 * ours, np.rint(255 * ours), atol=1e-4)
+def test_jpeg_loses_what_the_format_loses():
+    images = photographs(size=45)  # an odd size: libjpeg pads its blocks
+    levels = np.rint(255 * images).astype(np.uint8)
+    for quality, least, most in ((100, 4, 8), (75, 7, 10), (10, 20, 26)):
+        for image, level in zip(images, levels, strict=True):
+            decoded = corruptions.jpeg(level, quality)
+            assert decoded.dtype == np.uint8 and decoded.shape == level.shape
+            assert least < np.mean(np.abs(decoded.astype(float) - level)) < most, quality
+            as_float = corruptions.jpeg(image, quality)
+            assert as_float.dtype == np.float32
+            np.testing.assert_array_equal(np.rint(255 * as_float), decoded)
 
 
 def test_jpeg_of_a_uniform_block_pattern_is_exact():
     # Blocks of 16 in one grey each hold nothing but a mean, and 128 + 2 k is on the grid of its step of 2.
     grey = 128 + 2 * np.arange(9).reshape(3, 3)
-    image = np.repeat(np.kron(grey, np.ones((16, 16)))[..., None], 3, axis=-1).astype(np.float32) / 255
-    np.testing.assert_array_equal(255 * pillow_jpeg(image, 92), np.rint(255 * image))
-    np.testing.assert_allclose(jax.jit(corruptions.jpeg)(image, 92), image, atol=1e-6)
+    image = np.repeat(np.kron(grey, np.ones((16, 16)))[..., None], 3, axis=-1).astype(np.uint8)
+    np.testing.assert_array_equal(corruptions.jpeg(image, 92), image)
+    # A finer pattern of colour does not survive 4:2:0.
+    stripes = np.zeros((32, 32, 3), np.uint8)
+    stripes[:, ::2, 0] = 255
+    assert np.mean(np.abs(corruptions.jpeg(stripes, 100).astype(float) - stripes)) > 10
 
 
 def test_light_and_colour_are_their_formulas():
@@ -110,16 +100,18 @@ def test_every_corruption(name):
     images, index = jnp.asarray(photographs(6, size=64)), jnp.arange(10, 16)
     traces = []
 
-    @jax.jit
     def apply(images, strength, index):
         traces.append(strength)
         return corruption(KEY, images, strength, index=index)
+
+    if not corruption.on_host:
+        apply = jax.jit(apply)
 
     np.testing.assert_array_equal(apply(images, 0.0, index), images)
 
     assert corruption.strengths == tuple(sorted(set(corruption.strengths))) and corruption.strengths[0] > 0
     outputs = [apply(images, strength, index) for strength in corruption.strengths]
-    assert len(traces) == 1, "the strength is traced: one compilation serves all"
+    assert corruption.on_host or len(traces) == 1, "the strength is traced: one compilation serves all"
     likeness = [1.0]
     for output in outputs:
         assert output.dtype == jnp.float32 and output.shape == images.shape

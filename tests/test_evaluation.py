@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from mim_jax.delong import delong, delong_difference
 from mim_jax.evaluate.statistics.summary import (
     ScoredImages,
     auroc,
@@ -230,15 +229,6 @@ def test_summary_holds_every_figure_of_the_report():
     assert precision["mean"] == pytest.approx(
         np.mean([average_precision_score(fold.positive, fold.similarities["ssim_hbd"]) for fold in folds])
     )
-    fold, other = folds[1], weaker[1]
-    expected = delong(fold.similarities["ssim_hbd"], fold.positive, groups=fold.groups)
-    assert summary["delong"]["mim"] == {"folds": summary["delong"]["again"]["folds"]}
-    assert summary["delong"]["mim"]["folds"][1] == {"low": expected.low, "high": expected.high}
-    assert summary["delong"]["mean_fill"]["differences"][1] == (
-        delong_difference(
-            fold.similarities["ssim_hbd"], other.similarities["ssim_hbd"], fold.positive, groups=fold.groups
-        )._asdict()
-    )
 
 
 def test_a_control_with_a_score_of_its_own_stands_beside_the_metrics():
@@ -255,7 +245,7 @@ def test_a_control_with_a_score_of_its_own_stands_beside_the_metrics():
         assert both["auroc"][kind]["sharpness"] == {"score": alone["auroc"][kind]["mim"]["mae"]}
     # Everything that is by the leading metric is by the score that it has, as if it bore that name.
     assert set(both["differences"]) == {"sharpness", "fill"}
-    for table in ("differences", "per_class", "per_group", "operating", "delong"):
+    for table in ("differences", "per_class", "per_group", "operating"):
         assert both[table]["sharpness"] == both[table]["fill"]
     assert set(both["differences"]["sharpness"]) == {"ssim_hbd"}
     only = summarize({"mim": folds, "sharpness": sharp}, metrics=["mae"], **arguments)
@@ -269,11 +259,9 @@ def test_a_control_with_a_score_of_its_own_stands_beside_the_metrics():
         summarize({"mim": folds[:2], "mixed": [folds[0], sharp[1]]})
 
 
-def test_a_fold_of_one_patient_has_no_analytic_interval():
+def test_a_fold_of_one_patient_is_summarised():
     fold = dataclasses.replace(scored(2), groups=np.array(["one"] * 12 + [f"n{i}" for i in range(40)]))
     summary = summarize({"mim": [fold, fold], "again": [fold, fold]}, resamples=10)
-    assert summary["delong"]["mim"]["folds"] == [{"low": None, "high": None}] * 2
-    assert summary["delong"]["again"]["differences"][0] == {"value": 0.0, "low": None, "high": None}
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 

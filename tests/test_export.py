@@ -1,4 +1,4 @@
-"""An export scores as its detector does, with JAX and NumPy alone, and refuses to when anything is amiss."""
+"""An export scores as its detector does, without its code, and refuses to when anything is amiss."""
 
 import dataclasses
 import hashlib
@@ -42,7 +42,7 @@ REMOVED = "a field to remove"
 # Loads an export where importing anything else that this project needs is an error.
 ALONE = """
 import sys
-for name in ("flax", "optax", "orbax", "ml_collections", "absl", "dm_pix", "PIL", "sklearn", "safetensors"):
+for name in ("flax", "optax", "orbax", "ml_collections", "absl", "dm_pix", "PIL", "sklearn"):
     sys.modules[name] = None
 import numpy as np
 from mim_jax.export import load_exported

@@ -46,7 +46,7 @@ def test_few_methods_are_shown_the_best_control_among_them():
     results = a_run()["results"]
     aurocs = results["auroc"]["augmented"]
     aurocs["harmonic_fill"]["ssim_hbd"]["mean"] = 0.98
-    aurocs["combined"]["score"]["mean"] = 0.99  # a variant is no control
+    aurocs["mask_region"]["score"]["mean"] = 0.99  # a variant is no control
     assert figures.shown_methods(results) == ["mim", "mean_fill", "harmonic_fill", "autoencoder"]
     aurocs["brightness"]["score"]["mean"] = 0.985
     assert figures.shown_methods(results) == ["mim", "mean_fill", "autoencoder", "brightness"]

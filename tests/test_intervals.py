@@ -8,7 +8,7 @@ from scipy import stats
 
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.statistics.bootstrap import draw_groups, sample_aurocs
-from mim_jax.evaluate.statistics.intervals import fold_half_width, normal_estimate, percentile_interval
+from mim_jax.evaluate.statistics.intervals import fold_half_width, percentile_interval
 
 
 def test_without_shared_variance_it_is_students():
@@ -29,10 +29,8 @@ def test_shared_variance_alone_is_normal_and_one_fold_says_nothing():
     )
 
 
-def test_percentile_and_normal_intervals():
+def test_percentile_intervals():
     assert percentile_interval(np.arange(1001.0)) == pytest.approx((25.0, 975.0))
-    estimate = normal_estimate(0.9, 0.01, least=0.0, most=1.0)
-    assert estimate == pytest.approx((0.9, 0.9 - 0.1959963985, 1.0))
 
 
 def test_what_the_folds_share_is_the_variance_of_their_mean_over_the_negatives():

@@ -136,7 +136,7 @@ def test_summary_names_every_control_and_every_variant_once_and_apart(tmp_path, 
     controls, variants = text.split("Against other ways to use the same networks")
     for name in ("mean-colour fill", "harmonic fill", "autoencoder", "darkness"):
         assert controls.count(f" {name}") == 1 and f" {name}" not in variants
-    for name in ("several holes, minimum", "combined p-values"):
+    for name in ("several holes, minimum:", "hole alone:"):
         assert variants.count(name) == 1 and name not in controls
     assert "Of 4 controls" in controls
 

@@ -73,7 +73,8 @@ CASES = [
 
 @functools.cache
 def jitted(name):
-    return jax.jit(CORRUPTIONS[name].__call__)
+    corruption = CORRUPTIONS[name]
+    return corruption if corruption.on_host else jax.jit(corruption.__call__)
 
 
 def corrupt(images, condition, key, first):

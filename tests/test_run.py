@@ -118,11 +118,8 @@ def test_a_run_leaves_what_the_readme_names(finished):
         assert f"{fold['value']:.4f}" in page
         assert fold["low"] <= fold["value"] <= fold["high"]
     networks, several = {"mim", "autoencoder", "untrained"}, {"holes_mean", "holes_min", "mask_region"}
-    refined = {"complexity_corrected", "feature_neighbors", "combined"}
-    assert set(results["auroc"]["augmented"]) == {
-        *networks, *several, *refined, *CONTROLS, *SIMPLE_SCORES
-    }  # fmt: skip
-    assert set(results["variants"]) == several | refined
+    assert set(results["auroc"]["augmented"]) == {*networks, *several, *CONTROLS, *SIMPLE_SCORES}
+    assert set(results["variants"]) == several
     assert results["clinical"]["images"]["negatives"] == 18
     assert results["robustness"]["images"] == {
         "positives": [3, 3], "negatives": 3, "of_positives": [6, 6], "of_negatives": 18

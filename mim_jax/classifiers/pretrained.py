@@ -155,9 +155,9 @@ def _as_torchvision(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, tu
         arrays, rewrite = _with_our_eps(arrays), _mobilenet_name
     renamed: dict[str, tuple[str, np.ndarray]] = {}
     for entry, array in arrays.items():
-        # Two entries for one tensor: the second keeps its own name, and is found to be unknown.
         target = rewrite(entry)
-        renamed[entry if target in renamed else target] = (entry, array)
+        # Two entries for one tensor: the second is kept under a name that no network has, and found unknown.
+        renamed[f"{target} again" if target in renamed else target] = (entry, array)
     return renamed
 
 

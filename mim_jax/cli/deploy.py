@@ -54,7 +54,7 @@ def score(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
 
 
 def export(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
-    """Writes `exported/` into the workdir: the detector as one folder that needs JAX and NumPy alone."""
+    """Writes `exported/` into the workdir: the detector as one folder, usable without its network's code."""
     from mim_jax.detector import Detector
     from mim_jax.export import export as write
 

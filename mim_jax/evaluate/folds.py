@@ -13,7 +13,7 @@ from mim_jax.data.dataset import Dataset
 from mim_jax.data.folds import Fold
 from mim_jax.detector import Detector
 from mim_jax.inpaint import gan
-from mim_jax.inpaint.networks import PatchDiscriminator, make_generator
+from mim_jax.inpaint.networks import make_generator
 from mim_jax.measure.similarity import Measure
 from mim_jax.train import trainer
 from mim_jax.train.config import Config, describe_model, make_folds, make_game, split_training
@@ -30,7 +30,6 @@ class TrainedFold:
       train: indices into the dataset of the images it was trained on.
       held_out: of those kept out of training.
       state: the networks at the end of training.
-      discriminator: the module whose parameters `state` holds, in float32.
       detector: MIM.
       networks: what MIM is compared with, by name: "untrained", and "autoencoder" where it was trained.
     """
@@ -39,7 +38,6 @@ class TrainedFold:
     train: np.ndarray
     held_out: np.ndarray
     state: gan.AdversarialState
-    discriminator: PatchDiscriminator
     detector: Detector
     networks: dict[str, Detector]
 
@@ -72,9 +70,8 @@ def _load_fold(
     networks = {"untrained": _detector(config, fresh(), measure)}
     if settings["autoencoder"]:
         networks["autoencoder"] = _detector(config, restore("autoencoder"), measure)
-    discriminator = PatchDiscriminator(config["discriminator"]["width"], dtype=jnp.float32)
     model = _detector(config, state, measure)
-    return TrainedFold(split, train, held_out, state, discriminator, model, networks)
+    return TrainedFold(split, train, held_out, state, model, networks)
 
 
 def _detector(config: Config, state: gan.AdversarialState, measure: Measure) -> Detector:

@@ -17,11 +17,9 @@ from mim_jax.evaluate.baselines.inpainting import CONTROLS
 from mim_jax.evaluate.folds import TrainedFold
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.test_set import Bank, scored_images
-from mim_jax.measure import similarity
-from mim_jax.measure.similarity import Measure
+from mim_jax.measure.similarity import REDUCTIONS, Measure
 from mim_jax.measure.ssim import Options
 from mim_jax.train.metric_writer import Recorder
-from mim_jax.variants import refined_scores
 
 Scores = Mapping[str, np.ndarray]
 
@@ -94,9 +92,6 @@ def score_methods(
         methods["mask_region"] = by_network(
             [dataclasses.replace(fold.detector, measure=masked) for fold in folds]
         )
-    for name, refined in refined_scores(dataset, bank, parts, folds, methods).items():
-        variants.append(name)
-        methods[name] = dealt([{"score": scores} for scores in refined])
     recorder.finish()
     return methods, variants
 
@@ -109,7 +104,7 @@ def _several_holes(
     recorder: Recorder,
 ) -> dict[str, list[Scores]]:
     """Reduction -> the scores of each fold: every hole is painted once for both."""
-    found: dict[str, list[Scores]] = {reduce: [] for reduce in similarity.REDUCTIONS}
+    found: dict[str, list[Scores]] = {reduce: [] for reduce in REDUCTIONS}
     for fold, part in zip(folds, parts, strict=True):
         measure = dataclasses.replace(fold.detector.measure, holes=holes)
         model = dataclasses.replace(fold.detector, measure=measure)

@@ -29,8 +29,8 @@ def laplacian_variance(images: np.ndarray) -> np.ndarray:
     Returns:
       float64 `[N]`; 27.6 for an image of one luma, whose variance of 0 counts as 1e-12.
     """
-    check_images(images, "images")
-    variances = [laplacian_variances(to_luma(block), 1) for block in blocks(images)]
+    _check_images(images, "images")
+    variances = [_laplacian_variances(_to_luma(block)) for block in _blocks(images)]
     # A single pixel one level of blue off its flat surroundings still makes 8e-11 at a side of 224.
     return -np.log(np.maximum(np.concatenate([np.zeros(0), *variances]), 1e-12))
 
@@ -41,8 +41,8 @@ def brightness(images: np.ndarray) -> np.ndarray:
     A prior and no more: among small pixel values no inpainting can be far off, so dark images are easy to
     inpaint; nothing about mpox itself makes a photograph dark.
     """
-    check_images(images, "images")
-    means = [to_luma(block).reshape(len(block), -1).mean(axis=1) for block in blocks(images)]
+    _check_images(images, "images")
+    means = [_to_luma(block).reshape(len(block), -1).mean(axis=1) for block in _blocks(images)]
     return -np.concatenate([np.zeros(0), *means]) / (1000 * 255)
 
 
@@ -64,11 +64,11 @@ def color_mahalanobis(images: np.ndarray, train: np.ndarray) -> np.ndarray:
     # scikit-learn takes a second to import, and only this score needs it.
     from sklearn.covariance import ledoit_wolf
 
-    check_images(images, "images")
-    check_images(train, "train", least=2)
-    known = color_moments(train)
+    _check_images(images, "images")
+    _check_images(train, "train", least=2)
+    known = _color_moments(train)
     covariance = ledoit_wolf(known)[0] + 1e-9 * np.eye(known.shape[1])
-    away = color_moments(images) - known.mean(axis=0)
+    away = _color_moments(images) - known.mean(axis=0)
     # With the covariance L L', the distance is the length of L^-1 x; one image at a time, so that no score
     # depends on the others in its last bit.
     whiten = np.linalg.inv(np.linalg.cholesky(covariance))
@@ -92,9 +92,9 @@ def color_neighbors(images: np.ndarray, train: np.ndarray, k: int = 3) -> np.nda
     """
     if k < 1:
         raise ValueError(f"k must be at least 1 neighbour, got {k}")
-    check_images(images, "images")
-    check_images(train, "train", least=k)
-    return -nearest_distance(_color_roots(images), _color_roots(train), k)
+    _check_images(images, "images")
+    _check_images(train, "train", least=k)
+    return -_nearest_distance(_color_roots(images), _color_roots(train), k)
 
 
 SIMPLE_SCORES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
@@ -105,18 +105,18 @@ SIMPLE_SCORES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 }
 
 
-def blocks(images: np.ndarray) -> Iterator[np.ndarray]:
+def _blocks(images: np.ndarray) -> Iterator[np.ndarray]:
     """A few images at a time: their float or index planes then stay in the processor's cache."""
     return (images[start : start + BLOCK] for start in range(0, len(images), BLOCK))
 
 
-def to_luma(images: np.ndarray) -> np.ndarray:
+def _to_luma(images: np.ndarray) -> np.ndarray:
     """Luma `[B, S, S]` int32 in thousandths of a level: whole numbers, so sums of it are exact."""
     red, green, blue = (images[..., channel].astype(np.int32) for channel in range(3))
     return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
-def nearest_distance(points: np.ndarray, known: np.ndarray, k: int) -> np.ndarray:
+def _nearest_distance(points: np.ndarray, known: np.ndarray, k: int) -> np.ndarray:
     """Mean Euclidean distance of `[N, F]` to the `k` nearest of `[T, F]`, T at least `k`: float64 `[N]`."""
     # SciPy takes a while to import, and only neighbours need it.
     from scipy.spatial.distance import cdist
@@ -124,28 +124,20 @@ def nearest_distance(points: np.ndarray, known: np.ndarray, k: int) -> np.ndarra
     return np.partition(cdist(points, known), k - 1, axis=1)[:, :k].mean(axis=1)
 
 
-def laplacian_variances(luma: np.ndarray, scale: int) -> np.ndarray:
-    """Variance `[B]` of the Laplacian of luma `[B, S, S]` averaged over `scale` pixels a side, in [0, 1]."""
-    side = luma.shape[1] // scale
-    kept = luma[:, : side * scale, : side * scale]
-    sums = kept.reshape(-1, side, scale, side, scale).sum(axis=(2, 4), dtype=np.int32)
-    wide = np.pad(sums, ((0, 0), (1, 1), (1, 1)), mode="reflect")
+def _laplacian_variances(luma: np.ndarray) -> np.ndarray:
+    """Variance `[B]` of the Laplacian of luma `[B, S, S]` in thousandths, as if luma were in [0, 1]."""
+    wide = np.pad(luma, ((0, 0), (1, 1), (1, 1)), mode="reflect")
     neighbours = wide[:, :-2, 1:-1] + wide[:, 2:, 1:-1] + wide[:, 1:-1, :-2] + wide[:, 1:-1, 2:]
-    return luma_variances(neighbours - 4 * sums, scale**2)
-
-
-def luma_variances(planes: np.ndarray, pixels: int) -> np.ndarray:
-    """Variance `[B]` in luma [0, 1] of sums of luma over so many pixels, `[B, H, W]` in thousandths."""
-    rows = planes.reshape(len(planes), -1).astype(np.float64)
+    rows = (neighbours - 4 * luma).reshape(len(luma), -1).astype(np.float64)
     rows -= rows.mean(axis=1, keepdims=True)
-    return np.einsum("np,np->n", rows, rows) / rows.shape[1] / (1000 * 255 * pixels) ** 2
+    return np.einsum("np,np->n", rows, rows) / rows.shape[1] / (1000 * 255) ** 2
 
 
-def color_moments(images: np.ndarray) -> np.ndarray:
+def _color_moments(images: np.ndarray) -> np.ndarray:
     """Mean and standard deviation of each channel in [0, 1]: float64 `[N, 6]`."""
     levels = np.arange(256) / 255
     moments = [np.zeros((0, 6))]
-    for block in blocks(images):
+    for block in _blocks(images):
         shares = np.stack([_histogram(block[..., channel], 256) for channel in range(3)], axis=1)
         mean = np.sum(shares * levels, axis=-1)
         variance = np.sum(shares * (levels - mean[..., None]) ** 2, axis=-1)
@@ -157,7 +149,7 @@ def _color_roots(images: np.ndarray) -> np.ndarray:
     """Square roots of the joint histograms: float64 `[N, 216]`, each of length 1."""
     coarse = (np.arange(256) * BINS // 256).astype(np.uint8)
     roots = [np.zeros((0, BINS**3))]
-    for block in blocks(images):
+    for block in _blocks(images):
         red, green, blue = (coarse[block[..., channel]] for channel in range(3))
         roots.append(np.sqrt(_histogram((red * BINS + green) * BINS + blue, BINS**3)))
     return np.concatenate(roots)
@@ -168,7 +160,7 @@ def _histogram(values: np.ndarray, bins: int) -> np.ndarray:
     return np.stack([np.bincount(plane.ravel(), minlength=bins) for plane in values]) / values[0].size
 
 
-def check_images(images: np.ndarray, name: str, *, least: int = 0) -> None:
+def _check_images(images: np.ndarray, name: str, *, least: int = 0) -> None:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] < 2 or images.shape[3] != 3:
         raise ValueError(
             f"{name} must be uint8 [N, S, S, 3] with S at least 2, got {images.dtype} {list(images.shape)}: "

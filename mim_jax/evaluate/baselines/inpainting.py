@@ -44,47 +44,10 @@ def harmonic_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) ->
     form: Chan and Shen, "Mathematical models for local nontexture inpaintings", SIAM Journal on Applied
     Mathematics, 2001.
     """
-    _check_ring(_check(images, offset, mask_size), offset, mask_size, width=1)
-    ring = _sides(_window(images.astype(jnp.float32), offset, mask_size, width=1))[:, :, 1:-1]
+    _check_ring(_check(images, offset, mask_size), offset, mask_size)
+    ring = _ring(images.astype(jnp.float32), offset, mask_size)
     level = _middle(ring)
     return level + _inverse_laplacian(_spread(ring - level))
-
-
-@functools.partial(jax.jit, static_argnames=("offset", "mask_size"))
-def biharmonic_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) -> jax.Array:
-    """Fills the hole with the biharmonic function that continues the two rings of pixels around it.
-
-    It continues slopes as well as values. Solves D D u = 0 in the hole, D the five-point Laplacian and u =
-    image outside, exactly, and cuts the result to the range of each channel outside the hole, because slopes
-    that go on across a large hole leave it. Matches `skimage.restoration.inpaint_biharmonic` to 1e-4; Damelin
-    and Hoang, "On surface completion and image inpainting by biharmonic functions: numerical aspects",
-    International Journal of Mathematics and Mathematical Sciences, 2018.
-
-    The sparse system is never formed. The curvature w = D u is harmonic in the hole; were it known on the
-    inner ring, two harmonic problems would give u. With h the harmonic fill, T the reading of the hole's
-    edge pixels next to the ring, and K = -D inside the hole, u = h - K^-2 T' w, while on the inner ring w =
-    (D of the image with an empty hole) + T u. So w = (1 + T K^-2 T')^-1 (D of that image + T h), a system of
-    only 4 M unknowns that no pixel value enters.
-    """
-    size = _check(images, offset, mask_size)
-    _check_ring(size, offset, mask_size, width=2)
-    images = images.astype(jnp.float32)
-    ring = _sides(_window(images, offset, mask_size, width=1))[:, :, 1:-1]
-    level = _middle(ring)
-    harmonic = _inverse_laplacian(_spread(ring - level))
-
-    hidden = mask.box_mask(offset, size=size, mask_size=mask_size)[None] > 0
-    emptied = _window(jnp.where(hidden, 0, images - level), offset, mask_size, width=2)
-    known = _sides(_laplacian(emptied))[:, :, 1:-1] + _sides(harmonic)
-    solver = jnp.asarray(_curvature_solver(mask_size))
-    curvature = jax.lax.map(  # image by image, as in `_both_axes`
-        lambda sides: jnp.matmul(solver, sides, precision=jax.lax.Precision.HIGHEST),
-        known.reshape(known.shape[0], 4 * mask_size, known.shape[-1]),
-    )
-    patches = level + harmonic - _inverse_laplacian(_spread(curvature.reshape(known.shape)), power=2)
-    low = jnp.min(images, axis=(1, 2), keepdims=True, where=~hidden, initial=jnp.inf)
-    high = jnp.max(images, axis=(1, 2), keepdims=True, where=~hidden, initial=-jnp.inf)
-    return jnp.clip(patches, low, high)
 
 
 def telea_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) -> jax.Array:
@@ -122,20 +85,16 @@ def telea_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) -> ja
 CONTROLS: dict[str, Callable[[jax.Array, tuple[int, int], int], jax.Array]] = {
     "mean_fill": mean_fill,
     "harmonic_fill": harmonic_fill,
-    "biharmonic_fill": biharmonic_fill,
     "telea_fill": telea_fill,
 }
 
 
-def _window(images: jax.Array, offset: tuple[int, int], mask_size: int, *, width: int) -> jax.Array:
-    """The hole and `width` pixels all around it."""
+def _ring(images: jax.Array, offset: tuple[int, int], mask_size: int) -> jax.Array:
+    """The pixels next to the hole: above, below, left and right of it, `[B, 4, M, C]`."""
     row, column = offset
-    return images[:, row - width : row + mask_size + width, column - width : column + mask_size + width]
-
-
-def _sides(planes: jax.Array) -> jax.Array:
-    """First and last row, first and last column of `[B, M, M, C]`: `[B, 4, M, C]`."""
-    return jnp.stack([planes[:, 0], planes[:, -1], planes[:, :, 0], planes[:, :, -1]], axis=1)
+    around = images[:, row - 1 : row + mask_size + 1, column - 1 : column + mask_size + 1]
+    sides = jnp.stack([around[:, 0], around[:, -1], around[:, :, 0], around[:, :, -1]], axis=1)
+    return sides[:, :, 1:-1]
 
 
 def _middle(ring: jax.Array) -> jax.Array:
@@ -149,46 +108,18 @@ def _middle(ring: jax.Array) -> jax.Array:
 
 
 def _spread(sides: jax.Array) -> jax.Array:
-    """The transpose of `_sides`: zeros `[B, M, M, C]` with the sides `[B, 4, M, C]` added on their places."""
+    """Zeros `[B, M, M, C]` with the sides `[B, 4, M, C]` added on the edge pixels next to them."""
     top, bottom, left, right = jnp.unstack(sides, axis=1)
     planes = jnp.zeros((sides.shape[0], sides.shape[2], sides.shape[2], sides.shape[3]), sides.dtype)
     return planes.at[:, 0].add(top).at[:, -1].add(bottom).at[:, :, 0].add(left).at[:, :, -1].add(right)
 
 
-def _laplacian(planes: jax.Array) -> jax.Array:
-    """The sum of the four neighbours minus four times the pixel: `[B, M, M, C]` -> `[B, M-2, M-2, C]`."""
-    inner = planes[:, 1:-1, 1:-1]
-    return (
-        (planes[:, :-2, 1:-1] + planes[:, 2:, 1:-1])
-        + (planes[:, 1:-1, :-2] + planes[:, 1:-1, 2:])
-        - 4 * inner
-    )
-
-
-def _inverse_laplacian(planes: jax.Array, *, power: int = 1) -> jax.Array:
-    """K^-power of `[B, M, M, C]`, K the negative Laplacian with zeros around."""
+def _inverse_laplacian(planes: jax.Array) -> jax.Array:
+    """Solves -D u = planes `[B, M, M, C]`, D the five-point Laplacian with zeros around."""
     transform, eigenvalues = _sine_transform(planes.shape[1])
     sine = jnp.asarray(transform, jnp.float32)
-    scale = (eigenvalues[:, None] + eigenvalues[None, :])[None, :, :, None] ** power
+    scale = (eigenvalues[:, None] + eigenvalues[None, :])[None, :, :, None]
     return _both_axes(sine, _both_axes(sine, planes) / jnp.asarray(scale, jnp.float32))
-
-
-@functools.cache
-def _curvature_solver(mask_size: int) -> np.ndarray:
-    """(1 + T K^-2 T')^-1 of `biharmonic_fill`, float32 `[4 M, 4 M]`; its condition grows as M, 33 at 112."""
-    sine, eigenvalues = _sine_transform(mask_size)
-    first, last = sine[0], sine[-1]
-    # The sine transform of each edge pixel's unit image, over the eigenvalues of K.
-    units = np.stack(
-        [
-            first[None, :, None] * sine[:, None, :],
-            last[None, :, None] * sine[:, None, :],
-            sine[:, :, None] * first[None, None, :],
-            sine[:, :, None] * last[None, None, :],
-        ]
-    ) / (eigenvalues[:, None] + eigenvalues[None, :])
-    units = units.reshape(4 * mask_size, mask_size**2)
-    return np.linalg.inv(np.eye(4 * mask_size) + units @ units.T).astype(np.float32)
 
 
 def _both_axes(sine: jax.Array, planes: jax.Array) -> jax.Array:
@@ -231,10 +162,10 @@ def _check_something_is_left(size: int, mask_size: int) -> None:
         )
 
 
-def _check_ring(size: int, offset: tuple[int, int], mask_size: int, *, width: int) -> None:
-    """Raises ValueError unless `width` pixels of the image surround the hole."""
-    if min(offset) < width or max(offset) + mask_size + width > size:
+def _check_ring(size: int, offset: tuple[int, int], mask_size: int) -> None:
+    """Raises ValueError unless pixels of the image surround the hole."""
+    if min(offset) < 1 or max(offset) + mask_size + 1 > size:
         raise ValueError(
-            f"a hole of {mask_size} at {tuple(offset)} touches the border of a {size}x{size} image or "
-            f"comes too near: this fill needs {width} pixels all around it, move it inside or make it smaller"
+            f"a hole of {mask_size} at {tuple(offset)} touches the border of a {size}x{size} image: "
+            "this fill needs pixels all around it, move it inside or make it smaller"
         )

@@ -1,7 +1,8 @@
 """Images scored under other conditions than they were taken in: corrupted, or with another hole.
 
 A condition is a corruption at a strength, a place of the hole and a side of the patch that is pasted into it.
-All of them are one program: a batch goes to the device once and is scored in every condition.
+All of them are one program: a batch goes to the device once and is scored in every condition. What Pillow
+does to it (JPEG) it does before, on the host: the batch is sent as it is and as each of these makes it.
 """
 
 import functools
@@ -23,6 +24,7 @@ from mim_jax.measure import images as pixels
 from mim_jax.measure.similarity import METRICS, Measure, Similarities
 
 Scores = dict[str, np.ndarray]  # each metric, float64 [conditions, N]
+_ON_DEVICE = [name for name, corruption in CORRUPTIONS.items() if not corruption.on_host]
 
 
 class Condition(NamedTuple):
@@ -52,8 +54,13 @@ class GroupedImages(NamedTuple):
 
 
 class _Numbers(NamedTuple):
-    """Conditions as arrays: int32 `[n]`, float32 `[n]`, int32 `[n, 2]`, int32 `[n]`."""
+    """Conditions as arrays: int32 `[n]` twice, float32 `[n]`, int32 `[n, 2]`, int32 `[n]`.
 
+    source: 0 = the images as they are, 1 and more = what the host made of them.
+    corruption: its place among those on the device.
+    """
+
+    source: jax.Array
     corruption: jax.Array
     strength: jax.Array
     offset: jax.Array
@@ -83,10 +90,14 @@ def score_conditions(
       batch: images at once; the last batch is padded, so that nothing compiles twice.
       progress: told after each batch how many images one model has finished with.
     """
-    numbers = _numbers(conditions, models[0].image_size, models[0].mask_size)
+    on_host = list(
+        dict.fromkeys((c.corruption, c.strength) for c in conditions if CORRUPTIONS[c.corruption].on_host)
+    )
+    numbers = _numbers(conditions, on_host, models[0].image_size, models[0].mask_size)
     done: list[list[Similarities]] = [[] for _ in models]
     for part, index, real in _batches(images, first, batch):
-        on_device = jax.device_put((part, index))
+        made = [CORRUPTIONS[name](key, part, strength, index=index) for name, strength in on_host]
+        on_device = jax.device_put((np.stack([part, *made]), index))
         for scores, model in zip(done, models, strict=True):
             every = _similarities(
                 key,
@@ -181,13 +192,18 @@ def _similarities(
     margin: int,
     measure: Measure,
 ) -> Similarities:
-    """Each metric `[conditions, B]`, one condition after the other: memory is that of one."""
+    """Each metric `[conditions, B]` of images `[sources, B, S, S, 3]`, one condition after the other.
+
+    So memory is that of one condition.
+    """
     images = pixels.as_float(images)
-    corruptions = [functools.partial(corruption, key, index=index) for corruption in CORRUPTIONS.values()]
+    corruptions = [functools.partial(CORRUPTIONS[name], key, index=index) for name in _ON_DEVICE]
     at = jnp.arange(mask_size)
 
     def score(condition: _Numbers) -> Similarities:
-        corrupted = jax.lax.switch(condition.corruption, corruptions, images, condition.strength)
+        corrupted = jax.lax.switch(
+            condition.corruption, corruptions, images[condition.source], condition.strength
+        )
         painted = network_fill(
             generator, variables, corrupted, condition.offset, mask_size=mask_size, margin=margin
         )
@@ -202,13 +218,22 @@ def _similarities(
     return jax.lax.map(score, conditions)
 
 
-def _numbers(conditions: Sequence[Condition], size: int, mask_size: int) -> _Numbers:
-    names = list(CORRUPTIONS)
+def _numbers(
+    conditions: Sequence[Condition], on_host: Sequence[tuple[str, float]], size: int, mask_size: int
+) -> _Numbers:
+    sources = {made: row for row, made in enumerate(on_host, start=1)}
     centre = mask.center_offset(size, mask_size)[0]
     starts = [round(centre * (1 - condition.position)) for condition in conditions]
+    source = [sources.get((condition.corruption, condition.strength), 0) for condition in conditions]
+    # What the host has corrupted passes the first corruption of the device with strength 0.
+    here = [
+        (0, 0.0) if row else (_ON_DEVICE.index(condition.corruption), condition.strength)
+        for row, condition in zip(source, conditions, strict=True)
+    ]
     return _Numbers(
-        corruption=jnp.array([names.index(condition.corruption) for condition in conditions], jnp.int32),
-        strength=jnp.array([condition.strength for condition in conditions], jnp.float32),
+        source=jnp.array(source, jnp.int32),
+        corruption=jnp.array([place for place, _ in here], jnp.int32),
+        strength=jnp.array([strength for _, strength in here], jnp.float32),
         offset=jnp.array([(start, start) for start in starts], jnp.int32),
         side=jnp.array([max(1, round(mask_size * condition.side)) for condition in conditions], jnp.int32),
     )

@@ -1,4 +1,4 @@
-"""How well a score ranks positives above negatives: AUROC, the ROC curve, and each image's share of both.
+"""How well a score ranks positives above negatives: AUROC and the ROC curve.
 
 Positive = mpox, score = similarity (high = mpox-like), float64 throughout, ties count half. Nothing is fitted
 or normalised here.
@@ -30,22 +30,6 @@ def roc_thresholds(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray
     """As `roc`, with the falling thresholds of "score >= threshold" behind the rates, the first infinite."""
     scores, positive = checked(scores, positive)
     return roc_curve(positive, scores)
-
-
-def placements(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What each image contributes to the AUROC (DeLong, DeLong and Clarke-Pearson, Biometrics, 1988).
-
-    With psi(x, y) = [x > y] + [x = y] / 2, a positive x has the mean of psi(x, y) over the negatives y, and a
-    negative y the mean over the positives x; the AUROC is the mean of either. A sorted list of the one class
-    gives the ranks of the other by bisection: the midranks of Sun and Xu ("Fast implementation of DeLong's
-    algorithm", IEEE Signal Processing Letters, 2014), in O(n log n).
-
-    Returns:
-      float64 `[positives]` and float64 `[negatives]`, in the order of the images. Errors as `auroc`.
-    """
-    scores, positive = checked(scores, positive)
-    upper, lower = scores[positive], scores[~positive]
-    return _count_below(upper, lower) / len(lower), 1 - _count_below(lower, upper) / len(upper)
 
 
 def checked(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -69,7 +69,8 @@ class AurocSamples:
         `[least, most]`. None for a single fold.
         """
         value, low, high = self.mean()
-        # The linearised variance of the mean of the folds over its shared negatives, as in `delong_variance`.
+        # The linearised variance of the mean of the folds over its shared negatives, by groups
+        # (Obuchowski, Biometrics, 1997).
         pulls = np.mean(self.pulls, axis=0)
         half = fold_half_width(self.values, float(np.sum(pulls**2)) * len(pulls) / max(len(pulls) - 1, 1))
         if half is None:

@@ -1,10 +1,10 @@
-"""Intervals: percentiles of resamples, normal and t intervals, and what the spread of the folds adds."""
+"""Intervals: percentiles of resamples, exact and t intervals, and what the spread of the folds adds."""
 
 import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import betaincinv, ndtri, stdtrit
+from scipy.special import betaincinv, stdtrit
 
 LEVEL = 0.95  # of every interval
 _NORMAL = 1e6  # degrees of freedom from which a t distribution is the normal one
@@ -38,12 +38,6 @@ def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
     """The central percentiles that hold `LEVEL` of the resamples `[resamples]`."""
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
-
-
-def normal_estimate(value: float, variance: float, *, least: float, most: float) -> Estimate:
-    """`value` with its normal interval, cut to the range `[least, most]` that the value can have."""
-    half = float(ndtri((1 + LEVEL) / 2)) * math.sqrt(variance)
-    return Estimate(value, max(value - half, least), min(value + half, most))
 
 
 def fold_half_width(values: np.ndarray, shared_variance: float) -> float | None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from mim_jax.delong import delong, delong_difference
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.statistics.auroc import auroc, roc
 from mim_jax.evaluate.statistics.bootstrap import (
@@ -63,7 +62,7 @@ def summarize(
     Args:
       methods: name -> one `ScoredImages` a fold, the same images in the same order for each method.
       metrics: the metrics to report; None = all that the reference holds.
-      primary: the metric of the breakdowns, the operating points and DeLong's intervals.
+      primary: the metric of the breakdowns and of the operating points.
       reference: the method that the others are compared with; it holds `primary`.
       resamples: bootstrap resamples.
       seed: of the resamples.
@@ -80,10 +79,7 @@ def summarize(
         method on the augmented set, paired by resample; under `primary` for a method with a score of its own;
       "operating": {method: {"average_precision": {"mean", "low", "high"}, "sensitivity_at_specificity" |
         "specificity_at_sensitivity": {"0.8" | "0.9" | "0.95": the same}}}: means over the folds on the
-        augmented set, by `primary`; read off the test images, so a description and no decision;
-      "delong": {method: {"folds": [{"low", "high"}, ...], "differences": [{"value", "low", "high"}, ...]}}:
-        the analytic intervals of each fold's AUROC by `primary` on the augmented set, and of reference minus
-        method (not for the reference); None where a fold has but one group of a kind.
+        augmented set, by `primary`; read off the test images, so a description and no decision.
 
     Raises:
       ValueError: an unknown reference or metric, methods that scored different images or hold neither
@@ -150,20 +146,6 @@ def summarize(
             for name in others
         },
         "operating": {name: _operating(folds, leading[name], draws) for name, folds in augmented.items()},
-        "delong": {
-            name: {"folds": [_delong(fold, leading[name]) for fold in folds]}
-            | (
-                {
-                    "differences": [
-                        _delong_difference(first, primary, fold, leading[name])
-                        for first, fold in zip(augmented[reference], folds, strict=True)
-                    ]
-                }
-                if name in others
-                else {}
-            )
-            for name, folds in augmented.items()
-        },
     }
 
 
@@ -243,28 +225,6 @@ def _operating(folds: Folds, metric: str, draws: Resamples) -> dict[str, Any]:
             means.specificity_at_sensitivity, resampled.specificity_at_sensitivity
         ),
     }
-
-
-def _delong(fold: ScoredImages, metric: str) -> dict[str, float | None]:
-    if not _has_variance(fold):
-        return {"low": None, "high": None}
-    estimate = delong(fold.similarities[metric], fold.positive, groups=fold.groups)
-    return {"low": estimate.low, "high": estimate.high}
-
-
-def _delong_difference(
-    first: ScoredImages, metric: str, other: ScoredImages, own: str
-) -> dict[str, float | None]:
-    scores, others = first.similarities[metric], other.similarities[own]
-    if not _has_variance(first):
-        value = auroc(scores, first.positive) - auroc(others, first.positive)
-        return {"value": value, "low": None, "high": None}
-    return dict(delong_difference(scores, others, first.positive, groups=first.groups)._asdict())
-
-
-def _has_variance(fold: ScoredImages) -> bool:
-    """Are there two groups of each kind?"""
-    return all(len(np.unique(fold.groups[fold.positive == kind])) > 1 for kind in (True, False))
 
 
 def _number_groups(methods: Mapping[str, Folds]) -> dict[str, list[ScoredImages]]:

@@ -6,10 +6,13 @@ curve data", Biometrics, 1997): the copies of an image, or the images of a patie
 groups are independent. Without groups, or with one image a group, the second is the first.
 """
 
-import numpy as np
+import math
 
-from mim_jax.evaluate.statistics.auroc import placements
-from mim_jax.evaluate.statistics.intervals import Estimate, normal_estimate
+import numpy as np
+from scipy.special import ndtri
+
+from mim_jax.evaluate.statistics.auroc import checked
+from mim_jax.evaluate.statistics.intervals import LEVEL, Estimate
 
 
 def delong(scores: np.ndarray, positive: np.ndarray, *, groups: np.ndarray | None = None) -> Estimate:
@@ -26,9 +29,9 @@ def delong(scores: np.ndarray, positive: np.ndarray, *, groups: np.ndarray | Non
     Raises:
       ValueError: as `auroc` and `delong_variance`.
     """
-    upper, lower = placements(scores, positive)
+    upper, lower = _placements(scores, positive)
     variance = _variance(upper, lower, np.asarray(positive, bool), groups)
-    return normal_estimate(float(np.mean(upper)), variance, least=0.0, most=1.0)
+    return _normal(float(np.mean(upper)), variance, least=0.0, most=1.0)
 
 
 def delong_difference(
@@ -39,10 +42,10 @@ def delong_difference(
     The difference of the placements takes the place of the placements: the covariances of DeLong, DeLong and
     Clarke-Pearson are bilinear, so this is their contrast (1, -1). Arguments and errors as `delong`.
     """
-    (upper, lower), (other_upper, other_lower) = placements(scores, positive), placements(others, positive)
+    (upper, lower), (other_upper, other_lower) = _placements(scores, positive), _placements(others, positive)
     upper, lower = upper - other_upper, lower - other_lower
     variance = _variance(upper, lower, np.asarray(positive, bool), groups)
-    return normal_estimate(float(np.mean(upper)), variance, least=-1.0, most=1.0)
+    return _normal(float(np.mean(upper)), variance, least=-1.0, most=1.0)
 
 
 def delong_variance(scores: np.ndarray, positive: np.ndarray, *, groups: np.ndarray | None = None) -> float:
@@ -59,7 +62,7 @@ def delong_variance(scores: np.ndarray, positive: np.ndarray, *, groups: np.ndar
     Raises:
       ValueError: fewer than two groups with positives, or with negatives; and as `auroc`.
     """
-    return _variance(*placements(scores, positive), np.asarray(positive, bool), groups)
+    return _variance(*_placements(scores, positive), np.asarray(positive, bool), groups)
 
 
 def _variance(upper: np.ndarray, lower: np.ndarray, positive: np.ndarray, groups: np.ndarray | None) -> float:
@@ -83,3 +86,30 @@ def _variance(upper: np.ndarray, lower: np.ndarray, positive: np.ndarray, groups
     together = 2 * len(names) / (len(names) - 1) * float(np.sum(sums[0] * sums[1]))
     # Rounding, or a strong negative covariance in few groups, may leave a little less than nothing.
     return max(apart + together, 0.0)
+
+
+def _placements(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What each image contributes to the AUROC (DeLong, DeLong and Clarke-Pearson, Biometrics, 1988).
+
+    With psi(x, y) = [x > y] + [x = y] / 2, a positive x has the mean of psi(x, y) over the negatives y, and a
+    negative y the mean over the positives x; the AUROC is the mean of either. A sorted list of the one class
+    gives the ranks of the other by bisection: the midranks of Sun and Xu ("Fast implementation of DeLong's
+    algorithm", IEEE Signal Processing Letters, 2014), in O(n log n).
+
+    Returns:
+      float64 `[positives]` and float64 `[negatives]`, in the order of the images. Errors as `auroc`.
+    """
+    scores, positive = checked(scores, positive)
+    upper, lower = scores[positive], scores[~positive]
+    return _count_below(upper, lower) / len(lower), 1 - _count_below(lower, upper) / len(upper)
+
+
+def _count_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    ordered = np.sort(others)
+    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / 2
+
+
+def _normal(value: float, variance: float, *, least: float, most: float) -> Estimate:
+    """`value` with its normal interval, cut to the range `[least, most]` that the value can have."""
+    half = float(ndtri((1 + LEVEL) / 2)) * math.sqrt(variance)
+    return Estimate(value, max(value - half, least), min(value + half, most))
