@@ -19,13 +19,12 @@ from mim_jax.classifier import Classifier
 from mim_jax.classifier_experiment import trainings
 from mim_jax.classifier_protocol import Split, class_names, make_network, make_splits
 from mim_jax.comparison import compare
-from mim_jax.comparison_page import write_comparison
 from mim_jax.conditions import areas
 from mim_jax.data.datasets import Dataset
 from mim_jax.protocol import Config
 from mim_jax.recorder import Recorder, read_events
 from mim_jax.scored_images import ScoredImages, two_sides
-from mim_jax.stored import read_run
+from mim_jax.stored import Run, read_run
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,11 +44,10 @@ def evaluate(
     recorder: Recorder,
     *,
     began: float,
-) -> Path:
-    """Scores, tables, figures, report.
+) -> tuple[dict[str, Any], list[Run]]:
+    """Scores and tables.
 
-    Writes `fold_k/scores.csv`, `fold_k/clinical.csv`, `results.json`, `figures/`, `comparison.json` and
-    `report.html`, the comparison of this run with nothing but the paper.
+    Writes `fold_k/scores.csv`, `fold_k/clinical.csv` and `results.json`.
 
     Args:
       config: the run's.
@@ -60,7 +58,7 @@ def evaluate(
       began: when the run began, by `time.perf_counter`.
 
     Returns:
-      The report's path.
+      The comparison of this run with nothing but the paper, and the run.
 
     Raises:
       ValueError: a fold is not trained to its end.
@@ -108,8 +106,7 @@ def evaluate(
     }
     workdir.write_json(path / "results.json", results, sealed=True)
     runs = [read_run(path)]
-    comparison = compare(runs, resamples=settings["resamples"], seed=config["seed"])
-    return write_comparison(path, comparison, runs, name="report.html")
+    return compare(runs, resamples=settings["resamples"], seed=config["seed"]), runs
 
 
 def load_folds(config: Config, path: Path, dataset: Dataset) -> list[TrainedFold]:

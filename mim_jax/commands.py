@@ -219,20 +219,23 @@ def _kind(config: Mapping[str, Any]) -> Kind:
     if "classifier" in config:
         from mim_jax import classifier_experiment, classifier_protocol
 
-        def evaluate_classifier(*args: Any, **options: Any) -> Path:
+        def evaluate_classifier(config: Any, path: Path, *args: Any, **options: Any) -> Path:
             from mim_jax import classifier_results
+            from mim_jax.report.comparison import write_comparison
 
-            return classifier_results.evaluate(*args, **options)
+            found = classifier_results.evaluate(config, path, *args, **options)
+            return write_comparison(path, *found, name="report.html")
 
         checks = classifier_protocol.check, classifier_protocol.check_data
         return Kind(*checks, classifier_experiment.trainings, evaluate_classifier)
 
     from mim_jax import experiment, protocol
 
-    def evaluate_mim(*args: Any, **options: Any) -> Path:
+    def evaluate_mim(config: Any, path: Path, *args: Any, **options: Any) -> Path:
         from mim_jax import results
+        from mim_jax.report.report import write_report
 
-        return results.evaluate(*args, **options)
+        return write_report(path, **vars(results.evaluate(config, path, *args, **options)))
 
     return Kind(protocol.check, protocol.check_data, experiment.trainings, evaluate_mim)
 
@@ -258,7 +261,7 @@ def run_seeds(
         print(f"seed {one['seed']}: {folder}", file=sys.stderr)
         run(one, str(folder), (), training=training, evaluation=evaluation, profile=profile)
     if evaluation and devices.is_first():
-        from mim_jax.report import write_seeds
+        from mim_jax.report.seeds import write_seeds
         from mim_jax.workdir import read_json
 
         results = {folder.name: read_json(folder / "results.json") for folder in folders}

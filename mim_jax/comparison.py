@@ -18,9 +18,10 @@ import numpy as np
 
 from mim_jax import openset
 from mim_jax.evaluation import summarize
+from mim_jax.method_names import REFERENCE, method_name
+from mim_jax.openset import SCORE_NAMES
 from mim_jax.scored_images import ScoredImages
 from mim_jax.stored import Run, describe_training
-from mim_jax.wording import REFERENCE, SCORE_NAMES, method_name
 
 SCORE = "score"  # what every method of a view is scored by: each has one score
 _FIELDS = {

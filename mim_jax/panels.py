@@ -1,15 +1,60 @@
-"""Which test images the report shows."""
+"""Which test images the report shows, with their inpaintings."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from mim_jax import masks
 from mim_jax.bank import Bank
 from mim_jax.detector import Detector
-from mim_jax.pictures import Panels
 from mim_jax.scored_images import ScoredImages
 from mim_jax.similarity import ssim
+
+KINDS = ("typical", "best", "worst")
+
+
+@dataclass(frozen=True, eq=False)
+class Panels:
+    """Test images with their inpaintings.
+
+    Attributes:
+      images: uint8, or float in [0, 1], `[n, S, S, 3]`.
+      inpainted: the composites, float in [0, 1], `[n, S, S, 3]`.
+      offset: (row, column) of the hole's first pixel.
+      mask_size: side of the hole in pixels.
+      names: str `[n]`.
+      classes: str `[n]`.
+      scores: the deciding metric under the model of the fold, `[n]`.
+      folds: int `[n]`, from 0.
+      positive: bool `[n]`: is it of the training class?
+      kind: str `[n]`: "typical" (median score), "best" (highest scores of its side) or "worst" (lowest).
+      maps: float `[n, S, S]`: SSIM of original and inpainted, each window's value at its centre, mean of the
+        channels, 1 where no window is centred.
+    """
+
+    images: np.ndarray
+    inpainted: np.ndarray
+    offset: tuple[int, int]
+    mask_size: int
+    names: np.ndarray
+    classes: np.ndarray
+    scores: np.ndarray
+    folds: np.ndarray
+    positive: np.ndarray
+    kind: np.ndarray
+    maps: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in {field.name for field in fields(self)} - {"offset", "mask_size"}:
+            found = len(getattr(self, name))
+            if found != len(self.images):
+                raise ValueError(
+                    f"{name} has {found} entries for {len(self.images)} images: one each is needed"
+                )
+        unknown = sorted(set(map(str, self.kind)) - set(KINDS))
+        if unknown:
+            raise ValueError(f"unknown kind of panel {unknown[0]!r}: use one of {', '.join(KINDS)}")
 
 
 def choose_panels(

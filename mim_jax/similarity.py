@@ -23,8 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mim_jax import histograms, pixels
-
-METRICS = ("ssim_hbd", "ssim", "hbd", "mae", "mse")
+from mim_jax.measure import METRICS as METRICS
 
 
 class Similarities(NamedTuple):

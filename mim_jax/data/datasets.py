@@ -374,9 +374,13 @@ def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def printable(name: str) -> str:
-    """The name on one line: bytes that are not UTF-8, breaks and control characters are written out."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
-    )
+def printable(value: object) -> str:
+    """The text of `value` on one line: bytes that are not UTF-8, breaks, control characters written out."""
+    text = str(value)
+    return text if text.isprintable() else "".join(map(_written_out, text))
+
+
+def _written_out(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":  # a byte of a file name that is not UTF-8, as Python reads it
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
