@@ -4,14 +4,14 @@ from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
+from mim_jax.evaluate.panels import KINDS, Panels
 
-from mim_jax import figures, pictures
-from mim_jax.pictures import Panels
-from mim_jax.wording import METRIC_NAMES
+from mim_jax.measure import METRIC_NAMES
+from mim_jax.report.figures import TRAINING_CURVES
 
 METHODS = ("mim", "mean_fill", "harmonic_fill", "autoencoder", "brightness", "holes_min", "mask_region")
 VARIANTS = ("mask_region", "holes_min")
-OWN_SCORE = ("brightness", "mask_region")
+OWN_SCORE = ("brightness",)
 LEVELS = ("0.8", "0.9", "0.95")
 HOSTILE = 'x$\\frac$"><script>alert(1)</script>\n \u202e中 &amp;| `_.jpg'
 
@@ -34,7 +34,7 @@ def panels_of(count: int, *, size: int = 16, seed: int = 0) -> Panels:
         scores=generator.random(count),
         folds=index % 2,
         positive=index % 3 == 0,
-        kind=np.array(pictures.KINDS)[index // 3 % 3],
+        kind=np.array(KINDS)[index // 3 % 3],
         maps=generator.random((count, size, size)),
     )
 
@@ -186,7 +186,7 @@ def a_run(
         for method in methods
         for i in range(20)
     ]
-    columns = {column for _, named in figures.TRAINING_CURVES.values() for column in named}
+    columns = {column for _, named in TRAINING_CURVES.values() for column in named}
     history: list[dict[str, Any]] = [{"event": "start", "fold": 0}]
     for fold in range(folds):
         for epoch in (1, 2):
@@ -260,10 +260,12 @@ class Page(HTMLParser):
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.titles: list[str] = []
         self.tables: list[list[list[str]]] = []
-        self.text = ""
+        self.text = ""  # white space as a browser shows it
         self._open: list[str] = []
         self.feed(text)
         assert not self._open
+        self.text = " ".join(self.text.split())
+        self.titles = [" ".join(title.split()) for title in self.titles]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))

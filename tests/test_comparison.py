@@ -4,170 +4,19 @@ import csv
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from mim_jax.classifiers import ood_scores
-from mim_jax.comparison_page import write_comparison
 from mim_jax.evaluate import comparison
 from mim_jax.evaluate.comparison import compare
 from mim_jax.evaluate.saved_run import read_run
-from mim_jax.measure.similarity import METRICS
-from mim_jax.wording import signed, verdict
-from tests.invented import HOSTILE, Page
-
-KNOWN = ("chickenpox", "measles", "hfmd")
-CLASSES = (*KNOWN, "acne", "nv")
-FOLDS = 3
-COPIES = 5
-RESAMPLES = 50
-
-
-def fold_rows(fold, *, positives=4, of_class=6):
-    """The images of a fold as columns of scores.csv; a third of the known ones is not seen."""
-    rows = []
-    for i in range(positives):
-        for copy in range(COPIES):
-            rows.append(("mpox", f"mpox/{fold}-{i}", f"m{fold}-{i // 2}", copy, False))
-    for name in CLASSES:
-        for i in range(of_class):
-            rows.append((name, f"{name}/{i}", f"{name}-{i}", 0, name in KNOWN and i % FOLDS != fold))
-    return [
-        {
-            "fold": fold,
-            "name": name,
-            "class": label,
-            "group": group,
-            "copy": copy,
-            "augmented": True,
-            "plain": copy == 0,
-            "positive": label == "mpox",
-            "seen": seen,
-        }
-        for label, name, group, copy, seen in rows
-    ]
-
-
-def clinical_rows(fold, *, count=10):
-    return [
-        {
-            "fold": fold,
-            "name": f"image {i}",
-            "class": "positive" if i < count else "negative",
-            "group": f"m{fold}-{i % 2}" if i < count else f"c{i}",
-            "copy": 0,
-            "augmented": True,
-            "plain": True,
-            "positive": i < count,
-            "seen": False,
-        }
-        for i in range(2 * count)
-    ]
-
-
-def write_rows(path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def a_workdir(
-    path,
-    method,
-    *,
-    seed=0,
-    gap=1.0,
-    clinical=True,
-    merged=True,
-    notice=None,
-    size=96,
-    pretrained="",
-    edit=None,
-):
-    """A finished run of `method` with random scores, positives higher by `gap`."""
-    generator = np.random.default_rng(seed)
-    is_mim = method == "mim"
-    names = (*METRICS, "score") if is_mim else ood_scores.SCORES
-
-    def scored(rows, name, held):
-        table = []
-        for row in rows:
-            values = {n: generator.normal(gap * row["positive"]) if n in held else "" for n in names}
-            table.append({**row, "method": name, **values, "decision": ""})
-            if is_mim:
-                del table[-1]["seen"]
-        return table
-
-    methods = {
-        "mim": METRICS,
-        "autoencoder": METRICS,
-        "brightness": ("score",),
-        "color_neighbors": ("score",),
-    }
-    splits = []
-    for fold in range(FOLDS):
-        rows = fold_rows(fold)
-        table = [
-            row
-            for name, held in (methods.items() if is_mim else [(method, names)])
-            for row in scored(rows, name, held)
-        ]
-        if edit:
-            table = edit(fold, table)
-        write_rows(path / f"fold_{fold}" / "scores.csv", table)
-        if clinical:
-            held = METRICS if is_mim else names
-            write_rows(path / f"fold_{fold}" / "clinical.csv", scored(clinical_rows(fold), method, held))
-        own = {"train": 8} if is_mim else {"train": {"chickenpox": 4, "hfmd": 4, "measles": 4, "mpox": 8}}
-        splits.append({"fold": fold, **own, "test": 4, "augmented": 20})
-    results = {
-        "title": f"{method} on a folder",
-        "notice": notice,
-        "data": {
-            "source": HOSTILE,
-            "positive": "mpox",
-            "classes": {"mpox": 12, **dict.fromkeys(CLASSES, 6)},
-            "class_groups": {"pox_like": list(KNOWN), "dermoscopy": ["nv"]},
-        },
-        "splits": splits,
-        "training": {"epochs": 300, "parameters": {method: 1234567}, "pretrained": pretrained},
-        "environment": {"device": "cpu"},
-        "seed": 0,
-        "config": {
-            "data": {"image_size": size},
-            "training": {"batch_size": 128},
-            "optimizer": {"learning_rate": 1e-3, "decay": "cosine"},
-        },
-        "wall_time": {"train": [60.0] * FOLDS, "evaluate": 1.0, "total": 200.0},
-        "clinical": {
-            "sigma": 0.05,
-            "images": {"positives": 10, "negatives": 10},
-            "classes": {"normal": 4, "hospital": 6},
-        }
-        if clinical
-        else None,
-    }
-    if is_mim:
-        results["decision"] = {"metric": "ssim_hbd"}
-        results["training"]["parameters"] = {"generator": 40401187, "discriminator": 1555585}
-    else:
-        results |= {"kind": "classifier", "method": method, "known": list(KNOWN), "merged": merged}
-    (path / "results.json").write_text(json.dumps(results))
-    return path
+from tests.invented_runs import CLASSES, FOLDS, KNOWN, RESAMPLES, a_workdir, fold_rows, four_workdirs
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    root = tmp_path_factory.mktemp("runs")
-    return [
-        a_workdir(root / "r", "resnet50", seed=1, gap=-1.0),
-        a_workdir(root / "mim", "mim", seed=2, gap=1.5, notice="Procedural.", size=224),
-        a_workdir(root / "s", "swin_b", seed=3, gap=-0.5, merged=False, pretrained="swin.safetensors"),
-        a_workdir(root / "again", "resnet50", seed=4, gap=9.0),
-    ]
+    return four_workdirs(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
@@ -275,62 +124,6 @@ def test_without_clinical_tests_or_unknown_classes_a_view_is_missing(tmp_path, r
     bare = read_run(a_workdir(tmp_path / "bare", "swin_b", clinical=False, edit=no_unknown))
     views = compare([bare], resamples=RESAMPLES, seed=0)["views"]
     assert views["open"] is None and views["clinical"] is None and views["paper"]
-    page = Page(write_comparison(tmp_path, compare([bare], resamples=9, seed=0), [bare]).read_text("utf-8"))
-    assert "There is none that all of these runs hold" in page.text
-
-
-def test_page_says_who_wins(tmp_path, runs, found):
-    path = write_comparison(tmp_path / "new", found, runs)
-    assert path == tmp_path / "new" / "comparison.html"
-    text = path.read_text(encoding="utf-8")
-    page = Page(text)
-    assert "://" not in text and "script" not in {tag for tag, _ in page.elements} and HOSTILE not in text
-    assert all("says nothing about mpox" in title for title in page.titles)
-    for name, method in found["methods"].items():
-        if method["score"] == "probability" or name == found["best_score"]:
-            difference = found["views"]["paper"]["differences"][name]["score"]
-            said, reservation = verdict(difference)
-            aside = f" ({reservation})" if reservation else ""
-            assert f"{said} {method['title']}{aside}: {signed(difference['mean'])}" in page.text
-    assert "is better than 2, worse than 0 and not distinguishable from 1" in page.text
-    energy = found["views"]["open"]["auroc"]["augmented"]["swin_b.energy"]["score"]
-    shown = page.table("Table. AUROC ± std of known against unknown")
-    assert set(shown) == {"", "highest probability", "energy", "Mahalanobis distance", "neighbours"}
-    assert shown["energy"][1].startswith(f"{energy['mean']:.4f} ±")
-    for title, view in (("of the clinical test", "clinical"), ("against all others", "all")):
-        difference = found["views"][view]["differences"]["swin_b.msp"]["score"]["mean"]
-        minus = page.table(f"Table. MIM minus each, {title}")
-        assert minus["highest probability"][1].startswith(signed(difference))
-    paper = found["views"]["paper"]["auroc"]["augmented"]
-    row = page.table("Table 4. AUROC")["Swin-B"]
-    folds = [f"{fold['value']:.4f}" for fold in paper["swin_b.probability"]["score"]["folds"]]
-    assert row[:FOLDS] == folds and row[FOLDS].startswith(
-        f"{paper['swin_b.probability']['score']['mean']:.4f} ±"
-    )
-    difference = found["views"]["paper"]["differences"]["swin_b.probability"]["score"]["mean"]
-    assert row[FOLDS + 1].startswith(f"+{difference:.4f}")
-    assert page.table("Table 3.")["fold 1"] == [
-        "8",
-        "12 chickenpox 4, hfmd 4, measles 4",
-        "4 → 20",
-        "6",
-        "12",
-        "12",
-    ]
-    assert "They differ in image size: MIM 224" in page.text
-    assert "They differ in weights at the start" in page.text and "differ in epochs" not in page.text
-    pngs = {file.name for file in (tmp_path / "new" / "figures").iterdir()}
-    assert pngs == {"roc_best.png", "roc_worst.png", "per_class.png", "per_group.png"}
-    assert json.loads((tmp_path / "new" / "comparison.json").read_text()) == found
-    again = write_comparison(tmp_path / "new", found, runs, name="report.html")
-    assert again.read_bytes() == path.read_bytes()
-
-
-def test_page_of_one_classifier(tmp_path, runs):
-    found = compare(runs[2:3], resamples=RESAMPLES, seed=0)
-    page = Page(write_comparison(tmp_path, found, runs[2:3]).read_text(encoding="utf-8"))
-    assert "says nothing about mpox" not in page.text and "Who wins?" not in page.text
-    assert page.table("Table 4. AUROC")["Swin-B"][-1].startswith("0.")
 
 
 def test_damaged_workdirs_are_refused(tmp_path):

@@ -11,16 +11,27 @@ from scipy.spatial.distance import cdist
 from scipy.special import logsumexp, softmax
 from sklearn.covariance import ledoit_wolf_shrinkage
 
-SCORES = (
-    "probability",
-    "msp",
-    "energy",
-    "mahalanobis",
-    "neighbors",
-    "positive_energy",
-    "positive_mahalanobis",
-    "positive_neighbors",
-)
+SCORE_NAMES = {
+    "probability": "probability of mpox",
+    "msp": "highest probability",
+    "energy": "energy",
+    "mahalanobis": "Mahalanobis distance",
+    "neighbors": "neighbours",
+    "positive_energy": "logit of mpox",
+    "positive_mahalanobis": "Mahalanobis distance to mpox",
+    "positive_neighbors": "neighbours among mpox",
+}
+SCORES = tuple(SCORE_NAMES)
+SCORE_CLAUSES = {  # what each of them is
+    "probability": "what the paper ranks by",
+    "msp": "of any class the network was trained on (maximum softmax probability)",
+    "energy": "how much evidence there is for any class: log of the summed exponentials of the logits",
+    "mahalanobis": "how near the features are to the nearest class mean, in units of their spread",
+    "neighbors": "how near the features are to the fifth nearest training image of any class",
+    "positive_energy": "how much evidence there is for mpox, the other classes left aside",
+    "positive_mahalanobis": "how near the features are to the mean of mpox, in units of their spread",
+    "positive_neighbors": "how near the features are to the fifth nearest training image of mpox",
+}
 KNOWN = ("msp", "energy", "mahalanobis", "neighbors")  # like any training class, whichever
 NEIGHBORS = 5  # fixed before any image was scored
 

@@ -81,8 +81,8 @@ def export_app(config: Mapping[str, Any], workdir: str, paths: Sequence[str], *,
 
 def compare(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
     """Lays finished runs of MIM and of classifiers side by side: `comparison.html` in the workdir."""
-    from mim_jax import comparison_page
     from mim_jax.evaluate import comparison, saved_run
+    from mim_jax.report.comparison import write_comparison
 
     if not paths:
         raise ValueError(
@@ -95,7 +95,7 @@ def compare(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> in
     runs = [saved_run.read_run(path) for path in paths]
     found = comparison.compare(runs, resamples=config["evaluation"]["resamples"], seed=config["seed"])
     root.mkdir(parents=True, exist_ok=True)
-    print(f"comparison: {comparison_page.write_comparison(root, found, runs, name='comparison.html')}")
+    print(f"comparison: {write_comparison(root, found, runs, name='comparison.html')}")
     return 0
 
 

@@ -220,10 +220,12 @@ def _kind(config: Mapping[str, Any]) -> Kind:
         from mim_jax.classifiers import protocol as classifier_protocol
         from mim_jax.classifiers import train as classifier_experiment
 
-        def evaluate_classifier(*args: Any, **options: Any) -> Path:
+        def evaluate_classifier(config: Any, path: Path, *args: Any, **options: Any) -> Path:
             from mim_jax.evaluate import classifiers
+            from mim_jax.report.comparison import write_comparison
 
-            return classifiers.evaluate(*args, **options)
+            found = classifiers.evaluate(config, path, *args, **options)
+            return write_comparison(path, *found, name="report.html")
 
         checks = classifier_protocol.check, classifier_protocol.check_data
         return Kind(*checks, classifier_experiment.trainings, evaluate_classifier)
@@ -231,10 +233,11 @@ def _kind(config: Mapping[str, Any]) -> Kind:
     from mim_jax.train import config as protocol
     from mim_jax.train import mim
 
-    def evaluate_mim(*args: Any, **options: Any) -> Path:
+    def evaluate_mim(config: Any, path: Path, *args: Any, **options: Any) -> Path:
         from mim_jax.evaluate import mim as results
+        from mim_jax.report.report import write_report
 
-        return results.evaluate(*args, **options)
+        return write_report(path, **vars(results.evaluate(config, path, *args, **options)))
 
     return Kind(protocol.check, protocol.check_data, mim.trainings, evaluate_mim)
 
@@ -260,7 +263,7 @@ def run_seeds(
         print(f"seed {one['seed']}: {folder}", file=sys.stderr)
         run(one, str(folder), (), training=training, evaluation=evaluation, profile=profile)
     if evaluation and devices.is_first():
-        from mim_jax.report import write_seeds
+        from mim_jax.report.seeds import write_seeds
         from mim_jax.train.workdir import read_json
 
         results = {folder.name: read_json(folder / "results.json") for folder in folders}

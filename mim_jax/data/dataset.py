@@ -1,7 +1,6 @@
 """One `Dataset` type: images in memory, and what is known of each."""
 
 import hashlib
-import os
 from collections import Counter
 from dataclasses import dataclass, replace
 
@@ -107,9 +106,13 @@ def from_lesions(*, size: int, positives: int, negatives: int, seed: int) -> Dat
     )
 
 
-def printable(name: str) -> str:
-    """The name on one line: bytes that are not UTF-8, breaks and control characters are written out."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
-    )
+def printable(value: object) -> str:
+    """The text of `value` on one line: bytes that are not UTF-8, breaks, control characters written out."""
+    text = str(value)
+    return text if text.isprintable() else "".join(map(_written_out, text))
+
+
+def _written_out(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":  # a byte of a file name that is not UTF-8, as Python reads it
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char if char.isprintable() else char.encode("unicode_escape").decode("ascii")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mim_jax.decide.conformal import allowed_rank, check_share, counts_not_above, least_count, proven_rate
-from mim_jax.wording import METRIC_NAMES, metric_name
+from mim_jax.measure import METRIC_NAMES
 
 RULES = ("calibrated", "certified", "paper", "youden", "sensitivity")
 
@@ -207,7 +207,7 @@ def _assess_one(
     values: dict[str, float], metric: str, calibration: Calibration | None, count: int, alpha: float
 ) -> Assessment:
     score = values[metric]
-    fact = f"{metric_name(metric)} is {score:.4f}"
+    fact = f"{METRIC_NAMES[metric]} is {score:.4f}"
     if calibration is None:
         why = "Cannot tell: nothing was calibrated. Evaluate the workdir with --mode=evaluate."
         return Assessment(score, values, None, Decision.CANNOT_TELL, (f"{fact}.", why))

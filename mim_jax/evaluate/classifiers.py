@@ -16,13 +16,12 @@ from mim_jax.classifiers import ood_scores
 from mim_jax.classifiers.classifier import Classifier
 from mim_jax.classifiers.protocol import Split, class_names, make_network, make_splits
 from mim_jax.classifiers.train import trainings
-from mim_jax.comparison_page import write_comparison
 from mim_jax.data.dataset import Dataset
 from mim_jax.evaluate import decisions, metadata
 from mim_jax.evaluate.comparison import compare
 from mim_jax.evaluate.robustness import clinical as clinical_test
 from mim_jax.evaluate.robustness.conditions import areas
-from mim_jax.evaluate.saved_run import read_run
+from mim_jax.evaluate.saved_run import Run, read_run
 from mim_jax.evaluate.scores import ScoredImages, two_sides
 from mim_jax.evaluate.test_set import grouped, make_bank, scored_images, tested
 from mim_jax.train import trainer, workdir
@@ -47,11 +46,10 @@ def evaluate(
     recorder: Recorder,
     *,
     began: float,
-) -> Path:
-    """Scores, tables, figures, report.
+) -> tuple[dict[str, Any], list[Run]]:
+    """Scores and tables.
 
-    Writes `fold_k/scores.csv`, `fold_k/clinical.csv`, `results.json`, `figures/`, `comparison.json` and
-    `report.html`, the comparison of this run with nothing but the paper.
+    Writes `fold_k/scores.csv`, `fold_k/clinical.csv` and `results.json`.
 
     Args:
       config: the run's.
@@ -62,7 +60,7 @@ def evaluate(
       began: when the run began, by `time.perf_counter`.
 
     Returns:
-      The report's path.
+      The comparison of this run with nothing but the paper, and the run.
 
     Raises:
       ValueError: a fold is not trained to its end.
@@ -110,8 +108,7 @@ def evaluate(
     }
     workdir.write_json(path / "results.json", results, sealed=True)
     runs = [read_run(path)]
-    comparison = compare(runs, resamples=settings["resamples"], seed=config["seed"])
-    return write_comparison(path, comparison, runs, name="report.html")
+    return compare(runs, resamples=settings["resamples"], seed=config["seed"]), runs
 
 
 def load_folds(config: Config, path: Path, dataset: Dataset) -> list[TrainedFold]:

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from mim_jax.classifiers import ood_scores
+from mim_jax.classifiers.ood_scores import SCORE_NAMES
+from mim_jax.evaluate.method_names import REFERENCE, method_name
 from mim_jax.evaluate.saved_run import Run, describe_training
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.statistics.summary import summarize
-from mim_jax.wording import REFERENCE, SCORE_NAMES, method_name
 
 SCORE = "score"  # what every method of a view is scored by: each has one score
 _FIELDS = {

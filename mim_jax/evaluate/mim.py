@@ -1,11 +1,11 @@
-"""What a trained workdir is worth: every test image scored by the fold that never saw it; tables and report.
+"""What a trained workdir is worth: every test image scored by the fold that never saw it, and the tables.
 
 Trains nothing, and never lets a test image choose anything.
 """
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,33 @@ from mim_jax.decide.decision import RULES
 from mim_jax.evaluate import decisions, metadata
 from mim_jax.evaluate.folds import TrainedFold, load_folds
 from mim_jax.evaluate.methods import score_methods
+from mim_jax.evaluate.panels import Panels, choose_panels
 from mim_jax.evaluate.reliability import reliability
 from mim_jax.evaluate.robustness import sheet
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.statistics.summary import summarize
 from mim_jax.evaluate.test_set import grouped, make_bank, tested
 from mim_jax.measure.similarity import METRICS, Measure
-from mim_jax.panels import choose_panels
-from mim_jax.report import write_report
 from mim_jax.train import workdir
 from mim_jax.train.config import Config, measure_options
 from mim_jax.train.metric_writer import Recorder, read_events
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """What an evaluation found, as the report shows it.
+
+    Attributes:
+      results: what results.json holds.
+      scores: what the scores.csv of all folds hold, typed: one row an image, method and fold.
+      history: the epochs of MIM's training.
+      panels: the images to show.
+    """
+
+    results: dict[str, Any]
+    scores: list[dict[str, Any]]
+    history: list[dict[str, Any]]
+    panels: Panels
 
 
 def evaluate(
@@ -37,11 +53,10 @@ def evaluate(
     recorder: Recorder,
     *,
     began: float,
-) -> Path:
-    """Scores, tables, figures, report.
+) -> Evaluated:
+    """Scores and tables.
 
-    Writes `fold_k/scores.csv`, `fold_k/clinical.csv`, `calibration.json`, `results.json`, `figures/`,
-    `model_card.md` and `report.html`.
+    Writes `fold_k/scores.csv`, `fold_k/clinical.csv`, `calibration.json` and `results.json`.
 
     Args:
       config: the run's.
@@ -50,9 +65,6 @@ def evaluate(
       clinical: those of the clinical test; None = no such test.
       recorder: shows the progress.
       began: when the run began, by `time.perf_counter`.
-
-    Returns:
-      The report's path.
 
     Raises:
       ValueError: a fold is not trained to its end.
@@ -108,7 +120,7 @@ def evaluate(
         bank, [fold.detector for fold in folds], methods["mim"], parts, metric=measure.metric
     )
     mim = [event for event in history if event["role"] == "mim"]
-    return write_report(path, results=results, scores=table, history=mim, panels=panels)
+    return Evaluated(results=results, scores=table, history=mim, panels=panels)
 
 
 def _decide(

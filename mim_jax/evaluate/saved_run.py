@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from mim_jax.classifiers import ood_scores
+from mim_jax.classifiers.ood_scores import SCORE_NAMES
+from mim_jax.evaluate.method_names import REFERENCE
 from mim_jax.evaluate.scores import ScoredImages
-from mim_jax.measure.similarity import METRICS
+from mim_jax.measure import METRIC_NAMES, METRICS
 from mim_jax.train import workdir
-from mim_jax.wording import REFERENCE, SCORE_NAMES, metric_name
 
 CONTROLS = ("autoencoder", "color_neighbors")  # of a MIM run, those that a classifier should meet too
 _FLAGS = {"True": True, "False": False}
@@ -107,7 +108,7 @@ def describe_training(run: Run) -> dict[str, str]:
         classes = f"{len(names)}: {', '.join(names)}"
     return {
         "workdir": run.path.as_posix(),
-        "score": metric_name(run.primary) if run.is_mim else SCORE_NAMES[run.primary],
+        "score": METRIC_NAMES[run.primary] if run.is_mim else SCORE_NAMES[run.primary],
         "classes in training": classes,
         "image size": str(settings["data.image_size"]),
         "weights at the start": training.get("pretrained") or "random",

@@ -22,10 +22,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mim_jax.measure import METRICS as METRICS
 from mim_jax.measure import histogram, images
 from mim_jax.measure.ssim import Options, check_window, checked, dissimilarity_map
-
-METRICS = ("ssim_hbd", "ssim", "hbd", "mae", "mse")
 
 
 class Similarities(NamedTuple):

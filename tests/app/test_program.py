@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from mim_jax import export, panels
+from mim_jax import export
+from mim_jax.evaluate import panels
 from tests.app.small import SIZE, make_detector
 
 pytest.importorskip("jax2onnx", reason="jax2onnx is not installed: see docs/deploy.md")

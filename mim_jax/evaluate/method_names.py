@@ -1,0 +1,52 @@
+"""What people call the methods that score the test images, in the order of every table."""
+
+from collections.abc import Iterable
+
+REFERENCE = "mim"  # what every other method is compared with
+# MIM, the baselines, the variants of MIM, then the classifiers.
+METHOD_NAMES = {
+    "mim": "MIM",
+    "mean_fill": "mean-colour fill",
+    "harmonic_fill": "harmonic fill",
+    "telea_fill": "Telea fill",
+    "untrained": "untrained network",
+    "autoencoder": "autoencoder",
+    "laplacian_variance": "blur",
+    "brightness": "darkness",
+    "color_mahalanobis": "colour distance",
+    "color_neighbors": "colour neighbours",
+    "holes_mean": "several holes, mean",
+    "holes_min": "several holes, minimum",
+    "mask_region": "hole alone",
+    "resnet50": "ResNet50",
+    "mobilenet_v3_large": "MobileNetV3-Large",
+    "swin_b": "Swin-B",
+}
+METHOD_CLAUSES = {  # what each method but MIM is
+    "mean_fill": "the hole filled with the mean colour of the rest of the image",
+    "harmonic_fill": "the hole filled smoothly from the pixels around it",
+    "telea_fill": "the hole filled inwards from its rim by OpenCV's fast marching",
+    "untrained": "the same generator with its initial random weights",
+    "autoencoder": "the same generator trained on the pixel loss alone, without a discriminator",
+    "laplacian_variance": "how blurry the image is, and nothing else",
+    "brightness": "how dark the image is, and nothing else",
+    "color_mahalanobis": "how near each channel's mean and spread are to those of the training images",
+    "color_neighbors": "how near the colour histogram is to its nearest three of the training images",
+    "holes_mean": "holes in several places, the mean of their scores",
+    "holes_min": "holes in several places, the lowest of their scores",
+    "mask_region": "original and inpainting compared inside the hole alone",
+    "resnet50": "a residual convolutional network of 50 layers, trained to classify",
+    "mobilenet_v3_large": "a small convolutional network made for phones, trained to classify",
+    "swin_b": "a transformer that attends within shifted windows, trained to classify",
+}
+
+
+def method_name(method: str) -> str:
+    """What people call a method; an unknown one keeps its own name."""
+    return METHOD_NAMES.get(method, method)
+
+
+def ordered(methods: Iterable[str]) -> list[str]:
+    """The methods in the order of every table; unknown ones last, by name."""
+    places = {method: place for place, method in enumerate(METHOD_NAMES)}
+    return sorted(methods, key=lambda method: (places.get(method, len(places)), method))

@@ -1,0 +1,124 @@
+"""Which test images the report shows, with their inpaintings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from mim_jax import mask
+from mim_jax.detector import Detector
+from mim_jax.evaluate.scores import ScoredImages
+from mim_jax.evaluate.test_set import Bank
+from mim_jax.measure.ssim import ssim
+
+KINDS = ("typical", "best", "worst")
+
+
+@dataclass(frozen=True, eq=False)
+class Panels:
+    """Test images with their inpaintings.
+
+    Attributes:
+      images: uint8, or float in [0, 1], `[n, S, S, 3]`.
+      inpainted: the composites, float in [0, 1], `[n, S, S, 3]`.
+      offset: (row, column) of the hole's first pixel.
+      mask_size: side of the hole in pixels.
+      names: str `[n]`.
+      classes: str `[n]`.
+      scores: the deciding metric under the model of the fold, `[n]`.
+      folds: int `[n]`, from 0.
+      positive: bool `[n]`: is it of the training class?
+      kind: str `[n]`: "typical" (median score), "best" (highest scores of its side) or "worst" (lowest).
+      maps: float `[n, S, S]`: SSIM of original and inpainted, each window's value at its centre, mean of the
+        channels, 1 where no window is centred.
+    """
+
+    images: np.ndarray
+    inpainted: np.ndarray
+    offset: tuple[int, int]
+    mask_size: int
+    names: np.ndarray
+    classes: np.ndarray
+    scores: np.ndarray
+    folds: np.ndarray
+    positive: np.ndarray
+    kind: np.ndarray
+    maps: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in {field.name for field in fields(self)} - {"offset", "mask_size"}:
+            found = len(getattr(self, name))
+            if found != len(self.images):
+                raise ValueError(
+                    f"{name} has {found} entries for {len(self.images)} images: one each is needed"
+                )
+        unknown = sorted(set(map(str, self.kind)) - set(KINDS))
+        if unknown:
+            raise ValueError(f"unknown kind of panel {unknown[0]!r}: use one of {', '.join(KINDS)}")
+
+
+def choose_panels(
+    bank: Bank,
+    models: Sequence[Detector],
+    scored: Sequence[ScoredImages],
+    parts: Sequence[np.ndarray],
+    *,
+    metric: str,
+    extremes: int = 4,
+) -> Panels:
+    """Figure 5: test images of median score in their fold or class, and the best and worst of both sides."""
+    chosen: list[tuple[int, int, str]] = []  # fold, position within its test set, kind
+    for fold, test in enumerate(scored):
+        own = np.flatnonzero(test.positive & test.plain)
+        order = own[np.argsort(test.similarities[metric][own], kind="stable")]
+        chosen.append((fold, int(order[len(order) // 2]), "typical"))
+    first = scored[0]
+    for label in sorted(set(first.classes[~first.positive].tolist())):
+        own = np.flatnonzero(first.classes == label)
+        order = own[np.argsort(first.similarities[metric][own], kind="stable")]
+        chosen.append((0, int(order[len(order) // 2]), "typical"))
+    for side in (True, False):
+        pool = [
+            (float(test.similarities[metric][i]), fold, int(i))
+            for fold, test in enumerate(scored)
+            if side or fold == 0
+            for i in np.flatnonzero((test.positive == side) & test.plain)
+        ]
+        pool.sort()
+        few = min(extremes, len(pool) // 2)
+        chosen += [(fold, i, "worst") for _, fold, i in pool[:few]]
+        chosen += [(fold, i, "best") for _, fold, i in pool[len(pool) - few :]]
+    position = np.array([i for _, i, _ in chosen])
+    of_fold = np.array([fold for fold, _, _ in chosen])
+    images = np.stack([bank.images[parts[fold][i]] for fold, i, _ in chosen])
+    inpainted = np.zeros(images.shape, np.float32)
+    for fold, model in enumerate(models):
+        rows = np.flatnonzero(of_fold == fold)
+        inpainted[rows] = model.inpaint(images[rows])
+    pick = [scored[fold].select(np.array([i])) for fold, i in zip(of_fold, position, strict=True)]
+    size = models[0].mask_size
+    return Panels(
+        images=images,
+        inpainted=inpainted,
+        offset=mask.center_offset(images.shape[1], size),
+        mask_size=size,
+        names=np.array([item.names[0] for item in pick]),
+        classes=np.array([item.classes[0] for item in pick]),
+        scores=np.array([item.similarities[metric][0] for item in pick]),
+        folds=of_fold,
+        positive=np.array([item.positive[0] for item in pick]),
+        kind=np.array([kind for _, _, kind in chosen]),
+        maps=similarity_maps(images, inpainted),
+    )
+
+
+def similarity_maps(images: np.ndarray, inpainted: np.ndarray) -> np.ndarray:
+    """SSIM of originals (uint8) and inpaintings ([0, 1]), `[n, S, S]`: each window's value at its centre.
+
+    The mean of the channels; 1 along the border, where no window is centred.
+    """
+    windows = np.asarray(ssim(images / np.float32(255), inpainted, return_map=True)).mean(axis=-1)
+    maps = np.ones(images.shape[:3], np.float32)
+    edge = (images.shape[1] - windows.shape[1]) // 2
+    maps[:, edge : edge + windows.shape[1], edge : edge + windows.shape[2]] = windows
+    return maps

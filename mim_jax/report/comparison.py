@@ -1,0 +1,128 @@
+"""The page that sets MIM beside classifiers: the paper's Tables 3 and 4, Figure 6 and clinical test."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mim_jax.classifiers.ood_scores import SCORE_CLAUSES, SCORE_NAMES, SCORES
+from mim_jax.evaluate.comparison import SCORE, shown_parts, tested
+from mim_jax.evaluate.metadata import PAPER_AUROC, PAPER_CLINICAL
+from mim_jax.evaluate.saved_run import Run
+from mim_jax.evaluate.statistics.summary import roc
+from mim_jax.report.figures import charts
+from mim_jax.report.format import SHORT_NOTICE, verdict
+from mim_jax.report.render import embed, render
+from mim_jax.report.report import write_figures
+from mim_jax.train import workdir
+
+# Table 4 of the paper, on its own images: fold by fold, mean and population standard deviation; MIM's are
+# those of its Table 2.
+_PAPER: dict[str, tuple[tuple[float, ...], tuple[float, float]]] = {
+    "mim": ((0.8123, 0.8401, 0.8167, 0.8190, 0.8303), PAPER_AUROC["ssim_hbd"]),
+    "mobilenet_v3_large": ((0.5745, 0.5309, 0.4955, 0.6645, 0.6123), (0.5755, 0.0594)),
+    "resnet50": ((0.6342, 0.6113, 0.5135, 0.6239, 0.7278), (0.6221, 0.0682)),
+    "swin_b": ((0.7073, 0.6036, 0.5422, 0.5821, 0.7178), (0.6306, 0.0698)),
+}
+_PAPER_CLINICAL_SWIN = 0.593  # section 3.4
+# What may explain a difference between two networks where it is not the same for both.
+_CONDITIONS = ("image size", "epochs", "batch", "weights at the start", "seed", "device")
+
+
+def write_comparison(
+    path: Path, comparison: Mapping[str, Any], runs: Sequence[Run], *, name: str = "comparison.html"
+) -> Path:
+    """Write the page, `comparison.json` and `figures/*.png` into a folder, and return the path of the page.
+
+    Args:
+      path: the folder; made where it is missing.
+      comparison: what `mim_jax.evaluate.comparison.compare` returned for the runs.
+      runs: those runs.
+      name: of the page.
+    """
+    runs = sorted(runs, key=lambda run: not run.is_mim)
+    notice = next((run.results["notice"] for run in runs if run.results["notice"]), None)
+    pngs = _draw(comparison, runs, notice=SHORT_NOTICE if notice else "")
+    write_figures(path / "figures", pngs)
+    workdir.write_json(path / "comparison.json", comparison)
+    page = render("comparison.html.j2", **_values(comparison, runs), notice=notice, figures=embed(pngs))
+    target = path / name
+    target.write_bytes(page.encode("utf-8"))
+    return target
+
+
+def _values(comparison: Mapping[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
+    """What the template needs: the comparison, and what follows from it."""
+    methods, views = comparison["methods"], comparison["views"]
+    titles = {name: method["title"] for name, method in methods.items()}
+    ours, *others = comparison["shown"]
+    said = [verdict(views["paper"]["differences"][method][SCORE])[0] for method in others]
+    trained = [run.results["splits"] for run in runs if not run.is_mim]
+    runs_found = list(comparison["runs"].values())
+    columns = {item: [run["training"][item] for run in runs_found] for item in runs_found[0]["training"]}
+    return {
+        **comparison,
+        "titles": titles,
+        "title": f"AUROC for separating mpox from other skin diseases: "
+        f"{', '.join(titles[method] for method in comparison['shown'])}",
+        "data": runs[0].results["data"],
+        "ours": ours,
+        "others": others,
+        "outcomes": {words: said.count(words) for words in said},
+        "baselines": [name for name, method in methods.items() if method["run"] is None],
+        "other_scores": sum(method["score"] in SCORES[1:] for method in methods.values()),
+        "splits": trained[0],
+        "same_splits": all(
+            [split["train"] for split in each] == [split["train"] for split in trained[0]] for each in trained
+        ),
+        "paper_rows": {
+            name: _PAPER[name] for name in dict.fromkeys(["mim", *(run["method"] for run in runs_found)])
+        },
+        "paper_clinical": {"mim": PAPER_CLINICAL, "swin_b": _PAPER_CLINICAL_SWIN},
+        "score_names": SCORE_NAMES,
+        "score_clauses": SCORE_CLAUSES,
+        "classifiers": [run["title"] for run in runs_found if run["method"] != "mim"],
+        "by_score": {view: _by_score(comparison, view) for view, found in views.items() if found},
+        "clinical": runs[0].results["clinical"],
+        "parts": {
+            part: {"methods": found, "names": [titles[method] for method in found]}
+            for part in ("group", "class")
+            if (found := shown_parts(comparison, part))
+        },
+        "run_titles": [run["title"] for run in runs_found],
+        "training": columns,
+        "unlike": {item: columns[item] for item in _CONDITIONS if len(set(columns[item])) > 1},
+    }
+
+
+def _by_score(comparison: Mapping[str, Any], view: str) -> dict[str, list[str]]:
+    """Score -> the methods that rank by it in that view, one a classifier, in the order of the runs."""
+    held = comparison["views"][view]["auroc"]["augmented"]
+    methods = {
+        score: [
+            name
+            for name, method in comparison["methods"].items()
+            if method["score"] == score and name in held
+        ]
+        for score in SCORES
+    }
+    return {score: names for score, names in methods.items() if names}
+
+
+def _draw(comparison: Mapping[str, Any], runs: Sequence[Run], *, notice: str) -> dict[str, bytes]:
+    methods, aurocs = tested(runs), comparison["views"]["paper"]["auroc"]["augmented"]
+    titles = {method: own["title"] for method, own in comparison["methods"].items()}
+    pngs = {}
+    for end, places in comparison["extremes"].items():
+        curves, areas = {}, {}
+        for method, place in places.items():
+            fold = methods[method][place]
+            fold = fold.select(fold.augmented)
+            curves[titles[method]] = roc(fold.similarities[SCORE], fold.positive)
+            areas[titles[method]] = aurocs[method][SCORE]["folds"][place]["value"]
+        pngs[f"roc_{end}"] = charts.roc_figure(curves, areas, notice=notice)
+    for part in ("group", "class"):
+        if parts := shown_parts(comparison, part):
+            named = {titles[method]: values for method, values in parts.items()}
+            label = f"AUROC against one {part}"
+            pngs[f"per_{part}"] = charts.interval_figure(named, xlabel=label, notice=notice)
+    return pngs

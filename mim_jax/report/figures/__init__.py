@@ -1,0 +1,103 @@
+"""Figures of a run: which there are, and the rows of results and scores that each takes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mim_jax.evaluate.method_names import REFERENCE
+from mim_jax.evaluate.panels import Panels
+from mim_jax.evaluate.statistics.summary import roc
+from mim_jax.measure import METRIC_NAMES
+from mim_jax.report.figures import charts, pictures
+from mim_jax.report.sections import extremes, groups_of_classes, leading, ranked, shown_methods
+
+TRAINING_CURVES = {  # figure -> (axis title, {column of the history: name in words})
+    "loss_pixel": ("pixel loss (mean absolute error)", {"loss_pixel": "pixel loss"}),
+    "loss_adversarial": ("adversarial loss of the generator", {"loss_adversarial": "adversarial loss"}),
+    "loss_discriminator": ("loss of the discriminator", {"loss_discriminator": "discriminator loss"}),
+    "discriminator": (
+        "mean output of the discriminator",
+        {"d_real": "D(real), target 1", "d_fake": "D(fake), target 0"},
+    ),
+    "learning_rate": ("learning rate", {"learning_rate": "learning rate"}),
+}
+
+
+def draw(
+    results: Mapping[str, Any],
+    scores: Sequence[Mapping[str, Any]],
+    history: Sequence[Mapping[str, Any]],
+    panels: Panels,
+    *,
+    notice: str = "",
+) -> dict[str, bytes]:
+    """Every figure of the report that there are data for: name -> PNG, `notice` written above each."""
+    metric = results["decision"]["metric"]
+    shown = shown_methods(results)
+    pngs = {}
+    for end, place in extremes(results).items():
+        pairs: dict[str, list[tuple[float, bool]]] = {}
+        for row in scores:
+            if row["fold"] == results["splits"][place]["fold"] and row["augmented"]:
+                score = row["score"] if row[metric] == "" else row[metric]
+                pairs.setdefault(row["method"], []).append((score, row["positive"]))
+        curves = {
+            method: roc(*map(np.array, zip(*pairs[method], strict=True)))
+            for method in shown
+            if method in pairs
+        }
+        aurocs = {
+            method: leading(results["auroc"]["augmented"][method], metric)["folds"][place]["value"]
+            for method in shown
+        }
+        if curves:
+            pngs[f"roc_{end}"] = charts.roc_figure(curves, aurocs, notice=notice)
+    for part in ("group", "class"):
+        if results[f"per_{part}"].get(REFERENCE):
+            parts = ranked(results[f"per_{part}"])
+            pngs[f"per_{part}"] = charts.interval_figure(
+                {method: parts[method] for method in shown if method in parts},
+                xlabel=f"AUROC against one {part}, {METRIC_NAMES[metric]}",
+                notice=notice,
+            )
+    series = _scores_by_group(results, scores)
+    if series:
+        every = [*results["decision"]["thresholds"], *results["decision"]["upper"]]
+        thresholds = [value for value in every if value is not None]
+        pngs["histograms"] = charts.histogram_figure(
+            series,
+            thresholds,
+            [results["decision"][name] for name in ("pooled", "pooled_upper")],
+            xlabel=f"{METRIC_NAMES[metric]} similarity (high = mpox-like)",
+            notice=notice,
+        )
+    if rows := results["decision"]["reliability"]:
+        about = {"positive": results["data"]["positive"], "notice": notice}
+        pngs["reliability"] = charts.reliability_figure(rows, **about)
+        pngs["coverage"] = charts.coverage_figure(rows, **about)
+    if results["clinical"]:
+        pngs["noise_sweep"] = charts.noise_sweep_figure(results["clinical"], notice=notice)
+    if results["robustness"]:
+        pngs["robustness"] = charts.robustness_figure(results["robustness"], notice=notice)
+    cell = pictures.cell_side(panels)
+    for name, rows in pictures.arrange(panels).items():
+        pngs[name] = pictures.panel_figure(panels, rows, cell=cell, notice=notice)
+    epochs = [row for row in history if row.get("event") == "epoch"]
+    if epochs:
+        for name, (ylabel, columns) in TRAINING_CURVES.items():
+            pngs[name] = charts.curve_figure(epochs, columns, ylabel=ylabel, notice=notice)
+    return pngs
+
+
+def _scores_by_group(
+    results: Mapping[str, Any], scores: Iterable[Mapping[str, Any]]
+) -> dict[str, np.ndarray]:
+    """The network's scores of the plain test images: the training class, then the groups of the others."""
+    groups, positive, rest = groups_of_classes(results), results["data"]["positive"], "other classes"
+    metric = results["decision"]["metric"]
+    series: dict[str, list[float]] = {name: [] for name in (positive, *groups.values(), rest)}
+    for row in scores:
+        if row["method"] == REFERENCE and row["plain"]:
+            series[positive if row["positive"] else groups.get(row["class"], rest)].append(row[metric])
+    return {name: np.array(values) for name, values in series.items() if values}

@@ -1,0 +1,85 @@
+"""Canvas of every figure: size, style, colours, letters, and its PNG bytes.
+
+Figures are about 4.6 inches wide, so that their text can still be read on a phone. Colours are those of
+Okabe and Ito ("Color universal design", 2008), told apart by line style or marker as well. Canvases are made
+directly, never through pyplot, so that no global state is touched, and the bytes depend on the input alone.
+"""
+
+import io
+from functools import cache
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+
+from mim_jax.data.dataset import printable
+
+WIDTH = 4.6  # inches
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666")
+LINES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "D", "^")
+NOTICE_STYLE: dict[str, Any] = {"color": "#A00000", "ha": "left"}
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#444444",
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.borderaxespad": 0.2,
+    "text.parse_math": False,  # a file name may hold dollar signs
+}
+
+
+def series(index: int) -> dict[str, Any]:
+    """Colour, line style and small marker of the series drawn at that place."""
+    return {
+        "color": COLORS[index % 7],
+        "linestyle": LINES[index % 4],
+        "marker": MARKERS[index % 4],
+        "markersize": 3,
+    }
+
+
+def blank(height: float, notice: str) -> Figure:
+    """A figure of that height in inches, with the notice above."""
+    figure = Figure(figsize=(WIDTH, height + (0.25 if notice else 0)), dpi=160, layout="constrained")
+    if notice:
+        figure.suptitle(notice, x=0.01, fontsize=8, **NOTICE_STYLE)
+    return figure
+
+
+def legend_above(figure: Figure, axes: Any) -> None:
+    """Entries in rows above the axes, where a single one says nothing and is left out."""
+    _, labels = axes.get_legend_handles_labels()
+    if len(labels) > 1:
+        longest = max(map(len, labels))
+        columns = 5 if longest <= 6 else 3 if longest <= 18 else 2
+        anchor = {"loc": "lower right", "bbox_to_anchor": (1, 1.01)}
+        axes.legend(**anchor, ncols=columns, columnspacing=1, handlelength=1.6)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG, without a date or a program's name."""
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def drawable(value: object, limit: int) -> str:
+    """At most `limit` characters, the middle left out; those that the font lacks are drawn as "?"."""
+    text = "".join(char if ord(char) in _glyphs() else "?" for char in printable(value))
+    if len(text) <= limit:
+        return text
+    head = (limit - 1) // 2
+    return text[:head] + "…" + text[len(text) - (limit - 1 - head) :]
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())

@@ -1,0 +1,258 @@
+"""Charts of the report as PNG bytes: curves, dots with intervals, histograms, rates and sweeps.
+
+Every function is pure: numbers in, bytes out. `notice` is written above.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from mim_jax.evaluate.method_names import REFERENCE, method_name, ordered
+from mim_jax.measure import METRIC_NAMES
+from mim_jax.report.figures import canvas
+from mim_jax.report.sections import axis_names, axis_title, coverage, error_rate, leading
+
+
+def roc_figure(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], aurocs: Mapping[str, float], *, notice: str = ""
+) -> bytes:
+    """ROC curves (Figure 6): method -> (false, true positive rate), and method -> AUROC, for the legend."""
+    with matplotlib.rc_context(canvas.STYLE):
+        figure = canvas.blank(4.7, notice)
+        axes = figure.add_subplot(aspect="equal", xlim=(0, 1), ylim=(0, 1.01))
+        axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8)
+        for index, (method, (false_rate, true_rate)) in enumerate(curves.items()):
+            name = method_name(method)
+            style: dict[str, Any] = {"color": canvas.COLORS[index % 7], "linestyle": canvas.LINES[index % 4]}
+            label = f"{canvas.drawable(name, 24)}  {aurocs[method]:.4f}"
+            axes.plot(false_rate, true_rate, **style, linewidth=1.4 if index else 2.2, label=label)
+        axes.set_xlabel("false positive rate (others called mpox-like)")
+        axes.set_ylabel("true positive rate (mpox found)")
+        canvas.legend_above(figure, axes)
+        return canvas.png(figure)
+
+
+def interval_figure(
+    parts: Mapping[str, Mapping[str, Mapping[str, Any]]], *, xlabel: str, notice: str = ""
+) -> bytes:
+    """Dots with intervals: method -> part -> {"n", "mean", "low", "high"}, the same parts for each method."""
+    first = next(iter(parts.values()))
+    with matplotlib.rc_context(canvas.STYLE):
+        figure = canvas.blank(1.1 + (0.1 + 0.13 * len(parts)) * len(first), notice)
+        axes = figure.add_subplot(xlabel=xlabel, ylim=(len(first) - 0.4, -0.6))
+        axes.axvline(0.5, color="#999999", linewidth=0.8)
+        step = min(0.26, 0.78 / len(parts))
+        for index, (method, values) in enumerate(parts.items()):
+            rows = np.arange(len(first)) + step * (index - (len(parts) - 1) / 2)
+            mean, low, high = ([value[key] for value in values.values()] for key in ("mean", "low", "high"))
+            color = canvas.COLORS[index % 7]
+            axes.hlines(rows, low, high, color=color, linewidth=1.2 if index else 2.2)
+            label = canvas.drawable(method_name(method), 24)
+            style: dict[str, Any] = {"color": color, "markerfacecolor": "white" if index else color}
+            axes.plot(mean, rows, canvas.MARKERS[index % 4], **style, markersize=5, label=label)
+        axes.set_yticks(
+            range(len(first)),
+            [f"{canvas.drawable(name, 22)} ({value['n']})" for name, value in first.items()],
+        )
+        axes.grid(axis="x")
+        canvas.legend_above(figure, axes)
+        return canvas.png(figure)
+
+
+def histogram_figure(
+    series: Mapping[str, np.ndarray],
+    thresholds: Sequence[float],
+    pooled: Sequence[float | None],
+    *,
+    xlabel: str,
+    notice: str = "",
+) -> bytes:
+    """Score histograms, one row for each of `series` (the training class first), with the thresholds.
+
+    The folds' thresholds are thin lines, those for new images are dashed.
+    """
+    pooled_line = [value for value in pooled if value is not None]
+    edges = np.histogram_bin_edges(np.concatenate([*series.values(), thresholds, pooled_line]), bins=40)
+    with matplotlib.rc_context(canvas.STYLE):
+        figure = canvas.blank(0.75 + 0.85 * len(series), notice)
+        rows = figure.subplots(len(series), 1, sharex=True, squeeze=False)[:, 0]
+        for index, (axes, (label, scores)) in enumerate(zip(rows, series.items(), strict=True)):
+            shares = 100 * np.histogram(scores, edges)[0] / len(scores)
+            axes.stairs(shares, edges, fill=True, color="#8A8A8A" if index else canvas.COLORS[0])
+            for threshold in thresholds:
+                axes.axvline(threshold, color="#444444", linewidth=0.5)
+            for threshold in pooled_line:
+                axes.axvline(threshold, color="black", linewidth=1.2, linestyle="--")
+            axes.set_title(f"{canvas.drawable(label, 30)}, n = {len(scores)}", loc="left", pad=3)
+        if pooled_line:
+            words = " and ".join(f"{value:.4f}" for value in pooled_line)
+            rows[0].set_title(f"for new images {words}", loc="right", fontsize=8, pad=3)
+        rows[-1].set_xlabel(xlabel)
+        figure.supylabel("images, % of the row", fontsize=9)
+        return canvas.png(figure)
+
+
+def curve_figure(
+    epochs: Iterable[Mapping[str, Any]], columns: Mapping[str, str], *, ylabel: str, notice: str = ""
+) -> bytes:
+    """Curves over the epochs, one a fold and column; colours tell columns, or the folds of a single one."""
+    unique = {(row["fold"], row["epoch"]): row for row in epochs}  # of a repeated epoch the last counts
+    with matplotlib.rc_context(canvas.STYLE):
+        figure = canvas.blank(2.9, notice)
+        axes = figure.add_subplot(xlabel="epoch", ylabel=ylabel)
+        folds = sorted({fold for fold, _ in unique})
+        for index, (column, words) in enumerate(columns.items()):
+            for place, fold in enumerate(folds):
+                rows = [unique[key] for key in sorted(unique) if key[0] == fold]
+                values = [math.nan if row[column] is None else row[column] for row in rows]
+                color = canvas.COLORS[(index if len(columns) > 1 else place) % 7]
+                label = (words if place == 0 else "_") if len(columns) > 1 else f"fold {fold + 1}"
+                marker = "." if len(rows) == 1 else ""
+                axes.plot(
+                    [row["epoch"] for row in rows], values, color=color, lw=1.1, marker=marker, label=label
+                )
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid()
+        canvas.legend_above(figure, axes)
+        return canvas.png(figure)
+
+
+def reliability_figure(rows: Sequence[Mapping[str, Any]], *, positive: str, notice: str = "") -> bytes:
+    """Observed against guaranteed rates: missed mpox with its interval, false alarms by group of classes.
+
+    Args:
+      rows: as `reliability.reliability` gives them, one at least.
+      positive: the name of the training class.
+    """
+    rates = [row["rate"] for row in rows]
+    with matplotlib.rc_context(canvas.STYLE):
+        figure = canvas.blank(3.6, notice)
+        axes = figure.add_subplot(xlabel="guaranteed rate", ylabel="observed rate")
+        axes.plot([0, max(rates)], [0, max(rates)], color="#999999", linewidth=0.8)
+        missed = [row["missed"] for row in rows]
+        values = [each["value"] for each in missed]
+        ends = [
+            [each["value"] - each["low"] for each in missed],
+            [each["high"] - each["value"] for each in missed],
+        ]
+        label = f"{canvas.drawable(positive, 18)} missed"
+        axes.errorbar(rates, values, ends, label=label, lw=2, capsize=2, **canvas.series(0))
+        families = sorted({name for row in rows for name in row["false_alarms"]})
+        for index, name in enumerate(families, start=1):
+            pairs = [
+                (row["rate"], row["false_alarms"][name]["value"])
+                for row in rows
+                if name in row["false_alarms"]
+            ]
+            label = f"alarms, {canvas.drawable(name, 18)}"
+            axes.plot(*zip(*pairs, strict=True), label=label, linewidth=1.2, **canvas.series(index))
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        axes.grid()
+        canvas.legend_above(figure, axes)
+        return canvas.png(figure)
+
+
+def coverage_figure(rows: Sequence[Mapping[str, Any]], *, positive: str, notice: str = "") -> bytes:
+    """Error among the decided images against the share that is decided, both sides counting alike.
+
+    Args: as `reliability_figure`.
+    """
+    sides = {"training": f"{canvas.drawable(positive, 18)} missed", "others": "false alarms"}
+    shares = [coverage(row) for row in rows]
+    with matplotlib.rc_context(canvas.STYLE):
+        figure = canvas.blank(3.0, notice)
+        axes = figure.add_subplot(
+            xlabel="share decided upon", ylabel="error among the decided", xlim=(0, 1), ylim=(0, 1)
+        )
+        axes.axhline(0.5, color="#999999", linewidth=0.8)
+        for index, (side, label) in enumerate(sides.items()):
+            errors = [error_rate(row[side]) for row in rows]
+            pairs = [pair for pair in zip(shares, errors, strict=True) if pair[1] is not None]
+            if pairs:
+                axes.plot(*zip(*pairs, strict=True), label=label, linewidth=1.4, **canvas.series(index))
+        axes.grid()
+        canvas.legend_above(figure, axes)
+        return canvas.png(figure)
+
+
+def noise_sweep_figure(clinical: Mapping[str, Any], *, notice: str = "") -> bytes:
+    """AUROC of the clinical test against the noise: on mpox images alone, and on both sides; with bands."""
+    sweep = clinical["noise_sweep"]
+    with matplotlib.rc_context(canvas.STYLE):
+        figure = canvas.blank(3.0, notice)
+        axes = figure.add_subplot(
+            xlabel="standard deviation of the noise, values in [0, 1]",
+            ylabel=f"AUROC, {METRIC_NAMES[clinical['metric']]}",
+            ylim=(0, 1),
+        )
+        axes.axhline(0.5, color="#999999", linewidth=0.8)
+        axes.axvline(clinical["sigma"], color="#444444", linewidth=0.8, linestyle=":")
+        curves = {"positives": "noise on mpox alone", "both": "noise on both sides"}
+        for index, (name, words) in enumerate(curves.items()):
+            _band(axes, sweep["sigmas"], sweep[name], index, words)
+        axes.grid()
+        canvas.legend_above(figure, axes)
+        return canvas.png(figure)
+
+
+def robustness_figure(sheet: Mapping[str, Any], *, notice: str = "") -> bytes:
+    """One panel an axis: AUROC with its band, missed mpox and false alarms against the strength."""
+    names = axis_names(sheet)
+    lines = -(-(len(names) + 1) // 2)  # one cell more, for the legend
+    with matplotlib.rc_context(canvas.STYLE):
+        figure = canvas.blank(1.45 * lines, notice)
+        cells = figure.subplots(lines, 2, sharey=True, squeeze=False).ravel()
+        for name, axes in zip(names, cells, strict=False):
+            axis, plain = sheet["axes"][name], 1.0 if name == "mask_size" else 0.0
+            strengths, entries = [plain, *axis["strengths"]], [sheet["plain"], *axis["entries"]]
+            _band(axes, strengths, [entry["auroc"] for entry in entries], 0, "AUROC")
+            for index, (share, words) in enumerate(
+                {"missed": "mpox missed", "false_alarms": "false alarms"}.items(), start=1
+            ):
+                values = [entry[share]["mean"] for entry in entries]
+                if None not in values:
+                    axes.plot(strengths, values, **canvas.series(index), linewidth=1.4, label=words)
+            axes.axhline(0.5, color="#999999", linewidth=0.8)
+            axes.set_title(canvas.drawable(axis_title(name), 22), loc="left", pad=3)
+            axes.set_ylim(0, 1)
+            if strengths[-1] < strengths[0]:
+                axes.invert_xaxis()
+            axes.grid()
+        for axes in cells[len(names) :]:
+            axes.set_axis_off()
+        cells[len(names)].legend(*cells[0].get_legend_handles_labels(), loc="center")
+        return canvas.png(figure)
+
+
+def seed_figure(summary: Mapping[str, Any], *, metric: str, notice: str = "") -> bytes:
+    """Every seed's mean AUROC as a dot, one line a method; the mean over the seeds is a stroke."""
+    values = summary["auroc"]["augmented"]
+    methods = ordered(values)
+    with matplotlib.rc_context(canvas.STYLE):
+        figure = canvas.blank(0.8 + 0.2 * len(methods), notice)
+        axes = figure.add_subplot(
+            xlabel=f"mean AUROC, {METRIC_NAMES[metric]} or a score of its own",
+            ylim=(len(methods) - 0.4, -0.6),
+        )
+        axes.axvline(0.5, color="#999999", linewidth=0.8)
+        for place, method in enumerate(methods):
+            own = leading(values[method], metric)
+            color = canvas.COLORS[0] if method == REFERENCE else canvas.COLORS[6]
+            axes.plot(own["seeds"], [place] * len(own["seeds"]), "o", color=color, markersize=4, alpha=0.6)
+            axes.plot(own["mean"], place, "|", color=color, markersize=12, markeredgewidth=2)
+        axes.set_yticks(range(len(methods)), [canvas.drawable(method_name(name), 24) for name in methods])
+        axes.grid(axis="x")
+        return canvas.png(figure)
+
+
+def _band(
+    axes: Any, places: Sequence[float], areas: Sequence[Mapping[str, Any]], index: int, label: str
+) -> None:
+    axes.plot(places, [area["mean"] for area in areas], **canvas.series(index), linewidth=1.4, label=label)
+    low, high = ([area[end] for area in areas] for end in ("low", "high"))
+    axes.fill_between(places, low, high, color=canvas.COLORS[index], alpha=0.18, linewidth=0)

@@ -1,0 +1,75 @@
+"""Numbers, intervals and verdicts as text. What comes from data is escaped by the templates, not here."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+SHORT_NOTICE = "procedural images: says nothing about mpox"
+
+
+def number(value: float | None) -> str:
+    """Four digits behind the point, or "none"."""
+    return f"{value:.4f}".replace("-", "\u2212") if value is not None and math.isfinite(value) else "none"
+
+
+def signed(value: float) -> str:
+    return f"{'+' if value >= 0 else ''}{number(value)}"
+
+
+def percent(share: float | None) -> str:
+    return "none" if share is None else f"{100 * share:.1f} %"
+
+
+def thousands(value: int) -> str:
+    return f"{value:,}"
+
+
+def span(values: list[int]) -> str:
+    """The number that all values are, or from the least to the most."""
+    least, most = min(values), max(values)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def interval(estimate: Mapping[str, Any], kind: str = "") -> str:
+    """[low, high]; kind "_folds" is the interval that counts the folds as drawn, "none" for a single fold."""
+    low, high = estimate[f"low{kind}"], estimate[f"high{kind}"]
+    return "none" if low is None else f"[{number(low)}, {number(high)}]"
+
+
+def intervals(estimate: Mapping[str, Any]) -> list[str]:
+    """The interval by images, and the one by images and folds where there is one."""
+    both = [interval(estimate)]
+    return both if estimate.get("low_folds") is None else [*both, interval(estimate, "_folds")]
+
+
+def spread(estimate: Mapping[str, Any]) -> str:
+    return f"{number(estimate['mean'])} ± {number(estimate['std'])}"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def verdict(estimate: Mapping[str, Any], base: float = 0.0) -> tuple[str, str]:
+    """What the intervals of a difference, or of an AUROC against `base`, say.
+
+    Returns:
+      "better than", "worse than" or "not significantly different from", of which the first two need both
+      intervals on one side of `base`, where there are two; and what the interval by images alone would say,
+      where that is more.
+    """
+    by_images = _side(estimate, "", base)
+    by_folds = by_images if estimate["low_folds"] is None else _side(estimate, "_folds", base)
+    words = {1: "better than", -1: "worse than", 0: "not significantly different from"}
+    if by_images and not by_folds:
+        side = "better" if by_images > 0 else "worse"
+        return words[0], f"{side} for these networks, perhaps not after retraining"
+    return words[by_images if by_images == by_folds else 0], ""
+
+
+def _side(estimate: Mapping[str, Any], kind: str, base: float) -> int:
+    """1 where the interval lies above `base`, -1 below, 0 around it."""
+    return (estimate[f"low{kind}"] > base) - (estimate[f"high{kind}"] < base)

@@ -1,0 +1,93 @@
+"""Templates filled in: every value from outside is escaped, unless it is `Markup`."""
+
+import base64
+import json
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from mim_jax.data.dataset import printable
+from mim_jax.evaluate.method_names import METHOD_CLAUSES, REFERENCE, method_name
+from mim_jax.measure import METRIC_NAMES
+from mim_jax.report import format as formats
+from mim_jax.report.sections import leading
+
+
+def render(template: str, **values: Any) -> str:
+    """The text of a template, `NAME.html.j2` or `NAME.md.j2`; a value that it lacks is an error."""
+    return _environment(template.endswith(".md.j2")).get_template(template).render(**values)
+
+
+def embed(pngs: Mapping[str, bytes]) -> dict[str, Markup]:
+    """Each picture as a `data:` address, which no page has to fetch."""
+    return {
+        name: Markup(f"data:image/png;base64,{base64.b64encode(png).decode()}") for name, png in pngs.items()
+    }
+
+
+@cache
+def _environment(markdown: bool) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=not markdown,
+        finalize=_markdown if markdown else _text,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    safe: dict[str, Callable[..., str]] = {
+        name: getattr(formats, name)
+        for name in ("number", "signed", "percent", "thousands", "span", "interval", "spread", "duration")
+    }
+    safe["metric_name"] = METRIC_NAMES.__getitem__
+    if markdown:
+        safe |= {"code": _code, "quoted": _quoted}
+    environment.filters |= {name: _marked(function) for name, function in safe.items()}
+    environment.filters |= {
+        "intervals": formats.intervals,
+        "verdict": formats.verdict,
+        "leading": leading,
+        "method_name": method_name,
+        "printable": printable,
+    }
+    environment.globals |= {
+        "REFERENCE": REFERENCE,
+        "METHOD_CLAUSES": METHOD_CLAUSES,
+        "SHORT_NOTICE": formats.SHORT_NOTICE,
+    }
+    return environment
+
+
+def _marked(function: Callable[..., str]) -> Callable[..., Markup]:
+    """For what can hold no markup, whatever it is given."""
+    return lambda *args: Markup(function(*args))
+
+
+def _text(value: object) -> object:
+    """What Jinja2 then escapes for HTML."""
+    return value if isinstance(value, Markup) else printable(value)
+
+
+def _markdown(value: object) -> str:
+    """Markdown that shows a value from outside as it is."""
+    return (
+        value
+        if isinstance(value, Markup)
+        else re.sub(r"([\\`*_{}\[\]<>()#+!|~&])", r"\\\1", printable(value))
+    )
+
+
+def _code(value: object) -> str:
+    """A value from outside between backticks of markdown, which cannot be escaped there."""
+    return printable(value).replace("`", "'").replace("|", "/")
+
+
+def _quoted(value: object) -> str:
+    """A string of JSON, which is one of YAML as well."""
+    return json.dumps(printable(value), ensure_ascii=False)

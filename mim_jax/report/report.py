@@ -1,0 +1,61 @@
+"""One self-contained page about a run: `report.html`, its figures inside and beside it, and a model card.
+
+The page fetches nothing and needs no script. Whatever comes from data (file names, class names, texts) is
+escaped where it enters the HTML. The same input gives the same bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mim_jax.evaluate.panels import Panels
+from mim_jax.report import figures
+from mim_jax.report.figures import pictures
+from mim_jax.report.format import SHORT_NOTICE
+from mim_jax.report.model_card import model_card
+from mim_jax.report.render import embed, render
+from mim_jax.report.sections import sections
+
+
+def write_report(
+    workdir: str | Path,
+    *,
+    results: Mapping[str, Any],
+    scores: Sequence[Mapping[str, Any]],
+    history: Sequence[Mapping[str, Any]],
+    panels: Panels,
+) -> Path:
+    """Write `report.html`, `model_card.md` and `figures/*.png`, and return the path of the page.
+
+    Args:
+      workdir: the run's directory, which exists.
+      results: what results.json holds.
+      scores: what the scores.csv of all folds hold, typed: one row an image, method and fold.
+      history: the events of training; those that are no "epoch" are passed over.
+      panels: the images to show, possibly none.
+    """
+    notice = SHORT_NOTICE if results["notice"] else ""
+    pngs = figures.draw(results, scores, history, panels, notice=notice)
+    write_figures(Path(workdir) / "figures", pngs)
+    (Path(workdir) / "model_card.md").write_bytes(model_card(results).encode("utf-8"))
+    page = render(
+        "report.html.j2",
+        **sections(results),
+        figures=embed(pngs),
+        panels=[
+            {"name": name, "positive": panels.positive[rows[0]], "kind": str(panels.kind[rows[0]])}
+            for name, rows in pictures.arrange(panels).items()
+        ],
+        difference_scale=pictures.DIFFERENCE_SCALE,
+        training_curves={name: axis for name, (axis, _) in figures.TRAINING_CURVES.items()},
+    )
+    path = Path(workdir) / "report.html"
+    path.write_bytes(page.encode("utf-8"))
+    return path
+
+
+def write_figures(folder: Path, pngs: Mapping[str, bytes]) -> None:
+    """Write each figure as `NAME.png` into the folder, which is made where it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, png in pngs.items():
+        (folder / f"{name}.png").write_bytes(png)

@@ -1,0 +1,209 @@
+"""What the sections of the report show: results -> plain values, picked and in order, for the templates."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mim_jax.evaluate.method_names import REFERENCE, method_name, ordered
+from mim_jax.measure import METRICS
+from mim_jax.report.format import duration, verdict
+
+Results = Mapping[str, Any]
+
+# What a figure shows beside MIM and the best baseline, where there is room for a few methods only.
+SHOWN = ("mean_fill", "autoencoder", "color_neighbors")
+AXES = {  # of the robustness sheet, in its order
+    "noise": "noise",
+    "blur": "blur",
+    "jpeg": "JPEG",
+    "brightness": "darker",
+    "white_balance": "warmer light",
+    "rotation": "rotation",
+    "crop": "crop",
+    "mask_position": "position of the hole",
+    "mask_size": "size of the patch",
+}
+
+
+def sections(results: Results) -> dict[str, Any]:
+    """What the template of the report needs besides the figures: the results, and what follows from them."""
+    metric, data = results["decision"]["metric"], results["data"]
+    augmented, positive = results["auroc"]["augmented"], data["positive"]
+    groups = groups_of_classes(results)
+    of_positive = data["classes"].get(positive, 0)
+    order = metrics(augmented[REFERENCE])
+    names = {  # a score of its own instead of the metric is marked
+        name: method_name(name) + ("" if metric in augmented[name] else " *") for name in ordered(augmented)
+    }
+    parts = {
+        part: ranked(results[f"per_{part}"])
+        for part in ("group", "class")
+        if results[f"per_{part}"].get(REFERENCE)
+    }
+    by_all_metrics = [name for name in ordered(augmented) if set(order) <= set(augmented[name])]
+    return {
+        **results,
+        "metric": metric,
+        "metrics": order,
+        "positive": positive,
+        "baselines": baselines(results),
+        "variants": ordered(results["variants"]),
+        "outcomes": Counter(verdict(results["differences"][name][metric])[0] for name in baselines(results)),
+        "names": names,
+        "by_all_metrics": by_all_metrics,
+        "positive_images": of_positive,
+        "other_images": sum(data["classes"].values()) - of_positive,
+        "other_classes": len(data["classes"]) - (positive in data["classes"]),
+        "positive_share": positive_share(results),
+        "levels": sorted(results["operating"][REFERENCE]["sensitivity_at_specificity"], key=float),
+        "extremes": {end: results["splits"][place] for end, place in extremes(results).items()},
+        "parts": {
+            part: {"methods": found, "names": [names[method] for method in found]}
+            for part, found in parts.items()
+        },
+        "kinds": {
+            name: groups.get(name, "other classes")
+            for name in (*data["classes"], *results["decision"]["table"])
+        }
+        | {positive: "training class"},
+        **_decision(results),
+        "axes": axes(results),
+        "held_out": results.get("held_out"),
+        "times": _times(results["wall_time"]),
+        "facts": facts(results),
+        "config_lines": json.dumps(results["config"], indent=2, ensure_ascii=False).split("\n"),
+    }
+
+
+def baselines(results: Results) -> list[str]:
+    """What MIM has to beat: every method that is neither MIM nor a variant of it, in order."""
+    return [method for method in ordered(results["differences"]) if method not in results["variants"]]
+
+
+def metrics(values: Mapping[str, Any]) -> list[str]:
+    """The metrics among the keys, in the order of the tables."""
+    return [metric for metric in METRICS if metric in values]
+
+
+def leading(values: Mapping[str, Any], metric: str) -> Any:
+    """What is held under `metric`, or by a method with a single score of its own under that."""
+    return values[metric] if metric in values else next(iter(values.values()))
+
+
+def positive_share(results: Results) -> float:
+    """The share of positives in the augmented test sets, mean over the folds."""
+    shares = [split["augmented"] / (split["augmented"] + split["negatives"]) for split in results["splits"]]
+    return sum(shares) / len(shares)
+
+
+def shown_methods(results: Results) -> list[str]:
+    """MIM, the baseline of the highest mean AUROC, and those of `SHOWN` that there are, in order."""
+    metric, aurocs = results["decision"]["metric"], results["auroc"]["augmented"]
+    known = baselines(results)
+    best = sorted(known, key=lambda method: -leading(aurocs[method], metric)["mean"])[:1]
+    return ordered({REFERENCE, *best, *(method for method in SHOWN if method in known)})
+
+
+def extremes(results: Results) -> dict[str, int]:
+    """Places of the "best" and the "worst" fold by MIM's AUROC; one alone where they are the same."""
+    summary = results["auroc"]["augmented"][REFERENCE][results["decision"]["metric"]]
+    values = [fold["value"] for fold in summary["folds"]]
+    best, worst = values.index(max(values)), values.index(min(values))
+    return {"best": best, "worst": worst} if best != worst else {"best": best}
+
+
+def ranked(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The methods in order, and the parts by MIM's mean AUROC, highest first."""
+    order = sorted(parts[REFERENCE], key=lambda name: (-parts[REFERENCE][name]["mean"], name))
+    return {method: {name: parts[method][name] for name in order} for method in ordered(parts)}
+
+
+def groups_of_classes(results: Results) -> dict[str, str]:
+    """Class -> group, for the classes other than the training class."""
+    groups, positive = results["data"]["class_groups"], results["data"]["positive"]
+    return {name: group for group, names in groups.items() for name in names if name != positive}
+
+
+def axis_names(sheet: Mapping[str, Any]) -> list[str]:
+    """The axes of a robustness sheet in its order, unknown ones last, by name."""
+    return [*(name for name in AXES if name in sheet["axes"]), *sorted(sheet["axes"].keys() - AXES.keys())]
+
+
+def axis_title(name: str) -> str:
+    return AXES.get(name, name)
+
+
+def axes(results: Results) -> dict[str, Any]:
+    """Title -> axis of the robustness sheet, in its order; empty without a sheet."""
+    sheet = results["robustness"]
+    return {axis_title(name): sheet["axes"][name] for name in axis_names(sheet)} if sheet else {}
+
+
+def coverage(row: Mapping[str, Any]) -> float:
+    """The share of images that is decided upon, mean of both sides, so that both weigh alike."""
+    return sum(row[side]["decided"] / row[side]["images"] for side in ("training", "others")) / 2
+
+
+def error_rate(side: Mapping[str, int]) -> float | None:
+    """The share of wrong decisions among those made; None where none was."""
+    return side["wrong"] / side["decided"] if side["decided"] else None
+
+
+def sides(table: Mapping[str, Mapping[str, int]], positive: str) -> dict[str, dict[str, int]]:
+    """The decisions on the training class ("own") and on all others, summed over the classes."""
+    kinds = ("n", "mpox_like", "cannot_tell", "not_mpox_like")
+
+    def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+        found = list(counts)
+        return {kind: sum(each[kind] for each in found) for kind in kinds}
+
+    return {
+        "own": total(each for name, each in table.items() if name == positive),
+        "others": total(each for name, each in table.items() if name != positive),
+    }
+
+
+def facts(results: Results) -> dict[str, Any]:
+    """Versions, device, seed and hashes: item -> value."""
+    environment = dict(results["environment"])
+    found = {**environment.pop("versions"), **environment, "seed": results["seed"]}
+    hashes = results["training"]["parameter_hash"]
+    for split, value in zip(results["splits"], hashes, strict=True):
+        found[f"parameters of fold {split['fold'] + 1}"] = value
+    return found
+
+
+def _decision(results: Results) -> dict[str, Any]:
+    decision, positive = results["decision"], results["data"]["positive"]
+    order = [positive, *groups_of_classes(results), *sorted(decision["table"])]
+    return {
+        "thresholds": list(zip(results["splits"], decision["thresholds"], decision["upper"], strict=True)),
+        "families": sorted({name for row in decision["reliability"] for name in row["false_alarms"]}),
+        "reliability": [
+            {
+                **row,
+                "coverage": coverage(row),
+                "missed_decided": error_rate(row["training"]),
+                "alarms_decided": error_rate(row["others"]),
+            }
+            for row in decision["reliability"]
+        ],
+        "decided_classes": sorted(decision["table"], key=order.index),
+        "paper_table": decision["alternatives"].get("paper", {}).get("table", {}),
+        "rules": [
+            {
+                **rule,
+                "name": name,
+                "chosen": name == decision["name"],
+                **sides(rule["table"], positive),
+            }
+            for name, rule in decision["alternatives"].items()
+        ],
+    }
+
+
+def _times(wall: Mapping[str, Any]) -> dict[str, str]:
+    times = {f"train, fold {place}": seconds for place, seconds in enumerate(wall["train"], start=1)}
+    times |= {name: wall[name] for name in ("evaluate", "total")}
+    return {name: duration(seconds) for name, seconds in times.items()}

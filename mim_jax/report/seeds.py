@@ -1,0 +1,48 @@
+"""The page of several seeds: how far every mean moves when all is trained anew; tables, figure, JSON."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mim_jax.data.dataset import printable
+from mim_jax.evaluate.method_names import ordered
+from mim_jax.evaluate.statistics.seeds import summarize_seeds
+from mim_jax.measure import METRICS
+from mim_jax.report.figures import charts
+from mim_jax.report.format import SHORT_NOTICE
+from mim_jax.report.render import embed, render
+from mim_jax.train import workdir
+
+
+def write_seeds(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Write `report.html`, `seeds.png` and `seeds.json` into the folder, and return the path of the page.
+
+    Args:
+      folder: holds the runs, each in its own folder; exists.
+      results: name of a run's folder in `folder` -> what its results.json holds, one or more, in order.
+
+    Raises:
+      ValueError: no results, or results that do not hold the same methods and metrics.
+    """
+    summary = summarize_seeds(list(results.values()))
+    workdir.write_json(folder / "seeds.json", {"runs": list(results), **summary})
+    first = next(iter(results.values()))
+    notice = next((result["notice"] for result in results.values() if result["notice"]), None)
+    metric = first["decision"]["metric"]
+    png = charts.seed_figure(summary, metric=metric, notice=SHORT_NOTICE if notice else "")
+    (folder / "seeds.png").write_bytes(png)
+    page = render(
+        "seeds.html.j2",
+        **summary,
+        title=f"{first['title']}: {len(results)} seed{'' if len(results) == 1 else 's'}",
+        notice=notice,
+        metric=metric,
+        other_metrics=[other for other in METRICS if other != metric],
+        methods=ordered(summary["auroc"]["augmented"]),
+        compared=ordered(summary["differences"]),
+        runs=[printable(run) for run in results],
+        figures=embed({"seeds": png}),
+    )
+    path = folder / "report.html"
+    path.write_bytes(page.encode("utf-8"))
+    return path

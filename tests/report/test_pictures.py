@@ -1,0 +1,62 @@
+"""Figure 5: what is drawn where, and panels that are checked and ordered."""
+
+import io
+
+import matplotlib
+import numpy as np
+import pytest
+from mim_jax.evaluate.panels import Panels
+from PIL import Image
+
+from mim_jax.report.figures.pictures import arrange, cell_side, panel_figure
+from tests.invented import panels_of
+
+
+def test_panels_show_original_masked_inpainted_difference_and_similarity():
+    image = np.full((1, 32, 32, 3), 0.5, np.float32)
+    inpainted = image.copy()
+    inpainted[:, 8:24, 8:24] = 1.0
+    maps = np.ones((1, 32, 32))
+    maps[:, 8:24, 8:24] = -0.5
+    one = {
+        "names": ["a"],
+        "classes": ["b"],
+        "scores": [0.5],
+        "folds": [0],
+        "positive": [True],
+        "kind": ["best"],
+    }
+    columns = {name: np.array(value) for name, value in one.items()}
+    panels = Panels(images=image, inpainted=inpainted, offset=(8, 8), mask_size=16, maps=maps, **columns)
+    drawn = np.asarray(Image.open(io.BytesIO(panel_figure(panels, [0], cell=100))).convert("RGB"))
+    grey, white = [128] * 3, [255] * 3
+    black, brightest, alike, unlike = (
+        (np.array(matplotlib.colormaps[name](value)[:3]) * 255).round()
+        for name, value in (("magma", 0.0), ("magma", 1.0), ("viridis", 1.0), ("viridis", 0.0))
+    )
+    columns = [(grey, grey), (white, grey), (white, grey), (brightest, black), (unlike, alike)]
+    side = drawn.shape[1] / 5  # of a cell with its gap
+    for column, (hole, rim) in enumerate(columns):
+        for expected, place in ((hole, 50), (rim, 8)):  # pixels from the upper left corner of the cell
+            found = drawn[drawn.shape[0] - 121 + place, int(column * (side + 0.8)) + place]
+            np.testing.assert_allclose(found, expected, atol=2)
+
+
+def test_panels_are_checked_and_ordered_by_score():
+    panels = panels_of(18)
+    with pytest.raises(ValueError, match=r"names has 3 entries for 18 images"):
+        Panels(**{**vars(panels), "names": panels.names[:3]})
+    with pytest.raises(ValueError, match=r"maps has 2 entries for 18 images"):
+        Panels(**{**vars(panels), "maps": panels.maps[:2]})
+    with pytest.raises(ValueError, match=r"unknown kind of panel 'odd': use one of typical, best, worst"):
+        Panels(**{**vars(panels), "kind": np.array(["odd"] * 18)})
+    rows = arrange(panels)
+    assert sorted(np.concatenate(list(rows.values()))) == list(range(18))
+    assert np.all(np.diff(panels.scores[rows["panels_others_best_1"]]) <= 0)
+    assert np.all(np.diff(panels.scores[rows["panels_others_worst_1"]]) >= 0)
+
+
+def test_cells_shrink_so_that_many_photographs_fit_the_page():
+    few, many = (cell_side(panels_of(count, size=224)) for count in (4, 60))
+    assert few == 200 and 48 <= many < 100
+    assert cell_side(panels_of(3, size=32)) == 48

@@ -1,0 +1,239 @@
+"""The report page: self-contained, escaped, faithful to its numbers, and the same bytes each time."""
+
+import base64
+import io
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from mim_jax.evaluate.panels import Panels
+from PIL import Image
+
+from mim_jax.report import figures
+from mim_jax.report.format import SHORT_NOTICE
+from mim_jax.report.report import write_report
+from tests.invented import HOSTILE, Page, a_run, panels_of
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """For tests of the words alone: no figure is drawn, which takes most of the time."""
+    monkeypatch.setattr(figures, "draw", lambda *_, **__: {})
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The path of a page with a notice and all its figures."""
+    return write_report(tmp_path_factory.mktemp("run"), **a_run(notice="These are procedural images."))
+
+
+def page_of(workdir, run: dict[str, Any]) -> Page:
+    return Page(write_report(workdir, **run).read_text(encoding="utf-8"))
+
+
+def test_one_file_with_every_figure_inside_and_nothing_fetched(written):
+    assert written.name == "report.html"
+    text = written.read_text(encoding="utf-8")
+    page = Page(text)
+    assert "://" not in text and "url(" not in text and "@import" not in text
+    assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in page.elements}
+    sources = [attributes["src"] for _, attributes in page.elements if "src" in attributes]
+    assert not any("href" in attributes for _, attributes in page.elements)
+    prefix = "data:image/png;base64,"
+    assert all(source.startswith(prefix) for source in sources)
+    embedded = sorted(base64.b64decode(source[len(prefix) :]) for source in sources)
+    assert embedded == sorted(file.read_bytes() for file in (written.parent / "figures").glob("*.png"))
+    names = {file.stem for file in (written.parent / "figures").iterdir()}
+    assert {"roc_best", "roc_worst", "per_class", "per_group", "histograms", "learning_rate"} <= names
+    assert {"noise_sweep", "robustness"} <= names
+    assert "panels_training_typical_1" in names and "panels_others_worst_1" in names
+
+
+def test_what_comes_from_data_cannot_become_markup(tmp_path):
+    run = a_run(notice=HOSTILE)
+    results, data = run["results"], run["results"]["data"]
+    results["title"] = data["source"] = data["digest"] = results["decision"]["rule"] = HOSTILE
+    data["unusable"] = data["group_problems"] = [[HOSTILE, HOSTILE + "\udcff"]]
+    data["duplicates"], data["left_out"], data["remarks"] = [[HOSTILE, HOSTILE]], [HOSTILE], [HOSTILE]
+    data["positive"], data["classes"] = HOSTILE, {HOSTILE: 3, HOSTILE + "2": 4}
+    data["groups"] = data["classes"]
+    data["class_groups"] = {HOSTILE: [HOSTILE + "2"]}
+    counts = {"n": 2, "mpox_like": 1, "cannot_tell": 1, "not_mpox_like": 0}
+    results["decision"] |= {"table": {HOSTILE: counts}, "promise": HOSTILE, "band": HOSTILE}
+    results["decision"]["alternatives"] = {
+        name: {"lower": 0.5, "origin": HOSTILE, "promise": HOSTILE, "table": {HOSTILE: counts}}
+        for name in ("paper", HOSTILE)
+    }
+    results["decision"]["reliability"][0]["false_alarms"][HOSTILE] = {
+        "cases": 2, "value": 0.5, "low": 0.0, "high": 1.0
+    }  # fmt: skip
+    results["config"] = {"</pre>": HOSTILE}
+    clinical, sheet = results["clinical"], results["robustness"]
+    clinical["source"] = clinical["digest"] = HOSTILE
+    clinical["classes"] = {HOSTILE: 3}
+    sheet["axes"] = {HOSTILE: {**sheet["axes"]["noise"], "unit": HOSTILE}}
+    results["environment"]["versions"] = {HOSTILE: HOSTILE}
+    for part in ("per_class", "per_group"):
+        results[part] = {method: {HOSTILE: values.popitem()[1]} for method, values in results[part].items()}
+    panels = run["panels"]
+    panels.names[:] = panels.classes[:] = "placeholder"
+    run["panels"] = Panels(
+        **{**vars(panels), "names": np.array([HOSTILE] * 18), "classes": np.array([HOSTILE] * 18)}
+    )
+    page = page_of(tmp_path, run)
+    assert "script" not in {tag for tag, _ in page.elements}
+    allowed = {"class", "src", "alt", "lang", "charset", "name", "content", "http-equiv", "tabindex", "scope"}
+    allowed |= {"colspan"}
+    assert all(set(attributes) <= allowed for _, attributes in page.elements)
+    shown = HOSTILE.replace("\n", "\\n").replace("\u202e", "\\u202e")
+    assert page.text.count(shown) > 25 and shown + "\\xff" in page.text
+
+
+def test_notice_stands_in_every_title(written):
+    page = Page(written.read_text(encoding="utf-8"))
+    pictures = sum(tag == "img" for tag, _ in page.elements)
+    assert len(page.titles) == pictures + len(page.tables) and pictures > 14
+    assert all(title.startswith(("Figure", "Table")) for title in page.titles)
+    assert all(SHORT_NOTICE in title for title in page.titles)
+    assert page.text.index("These are procedural images.") < page.text.index("MIM was trained on")
+
+
+def test_without_a_notice_nothing_is_said_of_procedural_images(tmp_path, undrawn):
+    assert "procedural" not in page_of(tmp_path, a_run()).text
+
+
+def test_notice_is_drawn_into_every_figure(written):
+    run = a_run()
+    without = figures.draw(run["results"], run["scores"], run["history"], run["panels"])
+    assert len(without) > 14
+    for name, png in without.items():
+        noted = (written.parent / "figures" / f"{name}.png").read_bytes()
+        assert Image.open(io.BytesIO(noted)).height > Image.open(io.BytesIO(png)).height
+
+
+@pytest.mark.parametrize(
+    ("images", "folds", "words"),
+    [
+        ((0.01, 0.05), (0.01, 0.06), "better than {}: +0.0123"),
+        ((-0.05, -0.01), (-0.06, -0.01), "worse than {}: +0.0123"),
+        ((-0.01, 0.02), (0.01, 0.02), "not significantly different from {}: +0.0123"),
+        (
+            (0.01, 0.05),
+            (-0.01, 0.06),
+            "not significantly different from {} (better for these networks, perhaps not after "
+            "retraining): +0.0123",
+        ),
+    ],
+)
+@pytest.mark.parametrize(("method", "name"), [("harmonic_fill", "harmonic fill"), ("brightness", "darkness")])
+def test_summary_says_what_the_intervals_of_each_difference_allow(
+    tmp_path, undrawn, images, folds, words, method, name
+):
+    run = a_run()
+    estimate = dict(zip(("low", "high", "low_folds", "high_folds"), (*images, *folds), strict=True))
+    run["results"]["differences"][method]["ssim_hbd"] = {"mean": 0.0123, **estimate}
+    assert words.format(name) in page_of(tmp_path, run).text.split("AUROC by metric")[0]
+
+
+def test_summary_names_every_baseline_and_every_variant_once_and_apart(tmp_path, undrawn):
+    text = page_of(tmp_path, a_run()).text.split("AUROC by metric")[0]
+    baselines, variants = text.split("other ways to use the same networks")
+    for name in ("mean-colour fill", "harmonic fill", "autoencoder", "darkness"):
+        assert baselines.count(f" {name}") == 1 and f" {name}" not in variants
+    for name in ("several holes, minimum", "hole alone"):
+        assert variants.count(f" {name}:") == 1 and f" {name}:" not in baselines
+    assert "Of 4 baselines" in baselines
+
+
+def test_summary_compares_with_chance(tmp_path, undrawn):
+    run = a_run()
+    estimate = run["results"]["auroc"]["augmented"]["mim"]["ssim_hbd"]
+    estimate |= {"low": 0.51, "high": 0.6, "low_folds": 0.505, "high_folds": 0.7}
+    assert "3 folds): better than chance (0.5)." in page_of(tmp_path, run).text
+    estimate |= {"low_folds": 0.49}
+    words = "not significantly different from chance (0.5) (better for these networks"
+    assert words in page_of(tmp_path, run).text
+
+
+def test_summary_is_by_the_metric_that_decides(tmp_path, undrawn):
+    run = a_run(metric="hbd")
+    text = page_of(tmp_path, run).text
+    assert "HBD, the metric that the configuration names" in text
+    for kind in ("augmented", "plain"):
+        assert (
+            f"{run['results']['auroc'][kind]['mim']['hbd']['mean']:.4f}" in text.split("AUROC by metric")[0]
+        )
+
+
+def test_data_sheet_tells_what_was_left_out_joined_and_noticed(tmp_path, undrawn):
+    run = a_run()
+    page = page_of(tmp_path, run)
+    for words in (
+        "1 file could not be used.",
+        "1 set of near-duplicates was put into one group.",
+        "1 image was left out of the test for sharing a group with mpox.",
+        "1 problem with groups.",
+        "The source nv holds 8 images; the paper has 100.",
+    ):
+        assert words in page.text
+    assert page.table("Table. Images of each class")["nv"] == ["dermoscopy", "8", "5"]
+    assert page.table("Table. Decisions by")["mpox"] == [
+        "training class", "12", "7 58.3 %", "4 33.3 %", "1 8.3 %", "7 58.3 %"
+    ]  # fmt: skip
+    others = page.table("Table. Other thresholds")
+    (own,) = [cells for name, cells in others.items() if name.startswith("calibrated")]
+    assert own == ["0.5625", "1 8.3 %", "4 33.3 %", "9 33.3 %", "14 51.9 %"]
+    promised = page.table("Table. Guaranteed and observed")["10.0 %"]
+    found = run["results"]["decision"]["reliability"][0]
+    assert promised[0].startswith(f"{100 * found['missed']['value']:.1f} %")
+    assert promised[-3:] == ["41.7 %", "33.3 %", "33.3 %"]  # the mean of 6/12 and 9/27; 2/6; 3/9
+    assert page.table("Table. Near-duplicates")["1"] == ["mpox/1.jpg, mpox/2.jpg"]
+
+
+def test_same_input_gives_the_same_bytes_and_leaves_matplotlib_alone(tmp_path, written):
+    before = dict(matplotlib.rcParams)
+    again = write_report(tmp_path, **a_run(notice="These are procedural images."))
+    assert again.read_bytes() == written.read_bytes()
+    assert dict(matplotlib.rcParams) == before
+    for file in (tmp_path / "figures").iterdir():
+        assert set(Image.open(io.BytesIO(file.read_bytes())).info) <= {"dpi"}  # no date, no software
+
+
+def test_page_of_full_size_images_stays_below_eight_megabytes(tmp_path):
+    run = a_run() | {"panels": panels_of(38, size=224)}
+    assert write_report(tmp_path, **run).stat().st_size < 8_000_000
+
+
+def test_small_runs_have_a_page_too(tmp_path):
+    run = a_run(folds=1, methods=("mim",)) | {"history": [], "panels": panels_of(0)}
+    results = run["results"]
+    results["per_group"], results["differences"] = {}, {}
+    results["per_class"] = {"mim": {"acne": results["per_class"]["mim"]["acne"]}}
+    results["data"] |= {"classes": {"acne": 9, "mpox": 12}, "class_groups": {}, "grouped": False}
+    results["data"] |= {
+        name: [] for name in ("unusable", "duplicates", "left_out", "group_problems", "remarks")
+    }
+    nothing = {"lower": None, "origin": "none", "promise": "none", "table": {}}
+    results["decision"] |= {"thresholds": [None], "pooled": None, "table": {}, "reliability": []}
+    results["decision"] |= {"upper": [None], "pooled_upper": None, "alternatives": {"calibrated": nothing}}
+    results["wall_time"]["train"] = []
+    results["clinical"] = results["robustness"] = None
+    page = page_of(tmp_path, run)
+    for words in (
+        "1 other class is",
+        "No baseline was scored",
+        "Every file could be used.",
+        "No near-duplicates were put into one group.",
+        "without regard to groups",
+        "There is no clinical test in this run",
+        "There is no robustness sheet in this run",
+    ):
+        assert words in page.text
+    drawn = {file.stem for file in (tmp_path / "figures").iterdir()}
+    assert drawn == {"roc_best", "per_class", "histograms"}
+
+
+def test_the_model_card_lies_beside_the_page(written):
+    card = (written.parent / "model_card.md").read_text(encoding="utf-8")
+    assert card.startswith("---") and "not a medical device" in card
