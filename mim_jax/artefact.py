@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mim_jax import tensors
+from mim_jax.data import weight_files
 from mim_jax.decide.decision import Calibration
 from mim_jax.measure.similarity import METRICS
 
@@ -85,7 +85,7 @@ def write(
             f"{CONFIG} cannot hold the detector's description ({error}): use finite numbers, text and lists"
         ) from error
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
-    tensors.save(folder / WEIGHTS, flatten(weights))
+    weight_files.save(folder / WEIGHTS, flatten(weights))
     files = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
     manifest = json.dumps({"format": FORMAT, **facts, "files": files}, indent=2) + "\n"
     (folder / MANIFEST).write_text(manifest, encoding="utf-8")
@@ -259,7 +259,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def save_golden(folder: Path, images: np.ndarray, scores: np.ndarray) -> None:
-    tensors.save(folder / GOLDEN, {"images": images, "similarities": scores})
+    weight_files.save(folder / GOLDEN, {"images": images, "similarities": scores})
 
 
 def field(content: Mapping[str, Any], name: str, *kinds: type, path: Path) -> Any:
@@ -281,7 +281,7 @@ def field(content: Mapping[str, Any], name: str, *kinds: type, path: Path) -> An
 
 
 def _read_golden(path: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
-    golden = tensors.load(path)
+    golden = weight_files.load(path)
     if golden.keys() != {"images", "similarities"}:
         raise ValueError(f"{path} holds {', '.join(golden)}, expected images, similarities: fetch it again")
     images, scores = golden["images"], golden["similarities"]
@@ -294,7 +294,7 @@ def _read_golden(path: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_weights(path: Path, folds: int) -> dict[str, np.ndarray]:
-    weights = tensors.load(path)
+    weights = weight_files.load(path)
     strange = [name for name in weights if not _WEIGHT.fullmatch(name)]
     if strange:
         raise ValueError(f"{path} holds {strange[0]!r:.60}, which names no weight of a fold: fetch it again")

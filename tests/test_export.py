@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mim_jax import Detector, UnusableImage, artefact, export, tensors
+from mim_jax import Detector, UnusableImage, artefact, export
+from mim_jax.data import weight_files
 from mim_jax.decide.decision import Calibration, Decision
 from mim_jax.inpaint.inference import abstract_variables
 from mim_jax.inpaint.networks import make_generator
@@ -100,8 +101,8 @@ def rewrite(folder, name, content):
 def exchange(folder, name, **fields):
     """Exchanges fields of a JSON file, named as in `model__image_size`, or of its arrays by name."""
     if name in (artefact.WEIGHTS, artefact.GOLDEN):
-        arrays = {**tensors.load(folder / name), **fields}
-        tensors.save(folder / "new", {key: array for key, array in arrays.items() if array is not None})
+        arrays = {**weight_files.load(folder / name), **fields}
+        weight_files.save(folder / "new", {key: array for key, array in arrays.items() if array is not None})
         content = (folder / "new").read_bytes()
         (folder / "new").unlink()
         rewrite(folder, name, content)
@@ -205,7 +206,7 @@ def test_an_exchanged_export_is_found_by_its_digest(exported, copy):
 
 
 def test_golden_images_find_other_weights(copy):
-    weights = tensors.load(copy / artefact.WEIGHTS)
+    weights = weight_files.load(copy / artefact.WEIGHTS)
     exchange(copy, artefact.WEIGHTS, **{name: array + 0.05 for name, array in weights.items()})
     refused(copy, "golden images differs by")
 
@@ -322,7 +323,7 @@ def test_odd_names_of_weights_are_named(copy, name):
 
 
 def test_weights_in_each_others_way_and_lacking_folds_are_named(copy):
-    weights = tensors.load(copy / artefact.WEIGHTS)
+    weights = weight_files.load(copy / artefact.WEIGHTS)
     first = next(iter(weights))
     exchange(copy, artefact.WEIGHTS, **{f"{first}/more": np.zeros(1, np.float32)})
     refused(copy, "cannot be used")

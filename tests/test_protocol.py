@@ -6,7 +6,7 @@ import pytest
 from configs.mim import get_config
 from mim_jax.data.dataset import Dataset
 from mim_jax.data.folds import Fold
-from mim_jax.data.sources import load
+from mim_jax.data.sources.load import load
 from mim_jax.evaluate import test_set
 from mim_jax.train import config as protocol
 

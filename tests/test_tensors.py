@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mim_jax import tensors
+from mim_jax.data import weight_files
 
 ARRAYS = {
     "a/kernel": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
@@ -27,18 +27,18 @@ def assert_same(found, expected):
 
 
 def test_arrays_come_back_as_they_were(tmp_path):
-    tensors.save(tmp_path / "x", ARRAYS)
-    assert_same(tensors.load(tmp_path / "x"), ARRAYS)
+    weight_files.save(tmp_path / "x", ARRAYS)
+    assert_same(weight_files.load(tmp_path / "x"), ARRAYS)
     columns_first = {name: np.asarray(array, order="F") for name, array in ARRAYS.items()}
-    tensors.save(tmp_path / "columns", columns_first)
-    assert_same(tensors.load(tmp_path / "columns"), ARRAYS)
+    weight_files.save(tmp_path / "columns", columns_first)
+    assert_same(weight_files.load(tmp_path / "columns"), ARRAYS)
 
 
 def test_the_order_of_the_arrays_does_not_matter(tmp_path):
     contents = set()
     for turn in range(len(ARRAYS)):
         names = [*list(ARRAYS)[turn:], *list(ARRAYS)[:turn]]
-        tensors.save(tmp_path / "x", {name: ARRAYS[name] for name in names})
+        weight_files.save(tmp_path / "x", {name: ARRAYS[name] for name in names})
         contents.add((tmp_path / "x").read_bytes())
     assert len(contents) == 1
 
@@ -57,7 +57,7 @@ def test_files_of_earlier_versions_are_read(tmp_path):
         body += array.tobytes()
     text = json.dumps({"__metadata__": {"from": "elsewhere"}, **header}).encode()
     write(tmp_path / "x", text + b" " * (-len(text) % 8), body)
-    assert_same(tensors.load(tmp_path / "x"), ARRAYS)
+    assert_same(weight_files.load(tmp_path / "x"), ARRAYS)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_headers_that_lie_are_refused(tmp_path, entry):
     body = bytes(8) if entry["data_offsets"][1] else b""
     write(tmp_path / "x", json.dumps({"a": entry}).encode(), body)
     with pytest.raises(ValueError, match=r"x is no safetensors file, or is damaged \(.*\): fetch it again"):
-        tensors.load(tmp_path / "x")
+        weight_files.load(tmp_path / "x")
 
 
 @pytest.mark.parametrize(
@@ -87,21 +87,21 @@ def test_headers_that_lie_are_refused(tmp_path, entry):
 def test_what_is_no_such_file_is_refused(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(ValueError, match="x is no safetensors file, or is damaged"):
-        tensors.load(tmp_path / "x")
+        weight_files.load(tmp_path / "x")
 
 
 def test_arrays_that_share_bytes_are_refused(tmp_path):
     entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
     write(tmp_path / "x", json.dumps({"a": entry, "b": entry}).encode())
     with pytest.raises(ValueError, match="fetch it again"):
-        tensors.load(tmp_path / "x")
+        weight_files.load(tmp_path / "x")
 
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_damage_raises_value_error_or_changes_values_alone(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("damage") / "x"
-    tensors.save(path, ARRAYS)
+    weight_files.save(path, ARRAYS)
     content = bytearray(path.read_bytes())
     if data.draw(st.booleans()):
         content = content[: data.draw(st.integers(0, len(content) - 1))]
@@ -109,7 +109,7 @@ def test_damage_raises_value_error_or_changes_values_alone(tmp_path_factory, dat
         content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
     path.write_bytes(bytes(content))
     try:
-        found = tensors.load(path)
+        found = weight_files.load(path)
     except ValueError:
         return
     assert sum(array.nbytes for array in found.values()) == sum(array.nbytes for array in ARRAYS.values())

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mim_jax import tensors
 from mim_jax.classifiers.mobilenet import MobileNetV3Large
 from mim_jax.classifiers.resnet import ResNet50
 from mim_jax.classifiers.swin import SwinB
+from mim_jax.data import weight_files
 
 NAMED = 10  # wrong tensors that a message names; all are counted
 PASSED_OVER = (
@@ -98,7 +98,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path}: give the path of a safetensors file")
     try:
-        arrays = tensors.load(path)
+        arrays = weight_files.load(path)
     except ValueError as error:
         with Path(path).open("rb") as file:
             start = file.read(4)

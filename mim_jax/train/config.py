@@ -17,7 +17,7 @@ from mim_jax import mask
 from mim_jax.data import dataset as datasets
 from mim_jax.data import duplicates, folder, folds, quality
 from mim_jax.data.images import MIN_SIDE
-from mim_jax.data.sources import load
+from mim_jax.data.sources.load import load
 from mim_jax.decide import decision
 from mim_jax.inpaint import gan
 from mim_jax.inpaint.networks import PatchDiscriminator, make_generator

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from against_torchvision import import_torchvision, lively
 
-from mim_jax import tensors
 from mim_jax.classifiers import pretrained
 from mim_jax.classifiers.pretrained import load_pretrained
 from mim_jax.classifiers.swin import SwinB
+from mim_jax.data import weight_files
 
 CLASSES, DEPTHS = 5, (2, 1, 1, 1)
 
@@ -42,7 +42,7 @@ def path(tmp_path):
 
 
 def saved(path, arrays):
-    tensors.save(path, arrays)
+    weight_files.save(path, arrays)
     return path
 
 
