@@ -9,6 +9,7 @@ fastest of some warm rounds; what compiling costs stands beside them.
 """
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ import torch
 
 from benchmarks.vision import import_torchvision
 from mim_jax.classifiers import CLASSIFIERS, step
+from mim_jax.train.epochs import init_state, run_epochs
 
 CLASSES = 2
 STEPS = 2  # in one dispatch of ours
@@ -31,19 +33,20 @@ def ours(name: str, images: np.ndarray, labels: np.ndarray, dtype: Any) -> Calla
     """Runs `STEPS` updates, by the program that trains."""
     network = CLASSIFIERS[name](classes=CLASSES, dtype=dtype)
     rate = optax.constant_schedule(1e-3)
-    task = step.Task(network, optax.adam(rate), rate, images.shape[1], flips=False)
+    task = step.ClassifierConfig(network, optax.adam(rate), rate, images.shape[1], flips=False)
     key = jax.random.key(0)
-    state = jax.jit(step.init_state, static_argnames="task")(key, task=task)
-    run = jax.jit(
-        step.train_epochs,
-        static_argnames=("task", "batch_size", "drop_last"),
-        donate_argnames="state",
+    state = init_state(task, key)
+    many = {
+        "images": jnp.asarray(np.tile(images, (STEPS, 1, 1, 1))),
+        "labels": jnp.asarray(np.tile(labels, STEPS)),
+    }
+    run = functools.partial(
+        run_epochs, task, examples=many, scalars={}, key=key, batch_size=len(images), drop_last=False
     )
-    many = jnp.asarray(np.tile(images, (STEPS, 1, 1, 1))), jnp.asarray(np.tile(labels, STEPS))
 
     def update() -> None:
         nonlocal state
-        state, metrics = run(task, state, *many, jnp.arange(1), key, batch_size=len(images), drop_last=False)
+        state, metrics = run(state, jnp.arange(1))
         jax.block_until_ready((state, metrics))
 
     return update

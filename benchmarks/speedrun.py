@@ -67,20 +67,18 @@ def covered(intervals: Sequence[tuple[float, float]]) -> float:
     return total
 
 
-def run(config: Mapping[str, Any], folder: Path, device: str) -> dict[str, Any]:
-    """The experiment in this process, from images to AUROC, in an empty folder.
+def run(given: Mapping[str, Any], folder: Path, device: str) -> dict[str, Any]:
+    """The experiment that a configuration says, in this process, from images to AUROC, in an empty folder.
 
     Returns:
       "stages": name -> {"seconds", "compiling"}; "auroc", the mean over folds on the augmented test images by
       the metric that decides; "scored", images; "device".
     """
     from mim_jax.cli.runtime import choose_device, keep_freed_memory, use_compilation_cache
-    from mim_jax.evaluate import folds as trained
     from mim_jax.evaluate import test_set
+    from mim_jax.evaluate.folds import load_folds
     from mim_jax.evaluate.statistics.summary import summarize
-    from mim_jax.measure.similarity import Measure
-    from mim_jax.train import config as protocol
-    from mim_jax.train import mim as experiment
+    from mim_jax.train import config, mim, trainer
     from mim_jax.train.metric_writer import Recorder
 
     choose_device(device)
@@ -89,26 +87,26 @@ def run(config: Mapping[str, Any], folder: Path, device: str) -> dict[str, Any]:
     import jax
 
     clock = Stopwatch()
-    protocol.check(config)
-    dataset = protocol.load_data(config)
-    protocol.check_data(config, dataset, evaluation=True)
+    settings = config.parse(given)
+    mim.check(settings)
+    experiment = config.build(settings, mim, clinical=False)
+    dataset = experiment.dataset
     clock.lap("read")
     with Recorder(folder) as recorder:
-        experiment.train(config, folder, dataset, recorder)
+        trainer.train(mim.trainings(experiment, folder), settings.training, recorder)
     clock.lap("train")
-    measure = Measure(**protocol.measure_options(config))
-    folds = trained.load_folds(config, folder, dataset, measure)
+    folds = load_folds(experiment, folder)
     clock.lap("load")
-    settings, seed = config["evaluation"], config["seed"]
-    images = test_set.make_bank(dataset, mode=settings["augmentation"], seed=seed)
+    options, seed = settings.evaluation, settings.seed
+    images = test_set.make_test_set(dataset, mode=options.augmentation, seed=seed)
     scored = []
     for fold in folds:
         part = test_set.tested(images, dataset, fold.split)
         scores = {name: each[0] for name, each in fold.detector.similarities(images.images[part]).items()}
         scored.append(test_set.scored_images(dataset, images, part, scores))
     clock.lap("score")
-    metric = settings["metric"]
-    table = summarize({"mim": scored}, primary=metric, resamples=settings["resamples"], seed=seed)
+    metric = mim.mim_settings(settings).measure.metric
+    table = summarize({"mim": scored}, primary=metric, resamples=options.resamples, seed=seed)
     clock.lap("tables")
     return {
         "stages": clock.stages,

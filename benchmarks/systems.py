@@ -19,10 +19,11 @@ from configs import mim
 from mim_jax import mask
 from mim_jax.cli.runtime import keep_freed_memory
 from mim_jax.data.synthetic import lesions
-from mim_jax.inpaint import convolution, gan, layers
+from mim_jax.inpaint import convolution, gan
 from mim_jax.inpaint.convolution import precision
-from mim_jax.train.config import compute_dtype, make_game
-from mim_jax.train.epochs import epoch_orders
+from mim_jax.train.config import compute_dtype, parse
+from mim_jax.train.epochs import epoch_orders, init_state, run_epochs
+from mim_jax.train.mim import make_gan
 
 DISTINCT = 32  # different images; a larger batch repeats them
 PRODUCT = {"cpu": 2048, "gpu": 8192}  # side of the square matrices whose product is the peak
@@ -86,17 +87,17 @@ def make_inputs(
 ) -> Inputs:
     """Images, weights, and what our key gives for `updates` updates: made on the CPU, kept on the host."""
     size, batch = config["data"]["image_size"], config["training"]["batch_size"]
-    game = make_game(config, steps=updates)
+    task = make_gan(parse(config), steps=updates)
     drawn, *_ = lesions.lesion_images({"mpox": min(batch, DISTINCT)}, size=size, seed=config["seed"])
-    state = jax.jit(gan.init_state, static_argnames="game")(_key(config), game=game)
+    state = init_state(task, _key(config))
 
     @jax.jit
     def plan(key: jax.Array, numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # As `train_epochs` and `adversarial_step` draw them, where an epoch is one update.
+        # As `run_epochs` and `adversarial_step` draw them, where an epoch is one update.
         hole_key = jax.random.fold_in(key, 1)
         offsets = jax.vmap(
             lambda n: mask.random_offsets(
-                jax.random.fold_in(hole_key, n), batch, size=size, mask_size=game.mask_size
+                jax.random.fold_in(hole_key, n), batch, size=size, mask_size=task.mask_size
             )
         )(numbers)
         return epoch_orders(key, batch, numbers), offsets
@@ -193,17 +194,18 @@ class JaxSystem:
             convolution.conv = functools.partial(_plain, convolution._conv_lax)
             convolution.conv_transpose = functools.partial(_plain, convolution._conv_transpose_lax)
         elif without == "plain_gradient":
-            setattr(layers, "product", _derived)  # noqa: B010 (its type is that of a custom gradient)
-        self._dispatch, self._dtype = inputs.dispatch, compute_dtype(config)
-        game = make_game(config, steps=len(inputs.orders))
-        self._settings: dict[str, Any] = {
-            "game": game,
-            "images": jnp.asarray(inputs.images),
-            "key": _key(config),
-            "adversary": jnp.float32(1),
-            "batch_size": len(inputs.images),
-            "drop_last": False,
-        }
+            setattr(convolution, "product", _derived)  # noqa: B010 (its type is that of a custom gradient)
+        self._dispatch, self._dtype = inputs.dispatch, compute_dtype(parse(config))
+        task = make_gan(parse(config), steps=len(inputs.orders))
+        self._run = functools.partial(
+            run_epochs,
+            task,
+            examples={"images": jnp.asarray(inputs.images)},
+            scalars={"adversary": jnp.float32(1)},
+            key=_key(config),
+            batch_size=len(inputs.images),
+            drop_last=False,
+        )
         # Copies, because the program may overwrite what it is given.
         generator, batch_stats, discriminator = jax.tree.map(
             jnp.array, (inputs.generator, inputs.batch_stats, inputs.discriminator)
@@ -212,14 +214,9 @@ class JaxSystem:
             step=jnp.zeros((), jnp.int32),
             generator_params=generator,
             batch_stats=batch_stats,
-            generator_opt=game.optimizer.init(generator),
+            generator_opt=task.optimizer.init(generator),
             discriminator_params=discriminator,
-            discriminator_opt=game.optimizer.init(discriminator),
-        )
-        self._run = jax.jit(
-            gan.train_epochs,
-            static_argnames=("game", "batch_size", "drop_last"),
-            donate_argnames="state",
+            discriminator_opt=task.optimizer.init(discriminator),
         )
 
     def update(self, start: int, count: int) -> np.ndarray:
@@ -227,7 +224,7 @@ class JaxSystem:
         for n in range(start, start + count, self._dispatch):
             # The training set is one batch, so that an epoch is an update and has its own line of metrics.
             numbers = jnp.arange(n, n + self._dispatch)
-            self._state, metrics = self._run(state=self._state, epochs=numbers, **self._settings)
+            self._state, metrics = self._run(self._state, numbers)
             found.append(np.asarray(metrics["loss_pixel"]))
         return np.concatenate(found)
 

@@ -25,6 +25,7 @@ from mim_jax.inpaint.networks import make_generator
 from mim_jax.measure import images as pixels
 from mim_jax.measure.similarity import METRICS, Measure, Similarities
 from mim_jax.train import workdir
+from mim_jax.train.workdir import fold_count
 
 # images [B, S, S, 3], offset, M -> patches [B, M, M, 3]
 Fill = Callable[[jax.Array, tuple[int, int], int], jax.Array]
@@ -73,8 +74,7 @@ class Detector(NoveltyDetector):
         from mim_jax.train.checkpoints import FoldCheckpoints, parameter_hash
 
         root = Path(path).expanduser().resolve()
-        config = workdir.read_json(root / "config.json")
-        folds = range(config["data"]["folds"])
+        folds = range(fold_count(root))
         if fold is not None and fold not in folds:
             raise ValueError(f"{root} has folds 0 to {len(folds) - 1}, not {fold}")
         model: dict[str, Any] = {}

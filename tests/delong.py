@@ -11,8 +11,7 @@ import math
 import numpy as np
 from scipy.special import ndtri
 
-from mim_jax.evaluate.statistics.auroc import checked
-from mim_jax.evaluate.statistics.intervals import LEVEL, Estimate
+from mim_jax.evaluate.statistics.auroc import LEVEL, Estimate, checked
 
 
 def delong(scores: np.ndarray, positive: np.ndarray, *, groups: np.ndarray | None = None) -> Estimate:

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from mim_jax.decide.thresholds import certificate, certified_rate, images_needed
-from mim_jax.evaluate.statistics.intervals import share_estimate
+from mim_jax.evaluate.statistics.auroc import share_estimate
 
 CASES = [(29, 0.1, 0.95), (128, 0.1, 0.95), (128, 0.05, 0.9), (60, 0.3, 0.99), (500, 0.2, 0.5)]
 

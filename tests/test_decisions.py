@@ -8,7 +8,7 @@ import pytest
 from mim_jax.decide.decision import RULES, Decision
 from mim_jax.decide.thresholds import PAPER_THRESHOLD, sensitivity_threshold, youden_threshold
 from mim_jax.evaluate import decisions
-from mim_jax.evaluate.statistics.summary import ScoredImages
+from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.measure.similarity import METRICS
 
 GROUPS = {"skin": ["eczema"]}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mim_jax.evaluate.scores import ScoredImages
-from mim_jax.evaluate.statistics.bootstrap import draw_groups, resampled_aurocs
+from mim_jax.evaluate.statistics.auroc import draw_groups, resampled_aurocs
 from tests.delong import delong, delong_difference, delong_variance
 
 

@@ -7,16 +7,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from mim_jax.evaluate.statistics.summary import (
-    ScoredImages,
-    auroc,
-    cluster_bootstrap,
-    draw_groups,
-    resampled_aurocs,
-    roc,
-    summarize,
-    summarize_seeds,
-)
+from mim_jax.evaluate.scores import ScoredImages
+from mim_jax.evaluate.statistics.auroc import auroc, cluster_bootstrap, draw_groups, resampled_aurocs, roc
+from mim_jax.evaluate.statistics.summary import summarize, summarize_seeds
 
 
 def scored(

@@ -7,8 +7,7 @@ import pytest
 from scipy import stats
 
 from mim_jax.evaluate.scores import ScoredImages
-from mim_jax.evaluate.statistics.bootstrap import draw_groups, sample_aurocs
-from mim_jax.evaluate.statistics.intervals import fold_half_width, percentile_interval
+from mim_jax.evaluate.statistics.auroc import draw_groups, fold_half_width, percentile_interval, sample_aurocs
 
 
 def test_without_shared_variance_it_is_students():

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_curve
 
 from mim_jax.evaluate.scores import ScoredImages
-from mim_jax.evaluate.statistics.bootstrap import draw_groups
+from mim_jax.evaluate.statistics.auroc import draw_groups
 from mim_jax.evaluate.statistics.operating_points import LEVELS, operating_points, resampled_operating_points
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_decisions import GROUPS, drawn
 
-from mim_jax.evaluate.reliability import reliability
+from mim_jax.evaluate.decisions import reliability
 
 
 def test_promises_are_kept_on_average_over_runs():

@@ -12,7 +12,7 @@ from flax import linen as nn
 from sklearn.metrics import roc_auc_score
 
 from mim_jax.detector import Detector
-from mim_jax.evaluate.robustness import clinical, conditions
+from mim_jax.evaluate.robustness import conditions, sheet
 from mim_jax.evaluate.robustness.conditions import Condition, GroupedImages, score_conditions, score_folds
 from mim_jax.evaluate.robustness.corruptions import CORRUPTIONS
 from mim_jax.evaluate.robustness.sheet import SIGMAS, _shares, clinical_test, robustness_sheet
@@ -237,8 +237,8 @@ def test_the_clinical_test(experiment):
 def test_images_get_the_noise_of_the_clinical_test(experiment):
     """Whatever scores them: MIM inside its program, a classifier outside."""
     (model, _), positives, negatives = experiment
-    drawn = clinical.draw(positives, 11, sigma=0.1, seed=3)
-    noisy = clinical.add_noise(drawn[1].images, sigma=0.1, seed=3, first=2 * 11)
+    drawn = sheet.draw(positives, 11, sigma=0.1, seed=3)
+    noisy = sheet.add_noise(drawn[1].images, sigma=0.1, seed=3, first=2 * 11)
     _, scored = clinical_test([model, model], positives, negatives, sigma=0.1, batch=4, resamples=5, seed=3)
     expected = scored[1].similarities["mae"][scored[1].positive]
     np.testing.assert_allclose(model.similarities(noisy)["mae"][0], expected, atol=1e-6)

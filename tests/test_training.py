@@ -14,7 +14,7 @@ from flax import linen as nn
 from mim_jax import mask
 from mim_jax.inpaint import gan, inference
 from mim_jax.inpaint.networks import ContextEncoder, PatchDiscriminator
-from mim_jax.train import epochs
+from mim_jax.train import epochs, optimizer
 
 
 def constant(step):
@@ -144,9 +144,9 @@ def test_the_printed_equations_are_no_game():
     assert last["default"] > 0.3
 
 
-@pytest.mark.parametrize("decay", sorted(gan.DECAYS))
+@pytest.mark.parametrize("decay", sorted(optimizer.DECAYS))
 def test_schedules_start_at_the_rate_and_never_rise(decay):
-    schedule = gan.make_schedule(decay, learning_rate=1e-3, steps=100)
+    schedule = optimizer.make_schedule(decay, learning_rate=1e-3, steps=100)
     rates = np.array([float(schedule(step)) for step in range(101)])
     assert rates[0] == pytest.approx(1e-3)
     assert np.all(np.diff(rates) <= 1e-12)
@@ -155,7 +155,7 @@ def test_schedules_start_at_the_rate_and_never_rise(decay):
 
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match=r"'cosinus'.*cosine, linear"):
-        gan.make_schedule("cosinus", learning_rate=1e-3, steps=1)
+        optimizer.make_schedule("cosinus", learning_rate=1e-3, steps=1)
     with pytest.raises(ValueError, match=r"'patches'.*patch, masked_image"):
         dataclasses.replace(GAME, real_input="patches")
     with pytest.raises(ValueError, match=r"paints 16 pixels.*mask_size=16"):

@@ -33,6 +33,7 @@ from mim_jax.evaluate import metadata
 from mim_jax.export import golden_images
 from mim_jax.measure.similarity import METRICS
 from mim_jax.train import workdir
+from mim_jax.train.config import parse
 
 FORMAT = 1
 CALIBRATION_FORMAT = 2
@@ -74,7 +75,7 @@ def export_run(path: str | os.PathLike[str], *, fold: int) -> list[str]:
     found = workdir.read_json(root / "calibration.json") if (root / "calibration.json").exists() else {}
     # Written before there were calibration scores, it has a threshold without a promise.
     calibration = found["alone"][fold] if found.get("format") == CALIBRATION_FORMAT else None
-    notice = metadata.notice(workdir.read_json(root / "config.json"))
+    notice = metadata.notice(parse(workdir.read_json(root / "config.json")).data)
     written = export_app(detector, root / "app", fold=fold, calibration=calibration, notice=notice)
     lines = [
         f"app: {root / 'app'}",

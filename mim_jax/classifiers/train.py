@@ -1,69 +1,182 @@
-"""The trainings of a classifier: every fold."""
+"""The trainings of a classifier: its classes, its folds, its network."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from mim_jax.classifiers import step
-from mim_jax.classifiers.protocol import Split, describe_model, load_start, make_splits, make_task
+from mim_jax.classifiers import make_classifier
+from mim_jax.classifiers.pretrained import load_pretrained
+from mim_jax.classifiers.step import ClassifierConfig, ClassifierState, init_state, start_from
 from mim_jax.data.dataset import Dataset
-from mim_jax.train import trainer
-from mim_jax.train.config import Config
-from mim_jax.train.devices import Place
-from mim_jax.train.epochs import steps_per_epoch
-from mim_jax.train.metric_writer import Recorder
+from mim_jax.data.folds import Split, make_folds
+from mim_jax.train.config import Experiment, check_negatives, compute_dtype
+from mim_jax.train.mim import fold_key, fold_updates
+from mim_jax.train.optimizer import make_optimizer
+from mim_jax.train.settings import ClassifierSettings, Settings
+from mim_jax.train.trainer import Training
 
 
-def train(config: Config, path: Path, dataset: Dataset, recorder: Recorder) -> None:
-    """Trains every fold that is not finished, from its newest checkpoint.
+def check(settings: Settings) -> None:
+    """Raise ValueError for what can be known to be wrong before any image is read."""
+    known, positive = settings.data.known, settings.data.positive
+    if not known or positive in known:
+        raise ValueError(
+            f"config.data.known is {known!r}: name one or more classes other than {positive!r} to train "
+            "against"
+        )
+    if len(set(known)) < len(known):
+        raise ValueError(f"config.data.known names a class twice: {', '.join(known)}")
+    jax.eval_shape(make_config(settings, steps=1).init, jax.random.key(0))
+    if classifier_settings(settings).pretrained:
+        load_start(settings)
+
+
+def classifier_settings(settings: Settings) -> ClassifierSettings:
+    """The section of a classifier; ValueError where the settings are those of MIM."""
+    if settings.classifier is None:
+        raise ValueError("this is the configuration of MIM, and a classifier's is needed")
+    return settings.classifier
+
+
+def class_names(settings: Settings) -> tuple[str, ...]:
+    """The classes in the order of the logits."""
+    known = settings.data.known
+    others = (" + ".join(known),) if classifier_settings(settings).merged else known
+    return (settings.data.positive, *others)
+
+
+def split(settings: Settings, dataset: Dataset) -> list[Split]:
+    """The folds of Table 3.
+
+    The positives are split as for MIM. The known negatives are dealt like them, by group; those that share a
+    group with a positive neither train nor test.
 
     Raises:
-      trainer.Interrupted, trainer.NonFiniteLoss: as `trainer.train`.
-      ValueError: as `load_start`.
+      ValueError: nothing to test against; a known class is not in the data, or has no training image in some
+        fold.
     """
-    trainer.train(list(trainings(config, path, dataset)), config["training"], recorder)
-
-
-def trainings(config: Config, path: Path, dataset: Dataset) -> Iterator[trainer.Training]:
-    """The training of each fold; nothing is computed or read before it begins."""
-    settings = config["training"]
-    sizes = {"batch_size": settings["batch_size"], "drop_last": settings["drop_last"]}
-    run_epochs = jax.jit(
-        step.train_epochs,
-        static_argnames=("task", "batch_size", "drop_last", "split"),
-        donate_argnames="state",
-    )
-    init = jax.jit(step.init_state, static_argnames="task")
-    tasks: dict[int, step.Task] = {}
-    splits = make_splits(config, dataset)
-    for fold, split in enumerate(splits):
-        updates = steps_per_epoch(len(split.train), **sizes)
-        task = tasks.setdefault(updates, make_task(config, steps=updates * settings["epochs"]))
-        key = jax.random.fold_in(jax.random.key(config["seed"]), fold)
-
-        def begin(
-            place: Place, split: Split = split, task: step.Task = task, key: jax.Array = key
-        ) -> trainer.Run:
-            here = place.put({"images": dataset.images[split.train], "labels": split.labels, "key": key})
-            return lambda state, epochs: run_epochs(
-                task=task, state=state, epochs=epochs, split=place.split, **here, **sizes
-            )
-
-        def start(task: step.Task = task) -> step.ClassifierState:
-            return step.start_from(task, load_start(config))
-
-        pretrained = config["classifier"]["pretrained"]
-        yield trainer.Training(
-            role=config["classifier"]["name"],
-            fold=fold,
-            title=f"training fold {fold + 1}/{len(splits)}",
-            folder=path / f"fold_{fold}" / "checkpoints",
-            examples=len(split.train),
-            updates=updates,
-            init=start if pretrained else functools.partial(init, key, task=task),
-            begin=begin,
-            model=describe_model(config),
-            shown=("loss", "accuracy"),
+    check_negatives(dataset)
+    data, merged = settings.data, classifier_settings(settings).merged
+    negatives = dataset.tested_negatives
+    absent = [name for name in data.known if name not in dataset.labels[negatives]]
+    if absent:
+        raise ValueError(
+            f"config.data.known names {', '.join(absent)}, of which {dataset.source} has no image to train "
+            f"on; its classes are {', '.join(dataset.class_counts())}: name those to train on with "
+            "--config.data.known=\"('measles',)\""
         )
+    known = negatives[np.isin(dataset.labels[negatives], data.known)]
+    how: dict[str, Any] = {"folds": data.folds, "seed": settings.seed, "grouped": data.grouped}
+    positives = make_folds(dataset.groups[dataset.positives], **how)
+    dealt = make_folds(dataset.groups[known], **how)
+    order = {dataset.positive: 0} | {
+        name: 1 if merged else 1 + place for place, name in enumerate(data.known)
+    }
+    splits = []
+    for own, others in zip(positives, dealt, strict=True):
+        train = np.concatenate((dataset.positives[own.train], known[others.train]))
+        labels = np.array([order[label] for label in dataset.labels[train].tolist()], np.int32)
+        missing = set(order.values()) - set(labels.tolist())
+        if missing:
+            names = [class_names(settings)[place] for place in sorted(missing)]
+            raise ValueError(
+                f"fold {own.index + 1} has no training image of {', '.join(names)}: use fewer folds "
+                "(--config.data.folds), or leave the class out of --config.data.known"
+            )
+        splits.append(
+            Split(
+                index=own.index,
+                train=train,
+                labels=labels,
+                held_out=train[:0],
+                test=dataset.positives[own.test],
+                seen=negatives[np.isin(dataset.groups[negatives], dataset.groups[train])],
+            )
+        )
+    return splits
+
+
+def trainings(experiment: Experiment, path: Path) -> list[Training]:
+    """The training of every fold; nothing is computed or read before they begin."""
+    settings, splits = experiment.settings, experiment.splits
+    own = classifier_settings(settings)
+    make = functools.cache(lambda steps: make_config(settings, steps=steps))
+    found = []
+    for one in splits:
+        updates = fold_updates(settings, one)
+        config = make(updates * settings.training.epochs)
+
+        def start(config: ClassifierConfig = config) -> ClassifierState:
+            return start_from(config, load_start(settings))
+
+        found.append(
+            Training(
+                role=own.name,
+                fold=one.index,
+                title=f"training fold {one.index + 1}/{len(splits)}",
+                folder=path / f"fold_{one.index}" / "checkpoints",
+                task=config,
+                examples={"images": experiment.dataset.images[one.train], "labels": one.labels},
+                scalars={},
+                key=fold_key(settings, one),
+                updates=updates,
+                model=describe_model(settings),
+                shown=("loss", "accuracy"),
+                start=start if own.pretrained else None,
+            )
+        )
+    return found
+
+
+def make_config(settings: Settings, *, steps: int) -> ClassifierConfig:
+    """Network and optimiser for a training of `steps` updates."""
+    optimizer, schedule = make_optimizer(settings.optimizer, steps=steps)
+    return ClassifierConfig(
+        network=make_network(settings, dtype=compute_dtype(settings)),
+        optimizer=optimizer,
+        schedule=schedule,
+        image_size=settings.data.image_size,
+        flips=settings.training.flips,
+    )
+
+
+def make_network(settings: Settings, *, dtype: Any = jnp.float32) -> Any:
+    """The untrained network; float32 unless it is to be trained."""
+    own = classifier_settings(settings)
+    return make_classifier(own.name, own.options, classes=len(class_names(settings)), dtype=dtype)
+
+
+def load_start(settings: Settings) -> Mapping[str, Any]:
+    """The published variables that `config.classifier.pretrained` names, with a fresh last layer.
+
+    Raises:
+      ValueError: as `load_pretrained`, or a network that was made narrower than the published one.
+    """
+    own = classifier_settings(settings)
+    key = jax.random.fold_in(jax.random.key(settings.seed), settings.data.folds)  # no fold's own
+    loaded = load_pretrained(own.name, own.pretrained, classes=len(class_names(settings)), key=key)
+    config = make_config(settings, steps=1)
+    wanted = jax.eval_shape(lambda key: init_state(key, config), key).params
+    shapes = [jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (wanted, loaded["params"])]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"{own.pretrained} holds the published {own.name}, and config.classifier.width="
+            f"{own.options['width']} makes another: leave the width as it is"
+        )
+    return loaded
+
+
+def describe_model(settings: Settings) -> dict[str, Any]:
+    """What a checkpoint must say so that its network can be built without the configuration."""
+    own = classifier_settings(settings)
+    return {
+        "classifier": own.name,
+        "options": dict(own.options),
+        "classes": list(class_names(settings)),
+        "image_size": settings.data.image_size,
+    }

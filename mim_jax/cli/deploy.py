@@ -1,4 +1,4 @@
-"""What launch.py does with what is trained: score, export, put on a phone, serve, compare.
+"""The modes of launch.py that pass a trained detector on: export, export_app, serve.
 
 Each returns the exit status, and imports what it needs itself: mistakes should not wait for the rest.
 """
@@ -6,54 +6,12 @@ Each returns the exit status, and imports what it needs itself: mistakes should 
 import functools
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from tqdm import tqdm
-
-UNUSABLE_FILES = 2  # an exit status
+from mim_jax.train.settings import Settings
 
 
-def score(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
-    """Scores files and folders with a trained workdir.
-
-    Prints a table and writes `scored.csv` into the workdir.
-    """
-    from mim_jax.cli import score as scoring
-    from mim_jax.detector import Detector
-    from mim_jax.train import config as protocol
-
-    if not paths:
-        raise ValueError(
-            "--mode=score needs images or folders after the flags: launch.py --mode=score --workdir=RUN "
-            "photo.jpg"
-        )
-    files = scoring.find_files(paths)
-    detector = Detector.load(workdir)
-    rows = list(
-        tqdm(
-            scoring.score_files(detector, files, gate=protocol.make_gate(config)),
-            total=len(files),
-            desc="scoring",
-            unit="image",
-            disable=None,
-        )
-    )
-    print(scoring.format_table(rows, detector))
-    table = Path(workdir).expanduser().resolve() / "scored.csv"
-    try:
-        scoring.write_csv(table, rows, folds=len(detector.variables))
-    except OSError as error:
-        raise ValueError(
-            f"{table} cannot be written ({error.strerror}): the table above is whole; the workdir, or a copy "
-            "of it, must be writable to keep every metric of every fold"
-        ) from error
-    print(f"every metric of every fold: {table}")
-    return UNUSABLE_FILES if not all(row.usable for row in rows) else 0
-
-
-def export(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
+def export(workdir: str) -> int:
     """Writes `exported/` into the workdir: the detector as one folder, usable without its network's code."""
     from mim_jax.detector import Detector
     from mim_jax.export import export as write
@@ -68,7 +26,7 @@ def export(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int
     return 0
 
 
-def export_app(config: Mapping[str, Any], workdir: str, paths: Sequence[str], *, fold: int) -> int:
+def export_app(workdir: str, *, fold: int) -> int:
     """Writes `app/` into the workdir: the page that scores on a phone, by the network of one fold."""
     try:
         from mim_jax.app import bundle
@@ -79,35 +37,12 @@ def export_app(config: Mapping[str, Any], workdir: str, paths: Sequence[str], *,
     return 0
 
 
-def compare(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
-    """Lays finished runs of MIM and of classifiers side by side: `comparison.html` in the workdir."""
-    from mim_jax.evaluate import comparison, saved_run
-    from mim_jax.report.comparison import write_comparison
-
-    if not paths:
-        raise ValueError(
-            "--mode=compare needs workdirs of finished runs after the flags: launch.py --mode=compare "
-            "--workdir=runs/compared runs/mim runs/resnet50"
-        )
-    root = Path(workdir).expanduser().resolve()
-    if (root / "config.json").exists():
-        raise ValueError(f"{root} is the workdir of a run: name another folder for the comparison")
-    runs = [saved_run.read_run(path) for path in paths]
-    found = comparison.compare(runs, resamples=config["evaluation"]["resamples"], seed=config["seed"])
-    root.mkdir(parents=True, exist_ok=True)
-    print(f"comparison: {write_comparison(root, found, runs, name='comparison.html')}")
-    return 0
-
-
-def serve(
-    config: Mapping[str, Any], workdir: str, paths: Sequence[str], *, app: str | None, host: str, port: int
-) -> int:
+def serve(settings: Settings, workdir: str, *, app: str | None, host: str, port: int) -> int:
     """Serves the scorer of a trained workdir, and the app, until it is interrupted.
 
     Args:
-      config: its section data.gate counts.
+      settings: the gate, and the miss rate where nothing is calibrated.
       workdir: of the run.
-      paths: none.
       app: folder that is served at /; None = `workdir/app` where there is one.
       host: address to answer at.
       port: 0 = any that is free.
@@ -118,15 +53,16 @@ def serve(
         raise ValueError(
             f'--mode=serve needs the package {error.name}: install the [app] extra, pip install ".[app]"'
         ) from None
+    from mim_jax.decide.thresholds import Rule
     from mim_jax.detector import Detector
-    from mim_jax.train import config as protocol
 
     detector = Detector.load(workdir)
+    wanted = settings.mim.rule.miss_rate if settings.mim else Rule().miss_rate
     own = Path(workdir).expanduser().resolve() / "app"
     serving.serve(
         detector,
-        alpha=detector.calibration.miss_rate if detector.calibration else config["decision"]["miss_rate"],
-        gate=protocol.make_gate(config),
+        alpha=detector.calibration.miss_rate if detector.calibration else wanted,
+        gate=settings.data.gate,
         folder=Path(app).expanduser() if app else own if own.is_dir() else None,
         host=host,
         port=port,

@@ -70,21 +70,17 @@ class Profile:
         self.folder = folder
         self.done = False
 
-    def begin(self, begin: Callable[[Any], Callable[..., Any]]) -> Callable[[Any], Callable[..., Any]]:
-        """`Training.begin` whose second dispatch is recorded, unless another training's was."""
+    def wrap(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that runs epochs, whose second dispatch is recorded, unless another training's was."""
+        seen = set[int]()
 
-        def recorded(place: Any) -> Callable[..., Any]:
-            run, seen = begin(place), set[int]()
+        def dispatch(state: Any, epochs: Any) -> Any:
+            # Another number of epochs is another program, which compiles first.
+            if self.done or len(epochs) not in seen:
+                seen.add(len(epochs))
+                return run(state, epochs)
+            self.done = True
+            with jax.profiler.trace(self.folder):
+                return jax.block_until_ready(run(state, epochs))
 
-            def dispatch(state: Any, epochs: Any) -> Any:
-                # Another number of epochs is another program, which compiles first.
-                if self.done or len(epochs) not in seen:
-                    seen.add(len(epochs))
-                    return run(state, epochs)
-                self.done = True
-                with jax.profiler.trace(self.folder):
-                    return jax.block_until_ready(run(state, epochs))
-
-            return dispatch
-
-        return recorded
+        return dispatch

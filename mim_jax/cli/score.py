@@ -1,4 +1,4 @@
-"""Files in, rows out: what --mode=score prints and writes."""
+"""--mode=score: files in, a table and a row each out."""
 
 import csv
 import os
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from mim_jax.data.batches import batch_size
 from mim_jax.data.dataset import printable
@@ -15,7 +16,10 @@ from mim_jax.data.images import UnusableImage
 from mim_jax.data.quality import Gate, load_image
 from mim_jax.decide.decision import Assessment, Decision, assess, unusable
 from mim_jax.detector import Detector
-from mim_jax.measure.similarity import METRICS
+from mim_jax.measure import METRICS
+from mim_jax.train.settings import Settings
+
+UNUSABLE_FILES = 2  # an exit status
 
 
 @dataclass(frozen=True)
@@ -121,3 +125,37 @@ def write_csv(path: Path, rows: Sequence[ScoredFile], *, folds: int) -> None:
                 values += [row.similarities[metric][k] for metric, k in names]
             writer.writerow([row.path, found.decision, " ".join(found.reasons), found.p_value, *values])
     os.replace(temporary, path)
+
+
+def score(settings: Settings, workdir: str, paths: Sequence[str]) -> int:
+    """Score files and folders with a trained workdir.
+
+    Prints a table and writes `scored.csv` into the workdir.
+    """
+    if not paths:
+        raise ValueError(
+            "--mode=score needs images or folders after the flags: launch.py --mode=score --workdir=RUN "
+            "photo.jpg"
+        )
+    files = find_files(paths)
+    detector = Detector.load(workdir)
+    rows = list(
+        tqdm(
+            score_files(detector, files, gate=settings.data.gate),
+            total=len(files),
+            desc="scoring",
+            unit="image",
+            disable=None,
+        )
+    )
+    print(format_table(rows, detector))
+    table = Path(workdir).expanduser().resolve() / "scored.csv"
+    try:
+        write_csv(table, rows, folds=len(detector.variables))
+    except OSError as error:
+        raise ValueError(
+            f"{table} cannot be written ({error.strerror}): the table above is whole; the workdir, or a copy "
+            "of it, must be writable to keep every metric of every fold"
+        ) from error
+    print(f"every metric of every fold: {table}")
+    return UNUSABLE_FILES if not all(row.usable for row in rows) else 0

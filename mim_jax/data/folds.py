@@ -16,6 +16,27 @@ class Fold:
     test: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One fold of an experiment, as indices into its dataset.
+
+    Attributes:
+      index: of the fold, from 0.
+      train: images trained on.
+      labels: int32, the class of each of them; 0 = the positive one.
+      held_out: positives kept out of training, for choices that must not see test images.
+      test: positives tested on.
+      seen: negatives whose group is trained on, so that the paper's Table 3 does not test them.
+    """
+
+    index: int
+    train: np.ndarray
+    labels: np.ndarray
+    held_out: np.ndarray
+    test: np.ndarray
+    seen: np.ndarray
+
+
 def make_folds(
     groups: Sequence[str] | np.ndarray, *, folds: int, seed: int, grouped: bool = True
 ) -> list[Fold]:

@@ -19,7 +19,7 @@ import numpy as np
 from mim_jax.classifiers import ood_scores
 from mim_jax.classifiers.ood_scores import SCORE_NAMES
 from mim_jax.evaluate.method_names import REFERENCE, method_name
-from mim_jax.evaluate.saved_run import Run, describe_training
+from mim_jax.evaluate.saved_run import SavedRun, describe_training
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.statistics.summary import summarize
 
@@ -37,7 +37,7 @@ _FIELDS = {
 Methods = dict[str, list[ScoredImages]]
 
 
-def compare(runs: Sequence[Run], *, resamples: int, seed: int) -> dict[str, Any]:
+def compare(runs: Sequence[SavedRun], *, resamples: int, seed: int) -> dict[str, Any]:
     """Every view of the runs, with paired intervals: plain values, ready for JSON.
 
     Args:
@@ -133,7 +133,7 @@ def compare(runs: Sequence[Run], *, resamples: int, seed: int) -> dict[str, Any]
     }
 
 
-def tested(runs: Sequence[Run]) -> Methods:
+def tested(runs: Sequence[SavedRun]) -> Methods:
     """The images of the view "paper" by every method, controls included: name -> one entry a fold."""
     runs = sorted(runs, key=lambda run: not run.is_mim)
     return _methods(dict(zip(run_names(runs), runs, strict=True)), [~seen for seen in _seen(runs)])
@@ -148,7 +148,7 @@ def shown_parts(comparison: Mapping[str, Any], part: str) -> dict[str, dict[str,
     return {method: {name: found[method][name] for name in order} for method in shown}
 
 
-def run_names(runs: Sequence[Run]) -> list[str]:
+def run_names(runs: Sequence[SavedRun]) -> list[str]:
     """The method of each run; of several runs of one network also the workdir."""
     methods = [run.method for run in runs]
     return [
@@ -157,20 +157,20 @@ def run_names(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _method(run: Run, name: str, score: str) -> str:
+def _method(run: SavedRun, name: str, score: str) -> str:
     return REFERENCE if run.is_mim else f"{name}.{score}"
 
 
-def _title(run_title: str, run: Run, score: str) -> str:
+def _title(run_title: str, run: SavedRun, score: str) -> str:
     """A run stands for its primary score; another score is named."""
     return run_title if score == run.primary else f"{run_title}, {SCORE_NAMES[score]}"
 
 
-def _scores(run: Run) -> tuple[str, ...]:
+def _scores(run: SavedRun) -> tuple[str, ...]:
     return (run.primary,) if run.is_mim else ood_scores.SCORES
 
 
-def _methods(runs: Mapping[str, Run], masks: Sequence[np.ndarray]) -> Methods:
+def _methods(runs: Mapping[str, SavedRun], masks: Sequence[np.ndarray]) -> Methods:
     """Every method of the runs on those of the images of each fold, MIM and the controls first."""
     found: Methods = {}
     for name, run in runs.items():
@@ -189,12 +189,15 @@ def _alone(folds: Sequence[ScoredImages], score: str, masks: Sequence[np.ndarray
     ]
 
 
-def _seen(runs: Sequence[Run]) -> list[np.ndarray]:
+def _seen(runs: Sequence[SavedRun]) -> list[np.ndarray]:
     """For each fold: did any of the runs train on that negative's group?"""
-    return [np.any(marks, axis=0) for marks in zip(*(run.seen for run in runs), strict=True)]
+    return [
+        np.any(marks, axis=0)
+        for marks in zip(*([fold.seen for fold in run.folds] for run in runs), strict=True)
+    ]
 
 
-def _open(classifiers: Mapping[str, Run], known: Sequence[str]) -> Methods:
+def _open(classifiers: Mapping[str, SavedRun], known: Sequence[str]) -> Methods:
     """Known against unknown images by the scores for it; positive = known. Empty where a side has none."""
     found: Methods = {}
     masks = [~seen for seen in _seen(list(classifiers.values()))]
@@ -207,7 +210,7 @@ def _open(classifiers: Mapping[str, Run], known: Sequence[str]) -> Methods:
     return found
 
 
-def _clinical(runs: Mapping[str, Run]) -> Methods:
+def _clinical(runs: Mapping[str, SavedRun]) -> Methods:
     """The clinical test of all runs, or of none."""
     found: Methods = {}
     for name, run in runs.items():
@@ -219,7 +222,7 @@ def _clinical(runs: Mapping[str, Run]) -> Methods:
     return found
 
 
-def _count(runs: Sequence[Run], known: Sequence[str]) -> list[dict[str, int]]:
+def _count(runs: Sequence[SavedRun], known: Sequence[str]) -> list[dict[str, int]]:
     counts = []
     for split, fold, seen in zip(runs[0].results["splits"], runs[0].folds, _seen(runs), strict=True):
         of_known = np.isin(fold.classes, known)
@@ -237,7 +240,7 @@ def _count(runs: Sequence[Run], known: Sequence[str]) -> list[dict[str, int]]:
     return counts
 
 
-def _check(runs: Sequence[Run]) -> None:
+def _check(runs: Sequence[SavedRun]) -> None:
     if all(run.is_mim for run in runs):
         raise ValueError(
             f"no classifier is among the {len(runs)} runs: name the workdir of at least one finished run "
@@ -269,7 +272,7 @@ def _check(runs: Sequence[Run]) -> None:
 
 
 def _check_same(
-    first: Run, other: Run, folds: Sequence[ScoredImages], others: Sequence[ScoredImages], kind: str
+    first: SavedRun, other: SavedRun, folds: Sequence[ScoredImages], others: Sequence[ScoredImages], kind: str
 ) -> None:
     """Raises ValueError where the two runs do not hold the same images in the same folds."""
     difference = ""

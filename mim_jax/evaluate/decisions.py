@@ -1,15 +1,12 @@
-"""What decides on new images, and on each fold's test images without having seen any of them; rows of it.
+"""Calibrations for new images, cutoffs for each fold's test images, and whether the guarantee was kept.
 
 A case is a group of images (a patient, say): groups are independent, images of one patient are not. Its
 lowest score stands for a group of the training class, its highest for one of another class, so that both
 promises are the harder ones.
 """
 
-import csv
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +14,10 @@ import numpy as np
 from mim_jax.decide import thresholds
 from mim_jax.decide.decision import Calibration, Decision
 from mim_jax.decide.thresholds import Evidence, Rule
-from mim_jax.evaluate.statistics.summary import ScoredImages
-from mim_jax.measure.similarity import METRICS
+from mim_jax.evaluate.scores import ScoredImages
+from mim_jax.evaluate.statistics.auroc import share_estimate
 
+RATES = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 OTHERS = "other classes"  # the group of the classes that are in none
 
 
@@ -154,60 +152,100 @@ def _shares(groups: np.ndarray, family: np.ndarray, count: int) -> list[frozense
     return [frozenset(dealt[k::count]) for k in range(count)]
 
 
-def rows(
-    fold: int,
-    method: str,
-    scored: ScoredImages,
-    cutoffs: Cutoffs | None = None,
-    *,
-    scores: Sequence[str] = (*METRICS, "score"),
-) -> list[dict[str, Any]]:
-    """One dict an image, in the columns of scores.csv, `scores` among them.
+def judge(scored: ScoredImages, cutoffs: Cutoffs) -> ScoredImages:
+    """The images with their decisions.
 
-    Without cutoffs nothing is decided; with them, an image of another class only in the fold whose cutoffs
-    have not seen its group (`Cutoffs.judges`), so that each is decided once.
+    An image of another class is decided only in the fold whose cutoffs have not seen its group
+    (`Cutoffs.judges`), so that each is decided once.
     """
-    judged = cutoffs.judges(scored) if cutoffs else np.zeros(len(scored), bool)
-    table = []
-    for i in range(len(scored)):
-        own = {name: float(values[i]) for name, values in scored.similarities.items()}
-        table.append(
-            {
-                "fold": fold,
-                "method": method,
-                "name": str(scored.names[i]),
-                "class": str(scored.classes[i]),
-                "group": str(scored.groups[i]),
-                "copy": int(scored.copies[i]),
-                "augmented": bool(scored.augmented[i]),
-                "plain": bool(scored.plain[i]),
-                "positive": bool(scored.positive[i]),
-                **{name: own.get(name, "") for name in scores},
-                "decision": "",
-            }
-        )
-        if cutoffs and judged[i]:
-            table[-1]["decision"] = str(cutoffs.decide(own[cutoffs.metric]))
-    return table
+    values = scored.similarities[cutoffs.metric].tolist()
+    judged = zip(values, cutoffs.judges(scored).tolist(), strict=True)
+    return replace(scored, decisions=np.array([str(cutoffs.decide(v)) if own else "" for v, own in judged]))
 
 
-def write_csv(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
-    """Writes rows, one or more, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.DictWriter(file, list(table[0]))
-        writer.writeheader()
-        writer.writerows(table)
-    os.replace(temporary, path)
-
-
-def count_decisions(table: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+def count_decisions(folds: Iterable[ScoredImages]) -> dict[str, dict[str, int]]:
     """Per class, over the plain test images of all folds: how many were decided upon, and each decision."""
     kinds = (Decision.MPOX_LIKE, Decision.CANNOT_TELL, Decision.NOT_MPOX_LIKE)
     counts: dict[str, dict[str, int]] = {}
-    for row in table:
-        if row["plain"] and row["decision"]:
-            count = counts.setdefault(row["class"], {"n": 0, **{str(kind): 0 for kind in kinds}})
+    for fold in folds:
+        decided = fold.select(fold.plain & (fold.decisions != ""))
+        for name, decision in zip(decided.classes.tolist(), decided.decisions.tolist(), strict=True):
+            count = counts.setdefault(name, {"n": 0, **{str(kind): 0 for kind in kinds}})
             count["n"] += 1
-            count[row["decision"]] += 1
+            count[decision] += 1
     return dict(sorted(counts.items()))
+
+
+def reliability(
+    scored: Sequence[ScoredImages],
+    *,
+    metric: str,
+    positive: str,
+    class_groups: Mapping[str, Sequence[str]],
+    rates: Sequence[float] = RATES,
+) -> list[dict[str, Any]]:
+    """The rule "calibrated" at several rates, each promised for missed mpox and for false alarms alike.
+
+    Every case and image is judged once, by the cutoffs that have not seen it (`decisions.calibrate`). A case
+    is missed where its lowest score is refused and a false alarm where its highest is called mpox-like. The
+    fewer are promised, the wider the band between the thresholds.
+
+    Returns:
+      One dict a rate that every fold can carry:
+      "rate": the promised one;
+      "missed": {"cases", "value", "low", "high"}: with the Clopper-Pearson interval, which counts the cases
+        as independent although those of one fold share a model and a threshold;
+      "false_alarms": the same for each group of classes, in the folds that can promise it for that group;
+      "training", "others": {"images", "decided", "wrong"}: plain test images of the training class and of
+        the others, those that were decided upon, and those of them that were decided wrongly.
+    """
+    found = []
+    for rate in rates:
+        rule = Rule(miss_rate=rate, false_alarm_rate=rate)
+        options: dict[str, Any] = {"positive": positive, "class_groups": class_groups}
+        cutoffs = calibrate(scored, metric=metric, rule=rule, **options).folds
+        if all(each.lower is not None and each.upper is not None for each in cutoffs):
+            found.append({"rate": rate, **_observed(scored, cutoffs, metric, class_groups)})
+    return found
+
+
+def _observed(
+    scored: Sequence[ScoredImages],
+    cutoffs: Sequence[Cutoffs],
+    metric: str,
+    class_groups: Mapping[str, Sequence[str]],
+) -> dict[str, Any]:
+    missed: list[bool] = []
+    alarms: dict[str, list[bool]] = {}
+    sides = {"training": [0, 0, 0], "others": [0, 0, 0]}
+    for fold, cutoff in zip(scored, cutoffs, strict=True):
+        judged = fold.select(fold.plain & cutoff.judges(fold))
+        values = judged.similarities[metric]
+        own = judged.select(judged.positive)
+        lowest = per_group(own, values[judged.positive], np.minimum)
+        missed += [cutoff.decide(score) is Decision.NOT_MPOX_LIKE for score in lowest.tolist()]
+        family = np.where(judged.positive, "", families(judged.classes, class_groups))
+        for name in cutoff.carried:
+            if np.any(mask := family == name):
+                highest = per_group(judged.select(mask), values[mask], np.maximum)
+                alarms.setdefault(name, [])
+                alarms[name] += [cutoff.decide(score) is Decision.MPOX_LIKE for score in highest.tolist()]
+        for score, positive in zip(values.tolist(), judged.positive.tolist(), strict=True):
+            decision = cutoff.decide(score)
+            wrong = Decision.NOT_MPOX_LIKE if positive else Decision.MPOX_LIKE
+            count = sides["training" if positive else "others"]
+            count[0] += 1
+            count[1] += decision is not Decision.CANNOT_TELL
+            count[2] += decision is wrong
+    return {
+        "missed": _share(missed),
+        "false_alarms": {name: _share(hits) for name, hits in sorted(alarms.items())},
+        **{
+            name: dict(zip(("images", "decided", "wrong"), count, strict=True))
+            for name, count in sides.items()
+        },
+    }
+
+
+def _share(hits: Sequence[bool]) -> dict[str, Any]:
+    return {"cases": len(hits), **share_estimate(sum(hits), len(hits))._asdict()}

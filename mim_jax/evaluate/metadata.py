@@ -1,9 +1,10 @@
-"""What a run was: data, splits, networks, versions, in plain values for results.json."""
+"""What results.json says of a run besides its scores: data, splits, networks, versions, in plain values."""
 
 import dataclasses
 import importlib.metadata
 import os
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,14 @@ from typing import Any
 import jax
 import numpy as np
 
-import mim_jax
 from mim_jax.data.dataset import Dataset
+from mim_jax.data.folds import Split
 from mim_jax.data.synthetic import lesions
 from mim_jax.evaluate.folds import TrainedFold
-from mim_jax.evaluate.test_set import Bank
+from mim_jax.evaluate.test_set import TestSet
 from mim_jax.measure import similarity
-from mim_jax.train.checkpoints import parameter_hash
-from mim_jax.train.config import Config, is_procedural
+from mim_jax.train.config import Experiment
+from mim_jax.train.settings import DataSettings
 
 NOTICE = "These are procedural images. They prove that the machinery runs and say nothing about mpox."
 # Table 2 of the paper: mean and population standard deviation over five folds, on its own images.
@@ -58,77 +59,64 @@ def held_out_error(dataset: Dataset, folds: Sequence[TrainedFold]) -> dict[str, 
 
     What choices may be made by. None where nothing was held out.
     """
-    if not all(len(fold.held_out) for fold in folds):
+    if not all(len(fold.split.held_out) for fold in folds):
         return None
     errors = []
     for fold in folds:
         model = dataclasses.replace(fold.detector, measure=similarity.Measure(region="mask"))
-        similarities = model.similarities(dataset.images[fold.held_out])
+        similarities = model.similarities(dataset.images[fold.split.held_out])
         errors.append(
             {"mae": float(np.mean(1 - similarities["mae"])), "ssim": float(np.mean(similarities["ssim"]))}
         )
     mean = {name: float(np.mean([error[name] for error in errors])) for name in ("mae", "ssim")}
-    return {"images": [len(fold.held_out) for fold in folds], "folds": errors, "mean": mean}
+    return {"images": [len(fold.split.held_out) for fold in folds], "folds": errors, "mean": mean}
 
 
-def describe(
-    config: Config,
-    dataset: Dataset,
-    folds: Sequence[TrainedFold],
-    bank: Bank,
-    parts: Sequence[np.ndarray],
-) -> dict[str, Any]:
-    """Title, data, splits, training and environment of a run of MIM."""
-    groups = dataset.groups[dataset.positives]
-    positive = dataset.labels[bank.index] == dataset.positive
-    rows = []
-    for fold, part in zip(folds, parts, strict=True):
-        rows.append(
-            {
-                "fold": fold.split.index,
-                "train": len(fold.train),
-                "held_out": len(fold.held_out),
-                "test": len(fold.split.test),
-                "augmented": int(np.sum(positive[part] & bank.augmented[part])),
-                "negatives": int(np.sum(~positive[part])),
-                "train_groups": len(np.unique(dataset.groups[fold.train])),
-                "test_groups": len(np.unique(groups[fold.split.test])),
-            }
-        )
-    state = folds[0].state
-    return {
-        **describe_run("MIM", config, dataset),
-        "splits": rows,
-        "paper": {metric: list(values) for metric, values in PAPER_AUROC.items()},
-        "training": {
-            "epochs": config["training"]["epochs"],
-            "parameters": {
-                "generator": count_parameters(state.generator_params),
-                "discriminator": count_parameters(state.discriminator_params),
-            },
-            "parameter_hash": [parameter_hash(fold.detector.variables[0]) for fold in folds],
-        },
-    }
+def describe_splits(
+    dataset: Dataset, splits: Sequence[Split], test_set: TestSet, parts: Sequence[np.ndarray]
+) -> list[dict[str, Any]]:
+    """How many images each fold of MIM trains and tests on (the paper's Table 1).
+
+    Args:
+      dataset: the images.
+      splits: one a fold.
+      test_set: the test images.
+      parts: for each fold the positions in the test set that it is tested on.
+    """
+    positive = dataset.labels[test_set.index] == dataset.positive
+    return [
+        {
+            "fold": split.index,
+            "train": len(split.train),
+            "held_out": len(split.held_out),
+            "test": len(split.test),
+            "augmented": int(np.sum(positive[part] & test_set.augmented[part])),
+            "negatives": int(np.sum(~positive[part])),
+            "train_groups": len(np.unique(dataset.groups[split.train])),
+            "test_groups": len(np.unique(dataset.groups[split.test])),
+        }
+        for split, part in zip(splits, parts, strict=True)
+    ]
 
 
-def notice(config: Config) -> str | None:
+def notice(data: DataSettings) -> str | None:
     """What has to stand above everything that comes of procedural images."""
-    return NOTICE if is_procedural(config) else None
+    return NOTICE if data.procedural else None
 
 
-def describe_run(method: str, config: Config, dataset: Dataset) -> dict[str, Any]:
+def describe_run(method: str, experiment: Experiment) -> dict[str, Any]:
     """What is said of a run of any kind: title, data, environment, configuration."""
-    procedural = is_procedural(config)
-    sources = [name for name, folder in config["data"]["sources"].items() if folder]
-    name = "procedural lesions" if procedural else ", ".join(sources) or Path(config["data"]["root"]).name
+    settings, dataset = experiment.settings, experiment.dataset
+    data = settings.data
+    name = "procedural lesions" if data.procedural else ", ".join(data.sources) or Path(data.root).name
     return {
         "title": f"{method} on {name}",
-        "notice": notice(config),
+        "notice": notice(data),
         "data": {
             "source": dataset.source,
             "digest": dataset.digest(),
             "positive": dataset.positive,
-            "grouped": dataset.grouped and config["data"]["grouped"] and not dataset.group_problems,
+            "grouped": dataset.grouped and data.grouped and not dataset.group_problems,
             "classes": dataset.class_counts(),
             "groups": {
                 label: len(np.unique(dataset.groups[dataset.labels == label]))
@@ -142,15 +130,14 @@ def describe_run(method: str, config: Config, dataset: Dataset) -> dict[str, Any
             "remarks": list(dataset.remarks),
         },
         "environment": {
-            "versions": {package: _version(package) for package in PACKAGES}
-            | {"mim-jax": mim_jax.__version__},
+            "versions": {package: _version(package) for package in PACKAGES},
             "device": jax.devices()[0].device_kind,
             "platform": jax.default_backend(),
             "cpu_count": os.cpu_count(),
             "python": platform.python_version(),
         },
-        "seed": config["seed"],
-        "config": dict(config),
+        "seed": settings.seed,
+        "config": dict(settings.given),
     }
 
 
@@ -176,9 +163,18 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def training_seconds(history: Sequence[Mapping[str, Any]], count: int) -> list[float]:
-    """Seconds inside the epochs of each fold, both trainings (compilation included), resumed or not."""
-    seconds = [0.0] * count
+def wall_time(
+    history: Sequence[Mapping[str, Any]], folds: int, *, started: float, began: float
+) -> dict[str, Any]:
+    """Seconds: "train" for each fold, "evaluate" and "total".
+
+    Args:
+      history: the epochs of all trainings; a fold's seconds are those inside them, compilation included.
+      folds: how many.
+      started: when the evaluation began, by `time.perf_counter`.
+      began: when the run began.
+    """
+    seconds = [0.0] * folds
     for event in history:
         seconds[event["fold"]] += event["seconds"]
-    return seconds
+    return {"train": seconds, "evaluate": time.perf_counter() - started, "total": time.perf_counter() - began}

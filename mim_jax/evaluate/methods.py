@@ -16,7 +16,7 @@ from mim_jax.evaluate.baselines.image_statistics import SIMPLE_SCORES
 from mim_jax.evaluate.baselines.inpainting import CONTROLS
 from mim_jax.evaluate.folds import TrainedFold
 from mim_jax.evaluate.scores import ScoredImages
-from mim_jax.evaluate.test_set import Bank, scored_images
+from mim_jax.evaluate.test_set import TestSet, scored_images
 from mim_jax.measure.similarity import REDUCTIONS, Measure
 from mim_jax.measure.ssim import Options
 from mim_jax.train.metric_writer import Recorder
@@ -26,7 +26,7 @@ Scores = Mapping[str, np.ndarray]
 
 def score_methods(
     dataset: Dataset,
-    bank: Bank,
+    test_set: TestSet,
     parts: Sequence[np.ndarray],
     folds: Sequence[TrainedFold],
     *,
@@ -37,8 +37,8 @@ def score_methods(
 
     Args:
       dataset: where the images come from.
-      bank: the test images.
-      parts: for each fold the positions in the bank that it is tested on.
+      test_set: the test images.
+      parts: for each fold the positions in the test_set that it is tested on.
       folds: what is scored with.
       more_holes: holes of the variants "holes_mean" and "holes_min"; 1 = no such variants.
       recorder: shows the progress.
@@ -53,36 +53,36 @@ def score_methods(
     # The default window of SSIM has to fit into the hole.
     with_region = measure.region == "image" and folds[0].detector.mask_size >= Options().filter_size
     rounds = 1 + len(networks) + (more_holes > 1) + with_region
-    recorder.start("scoring", total=rounds * sum(sizes) + len(CONTROLS) * len(bank.images))
+    recorder.start("scoring", total=rounds * sum(sizes) + len(CONTROLS) * len(test_set.images))
 
     def dealt(by_fold: Sequence[Scores]) -> list[ScoredImages]:
-        return [scored_images(dataset, bank, p, s) for p, s in zip(parts, by_fold, strict=True)]
+        return [scored_images(dataset, test_set, p, s) for p, s in zip(parts, by_fold, strict=True)]
 
     def by_network(models: Sequence[Detector]) -> list[ScoredImages]:
         found = []
         for model, part in zip(models, parts, strict=True):
-            found.append({m: s[0] for m, s in model.similarities(bank.images[part]).items()})
+            found.append({m: s[0] for m, s in model.similarities(test_set.images[part]).items()})
             recorder.advance(len(part))
         return dealt(found)
 
     methods = {"mim": by_network([fold.detector for fold in folds])}
     for name, fill in CONTROLS.items():
-        # A fill is the same in every fold: score the bank once and deal it out.
+        # A fill is the same in every fold: score the test_set once and deal it out.
         scores = detector.measure_filled(
-            fill, bank.images, mask_size=folds[0].detector.mask_size, measure=measure
+            fill, test_set.images, mask_size=folds[0].detector.mask_size, measure=measure
         )
         methods[name] = dealt([{m: values[part] for m, values in scores.items()} for part in parts])
-        recorder.advance(len(bank.images))
+        recorder.advance(len(test_set.images))
     for name in networks:
         methods[name] = by_network([fold.networks[name] for fold in folds])
     for name, score in SIMPLE_SCORES.items():
-        train = [dataset.images[fold.train] for fold in folds]
+        train = [dataset.images[fold.split.train] for fold in folds]
         methods[name] = dealt(
-            [{"score": score(bank.images[part], own)} for part, own in zip(parts, train, strict=True)]
+            [{"score": score(test_set.images[part], own)} for part, own in zip(parts, train, strict=True)]
         )
     variants = []
     if more_holes > 1:
-        several = _several_holes(bank, parts, folds, more_holes, recorder)
+        several = _several_holes(test_set, parts, folds, more_holes, recorder)
         for reduce, by_fold in several.items():
             variants.append(f"holes_{reduce}")
             methods[f"holes_{reduce}"] = dealt(by_fold)
@@ -97,7 +97,7 @@ def score_methods(
 
 
 def _several_holes(
-    bank: Bank,
+    test_set: TestSet,
     parts: Sequence[np.ndarray],
     folds: Sequence[TrainedFold],
     holes: int,
@@ -108,7 +108,7 @@ def _several_holes(
     for fold, part in zip(folds, parts, strict=True):
         measure = dataclasses.replace(fold.detector.measure, holes=holes)
         model = dataclasses.replace(fold.detector, measure=measure)
-        scores = {m: s[:, 0] for m, s in model.hole_similarities(bank.images[part]).items()}
+        scores = {m: s[:, 0] for m, s in model.hole_similarities(test_set.images[part]).items()}
         for reduce in found:
             found[reduce].append(Measure(reduce=reduce).reduced(scores))
         recorder.advance(len(part))

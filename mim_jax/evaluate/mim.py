@@ -1,31 +1,34 @@
-"""What a trained workdir is worth: every test image scored by the fold that never saw it, and the tables.
+"""MIM's evaluation: every test image scored by the fold that never saw it, decisions, robustness.
 
 Trains nothing, and never lets a test image choose anything.
 """
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mim_jax.data.dataset import Dataset
 from mim_jax.decide.decision import RULES
 from mim_jax.evaluate import decisions, metadata
 from mim_jax.evaluate.folds import TrainedFold, load_folds
 from mim_jax.evaluate.methods import score_methods
 from mim_jax.evaluate.panels import Panels, choose_panels
-from mim_jax.evaluate.reliability import reliability
 from mim_jax.evaluate.robustness import sheet
-from mim_jax.evaluate.scores import ScoredImages
+from mim_jax.evaluate.scores import ScoredImages, write_scores
 from mim_jax.evaluate.statistics.summary import summarize
-from mim_jax.evaluate.test_set import grouped, make_bank, tested
-from mim_jax.measure.similarity import METRICS, Measure
+from mim_jax.evaluate.test_set import grouped, make_test_set, tested
+from mim_jax.measure import METRICS
+from mim_jax.measure.similarity import Measure
 from mim_jax.train import workdir
-from mim_jax.train.config import Config, measure_options
+from mim_jax.train.checkpoints import parameter_hash
+from mim_jax.train.config import Experiment
 from mim_jax.train.metric_writer import Recorder, read_events
+from mim_jax.train.mim import mim_settings
+
+_SCORES = (*METRICS, "score")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,35 +37,25 @@ class Evaluated:
 
     Attributes:
       results: what results.json holds.
-      scores: what the scores.csv of all folds hold, typed: one row an image, method and fold.
+      methods: name -> the scored test images, one entry a fold.
       history: the epochs of MIM's training.
       panels: the images to show.
     """
 
     results: dict[str, Any]
-    scores: list[dict[str, Any]]
+    methods: dict[str, list[ScoredImages]]
     history: list[dict[str, Any]]
     panels: Panels
 
 
-def evaluate(
-    config: Config,
-    path: Path,
-    dataset: Dataset,
-    clinical: Dataset | None,
-    recorder: Recorder,
-    *,
-    began: float,
-) -> Evaluated:
-    """Scores and tables.
+def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: float) -> Evaluated:
+    """Score the test images and compute every table.
 
     Writes `fold_k/scores.csv`, `fold_k/clinical.csv`, `calibration.json` and `results.json`.
 
     Args:
-      config: the run's.
+      experiment: the run.
       path: its workdir.
-      dataset: its images.
-      clinical: those of the clinical test; None = no such test.
       recorder: shows the progress.
       began: when the run began, by `time.perf_counter`.
 
@@ -70,70 +63,64 @@ def evaluate(
       ValueError: a fold is not trained to its end.
     """
     started = time.perf_counter()
-    measure = Measure(**measure_options(config))
-    folds = load_folds(config, path, dataset, measure)
-    settings, seed = config["evaluation"], config["seed"]
-    bank = make_bank(dataset, mode=settings["augmentation"], seed=seed)
-    parts = [tested(bank, dataset, fold.split) for fold in folds]
+    settings, dataset = experiment.settings, experiment.dataset
+    metric = mim_settings(settings).measure.metric
+    folds = load_folds(experiment, path)
+    options, seed = settings.evaluation, settings.seed
+    test_set = make_test_set(dataset, mode=options.augmentation, seed=seed)
+    parts = [tested(test_set, dataset, fold.split) for fold in folds]
     methods, variants = score_methods(
-        dataset, bank, parts, folds, more_holes=settings["more_holes"], recorder=recorder
+        dataset, test_set, parts, folds, more_holes=options.more_holes, recorder=recorder
     )
 
-    about = metadata.describe(config, dataset, folds, bank, parts)
-    hashes = about["training"]["parameter_hash"]
-    cutoffs, decision = _decide(config, path, dataset, methods["mim"], measure, hashes)
-    table = [
-        row
-        for method, many in methods.items()
-        for fold, scored in enumerate(many)
-        for row in decisions.rows(fold, method, scored, cutoffs[fold] if method == "mim" else None)
-    ]
+    hashes = [parameter_hash(fold.detector.variables[0]) for fold in folds]
+    cutoffs, decision = _decide(experiment, path, methods["mim"], hashes)
+    methods["mim"] = [decisions.judge(own, each) for own, each in zip(methods["mim"], cutoffs, strict=True)]
     for fold in range(len(folds)):
-        decisions.write_csv(
-            path / f"fold_{fold}" / "scores.csv", [row for row in table if row["fold"] == fold]
-        )
+        table = {name: many[fold] for name, many in methods.items()}
+        write_scores(path / f"fold_{fold}" / "scores.csv", fold, table, scores=_SCORES)
     summary = summarize(
         methods,
         metrics=METRICS,
-        primary=measure.metric,
-        resamples=settings["resamples"],
+        primary=metric,
+        resamples=options.resamples,
         seed=seed,
         class_groups=metadata.class_groups(dataset),
     )
     history = [event for event in read_events(path / "metrics.jsonl") if event["event"] == "epoch"]
+    state = folds[0].state
     results = {
-        **about,
+        **metadata.describe_run("MIM", experiment),
+        "splits": metadata.describe_splits(dataset, experiment.splits, test_set, parts),
+        "paper": {name: list(values) for name, values in metadata.PAPER_AUROC.items()},
+        "training": {
+            "epochs": settings.training.epochs,
+            "parameters": {
+                "generator": metadata.count_parameters(state.generator_params),
+                "discriminator": metadata.count_parameters(state.discriminator_params),
+            },
+            "parameter_hash": hashes,
+        },
         **summary,
         "variants": variants,
         "held_out": metadata.held_out_error(dataset, folds),
         "decision": decision,
-        **_stress(config, path, dataset, clinical, folds, decision["thresholds"], recorder),
+        **_stress(experiment, path, folds, decision["thresholds"], recorder),
         "scores_sha256": workdir.hash_scores(path),
-        "wall_time": {
-            "train": metadata.training_seconds(history, len(folds)),
-            "evaluate": time.perf_counter() - started,
-            "total": time.perf_counter() - began,
-        },
+        "wall_time": metadata.wall_time(history, len(folds), started=started, began=began),
     }
     workdir.write_json(path / "results.json", results, sealed=True)
-    panels = choose_panels(
-        bank, [fold.detector for fold in folds], methods["mim"], parts, metric=measure.metric
-    )
+    panels = choose_panels(test_set, [fold.detector for fold in folds], methods["mim"], parts, metric=metric)
     mim = [event for event in history if event["role"] == "mim"]
-    return Evaluated(results=results, scores=table, history=mim, panels=panels)
+    return Evaluated(results=results, methods=methods, history=mim, panels=panels)
 
 
 def _decide(
-    config: Config,
-    path: Path,
-    dataset: Dataset,
-    scored: Sequence[ScoredImages],
-    measure: Measure,
-    hashes: Sequence[str],
+    experiment: Experiment, path: Path, scored: Sequence[ScoredImages], hashes: Sequence[str]
 ) -> tuple[list[decisions.Cutoffs], dict[str, Any]]:
-    """Writes `calibration.json`. Returns what judges each fold's test images, and what results.json says."""
-    settings = config["decision"]
-    chosen, rates = settings["rule"], (settings["miss_rate"], settings["confidence"])
+    """Write `calibration.json`. Returns what judges each fold's test images, and what results.json says."""
+    own, dataset = mim_settings(experiment.settings), experiment.dataset
+    rule, measure = own.rule, own.measure
     about: dict[str, Any] = {
         "metric": measure.metric,
         "positive": dataset.positive,
@@ -141,13 +128,8 @@ def _decide(
     }
     # The paper's number is one on its own score, and means nothing on another.
     names = [name for name in RULES if name != "paper" or measure == Measure()]
-    made = {
-        name: decisions.calibrate(
-            scored, rule=decisions.Rule(name, *rates, settings["false_alarm_rate"]), **about
-        )
-        for name in names
-    }
-    pooled, folds = made[chosen].pooled, made[chosen].folds
+    made = {name: decisions.calibrate(scored, rule=replace(rule, name=name), **about) for name in names}
+    pooled, folds = made[rule.name].pooled, made[rule.name].folds
     named = {
         name: {"lower": each.pooled.lower, "origin": each.pooled.origin, "promise": each.pooled.promise}
         for name, each in made.items()
@@ -157,9 +139,9 @@ def _decide(
         {
             "format": workdir.CALIBRATION_FORMAT,
             "parameter_hash": list(hashes),  # of the networks that it belongs to
-            "measure": measure_options(config),
+            "measure": asdict(measure),
             "pooled": asdict(pooled),
-            "alone": [asdict(each) for each in made[chosen].alone],
+            "alone": [asdict(each) for each in made[rule.name].alone],
             "folds": [{"lower": each.lower, "upper": each.upper} for each in folds],
             "alternatives": named,
         },
@@ -167,15 +149,13 @@ def _decide(
     )
     tables = {
         name: decisions.count_decisions(
-            row
-            for fold, images in enumerate(scored)
-            for row in decisions.rows(fold, "mim", images, each.folds[fold])
+            decisions.judge(images, each.folds[fold]) for fold, images in enumerate(scored)
         )
         for name, each in made.items()
     }
     return folds, {
         "metric": measure.metric,
-        "name": chosen,
+        "name": rule.name,
         "rule": pooled.origin,
         "promise": pooled.promise,
         "band": pooled.band,
@@ -183,36 +163,38 @@ def _decide(
         "upper": [each.upper for each in folds],
         "pooled": pooled.lower,
         "pooled_upper": pooled.upper,
-        "table": tables[chosen],
+        "table": tables[rule.name],
         "alternatives": {name: {**each, "table": tables[name]} for name, each in named.items()},
-        "reliability": reliability(scored, **about),
+        "reliability": decisions.reliability(scored, **about),
     }
 
 
 def _stress(
-    config: Config,
+    experiment: Experiment,
     path: Path,
-    dataset: Dataset,
-    clinical: Dataset | None,
     folds: Sequence[TrainedFold],
     thresholds: Sequence[float | None],
     recorder: Recorder,
 ) -> Mapping[str, Any]:
     """The clinical test, with its `fold_k/clinical.csv`, and the robustness sheet; None where not wanted."""
-    settings = config["evaluation"]
+    options, dataset, clinical = experiment.settings.evaluation, experiment.dataset, experiment.clinical
     models = [fold.detector for fold in folds]
-    positives = [grouped(dataset, dataset.positives[fold.split.test]) for fold in folds]
-    shared = {"resamples": settings["resamples"], "seed": config["seed"], "progress": recorder.advance}
+    positives = [grouped(dataset, fold.split.test) for fold in folds]
+    shared: dict[str, Any] = {
+        "resamples": options.resamples,
+        "seed": experiment.settings.seed,
+        "progress": recorder.advance,
+    }
     found: dict[str, Any] = {"clinical": None, "robustness": None}
     if clinical is not None:
         recorder.start("clinical test", total=2 * len(folds) * len(clinical))
         others = grouped(clinical, np.arange(len(clinical)))
-        sigma = settings["clinical_sigma"]
+        sigma = options.clinical_sigma
         test, scored = sheet.clinical_test(models, positives, others, sigma=sigma, **shared)
         for fold, images in enumerate(scored):
-            decisions.write_csv(path / f"fold_{fold}" / "clinical.csv", decisions.rows(fold, "mim", images))
+            write_scores(path / f"fold_{fold}" / "clinical.csv", fold, {"mim": images}, scores=_SCORES)
         found["clinical"] = {**test, **metadata.describe_clinical(clinical)}
-    if limit := settings["robustness_images"]:
+    if limit := options.robustness_images:
         others = grouped(dataset, dataset.tested_negatives)
         count = sum(min(limit, len(own.images)) for own in positives)
         recorder.start("robustness", total=count + len(folds) * min(limit, len(others.images)))

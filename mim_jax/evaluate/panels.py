@@ -8,7 +8,7 @@ import numpy as np
 from mim_jax import mask
 from mim_jax.detector import Detector
 from mim_jax.evaluate.scores import ScoredImages
-from mim_jax.evaluate.test_set import Bank
+from mim_jax.evaluate.test_set import TestSet
 from mim_jax.measure.ssim import ssim
 
 KINDS = ("typical", "best", "worst")
@@ -58,7 +58,7 @@ class Panels:
 
 
 def choose_panels(
-    bank: Bank,
+    test_set: TestSet,
     models: Sequence[Detector],
     scored: Sequence[ScoredImages],
     parts: Sequence[np.ndarray],
@@ -90,7 +90,7 @@ def choose_panels(
         chosen += [(fold, i, "best") for _, fold, i in pool[len(pool) - few :]]
     position = np.array([i for _, i, _ in chosen])
     of_fold = np.array([fold for fold, _, _ in chosen])
-    images = np.stack([bank.images[parts[fold][i]] for fold, i, _ in chosen])
+    images = np.stack([test_set.images[parts[fold][i]] for fold, i, _ in chosen])
     inpainted = np.zeros(images.shape, np.float32)
     for fold, model in enumerate(models):
         rows = np.flatnonzero(of_fold == fold)

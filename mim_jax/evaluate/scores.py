@@ -1,13 +1,32 @@
-"""The scored test images of a fold: what every table, interval and decision is computed from."""
+"""The score table: one shape for the scored test images of a fold, in memory and in scores.csv."""
 
-from dataclasses import dataclass, fields
+import csv
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 
 import numpy as np
+
+_FLAGS = {"True": True, "False": False}
+# Field of `ScoredImages` -> its column; score columns stand between "positive" and "decision".
+COLUMNS = {
+    "names": "name",
+    "classes": "class",
+    "groups": "group",
+    "copies": "copy",
+    "augmented": "augmented",
+    "plain": "plain",
+    "positive": "positive",
+    "decisions": "decision",
+    "seen": "seen",
+}
+FILES = ("scores.csv", "clinical.csv")  # in the folder of each fold
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredImages:
-    """The scored test images of one fold, one entry an image in every array.
+    """The test images of one fold as one method scored them, one entry an image in every array.
 
     Attributes:
       names: str `[n]`.
@@ -18,7 +37,9 @@ class ScoredImages:
       positive: bool `[n]`: is it mpox?
       augmented: bool `[n]`: belongs to the augmented test set (the paper's 220 positives); negatives do.
       plain: bool `[n]`: belongs to the plain test set (the 44); negatives do.
-      similarities: metric name -> float64 `[n]`; high = mpox-like. A control may hold one score alone.
+      similarities: score name -> float64 `[n]`; high = mpox-like. A baseline may hold one score alone.
+      decisions: str `[n]`: a `mim_jax.decide.decision.Decision`, or "" where nothing was decided.
+      seen: bool `[n]`: did the fold train on the group of that negative? Never so for MIM.
     """
 
     names: np.ndarray
@@ -29,12 +50,14 @@ class ScoredImages:
     augmented: np.ndarray
     plain: np.ndarray
     similarities: dict[str, np.ndarray]
+    decisions: np.ndarray = field(default_factory=lambda: np.zeros(0, str))
+    seen: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     def __post_init__(self) -> None:
-        columns = {
-            field.name: getattr(self, field.name) for field in fields(self) if field.name != "similarities"
-        }
-        for name, column in {**columns, **self.similarities}.items():
+        for name, empty in (("decisions", np.full(len(self), "")), ("seen", np.zeros(len(self), bool))):
+            if not len(getattr(self, name)):
+                object.__setattr__(self, name, empty)
+        for name, column in [*self._columns(), *self.similarities.items()]:
             if len(column) != len(self.names):
                 raise ValueError(
                     f"{name} has {len(column)} entries for {len(self.names)} images: one an image is needed"
@@ -51,15 +74,18 @@ class ScoredImages:
     def __len__(self) -> int:
         return len(self.names)
 
+    def _columns(self) -> Iterator[tuple[str, np.ndarray]]:
+        for item in fields(self):
+            if item.name != "similarities":
+                yield item.name, getattr(self, item.name)
+
     def select(self, mask: np.ndarray) -> "ScoredImages":
         """The images where `mask` (bool `[n]`, or indices) holds."""
-        columns = {
-            field.name: getattr(self, field.name)[mask]
-            for field in fields(self)
-            if field.name != "similarities"
-        }
-        return ScoredImages(
-            **columns, similarities={metric: scores[mask] for metric, scores in self.similarities.items()}
+        columns = {name: column[mask] for name, column in self._columns()}
+        return replace(
+            self,
+            **columns,
+            similarities={metric: scores[mask] for metric, scores in self.similarities.items()},
         )
 
     def originals(self) -> "ScoredImages":
@@ -83,3 +109,116 @@ def two_sides(
         plain=np.ones(len(groups), bool),
         similarities=similarities,
     )
+
+
+def write_scores(
+    path: Path, fold: int, methods: Mapping[str, ScoredImages], *, scores: Sequence[str], seen: bool = False
+) -> None:
+    """Write the table of a fold, whole or not at all.
+
+    Args:
+      path: the CSV file.
+      fold: number of the fold.
+      methods: name -> the images as this method scored them.
+      scores: names of the score columns, in order; one that a method does not have is empty.
+      seen: whether to write the column "seen".
+    """
+    before = [name for name in COLUMNS if name not in ("decisions", "seen")]
+    after = ["decisions", "seen"] if seen else ["decisions"]
+    header = [
+        "fold",
+        "method",
+        *(COLUMNS[name] for name in before),
+        *scores,
+        *(COLUMNS[name] for name in after),
+    ]
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for method, images in methods.items():
+            columns = [getattr(images, name).tolist() for name in before]
+            columns += [
+                images.similarities[name].tolist() if name in images.similarities else [""] * len(images)
+                for name in scores
+            ]
+            columns += [getattr(images, name).tolist() for name in after]
+            writer.writerows([fold, method, *row] for row in zip(*columns, strict=True))
+    os.replace(temporary, path)
+
+
+def read_scores(path: Path, *, methods: Sequence[str], needed: Sequence[str]) -> dict[str, ScoredImages]:
+    """Read back what `write_scores` wrote: those of the methods that the file holds.
+
+    Args:
+      path: the CSV file.
+      methods: to read; others are passed over.
+      needed: score columns, or "seen", that must be there; every other one is read where it has values.
+
+    Raises:
+      ValueError: the file is missing or damaged, or lacks a column.
+    """
+    rows: dict[str, list[list[str]]] = {method: [] for method in methods}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.reader(file)
+            header = next(reader, [])
+            always = [column for column in COLUMNS.values() if column not in ("decision", "seen")]
+            for column in ("method", *always, *needed):
+                if column not in header:
+                    raise ValueError(f"it has no column {column!r}")
+            place = header.index("method")
+            for row in reader:
+                if len(row) != len(header):
+                    raise ValueError(f"line {reader.line_num} has {len(row)} columns of {len(header)}")
+                if row[place] in rows:
+                    rows[row[place]].append(row)
+        return {
+            method: _images(dict(zip(header, zip(*own, strict=True), strict=True)))
+            for method, own in rows.items()
+            if own
+        }
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{path} does not exist, though the run says that it has this fold: evaluate it again with "
+            "--mode=evaluate"
+        ) from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}): evaluate that run again with --mode=evaluate"
+        ) from error
+
+
+def _images(table: Mapping[str, Sequence[str]]) -> ScoredImages:
+    """The rows of one method, as column -> texts; a score that the method does not have is empty."""
+    known = {"fold", "method", *COLUMNS.values()}
+    return ScoredImages(
+        names=np.array(table["name"]),
+        classes=np.array(table["class"]),
+        groups=np.array(table["group"]),
+        copies=np.array([_number(text, "copy") for text in table["copy"]]).astype(int),
+        positive=_flags(table, "positive"),
+        augmented=_flags(table, "augmented"),
+        plain=_flags(table, "plain"),
+        similarities={
+            name: np.array([_number(text, name) for text in column])
+            for name, column in table.items()
+            if name not in known and column[0] != ""
+        },
+        decisions=np.array(table.get("decision", ())),
+        seen=_flags(table, "seen") if "seen" in table else np.zeros(0, bool),
+    )
+
+
+def _flags(table: Mapping[str, Sequence[str]], column: str) -> np.ndarray:
+    other = next((text for text in table[column] if text not in _FLAGS), None)
+    if other is not None:
+        raise ValueError(f"{column} is {other!r}, neither True nor False")
+    return np.array([_FLAGS[text] for text in table[column]])
+
+
+def _number(text: str, column: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"{column} is {text!r}, which is not a number") from error

@@ -7,13 +7,13 @@ import numpy as np
 
 from mim_jax.data import augment
 from mim_jax.data.dataset import Dataset
-from mim_jax.data.folds import Fold
+from mim_jax.data.folds import Split
 from mim_jax.evaluate.robustness.conditions import GroupedImages
 from mim_jax.evaluate.scores import ScoredImages
 
 
 @dataclass(frozen=True, eq=False)
-class Bank:
+class TestSet:
     """The test images of all folds with their augmented copies. Arrays of length n.
 
     Attributes:
@@ -31,7 +31,7 @@ class Bank:
     plain: np.ndarray
 
 
-def make_bank(dataset: Dataset, *, mode: str, seed: int) -> Bank:
+def make_test_set(dataset: Dataset, *, mode: str, seed: int) -> TestSet:
     """Positives with their five copies each (see `augment.augment_test`), then `dataset.tested_negatives`."""
     positives, negatives = dataset.positives, dataset.tested_negatives
     copies, origin, number = augment.augment_test(dataset.images[positives], mode=mode, seed=seed)
@@ -42,28 +42,28 @@ def make_bank(dataset: Dataset, *, mode: str, seed: int) -> Bank:
     copy = np.concatenate((number, np.zeros(len(apart) + len(negatives), int)))
     augmented = np.ones(len(images), bool)
     augmented[len(copies) : len(copies) + len(apart)] = False
-    return Bank(images, np.concatenate((positives[origin], apart, negatives)), copy, augmented, copy == 0)
+    return TestSet(images, np.concatenate((positives[origin], apart, negatives)), copy, augmented, copy == 0)
 
 
-def tested(bank: Bank, dataset: Dataset, fold: Fold) -> np.ndarray:
-    """Positions in the bank of the images that `fold` is tested on: its own positives, and all negatives."""
-    positive = dataset.labels[bank.index] == dataset.positive
-    return np.flatnonzero(~positive | np.isin(bank.index, dataset.positives[fold.test]))
+def tested(test_set: TestSet, dataset: Dataset, split: Split) -> np.ndarray:
+    """Positions in the test set of the images that a fold is tested on: its positives, all negatives."""
+    positive = dataset.labels[test_set.index] == dataset.positive
+    return np.flatnonzero(~positive | np.isin(test_set.index, split.test))
 
 
 def scored_images(
-    dataset: Dataset, bank: Bank, part: np.ndarray, scores: Mapping[str, np.ndarray]
+    dataset: Dataset, test_set: TestSet, part: np.ndarray, scores: Mapping[str, np.ndarray]
 ) -> ScoredImages:
-    """The images at positions `part` of the bank with their scores, metric -> `[len(part)]`."""
-    index = bank.index[part]
+    """The images at positions `part` of the test_set with their scores, metric -> `[len(part)]`."""
+    index = test_set.index[part]
     return ScoredImages(
         names=dataset.names[index],
         classes=dataset.labels[index],
         groups=dataset.groups[index],
-        copies=bank.copy[part],
+        copies=test_set.copy[part],
         positive=dataset.labels[index] == dataset.positive,
-        augmented=bank.augmented[part],
-        plain=bank.plain[part],
+        augmented=test_set.augmented[part],
+        plain=test_set.plain[part],
         similarities=dict(scores),
     )
 

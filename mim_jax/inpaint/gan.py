@@ -1,11 +1,11 @@
-"""One adversarial update, and epochs of it: pure functions on explicit state. Nothing here touches a file.
+"""One adversarial update: a pure function on explicit state. Nothing here touches a file.
 
 The generator moves first, then the discriminator on the same fakes, as in the context encoder. The masks
 of update n come from one key folded with n, and the order of epoch e from another folded with e: a resumed
 run repeats the uninterrupted one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,19 +14,18 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from flax import struct
-from jax.sharding import NamedSharding
 
 from mim_jax import mask
 from mim_jax.inpaint import losses
 from mim_jax.inpaint.inference import to_network_range
 from mim_jax.measure.images import flip_at_random
-from mim_jax.train.epochs import Metrics, scan_epochs
 
 REAL_INPUTS = ("patch", "masked_image")
+Metrics = dict[str, jax.Array]
 
 
 class AdversarialState(struct.PyTreeNode):
-    """Everything that changes while training."""
+    """What training changes: both networks, their statistics and their optimiser states."""
 
     # What scores images, for the checkpoints: its name there, and its collections -> the fields here.
     SCORING: ClassVar = ("generator", {"params": "generator_params", "batch_stats": "batch_stats"})
@@ -40,10 +39,10 @@ class AdversarialState(struct.PyTreeNode):
 
 
 @dataclass(frozen=True)
-class Game:
-    """Everything that stays.
+class GanConfig:
+    """What is trained: networks, optimiser, losses and sizes.
 
-    Networks, optimiser, losses and sizes. Hashable, so that it can be a static argument of `jit`.
+    Hashable, so that it can be a static argument of `jit`. It is a `mim_jax.train.epochs.Task`.
     """
 
     generator: nn.Module
@@ -68,59 +67,47 @@ class Game:
                 f"unknown real_input {self.real_input!r}: choose one of {', '.join(REAL_INPUTS)}"
             )
 
+    def init(self, key: jax.Array) -> AdversarialState:
+        """The state before the first update."""
+        return init_state(key, self)
 
-DECAYS: dict[str, Callable[[float, int], optax.Schedule]] = {
-    "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
-    "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
-    "exponential": lambda rate, steps: optax.exponential_decay(rate, steps, 0.01),
-    "step": lambda rate, steps: optax.piecewise_constant_schedule(
-        rate, {steps // 2: 0.1, steps * 3 // 4: 0.1}
-    ),
-    "constant": lambda rate, steps: optax.constant_schedule(rate),
-}
-
-
-def make_schedule(decay: str, *, learning_rate: float, steps: int) -> optax.Schedule:
-    """The learning rate after n of `steps` updates. The paper says only that it decays; cosine to zero is the
-    default.
-
-    "exponential" ends at 1 % of the start; "step" divides by ten at half and at three quarters.
-    """
-    if decay not in DECAYS:
-        raise ValueError(f"unknown learning-rate decay {decay!r}: choose one of {', '.join(DECAYS)}")
-    return DECAYS[decay](learning_rate, steps)
+    def step(
+        self, state: AdversarialState, batch: Mapping[str, jax.Array], key: jax.Array
+    ) -> tuple[AdversarialState, Metrics]:
+        """`adversarial_step` on `batch["images"]`, with `batch["adversary"]` where there is one."""
+        return adversarial_step(self, state, batch["images"], key, batch.get("adversary", 1.0))
 
 
-def init_state(key: jax.Array, game: Game) -> AdversarialState:
+def init_state(key: jax.Array, config: GanConfig) -> AdversarialState:
     """Fresh networks and optimiser states.
 
     Raises:
-      ValueError: the generator does not paint patches of `game.mask_size`.
+      ValueError: the generator does not paint patches of `config.mask_size`.
     """
     generator_key, discriminator_key = jax.random.split(key)
-    images = jnp.zeros((1, game.image_size, game.image_size, 3))
-    patch = jax.eval_shape(lambda: game.generator.init_with_output(generator_key, images, train=True)[0])
-    if patch.shape[1] != game.mask_size:
+    images = jnp.zeros((1, config.image_size, config.image_size, 3))
+    patch = jax.eval_shape(lambda: config.generator.init_with_output(generator_key, images, train=True)[0])
+    if patch.shape[1] != config.mask_size:
         raise ValueError(
-            f"this generator paints {patch.shape[1]} pixels a side for images of {game.image_size}, but "
+            f"this generator paints {patch.shape[1]} pixels a side for images of {config.image_size}, but "
             "mask_size is "
-            f"{game.mask_size}: set mask_size={patch.shape[1]} (--config.mask.size)"
+            f"{config.mask_size}: set mask_size={patch.shape[1]} (--config.mask.size)"
         )
-    variables = game.generator.init(generator_key, images, train=True)
-    patches = jnp.zeros((1, game.mask_size, game.mask_size, 3))
-    discriminator_params = game.discriminator.init(discriminator_key, patches)["params"]
+    variables = config.generator.init(generator_key, images, train=True)
+    patches = jnp.zeros((1, config.mask_size, config.mask_size, 3))
+    discriminator_params = config.discriminator.init(discriminator_key, patches)["params"]
     return AdversarialState(
         step=jnp.zeros((), jnp.int32),
         generator_params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
-        generator_opt=game.optimizer.init(variables["params"]),
+        generator_opt=config.optimizer.init(variables["params"]),
         discriminator_params=discriminator_params,
-        discriminator_opt=game.optimizer.init(discriminator_params),
+        discriminator_opt=config.optimizer.init(discriminator_params),
     )
 
 
 def adversarial_step(
-    game: Game,
+    config: GanConfig,
     state: AdversarialState,
     images: jax.Array,
     key: jax.Array,
@@ -129,7 +116,7 @@ def adversarial_step(
     """One update of both networks on one batch.
 
     Args:
-      game: networks, optimiser, losses.
+      config: networks, optimiser, losses.
       state: before the update.
       images: uint8 or float32 in [0, 1], `[B, S, S, 3]`.
       key: the run's key; folded with the step here, so the same key serves every update.
@@ -142,39 +129,39 @@ def adversarial_step(
     """
     real = to_network_range(images)
     step_key = jax.random.fold_in(key, state.step)
-    if game.flips:
+    if config.flips:
         real = flip_at_random(jax.random.fold_in(step_key, 0), real)
-    size = game.mask_size
-    offsets = mask.random_offsets(step_key, real.shape[0], size=game.image_size, mask_size=size)
-    masked = jax.vmap(lambda image, at: mask.hide(image, at, mask_size=size, margin=game.margin))(
+    size = config.mask_size
+    offsets = mask.random_offsets(step_key, real.shape[0], size=config.image_size, mask_size=size)
+    masked = jax.vmap(lambda image, at: mask.hide(image, at, mask_size=size, margin=config.margin))(
         real, offsets
     )
     target = jax.vmap(lambda image, at: mask.cut(image, at, mask_size=size))(real, offsets)
-    return update_on(game, state, masked, target, adversary)
+    return update_on(config, state, masked, target, adversary)
 
 
 def update_on(
-    game: Game,
+    config: GanConfig,
     state: AdversarialState,
     masked: jax.Array,
     target: jax.Array,
     adversary: jax.Array | float = 1.0,
 ) -> tuple[AdversarialState, Metrics]:
     """The update itself: masked images `[B, S, S, 3]` and their hidden patches `[B, M, M, 3]`, in [-1, 1]."""
-    adversarial_weight = game.adversarial_weight * adversary
+    adversarial_weight = config.adversarial_weight * adversary
 
     def discriminate(params: Any, x: jax.Array) -> Any:
-        return game.discriminator.apply({"params": params}, x)
+        return config.discriminator.apply({"params": params}, x)
 
     def loss_of_generator(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array, jax.Array, jax.Array]]:
-        fake, changed = game.generator.apply(
+        fake, changed = config.generator.apply(
             {"params": params, "batch_stats": state.batch_stats}, masked, train=True, mutable=["batch_stats"]
         )
         pixel = jnp.mean(losses.mean_absolute_error(fake, target))
         scores = discriminate(state.discriminator_params, fake)
-        adversarial = jnp.mean(losses.mean_squared_error(scores, game.generator_target))
+        adversarial = jnp.mean(losses.mean_squared_error(scores, config.generator_target))
         total = losses.generator_loss(
-            pixel, adversarial, pixel_weight=game.pixel_weight, adversarial_weight=adversarial_weight
+            pixel, adversarial, pixel_weight=config.pixel_weight, adversarial_weight=adversarial_weight
         )
         return total, (changed.get("batch_stats", {}), fake, pixel, adversarial)
 
@@ -183,14 +170,14 @@ def update_on(
     )(state.generator_params)
 
     def loss_of_discriminator(params: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        if game.real_input == "patch":
+        if config.real_input == "patch":
             # One pass for both: InstanceNorm does not mix samples.
             both = discriminate(params, jnp.concatenate((target, fake)))
             real_scores, fake_scores = jnp.split(both, 2)
         else:
             real_scores, fake_scores = discriminate(params, masked), discriminate(params, fake)
         loss = losses.discriminator_loss(
-            real_scores, fake_scores, real_weight=game.real_weight, fake_weight=game.fake_weight
+            real_scores, fake_scores, real_weight=config.real_weight, fake_weight=config.fake_weight
         )
         return jnp.mean(loss), (jnp.mean(real_scores), jnp.mean(fake_scores))
 
@@ -198,8 +185,8 @@ def update_on(
         state.discriminator_params
     )
 
-    updates_g, opt_g = game.optimizer.update(grads_g, state.generator_opt, state.generator_params)
-    updates_d, opt_d = game.optimizer.update(grads_d, state.discriminator_opt, state.discriminator_params)
+    updates_g, opt_g = config.optimizer.update(grads_g, state.generator_opt, state.generator_params)
+    updates_d, opt_d = config.optimizer.update(grads_d, state.discriminator_opt, state.discriminator_params)
     metrics = {
         "loss_generator": loss_g,
         "loss_pixel": pixel,
@@ -207,7 +194,7 @@ def update_on(
         "loss_discriminator": loss_d,
         "d_real": d_real,
         "d_fake": d_fake,
-        "learning_rate": jnp.asarray(game.schedule(state.step), jnp.float32),
+        "learning_rate": jnp.asarray(config.schedule(state.step), jnp.float32),
     }
     state = AdversarialState(
         step=state.step + 1,
@@ -218,41 +205,3 @@ def update_on(
         discriminator_opt=opt_d,
     )
     return state, metrics
-
-
-def train_epochs(
-    game: Game,
-    state: AdversarialState,
-    images: jax.Array,
-    epochs: jax.Array,
-    key: jax.Array,
-    adversary: jax.Array | float = 1.0,
-    *,
-    batch_size: int,
-    drop_last: bool,
-    split: NamedSharding | None = None,
-) -> tuple[AdversarialState, Metrics]:
-    """Whole epochs in one dispatch.
-
-    Args:
-      game: networks, optimiser, losses.
-      state: before the first of these epochs.
-      images: uint8 `[N, S, S, 3]`, all training images, on the device.
-      epochs: int32 `[E]`, the epoch numbers to run.
-      key: the fold's key.
-      adversary: as `adversarial_step`.
-      batch_size: as `scan_epochs`.
-      drop_last: as `scan_epochs`.
-      split: as `scan_epochs`.
-
-    Returns:
-      As `scan_epochs`.
-    """
-    mask_key = jax.random.fold_in(key, 1)
-
-    def step(state: AdversarialState, index: jax.Array) -> tuple[AdversarialState, Metrics]:
-        return adversarial_step(game, state, images[index], mask_key, adversary)
-
-    return scan_epochs(
-        step, state, len(images), epochs, key, batch_size=batch_size, drop_last=drop_last, split=split
-    )

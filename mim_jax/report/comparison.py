@@ -7,8 +7,8 @@ from typing import Any
 from mim_jax.classifiers.ood_scores import SCORE_CLAUSES, SCORE_NAMES, SCORES
 from mim_jax.evaluate.comparison import SCORE, shown_parts, tested
 from mim_jax.evaluate.metadata import PAPER_AUROC, PAPER_CLINICAL
-from mim_jax.evaluate.saved_run import Run
-from mim_jax.evaluate.statistics.summary import roc
+from mim_jax.evaluate.saved_run import SavedRun
+from mim_jax.evaluate.statistics.auroc import roc
 from mim_jax.report.figures import charts
 from mim_jax.report.format import SHORT_NOTICE, verdict
 from mim_jax.report.render import embed, render
@@ -29,7 +29,7 @@ _CONDITIONS = ("image size", "epochs", "batch", "weights at the start", "seed", 
 
 
 def write_comparison(
-    path: Path, comparison: Mapping[str, Any], runs: Sequence[Run], *, name: str = "comparison.html"
+    path: Path, comparison: Mapping[str, Any], runs: Sequence[SavedRun], *, name: str = "comparison.html"
 ) -> Path:
     """Write the page, `comparison.json` and `figures/*.png` into a folder, and return the path of the page.
 
@@ -50,7 +50,12 @@ def write_comparison(
     return target
 
 
-def _values(comparison: Mapping[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
+def write_classifier_report(path: Path, found: tuple[Mapping[str, Any], Sequence[SavedRun]]) -> Path:
+    """Write `report.html` of a classifier: what `mim_jax.evaluate.classifiers.evaluate` found."""
+    return write_comparison(path, *found, name="report.html")
+
+
+def _values(comparison: Mapping[str, Any], runs: Sequence[SavedRun]) -> dict[str, Any]:
     """What the template needs: the comparison, and what follows from it."""
     methods, views = comparison["methods"], comparison["views"]
     titles = {name: method["title"] for name, method in methods.items()}
@@ -108,7 +113,7 @@ def _by_score(comparison: Mapping[str, Any], view: str) -> dict[str, list[str]]:
     return {score: names for score, names in methods.items() if names}
 
 
-def _draw(comparison: Mapping[str, Any], runs: Sequence[Run], *, notice: str) -> dict[str, bytes]:
+def _draw(comparison: Mapping[str, Any], runs: Sequence[SavedRun], *, notice: str) -> dict[str, bytes]:
     methods, aurocs = tested(runs), comparison["views"]["paper"]["auroc"]["augmented"]
     titles = {method: own["title"] for method, own in comparison["methods"].items()}
     pngs = {}

@@ -4,11 +4,10 @@ The page fetches nothing and needs no script. Whatever comes from data (file nam
 escaped where it enters the HTML. The same input gives the same bytes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from mim_jax.evaluate.panels import Panels
+from mim_jax.evaluate.mim import Evaluated
 from mim_jax.report import figures
 from mim_jax.report.figures import pictures
 from mim_jax.report.format import SHORT_NOTICE
@@ -17,25 +16,16 @@ from mim_jax.report.render import embed, render
 from mim_jax.report.sections import sections
 
 
-def write_report(
-    workdir: str | Path,
-    *,
-    results: Mapping[str, Any],
-    scores: Sequence[Mapping[str, Any]],
-    history: Sequence[Mapping[str, Any]],
-    panels: Panels,
-) -> Path:
+def write_report(workdir: str | Path, found: Evaluated) -> Path:
     """Write `report.html`, `model_card.md` and `figures/*.png`, and return the path of the page.
 
     Args:
       workdir: the run's directory, which exists.
-      results: what results.json holds.
-      scores: what the scores.csv of all folds hold, typed: one row an image, method and fold.
-      history: the events of training; those that are no "epoch" are passed over.
-      panels: the images to show, possibly none.
+      found: what the evaluation of MIM found.
     """
+    results, panels = found.results, found.panels
     notice = SHORT_NOTICE if results["notice"] else ""
-    pngs = figures.draw(results, scores, history, panels, notice=notice)
+    pngs = figures.draw(found, notice=notice)
     write_figures(Path(workdir) / "figures", pngs)
     (Path(workdir) / "model_card.md").write_bytes(model_card(results).encode("utf-8"))
     page = render(

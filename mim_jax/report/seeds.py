@@ -6,7 +6,7 @@ from typing import Any
 
 from mim_jax.data.dataset import printable
 from mim_jax.evaluate.method_names import ordered
-from mim_jax.evaluate.statistics.seeds import summarize_seeds
+from mim_jax.evaluate.statistics.summary import summarize_seeds
 from mim_jax.measure import METRICS
 from mim_jax.report.figures import charts
 from mim_jax.report.format import SHORT_NOTICE

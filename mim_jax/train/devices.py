@@ -34,7 +34,7 @@ class FailedElsewhere(ValueError):
 
 
 @dataclass(frozen=True)
-class Place:
+class DeviceGroup:
     """One device, or several that split the batches of one training."""
 
     devices: tuple[jax.Device, ...]
@@ -60,7 +60,7 @@ class Place:
         return jax.device_put(tree, self.whole)
 
 
-def find_places(*, devices: int, shards: int, batch_size: int) -> list[Place]:
+def find_groups(*, devices: int, shards: int, batch_size: int) -> list[DeviceGroup]:
     """The places of this process, on its own devices.
 
     Args:
@@ -88,7 +88,7 @@ def find_places(*, devices: int, shards: int, batch_size: int) -> list[Place]:
             f"config.training.batch_size (={batch_size}) cannot be split over {shards} devices: set it to a "
             f"multiple of {shards}, or --config.training.shards to a divisor of {batch_size}"
         )
-    return [Place(tuple(here[first : first + shards])) for first in range(0, used, shards)]
+    return [DeviceGroup(tuple(here[first : first + shards])) for first in range(0, used, shards)]
 
 
 def is_first() -> bool:
@@ -96,7 +96,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def deal(items: Sequence[T]) -> list[T]:
+def shard(items: Sequence[T]) -> list[T]:
     """Those that fall to this process."""
     return list(items[jax.process_index() :: jax.process_count()])
 
@@ -149,7 +149,7 @@ def _scheduled() -> tuple[int, bool]:
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def barrier() -> Iterator[None]:
     """A stretch of work that all processes leave together.
 
     Raises:
@@ -167,11 +167,11 @@ def together() -> Iterator[None]:
         )
 
 
-def in_turn(work: Callable[[], T]) -> T:
+def one_process_at_a_time(work: Callable[[], T]) -> T:
     """What `work` returns here, once the first process is through with it; the others do it at once."""
-    with together():
+    with barrier():
         done = work() if is_first() else None
-    with together():
+    with barrier():
         return work() if done is None else done
 
 

@@ -1,7 +1,11 @@
-"""Epochs of any training as one program: shuffled batches, a step on each, metrics averaged over examples."""
+"""Epochs of any training as one program: shuffled batches, a step on each, metrics averaged over examples.
 
-from collections.abc import Callable
-from typing import Any
+This is the one place where a training is jitted, scanned and its state donated.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +15,68 @@ from jax.sharding import NamedSharding, PartitionSpec
 Metrics = dict[str, jax.Array]
 # State, and the indices of a batch's examples -> the state after the update, and its scalar metrics.
 Step = Callable[[Any, jax.Array], tuple[Any, Metrics]]
+
+
+class Task(Protocol):
+    """What is trained: a frozen, hashable object of pure functions, such as `inpaint.gan.GanConfig`."""
+
+    def init(self, key: jax.Array) -> Any:
+        """The state before the first update."""
+
+    def step(self, state: Any, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[Any, Metrics]:
+        """One update on a batch of examples.
+
+        `key` is that of the whole training: it is folded with the number of the update.
+        """
+
+
+@functools.partial(jax.jit, static_argnames="task")
+def init_state(task: Task, key: jax.Array) -> Any:
+    """The state before the first update."""
+    return task.init(key)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("task", "batch_size", "drop_last", "split"), donate_argnames="state"
+)
+def run_epochs(
+    task: Task,
+    state: Any,
+    epochs: jax.Array,
+    *,
+    examples: Mapping[str, jax.Array],
+    scalars: Mapping[str, jax.Array],
+    key: jax.Array,
+    batch_size: int,
+    drop_last: bool,
+    split: NamedSharding | None = None,
+) -> tuple[Any, Metrics]:
+    """Whole epochs in one dispatch.
+
+    Args:
+      task: what is trained.
+      state: before the first of these epochs; it is given away.
+      epochs: int32 `[E]`, the epoch numbers to run.
+      examples: arrays `[N, ...]` by name, all on the device; a batch has their rows.
+      scalars: what every batch has besides.
+      key: the fold's key.
+      batch_size: as `scan_epochs`.
+      drop_last: as `scan_epochs`.
+      split: as `scan_epochs`.
+
+    Returns:
+      As `scan_epochs`.
+    """
+    step_key = jax.random.fold_in(key, 1)
+
+    def step(state: Any, index: jax.Array) -> tuple[Any, Metrics]:
+        batch = {name: column[index] for name, column in examples.items()}
+        return task.step(state, {**batch, **scalars}, step_key)
+
+    count = len(next(iter(examples.values())))
+    return scan_epochs(
+        step, state, count, epochs, key, batch_size=batch_size, drop_last=drop_last, split=split
+    )
 
 
 def steps_per_epoch(examples: int, batch_size: int, *, drop_last: bool) -> int:

@@ -1,85 +1,161 @@
-"""MIM's trainings: every fold, with and without the adversary."""
+"""MIM's trainings: its folds, its networks, every fold with and without the adversary."""
 
+import dataclasses
 import functools
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from mim_jax import mask
 from mim_jax.data.dataset import Dataset
+from mim_jax.data.folds import Split, make_folds
 from mim_jax.inpaint import gan, inference
-from mim_jax.train import trainer
-from mim_jax.train.config import Config, describe_model, make_folds, make_game, split_training
-from mim_jax.train.devices import Place
+from mim_jax.inpaint.networks import PatchDiscriminator, make_generator
+from mim_jax.measure.similarity import Measure
+from mim_jax.train.config import Experiment, compute_dtype
 from mim_jax.train.epochs import steps_per_epoch
-from mim_jax.train.metric_writer import Recorder
+from mim_jax.train.optimizer import make_optimizer
+from mim_jax.train.settings import MimSettings, Settings
+from mim_jax.train.trainer import Training
 
 # The trainings of a fold: where their checkpoints lie, and whether there is an adversary.
 ROLES = {"mim": ("checkpoints", True), "autoencoder": ("autoencoder", False)}
 
 
-def train(config: Config, path: Path, dataset: Dataset, recorder: Recorder) -> None:
-    """Trains every fold that is not finished, from its newest checkpoint.
+def check(settings: Settings) -> None:
+    """Raise ValueError for what can be known to be wrong before any image is read."""
+    own, size = mim_settings(settings), settings.data.image_size
+    measure = own.measure
+    if own.rule.name == "paper" and measure != Measure():
+        raise ValueError(
+            "config.decision.rule=paper is a threshold on SSIM+HBD of the whole image; with "
+            f"{measure} it means nothing: use config.decision.rule=calibrated"
+        )
+    mask.check_sizes(size, own.mask_size + 2 * own.margin)
+    for holes in (measure.holes, settings.evaluation.more_holes):
+        mask.grid_offsets(size, own.mask_size, holes)
+    images, patches = (
+        jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32) for side in (size, own.mask_size)
+    )
+    offset = mask.center_offset(size, own.mask_size)
+    jax.eval_shape(functools.partial(measure.compare, offset=offset), images, patches)
+    jax.eval_shape(make_gan(settings, steps=1).init, jax.random.key(0))
+
+
+def mim_settings(settings: Settings) -> MimSettings:
+    """The section of MIM; ValueError where the settings are those of a classifier."""
+    if settings.mim is None:
+        raise ValueError("this is the configuration of a classifier, and MIM's is needed")
+    return settings.mim
+
+
+def split(settings: Settings, dataset: Dataset) -> list[Split]:
+    """The folds of the positive images, each with its held-out part.
 
     Raises:
-      trainer.Interrupted, trainer.NonFiniteLoss: as `trainer.train`.
+      ValueError: as `mim_jax.data.folds.make_folds`.
     """
-    trainer.train(list(trainings(config, path, dataset)), config["training"], recorder)
-
-
-def trainings(config: Config, path: Path, dataset: Dataset) -> Iterator[trainer.Training]:
-    """The trainings of every fold; nothing is computed before they begin."""
-    settings = config["training"]
-    splits = [split_training(config, dataset, fold)[0] for fold in make_folds(config, dataset)]
-    sizes = {"batch_size": settings["batch_size"], "drop_last": settings["drop_last"]}
-    run_epochs = jax.jit(
-        gan.train_epochs,
-        static_argnames=("game", "batch_size", "drop_last", "split"),
-        donate_argnames="state",
-    )
-    init = jax.jit(gan.init_state, static_argnames="game")
-    games: dict[int, gan.Game] = {}
-    for role in [role for role in ROLES if role == "mim" or settings["autoencoder"]]:
-        folder, adversary = ROLES[role]
-        for fold, split in enumerate(splits):
-            updates = steps_per_epoch(len(split), **sizes)
-            game = games.setdefault(updates, make_game(config, steps=updates * settings["epochs"]))
-            key = jax.random.fold_in(jax.random.key(config["seed"]), fold)
-            images = dataset.images[split]
-
-            def begin(
-                place: Place,
-                game: gan.Game = game,
-                images: np.ndarray = images,
-                key: jax.Array = key,
-                adversary: bool = adversary,
-            ) -> trainer.Run:
-                here = place.put({"images": images, "key": key, "adversary": np.float32(adversary)})
-                return lambda state, epochs: run_epochs(
-                    game=game, state=state, epochs=epochs, split=place.split, **here, **sizes
-                )
-
-            yield trainer.Training(
-                role=role,
-                fold=fold,
-                title=f"training fold {fold + 1}/{len(splits)}" + ("" if adversary else ", no adversary"),
-                folder=path / f"fold_{fold}" / folder,
-                examples=len(split),
-                updates=updates,
-                init=functools.partial(init, key, game=game),
-                begin=begin,
-                model=describe_model(config),
-                shown=("loss_pixel", "d_fake"),
-                panel=functools.partial(_panel, game, images=images[:4]),
-                panel_every=settings["panel_every"],
+    data, splits = settings.data, []
+    how: dict[str, Any] = {"seed": settings.seed, "grouped": data.grouped}
+    for fold in make_folds(dataset.groups[dataset.positives], folds=data.folds, **how):
+        train = dataset.positives[fold.train]
+        held_out = train[:0]
+        if data.held_out:
+            parts = max(2, round(1 / data.held_out))
+            inner = make_folds(dataset.groups[train], folds=parts, **how)[0]
+            train, held_out = train[inner.train], train[inner.test]
+        splits.append(
+            Split(
+                index=fold.index,
+                train=train,
+                labels=np.zeros(len(train), np.int32),
+                held_out=held_out,
+                test=dataset.positives[fold.test],
+                seen=dataset.negatives[:0],
             )
+        )
+    return splits
 
 
-def _panel(game: gan.Game, state: gan.AdversarialState, *, images: np.ndarray) -> np.ndarray:
+def trainings(experiment: Experiment, path: Path) -> list[Training]:
+    """The training of every fold in every role; nothing is computed before they begin."""
+    settings, splits = experiment.settings, experiment.splits
+    make = functools.cache(lambda steps: make_gan(settings, steps=steps))
+    images = [experiment.dataset.images[one.train] for one in splits]
+    found = []
+    for role in [role for role in ROLES if role == "mim" or settings.training.autoencoder]:
+        folder, adversary = ROLES[role]
+        for one, own in zip(splits, images, strict=True):
+            updates = fold_updates(settings, one)
+            config = make(updates * settings.training.epochs)
+            found.append(
+                Training(
+                    role=role,
+                    fold=one.index,
+                    title=f"training fold {one.index + 1}/{len(splits)}"
+                    + ("" if adversary else ", no adversary"),
+                    folder=path / f"fold_{one.index}" / folder,
+                    task=config,
+                    examples={"images": own},
+                    scalars={"adversary": np.asarray(adversary, np.float32)},
+                    key=fold_key(settings, one),
+                    updates=updates,
+                    model=describe_model(settings),
+                    shown=("loss_pixel", "d_fake"),
+                    panel=functools.partial(_panel, config, images=own[:4]),
+                    panel_every=settings.training.panel_every,
+                )
+            )
+    return found
+
+
+def fold_updates(settings: Settings, one: Split) -> int:
+    """Updates in an epoch of a fold."""
+    training = settings.training
+    return steps_per_epoch(len(one.train), training.batch_size, drop_last=training.drop_last)
+
+
+def fold_key(settings: Settings, one: Split) -> jax.Array:
+    """The key that everything random in the trainings of a fold comes from."""
+    return jax.random.fold_in(jax.random.key(settings.seed), one.index)
+
+
+def make_gan(settings: Settings, *, steps: int) -> gan.GanConfig:
+    """Networks, optimiser and losses for a training of `steps` updates."""
+    own, dtype = mim_settings(settings), compute_dtype(settings)
+    optimizer, schedule = make_optimizer(settings.optimizer, steps=steps)
+    return gan.GanConfig(
+        generator=make_generator(own.generator, own.generator_options, dtype=dtype),
+        discriminator=PatchDiscriminator(own.discriminator_width, dtype=dtype),
+        optimizer=optimizer,
+        schedule=schedule,
+        image_size=settings.data.image_size,
+        mask_size=own.mask_size,
+        margin=own.margin,
+        flips=settings.training.flips,
+        **dataclasses.asdict(own.loss),
+    )
+
+
+def describe_model(settings: Settings) -> dict[str, Any]:
+    """What a checkpoint must say so that its generator can be built without the configuration."""
+    own = mim_settings(settings)
+    return {
+        "generator": own.generator,
+        "options": dict(own.generator_options),
+        "image_size": settings.data.image_size,
+        "mask_size": own.mask_size,
+        "margin": own.margin,
+    }
+
+
+def _panel(config: gan.GanConfig, state: gan.AdversarialState, *, images: np.ndarray) -> np.ndarray:
     """Rows of original | inpainted, uint8."""
     variables = {"params": state.generator_params, "batch_stats": state.batch_stats}
-    sizes = {"mask_size": game.mask_size, "margin": game.margin}
-    painted = inference.inpaint_all(game.generator, variables, images, **sizes)
+    sizes = {"mask_size": config.mask_size, "margin": config.margin}
+    painted = inference.inpaint_all(config.generator, variables, images, **sizes)
     rows = np.concatenate((images / 255.0, painted), axis=2)
     return np.round(255 * np.concatenate(rows, axis=0)).astype(np.uint8)

@@ -1,9 +1,10 @@
-"""The trainings of a run, one a place at a time: from the newest checkpoint, watched, stopped, saved.
+"""The training loop: every training from its newest checkpoint, watched, stopped, saved.
 
-What is trained is the caller's; here are only states, epochs and files. Each training is a generator that
-pauses when its epochs are dispatched, so that one thread keeps every place busy; one place has them in turn.
+It knows states, epochs and files, and not what is trained. Each training is a generator that pauses when its
+epochs are dispatched, so that one thread keeps every device group busy; one group trains them in turn.
 """
 
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -16,12 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from mim_jax.train import preemption
-from mim_jax.train.devices import Place, deal, find_places
-from mim_jax.train.epochs import Metrics
+from mim_jax.train.devices import DeviceGroup, find_groups, shard
+from mim_jax.train.epochs import Metrics, Task, init_state, run_epochs
 from mim_jax.train.metric_writer import Recorder
+from mim_jax.train.settings import TrainingSettings
 
 # State and the numbers of the epochs, int32 [E] -> the state after them, and metrics, [E] each.
-Run = Callable[[Any, jax.Array], tuple[Any, Metrics]]
+RunEpochs = Callable[[Any, jax.Array], tuple[Any, Metrics]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +35,14 @@ class Training:
       fold: of the split.
       title: for the person waiting.
       folder: of its checkpoints.
-      examples: trained on.
+      task: the networks and their update.
+      examples: arrays `[N, ...]` by name, on the host, to train on.
+      scalars: what every batch has besides.
+      key: that everything random comes from.
       updates: in an epoch.
-      init: makes the state to begin with; its shapes are what is restored.
-      begin: brings the examples to a place and gives the function that runs epochs there.
       model: how to build the network that scores, for the checkpoints.
       shown: metrics that stand beside the progress bar.
+      start: makes the state to begin with; None = `task.init(key)`.
       panel: state -> a picture for TensorBoard.
       panel_every: epochs between two of them; 0 = none.
       recorder: of its own run, where those of several runs are trained together; None = that of `train`.
@@ -48,15 +52,37 @@ class Training:
     fold: int
     title: str
     folder: Path
-    examples: int
+    task: Task
+    examples: Mapping[str, np.ndarray]
+    scalars: Mapping[str, np.ndarray]
+    key: jax.Array
     updates: int
-    init: Callable[[], Any]
-    begin: Callable[[Place], Run]
     model: Mapping[str, Any]
     shown: tuple[str, ...]
+    start: Callable[[], Any] | None = None
     panel: Callable[[Any], np.ndarray] | None = None
     panel_every: int = 0
     recorder: Recorder | None = None
+
+    @property
+    def count(self) -> int:
+        """How many examples there are."""
+        return len(next(iter(self.examples.values())))
+
+    def init(self) -> Any:
+        """The state before the first update."""
+        return self.start() if self.start else init_state(self.task, self.key)
+
+    def begin(self, group: DeviceGroup, settings: TrainingSettings) -> RunEpochs:
+        """Bring the examples to a device group; the function that runs epochs there."""
+        return functools.partial(
+            run_epochs,
+            self.task,
+            **group.put({"examples": self.examples, "scalars": self.scalars, "key": self.key}),
+            batch_size=settings.batch_size,
+            drop_last=settings.drop_last,
+            split=group.split,
+        )
 
 
 class Interrupted(Exception):
@@ -75,37 +101,45 @@ class NonFiniteLoss(Exception):
     """Training left the finite numbers; the message names the step and the metric."""
 
 
-def train(trainings: Sequence[Training], settings: Mapping[str, Any], recorder: Recorder) -> None:
+def train(
+    trainings: Sequence[Training],
+    settings: TrainingSettings,
+    recorder: Recorder,
+    *,
+    wrap: Callable[[RunEpochs], RunEpochs] = lambda run: run,
+) -> None:
     """Runs every training of this process that is not finished, from its newest checkpoint.
 
     Args:
       trainings: of all processes, in the order in which they begin.
-      settings: "epochs", "batch_size", "checkpoint_every", "keep", "epochs_per_dispatch", "devices" and
-        "shards"; see configs/mim.py.
+      settings: of the loop.
       recorder: what happens is told to it.
+      wrap: what stands around each function that runs epochs, such as a profiler.
 
     Raises:
       Interrupted: on SIGINT or SIGTERM, after saving.
       NonFiniteLoss: a loss is infinite or not a number; the last good checkpoint stays.
-      ValueError: as `devices.find_places`.
+      ValueError: as `devices.find_groups`.
     """
-    places = deque(check_places(settings))
-    waiting = deque(deal(trainings))
-    recorder.start("training", total=len(waiting) * settings["epochs"])
-    running: deque[tuple[Place, Generator[None, None, str | None]]] = deque()
+    groups = deque(find_device_groups(settings))
+    waiting = deque(shard(trainings))
+    recorder.start("training", total=len(waiting) * settings.epochs)
+    running: deque[tuple[DeviceGroup, Generator[None, None, str | None]]] = deque()
     stopped: list[str] = []
     with preemption.requested(recorder.say) as stop:
         try:
             while running or (waiting and stop.number is None):
-                while waiting and places and stop.number is None:
-                    place = places.popleft()
-                    running.append((place, _train_one(waiting.popleft(), place, settings, recorder, stop)))
-                place, one = running.popleft()
+                while waiting and groups and stop.number is None:
+                    group = groups.popleft()
+                    running.append(
+                        (group, _train_one(waiting.popleft(), group, settings, recorder, stop, wrap))
+                    )
+                group, one = running.popleft()
                 try:
                     next(one)
-                    running.append((place, one))
+                    running.append((group, one))
                 except StopIteration as end:
-                    places.append(place)
+                    groups.append(group)
                     stopped += [end.value] if end.value else []
         finally:
             for _, one in running:
@@ -116,9 +150,9 @@ def train(trainings: Sequence[Training], settings: Mapping[str, Any], recorder: 
     recorder.finish()
 
 
-def check_places(settings: Mapping[str, Any]) -> list[Place]:
-    """The places that the settings ask for; ValueError as `devices.find_places`."""
-    return find_places(**{name: settings[name] for name in ("devices", "shards", "batch_size")})
+def find_device_groups(settings: TrainingSettings) -> list[DeviceGroup]:
+    """The groups that the settings ask for; ValueError as `devices.find_groups`."""
+    return find_groups(devices=settings.devices, shards=settings.shards, batch_size=settings.batch_size)
 
 
 def restore(folder: Path, *, updates: int, init: Callable[[], Any]) -> Any:
@@ -140,45 +174,47 @@ def restore(folder: Path, *, updates: int, init: Callable[[], Any]) -> Any:
 
 def _train_one(
     training: Training,
-    place: Place,
-    settings: Mapping[str, Any],
+    group: DeviceGroup,
+    settings: TrainingSettings,
     bar: Recorder,
     stop: preemption.Request,
+    wrap: Callable[[RunEpochs], RunEpochs],
 ) -> Generator[None, None, str | None]:
     """Trains to the end; pauses whenever the device has something to do. Returns where it was stopped."""
     # Orbax takes a second to import; mistakes should not wait.
     from mim_jax.train.checkpoints import FoldCheckpoints
 
-    with FoldCheckpoints(training.folder, keep=settings["keep"]) as checkpoints:
+    with FoldCheckpoints(training.folder, keep=settings.keep) as checkpoints:
         try:
-            return (yield from _run_epochs(training, place, settings, checkpoints, bar, stop))
+            return (yield from _run_epochs(training, group, settings, checkpoints, bar, stop, wrap))
         finally:
             stop.rescues.pop(training, None)
 
 
 def _run_epochs(
     training: Training,
-    place: Place,
-    settings: Mapping[str, Any],
+    group: DeviceGroup,
+    settings: TrainingSettings,
     checkpoints: Any,
     bar: Recorder,
     stop: preemption.Request,
+    wrap: Callable[[RunEpochs], RunEpochs],
 ) -> Generator[None, None, str | None]:
     updates, fold, recorder = training.updates, training.fold, training.recorder or bar
     latest = checkpoints.latest_step()
     epoch = 0 if latest is None else latest // updates
     bar.describe(training.title)
     bar.skip(epoch)
-    if epoch == settings["epochs"]:
+    if epoch == settings.epochs:
         return None
     recorder.rewind(training.role, fold, epoch, epoch * updates)
     # 1. a checkpoint of this workdir; 2. a fresh network, made where nothing else is waiting to be computed.
     if latest is None:
-        with jax.default_device(place.devices[0]):
-            state = place.put(training.init())
+        with jax.default_device(group.devices[0]):
+            state = group.put(training.init())
     else:
-        state = checkpoints.restore(jax.eval_shape(training.init), place.whole)
-    run = training.begin(place)
+        state = checkpoints.restore(jax.eval_shape(training.init), group.whole)
+    run = wrap(training.begin(group, settings))
 
     def rescue(state: Any, epoch: int) -> Callable[[], str]:
         """Saves the state after `epoch`; with no state there is only what is being saved to wait for."""
@@ -193,19 +229,19 @@ def _run_epochs(
         return save
 
     saved, lasted = epoch, 0.0
-    while epoch < settings["epochs"]:
+    while epoch < settings.epochs:
         count = _epochs_until_look(settings, training.panel_every, epoch)
         # The dispatch takes the state for its own. One that may outlast the time there is leaves a copy.
         at_risk = lasted > preemption.GRACE / 2 and epoch > saved
         stop.rescues[training] = rescue(jax.tree.map(jnp.copy, state) if at_risk else None, epoch)
         began = time.perf_counter()
         # From the host: a range made on the first device would wait for the training there.
-        state, metrics = run(state, place.put(np.arange(epoch, epoch + count, dtype=np.int32)))
+        state, metrics = run(state, group.put(np.arange(epoch, epoch + count, dtype=np.int32)))
         yield  # the others' turn: what they make it wait counts into its seconds
         values = {name: np.asarray(column, np.float64) for name, column in metrics.items()}
         lasted = time.perf_counter() - began
         seconds = lasted / count
-        timing = {"images_per_s": training.examples / seconds, "seconds": seconds}
+        timing = {"images_per_s": training.count / seconds, "seconds": seconds}
         for i in range(count):
             means = {name: float(column[i]) for name, column in values.items()}
             _check_finite(means, fold, epoch + i + 1, (epoch + i + 1) * updates, checkpoints)
@@ -217,7 +253,7 @@ def _run_epochs(
         if training.panel and training.panel_every and epoch % training.panel_every == 0:
             recorder.panel(training.role, fold, epoch * updates, training.panel(state))
         asked = stop.number is not None
-        if epoch % settings["checkpoint_every"] == 0 or epoch == settings["epochs"] or asked:
+        if epoch % settings.checkpoint_every == 0 or epoch == settings.epochs or asked:
             _check_state(state, fold, epoch, checkpoints)
             with stop.lock:
                 checkpoints.save(state, training.model)
@@ -227,11 +263,11 @@ def _run_epochs(
     return None
 
 
-def _epochs_until_look(settings: Mapping[str, Any], panel_every: int, epoch: int) -> int:
+def _epochs_until_look(settings: TrainingSettings, panel_every: int, epoch: int) -> int:
     """Epochs to dispatch at once: never across a checkpoint, a panel or the end."""
-    most = settings["epochs_per_dispatch"] or (1 if jax.default_backend() == "cpu" else 10)
-    stops = [settings["checkpoint_every"], panel_every or settings["checkpoint_every"]]
-    return min([most, settings["epochs"] - epoch, *(every - epoch % every for every in stops)])
+    most = settings.epochs_per_dispatch or (1 if jax.default_backend() == "cpu" else 10)
+    stops = [settings.checkpoint_every, panel_every or settings.checkpoint_every]
+    return min([most, settings.epochs - epoch, *(every - epoch % every for every in stops)])
 
 
 def _check_finite(means: Mapping[str, float], fold: int, epoch: int, step: int, checkpoints: Any) -> None:

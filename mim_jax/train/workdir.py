@@ -158,6 +158,11 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} cannot be read ({error}): restore it, or use another workdir") from error
 
 
+def fold_count(root: Path) -> int:
+    """How many folds the run of a workdir has."""
+    return int(read_json(root / "config.json")["data"]["folds"])
+
+
 def read_calibration(root: Path) -> dict[str, Any]:
     """What an evaluation left in calibration.json; ValueError where an older version wrote it."""
     found = read_json(root / CALIBRATION)

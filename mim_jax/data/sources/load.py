@@ -199,7 +199,7 @@ def _count_images(plans: list[_Plan], progress: Callable[[int, int], None]) -> C
 
 def _load(plan: _Plan, report: Callable[[int], None] | None) -> _Loaded:
     # Here and not above: TFDS takes half a second to import, and only these sources need it.
-    from mim_jax.data.sources.load import tfds as builders
+    from mim_jax.data.sources import tfds as builders
 
     builder_class = builders.BUILDERS[plan.source]
     config = builders.configuration(

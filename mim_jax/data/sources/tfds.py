@@ -2,7 +2,7 @@
 
 Nothing is downloaded: a person accepts the licence, downloads and unpacks, and names the folder. Each builder
 decodes the images that it needs to one size and writes them as array_record. The way in is
-`mim_jax.data.sources.load.load`, which also verifies what has been prepared.
+`mim_jax.data.sources.load`, which also verifies what has been prepared.
 
     builder = Msld(data_dir="prepared", config=configuration(size=224, per_class=0))
     builder.download_and_prepare(

@@ -18,7 +18,7 @@ from mim_jax import mask
 from mim_jax.detector import Detector
 from mim_jax.evaluate.robustness.corruptions import CORRUPTIONS
 from mim_jax.evaluate.scores import two_sides
-from mim_jax.evaluate.statistics.bootstrap import draw_groups, sample_aurocs
+from mim_jax.evaluate.statistics.auroc import draw_groups, sample_aurocs
 from mim_jax.inpaint.inference import network_fill
 from mim_jax.measure import images as pixels
 from mim_jax.measure.similarity import METRICS, Measure, Similarities

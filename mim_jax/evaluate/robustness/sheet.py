@@ -7,10 +7,10 @@ each, and the clinical test of the paper (section 3.4). Nothing is fitted here; 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from mim_jax.detector import Detector
-from mim_jax.evaluate.robustness.clinical import describe, draw
 from mim_jax.evaluate.robustness.conditions import Condition, GroupedImages, areas, score_folds
 from mim_jax.evaluate.robustness.corruptions import CORRUPTIONS
 from mim_jax.evaluate.scores import ScoredImages, two_sides
@@ -18,6 +18,7 @@ from mim_jax.measure.similarity import METRICS
 
 POSITIONS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the hole, 0 = the centre; see `Condition`
 SIDES = (0.9, 0.8, 0.65, 0.5, 0.35)  # of the patch pasted, 1 = the hole; see `Condition`
+BATCH = 16  # images that get their noise at once
 SIGMAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)  # of the noise sweep, values in [0, 1]
 
 
@@ -145,7 +146,7 @@ def clinical_test(
       ValueError: models and images that do not fit together, a side without images, a negative sigma.
     """
     count = len(negatives.images)
-    drawn = draw(positives, count, sigma=sigma, seed=seed)
+    drawn = draw_clinical(positives, count, sigma=sigma, seed=seed)
     conditions = [Condition("noise", strength) for strength in (sigma, *SIGMAS)]
     upper, lower = score_folds(
         models, drawn, negatives, conditions, seed=seed, batch=batch, progress=progress
@@ -173,7 +174,7 @@ def clinical_test(
         for own, other, images in zip(upper, lower, drawn, strict=True)
     ]
     values = {
-        **describe(positives, count, sigma=sigma, seed=seed),
+        **describe_clinical(positives, count, sigma=sigma, seed=seed),
         "metric": metric,
         "auroc": {name: compare(name, [0], [clean])[0] for name in METRICS},
         "noise_sweep": {
@@ -183,6 +184,55 @@ def clinical_test(
         },
     }
     return values, scored
+
+
+def draw_clinical(
+    positives: Sequence[GroupedImages], count: int, *, sigma: float, seed: int
+) -> list[GroupedImages]:
+    """For each fold `count` of its mpox test images, in shuffled rounds: none again before every other.
+
+    Raises:
+      ValueError: a sigma that is no standard deviation.
+    """
+    if not 0 <= sigma < np.inf:
+        raise ValueError(f"sigma={sigma} is no standard deviation: give 0 or more, for values in [0, 1]")
+    generator = np.random.default_rng(seed)
+    return [own.take(_rounds(generator, len(own.images), count)) for own in positives]
+
+
+def add_noise(images: np.ndarray, *, sigma: float, seed: int, first: int) -> np.ndarray:
+    """Images uint8 `[N, S, S, 3]` with clipped Gaussian noise, float32 in [0, 1].
+
+    Image i has the noise of number `first + i`, as in `conditions.score_conditions`.
+    """
+    noise = jax.jit(CORRUPTIONS["noise"])
+    key, parts = jax.random.key(seed), []
+    for start in range(0, len(images), BATCH):
+        part = images[start : start + BATCH].astype(np.float32) / 255
+        index = np.arange(first + start, first + start + len(part), dtype=np.int32)
+        parts.append(np.asarray(noise(key, part, sigma, index=index)))
+    return np.concatenate(parts)
+
+
+def describe_clinical(
+    positives: Sequence[GroupedImages], count: int, *, sigma: float, seed: int
+) -> dict[str, Any]:
+    """What the test was, for results.json."""
+    return {
+        "sigma": float(sigma),
+        "seed": seed,
+        "images": {
+            "positives": count,
+            "negatives": count,
+            "of_positives": [len(own.images) for own in positives],
+        },
+    }
+
+
+def _rounds(generator: np.random.Generator, count: int, wanted: int) -> np.ndarray:
+    """`wanted` of `count` positions, in shuffled rounds through all of them."""
+    rounds = [generator.permutation(count) for _ in range(-(-wanted // max(count, 1)))]
+    return np.concatenate([np.zeros(0, int), *rounds])[:wanted]
 
 
 def _axes() -> dict[str, tuple[str, Sequence[float], list[Condition]]]:

@@ -1,11 +1,26 @@
-"""How well a score ranks positives above negatives: AUROC and the ROC curve.
+"""AUROC, the ROC curve, and their intervals by a cluster bootstrap.
 
 Positive = mpox, score = similarity (high = mpox-like), float64 throughout, ties count half. Nothing is fitted
 or normalised here.
+
+Augmented copies of an image, and images of one patient, are one *group*: the bootstrap draws groups, never
+single images, so copies do not make an interval narrower (Field and Welsh, "Bootstrapping clustered data",
+Journal of the Royal Statistical Society B, 2007). What was drawn is counted, never sorted again.
 """
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
+from scipy.special import betaincinv, stdtrit
 from sklearn.metrics import roc_curve
+
+from mim_jax.evaluate.scores import ScoredImages
+
+LEVEL = 0.95  # of every interval
+_NORMAL = 1e6  # degrees of freedom from which a t distribution is the normal one
 
 
 def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
@@ -55,3 +70,240 @@ def _count_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
     below = np.searchsorted(ordered, values, side="left")
     not_above = np.searchsorted(ordered, values, side="right")
     return (below + not_above) / 2
+
+
+class Estimate(NamedTuple):
+    """A value and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def share_estimate(hits: int, count: int) -> Estimate:
+    """A share of `count` independent cases with its exact interval (Clopper and Pearson, Biometrika, 1934).
+
+    The ends are quantiles of Beta(hits, count - hits + 1) and Beta(hits + 1, count - hits).
+
+    Raises:
+      ValueError: no case, or more hits than cases.
+    """
+    if not 0 <= hits <= count or not count:
+        raise ValueError(f"a share needs a case at least, and no more hits than cases: got {hits} of {count}")
+    tail = (1 - LEVEL) / 2
+    low = float(betaincinv(hits, count - hits + 1, tail)) if hits else 0.0
+    high = float(betaincinv(hits + 1, count - hits, 1 - tail)) if hits < count else 1.0
+    return Estimate(hits / count, low, high)
+
+
+def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
+    """The central percentiles that hold `LEVEL` of the resamples `[resamples]`."""
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def fold_half_width(values: np.ndarray, shared_variance: float) -> float | None:
+    """Half the width of an interval of the folds' mean that counts the folds as drawn, models included.
+
+    The folds have their own models and their own positives, and share the negatives. So the sample variance
+    s^2 of the k values holds what models and positives contribute, the shared negatives move all values
+    together and cancel from it, and
+
+        Var(mean) = s^2 / k + V,    V = the variance that the negatives give the mean.
+
+    What the negatives do to one model and not to another is in both terms: a little too wide. This is a
+    random-effects analysis with the fold models as readers of the same negatives (Obuchowski and Rockette,
+    Communications in Statistics - Simulation and Computation, 1995). s^2 has k - 1 degrees of freedom and V
+    many; their sum has those of Satterthwaite (Biometrics Bulletin, 1946), and the half width is the quantile
+    of that t distribution times the standard deviation. Resampling five folds with replacement instead would
+    shrink s^2 by (k - 1) / k, ignore that it is estimated from k values, and count the positives twice
+    (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8).
+
+    The folds' training sets overlap, so their values depend on each other in a way that no estimate from one
+    cross-validation can see (Bengio and Grandvalet, Journal of Machine Learning Research, 2004): the interval
+    is about models trained as these were, and other training images may move the mean further.
+
+    Args:
+      values: one a fold, `[k]`.
+      shared_variance: V.
+
+    Returns:
+      The half width, or None for a single fold, which says nothing of how folds vary.
+    """
+    count = len(values)
+    if count < 2:
+        return None
+    folds = float(np.var(values, ddof=1)) / count
+    total = folds + shared_variance
+    # freedom = total^2 / (folds^2 / (k - 1)), without dividing by the zero of folds that agree.
+    freedom = (count - 1) * total**2 / folds**2 if folds**2 * _NORMAL > (count - 1) * total**2 else _NORMAL
+    return float(stdtrit(freedom, (1 + LEVEL) / 2)) * math.sqrt(total)
+
+
+class Resamples(NamedTuple):
+    """How often each group was drawn, shared by all metrics and methods so that their differences are paired.
+
+    positive, negative: for each fold float32 `[resamples, its positive (negative) groups]`: whole numbers in
+      the type that matrix products are fast in. The groups are in the order of `np.unique`. A negative group
+      that several folds test on has one draw for all of them.
+    places: for each fold where its negative groups stand among those of all folds.
+    """
+
+    positive: tuple[np.ndarray, ...]
+    negative: tuple[np.ndarray, ...]
+    places: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class AurocSamples:
+    """An AUROC, or the difference of two, in every fold and resample.
+
+    Attributes:
+      values: of the folds as they are, float64 `[folds]`.
+      resampled: float64 `[folds, resamples]`.
+      pulls: how far each negative group pulls the value, float64 `[folds, negative groups]`: its share of the
+        sum that the AUROC is, minus what it would have at that AUROC. They add up to zero.
+    """
+
+    values: np.ndarray
+    resampled: np.ndarray
+    pulls: np.ndarray
+
+    def minus(self, other: "AurocSamples") -> "AurocSamples":
+        """The paired difference: both must come from the same draws of the same images."""
+        return AurocSamples(
+            self.values - other.values, self.resampled - other.resampled, self.pulls - other.pulls
+        )
+
+    def folds(self) -> list[Estimate]:
+        """The value of each fold with its percentile interval."""
+        return [
+            Estimate(float(value), *percentile_interval(row))
+            for value, row in zip(self.values, self.resampled, strict=True)
+        ]
+
+    def mean(self) -> Estimate:
+        """The mean over the folds' models as they are, with its percentile interval: images vary."""
+        return Estimate(float(np.mean(self.values)), *percentile_interval(np.mean(self.resampled, axis=0)))
+
+    def mean_over_drawn_folds(self, *, least: float, most: float) -> Estimate | None:
+        """The mean with an interval in which folds, their models included, vary as well as images.
+
+        It is that of `fold_half_width`, and never narrower than that of `mean`, which holds less; cut to
+        `[least, most]`. None for a single fold.
+        """
+        value, low, high = self.mean()
+        # The linearised variance of the mean of the folds over its shared negatives, by groups
+        # (Obuchowski, Biometrics, 1997).
+        pulls = np.mean(self.pulls, axis=0)
+        half = fold_half_width(self.values, float(np.sum(pulls**2)) * len(pulls) / max(len(pulls) - 1, 1))
+        if half is None:
+            return None
+        return Estimate(value, max(min(low, value - half), least), min(max(high, value + half), most))
+
+
+def draw_groups(folds: Sequence[ScoredImages], *, resamples: int = 2000, seed: int = 0) -> Resamples:
+    """Draws groups with replacement: positives within each fold, negatives once for all folds.
+
+    The folds' positives are disjoint, while the same negatives are scored by every fold's model, most of them
+    at least: what the folds share is shared here too. Negative groups are drawn among those that the same
+    folds test, so that no fold is left without. A group with positives and negatives is drawn for each of
+    them alone.
+
+    Raises:
+      ValueError: no folds, or a fold without positives or negatives.
+    """
+    if not folds:
+        raise ValueError("no folds were given: at least one is needed")
+    positives = [_groups(fold, index, positive=True) for index, fold in enumerate(folds)]
+    negatives = [_groups(fold, index, positive=False) for index, fold in enumerate(folds)]
+    every = np.unique(np.concatenate(negatives))
+    places = tuple(np.searchsorted(every, names) for names in negatives)
+    generator = np.random.default_rng(seed)
+
+    def draw(count: int) -> np.ndarray:
+        drawn = generator.multinomial(count, np.full(count, 1 / count), size=resamples)
+        return drawn.astype(np.float32)
+
+    tested = np.stack([np.isin(every, own) for own in negatives])
+    drawn = np.empty((resamples, len(every)), np.float32)
+    for by in np.unique(tested, axis=1).T:
+        alike = np.all(tested == by[:, None], axis=0)
+        drawn[:, alike] = draw(int(np.sum(alike)))
+    return Resamples(
+        positive=tuple(draw(len(names)) for names in positives),
+        # Without copies where all folds test on all of them.
+        negative=tuple(drawn if len(own) == len(every) else drawn[:, own] for own in places),
+        places=places,
+    )
+
+
+def sample_aurocs(folds: Sequence[ScoredImages], metric: str, draws: Resamples) -> AurocSamples:
+    """AUROC of every fold as it is and in every resample.
+
+    With C[p, n] = the sum over the pairs of group p and group n of [s_p > s_n] + [s_p = s_n] / 2, and weights
+    w = how often a group was drawn, AUROC = w_p C w_n / ((w_p . sizes_p) (w_n . sizes_n)): matrix products
+    instead of sorting every resample. C w_n holds halves of whole numbers: exact in float32 while no positive
+    group meets more than eight million negatives, and good to seven digits beyond.
+    """
+    values = np.empty(len(folds))
+    resampled = np.empty((len(folds), len(draws.negative[0])))
+    pulls = np.zeros((len(folds), 1 + max(int(own[-1]) for own in draws.places)))
+    for index, fold in enumerate(folds):
+        scores, positive = checked(fold.similarities[metric], fold.positive)
+        wins, positive_sizes, negative_sizes = _group_wins(scores, positive, fold.groups)
+        pairs = positive_sizes.sum() * negative_sizes.sum()
+        won = wins.sum(axis=0, dtype=np.float64)
+        values[index] = won.sum() / pairs
+        pull = won / pairs - values[index] * negative_sizes / negative_sizes.sum()
+        pulls[index, draws.places[index]] = pull
+        drawn, others = draws.positive[index].astype(np.float64), draws.negative[index]
+        # The sizes of resamples are sums of whole numbers: exact in float64.
+        drawn_pairs = (drawn @ positive_sizes) * (others @ negative_sizes.astype(np.float32))
+        resampled[index] = np.sum(drawn * (others @ wins.T), axis=1) / drawn_pairs
+    return AurocSamples(values, resampled, pulls)
+
+
+def resampled_aurocs(folds: Sequence[ScoredImages], metric: str, draws: Resamples) -> np.ndarray:
+    """AUROC of every fold in every resample: float64 `[folds, resamples]`."""
+    return sample_aurocs(folds, metric, draws).resampled
+
+
+def cluster_bootstrap(
+    folds: Sequence[ScoredImages], metric: str, *, resamples: int = 2000, seed: int = 0
+) -> tuple[list[Estimate], Estimate]:
+    """AUROC of each fold, and its mean over the folds, with percentile intervals of the cluster bootstrap.
+
+    Returns:
+      One `Estimate` a fold, and one of the mean.
+    """
+    samples = sample_aurocs(folds, metric, draw_groups(folds, resamples=resamples, seed=seed))
+    return samples.folds(), samples.mean()
+
+
+def _group_wins(
+    scores: np.ndarray, positive: np.ndarray, groups: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs won, float32 `[positive groups, negative groups]`, and the sizes of the groups, float64."""
+    upper, positive_starts, positive_sizes = _by_group(scores[positive], groups[positive])
+    lower, negative_starts, negative_sizes = _by_group(scores[~positive], groups[~positive])
+    above = upper[:, None] > lower[None, :]
+    tied = upper[:, None] == lower[None, :]
+    pairs = above.astype(np.float32) + np.float32(0.5) * tied
+    wins = np.add.reduceat(np.add.reduceat(pairs, positive_starts, axis=0), negative_starts, axis=1)
+    return wins, positive_sizes, negative_sizes
+
+
+def _by_group(scores: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores ordered by group, where each group starts, and its size (float64)."""
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    return scores[np.argsort(group, kind="stable")], starts, sizes.astype(np.float64)
+
+
+def _groups(fold: ScoredImages, index: int, *, positive: bool) -> np.ndarray:
+    names = np.unique(fold.groups[fold.positive == positive])
+    if not len(names):
+        kind = "positive (mpox)" if positive else "negative (other)"
+        raise ValueError(f"fold {index} has no {kind} image among {len(fold)}: AUROC needs both")
+    return names

@@ -10,8 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mim_jax.evaluate.scores import ScoredImages
-from mim_jax.evaluate.statistics.auroc import checked
-from mim_jax.evaluate.statistics.bootstrap import Resamples
+from mim_jax.evaluate.statistics.auroc import Resamples, checked
 
 LEVELS = (0.8, 0.9, 0.95)  # of the specificity or sensitivity that is held
 

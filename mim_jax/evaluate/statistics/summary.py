@@ -1,8 +1,8 @@
 """The paper's tables from scores alone: every AUROC with intervals that respect what is independent.
 
 Two kinds of interval stand beside each other. "low" and "high" are percentiles of the cluster bootstrap, in
-which images vary and the fold models are as they are (`bootstrap`); "low_folds" and "high_folds" count the
-folds, with their models, as drawn too (`intervals.fold_half_width`), and are None for a single fold.
+which images vary and the fold models are as they are (`auroc.AurocSamples`); "low_folds" and "high_folds"
+count the folds, with their models, as drawn too (`auroc.fold_half_width`), and are None for a single fold.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,34 +12,19 @@ from typing import Any
 import numpy as np
 
 from mim_jax.evaluate.scores import ScoredImages
-from mim_jax.evaluate.statistics.auroc import auroc, roc
-from mim_jax.evaluate.statistics.bootstrap import (
+from mim_jax.evaluate.statistics.auroc import (
     AurocSamples,
     Resamples,
-    cluster_bootstrap,
     draw_groups,
-    resampled_aurocs,
+    percentile_interval,
     sample_aurocs,
 )
-from mim_jax.evaluate.statistics.intervals import percentile_interval
 from mim_jax.evaluate.statistics.operating_points import (
     LEVELS,
     OperatingPoints,
     operating_points,
     resampled_operating_points,
 )
-from mim_jax.evaluate.statistics.seeds import summarize_seeds
-
-__all__ = [
-    "ScoredImages",
-    "auroc",
-    "cluster_bootstrap",
-    "draw_groups",
-    "resampled_aurocs",
-    "roc",
-    "summarize",
-    "summarize_seeds",
-]
 
 Folds = Sequence[ScoredImages]
 
@@ -274,3 +259,53 @@ def _check_methods(methods: Mapping[str, Folds], reference: str) -> None:
                         f"{name} and {reference} differ in {field} in fold {index}: paired differences need "
                         "the same images in the same order"
                     )
+
+
+def summarize_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Runs that differ in their seed alone, as a distribution: what training anew does to each mean.
+
+    Args:
+      results: one a seed, each with "auroc" and "differences" as `summarize` returns them.
+
+    Returns:
+      "auroc": {"augmented" | "plain": {method: {metric: {"mean", "min", "max", "std", "seeds"}}}} and
+      "differences": {method: {metric: the same}}, where "seeds" holds each run's mean over its folds, in the
+      order given, and "std" is their population standard deviation, as everywhere in the tables.
+
+    Raises:
+      ValueError: no results, or results that do not hold the same methods and metrics.
+    """
+    if not results:
+        raise ValueError("no results were given: one for each seed is needed")
+
+    return {
+        "auroc": {
+            kind: _distribution([result["auroc"][kind] for result in results], f"{kind} AUROCs")
+            for kind in ("augmented", "plain")
+        },
+        "differences": _distribution([result["differences"] for result in results], "differences"),
+    }
+
+
+def _distribution(tables: Sequence[Mapping[str, Any]], what: str) -> dict[str, Any]:
+    names = [{method: sorted(metrics) for method, metrics in table.items()} for table in tables]
+    for index, found in enumerate(names):
+        if found != names[0]:
+            raise ValueError(
+                f"result {index} holds other {what} than result 0 ({found} and {names[0]}): give runs "
+                "that differ in their seed alone"
+            )
+    return {
+        method: {metric: _spread([table[method][metric]["mean"] for table in tables]) for metric in metrics}
+        for method, metrics in names[0].items()
+    }
+
+
+def _spread(means: Sequence[float]) -> dict[str, Any]:
+    return {
+        "mean": float(np.mean(means)),
+        "min": min(means),
+        "max": max(means),
+        "std": float(np.std(means)),
+        "seeds": list(means),
+    }

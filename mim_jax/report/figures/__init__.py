@@ -1,13 +1,14 @@
 """Figures of a run: which there are, and the rows of results and scores that each takes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mim_jax.evaluate.method_names import REFERENCE
-from mim_jax.evaluate.panels import Panels
-from mim_jax.evaluate.statistics.summary import roc
+from mim_jax.evaluate.mim import Evaluated
+from mim_jax.evaluate.scores import ScoredImages
+from mim_jax.evaluate.statistics.auroc import roc
 from mim_jax.measure import METRIC_NAMES
 from mim_jax.report.figures import charts, pictures
 from mim_jax.report.sections import extremes, groups_of_classes, leading, ranked, shown_methods
@@ -24,29 +25,18 @@ TRAINING_CURVES = {  # figure -> (axis title, {column of the history: name in wo
 }
 
 
-def draw(
-    results: Mapping[str, Any],
-    scores: Sequence[Mapping[str, Any]],
-    history: Sequence[Mapping[str, Any]],
-    panels: Panels,
-    *,
-    notice: str = "",
-) -> dict[str, bytes]:
+def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
     """Every figure of the report that there are data for: name -> PNG, `notice` written above each."""
+    results, methods, panels = found.results, found.methods, found.panels
     metric = results["decision"]["metric"]
     shown = shown_methods(results)
     pngs = {}
     for end, place in extremes(results).items():
-        pairs: dict[str, list[tuple[float, bool]]] = {}
-        for row in scores:
-            if row["fold"] == results["splits"][place]["fold"] and row["augmented"]:
-                score = row["score"] if row[metric] == "" else row[metric]
-                pairs.setdefault(row["method"], []).append((score, row["positive"]))
-        curves = {
-            method: roc(*map(np.array, zip(*pairs[method], strict=True)))
-            for method in shown
-            if method in pairs
-        }
+        curves = {}
+        for method in (name for name in shown if name in methods):
+            fold = methods[method][place]
+            tested = fold.select(fold.augmented)
+            curves[method] = roc(leading(tested.similarities, metric), tested.positive)
         aurocs = {
             method: leading(results["auroc"]["augmented"][method], metric)["folds"][place]["value"]
             for method in shown
@@ -61,7 +51,7 @@ def draw(
                 xlabel=f"AUROC against one {part}, {METRIC_NAMES[metric]}",
                 notice=notice,
             )
-    series = _scores_by_group(results, scores)
+    series = _scores_by_group(results, methods[REFERENCE])
     if series:
         every = [*results["decision"]["thresholds"], *results["decision"]["upper"]]
         thresholds = [value for value in every if value is not None]
@@ -83,21 +73,20 @@ def draw(
     cell = pictures.cell_side(panels)
     for name, rows in pictures.arrange(panels).items():
         pngs[name] = pictures.panel_figure(panels, rows, cell=cell, notice=notice)
-    epochs = [row for row in history if row.get("event") == "epoch"]
+    epochs = [row for row in found.history if row.get("event") == "epoch"]
     if epochs:
         for name, (ylabel, columns) in TRAINING_CURVES.items():
             pngs[name] = charts.curve_figure(epochs, columns, ylabel=ylabel, notice=notice)
     return pngs
 
 
-def _scores_by_group(
-    results: Mapping[str, Any], scores: Iterable[Mapping[str, Any]]
-) -> dict[str, np.ndarray]:
+def _scores_by_group(results: Mapping[str, Any], folds: Sequence[ScoredImages]) -> dict[str, np.ndarray]:
     """The network's scores of the plain test images: the training class, then the groups of the others."""
     groups, positive, rest = groups_of_classes(results), results["data"]["positive"], "other classes"
-    metric = results["decision"]["metric"]
     series: dict[str, list[float]] = {name: [] for name in (positive, *groups.values(), rest)}
-    for row in scores:
-        if row["method"] == REFERENCE and row["plain"]:
-            series[positive if row["positive"] else groups.get(row["class"], rest)].append(row[metric])
+    for fold in folds:
+        plain = fold.originals()
+        values = plain.similarities[results["decision"]["metric"]].tolist()
+        for name, own, value in zip(plain.classes.tolist(), plain.positive.tolist(), values, strict=True):
+            series[positive if own else groups.get(name, rest)].append(value)
     return {name: np.array(values) for name, values in series.items() if values}

@@ -1,0 +1,267 @@
+"""The modes of launch.py that train, evaluate and report runs.
+
+Each takes the settings and returns the exit status, and imports what it needs itself: mistakes should not
+wait for the rest.
+"""
+
+import contextlib
+import functools
+import importlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from mim_jax.cli.runtime import Profile
+from mim_jax.cli.score import UNUSABLE_FILES
+from mim_jax.data.dataset import Dataset
+from mim_jax.train import config, devices
+from mim_jax.train.config import Experiment
+from mim_jax.train.settings import Settings
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Where a kind of run trains, evaluates and reports."""
+
+    train: str  # module that is a `mim_jax.train.config.Method`
+    evaluate: str  # its function `evaluate` gives what the report takes
+    report: str
+    function: str  # of the report: (workdir, found) -> page
+
+    def method(self) -> config.Method:
+        module: Any = importlib.import_module(self.train)
+        return module
+
+    def evaluate_and_report(self, experiment: Experiment, path: Path, recorder: Any, began: float) -> Path:
+        found = importlib.import_module(self.evaluate).evaluate(experiment, path, recorder, began=began)
+        return getattr(importlib.import_module(self.report), self.function)(path, found)
+
+
+_MIM = _Kind("mim_jax.train.mim", "mim_jax.evaluate.mim", "mim_jax.report.report", "write_report")
+_CLASSIFIER = _Kind(
+    "mim_jax.classifiers.train",
+    "mim_jax.evaluate.classifiers",
+    "mim_jax.report.comparison",
+    "write_classifier_report",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class _Claimed:
+    """A run whose folder is claimed and whose images are loaded."""
+
+    experiment: Experiment
+    path: Path
+
+
+def run(
+    settings: Settings, workdir: str, *, training: bool = True, evaluation: bool = True, profile: bool = False
+) -> int:
+    """Train what is not trained yet, evaluate, and write the report."""
+    if settings.seeds:
+        return _run_seeds(settings, workdir, training=training, evaluation=evaluation, profile=profile)
+    began = time.perf_counter()
+    kind = _kind(settings)
+    with _claim([settings], [workdir], kind.method(), training=training, evaluation=evaluation) as (claimed,):
+        if training:
+            _train([claimed], kind.method(), profile=profile)
+        with devices.barrier():
+            if evaluation and devices.is_first():
+                from mim_jax.train.metric_writer import Recorder
+
+                with Recorder(claimed.path) as recorder:
+                    page = kind.evaluate_and_report(claimed.experiment, claimed.path, recorder, began)
+                print(f"report: {page}")
+    return 0
+
+
+def train(settings: Settings, workdir: str, *, profile: bool = False) -> int:
+    """Only train."""
+    return run(settings, workdir, evaluation=False, profile=profile)
+
+
+def evaluate(settings: Settings, workdir: str) -> int:
+    """Only evaluate what is trained, and write the report."""
+    return run(settings, workdir, training=False)
+
+
+def _kind(settings: Settings) -> _Kind:
+    return _MIM if settings.mim else _CLASSIFIER
+
+
+@contextlib.contextmanager
+def _claim(
+    runs: Sequence[Settings],
+    workdirs: Sequence[str],
+    method: config.Method,
+    *,
+    training: bool,
+    evaluation: bool,
+) -> Iterator[list[_Claimed]]:
+    """Claim the folders, which the first process keeps others out of, and load the images."""
+    from mim_jax.train import workdir as folders
+    from mim_jax.train.metric_writer import merge_events
+    from mim_jax.train.trainer import find_device_groups
+
+    def claim(settings: Settings, workdir: str, held: contextlib.ExitStack) -> _Claimed:
+        first = devices.is_first()
+        if first:
+            if not training and not (Path(workdir).expanduser() / "config.json").exists():
+                raise ValueError(f"{workdir} is not the workdir of a run: train it first with --mode=train")
+            held.enter_context(folders.hold(folders.check(workdir, settings.given)))
+        experiment = build(settings, method, clinical=evaluation and first)
+        if evaluation:
+            config.check_negatives(experiment.dataset)
+        data = {"digest": experiment.dataset.digest(), "images": len(experiment.dataset)}
+        # After the data: what they cannot carry should not claim a folder.
+        path = folders.claim(workdir, settings.given, data) if first else folders.share(workdir, data)
+        if first:
+            merge_events(path)  # of processes that were stopped
+        return _Claimed(experiment, path)
+
+    with contextlib.ExitStack() as held:
+        claimed = []
+        for settings, workdir in zip(runs, workdirs, strict=True):
+            with devices.barrier():
+                method.check(settings)
+                if training:
+                    find_device_groups(settings.training)
+            one = functools.partial(claim, settings, workdir, held)
+            claimed.append(devices.one_process_at_a_time(one))
+        yield claimed
+
+
+def _train(runs: Sequence[_Claimed], method: config.Method, *, profile: bool) -> None:
+    """Train what is not trained yet, of several runs at once."""
+    from mim_jax.train import trainer
+    from mim_jax.train.metric_writer import Recorder, merge_events
+
+    with devices.barrier(), contextlib.ExitStack() as stack:
+        trainings = []
+        record = Profile(runs[0].path / "profile")
+        recorders = [stack.enter_context(Recorder(one.path, process=jax.process_index())) for one in runs]
+        for one, recorder in zip(runs, recorders, strict=True):
+            name = f"seed {one.experiment.settings.seed}, " if len(runs) > 1 else ""
+            trainings += [
+                replace(training, title=name + training.title, recorder=recorder)
+                for training in method.trainings(one.experiment, one.path)
+            ]
+        wrap: dict[str, Callable[..., Any]] = {"wrap": record.wrap} if profile else {}
+        trainer.train(trainings, runs[0].experiment.settings.training, recorders[0], **wrap)
+        if profile:
+            few = "none, for no program was dispatched twice: train more epochs, or in a new workdir"
+            print(f"profile: {record.folder if record.done else few}")
+    with devices.barrier():
+        if devices.is_first():
+            for one in runs:
+                merge_events(one.path)
+
+
+def _run_seeds(settings: Settings, workdir: str, *, training: bool, evaluation: bool, profile: bool) -> int:
+    """One run for each seed, in `workdir/seed_K`, and a page that shows their spread.
+
+    Where several can train at once all are trained before the first is evaluated.
+    """
+    runs = [config.with_seed(settings, seed) for seed in dict.fromkeys(settings.seeds)]
+    folders = [Path(workdir).expanduser().resolve() / f"seed_{one.seed}" for one in runs]
+    if training and jax.device_count() > 1:
+        method = _kind(settings).method()
+        with _claim(runs, list(map(str, folders)), method, training=True, evaluation=evaluation) as claimed:
+            _train(claimed, method, profile=profile)
+    for one, folder in zip(runs, folders, strict=True):
+        print(f"seed {one.seed}: {folder}", file=sys.stderr)
+        run(one, str(folder), training=training, evaluation=evaluation, profile=profile)
+    if evaluation and devices.is_first():
+        from mim_jax.report.seeds import write_seeds
+        from mim_jax.train.workdir import read_json
+
+        results = {folder.name: read_json(folder / "results.json") for folder in folders}
+        print(f"report of all seeds: {write_seeds(folders[0].parent, results)}")
+    return 0
+
+
+def build(settings: Settings, method: config.Method, *, clinical: bool) -> Experiment:
+    """`config.build` with a word on what is being read, and on what cannot be used."""
+    with _reading(settings) as progress:
+        experiment = config.build(settings, method, clinical=clinical, progress=progress)
+    _say_problems(experiment.dataset)
+    return experiment
+
+
+@contextlib.contextmanager
+def _reading(settings: Settings) -> Iterator[Callable[[int, int], None]]:
+    """Name the images, and show how far their reading is."""
+    source = settings.data.root or ", ".join(settings.data.sources.values())
+    source = source or "the embedded procedural images (they say nothing about mpox)"
+    print(f"data: {source}", file=sys.stderr)
+    with tqdm(desc="reading", unit="image", disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
+def _say_problems(dataset: Dataset) -> None:
+    for name, reason in dataset.unusable:
+        print(f"left out: {name}: {reason}", file=sys.stderr)
+    for sentence in dataset.remarks:
+        print(f"data: {sentence}", file=sys.stderr)
+    listed = "--mode=check_data lists them"
+    for found, words in (
+        (dataset.doubtful, f"gate: {{}} images are not usable photographs of skin; {listed}"),
+        (dataset.duplicates, "groups: {} sets of near-duplicates were each put into one group"),
+        (dataset.shared_negatives, f"not tested: {{}} images that share a group with {dataset.positive}"),
+        (dataset.group_problems, f"groups: {{}} files or rows do not fit; {listed}"),
+    ):
+        if len(found):
+            print(words.format(len(found)), file=sys.stderr)
+
+
+def check_data(settings: Settings) -> int:
+    """List classes and problems to fix."""
+    from mim_jax.data import inspection
+    from mim_jax.data.folds import make_folds
+
+    with _reading(settings) as progress:
+        dataset = config.load_dataset(settings, progress)
+    folds, trouble = None, None
+    try:
+        groups = dataset.groups[dataset.positives]
+        how: dict[str, Any] = {"seed": settings.seed, "grouped": settings.data.grouped}
+        folds = make_folds(groups, folds=settings.data.folds, **how)
+    except ValueError as error:  # too few images for the folds: the rest is worth knowing all the same
+        trouble = error
+    print(inspection.format_inspection(inspection.inspect(dataset, positive=dataset.positive, folds=folds)))
+    for sentence in dataset.remarks:
+        print(sentence)
+    if trouble:
+        raise trouble
+    return UNUSABLE_FILES if dataset.unusable else 0
+
+
+def compare(settings: Settings, workdir: str, paths: Sequence[str]) -> int:
+    """Compare finished runs of MIM and of classifiers on one page, `comparison.html` in the workdir."""
+    from mim_jax.evaluate import comparison, saved_run
+    from mim_jax.report.comparison import write_comparison
+
+    if not paths:
+        raise ValueError(
+            "--mode=compare needs workdirs of finished runs after the flags: launch.py --mode=compare "
+            "--workdir=runs/compared runs/mim runs/resnet50"
+        )
+    root = Path(workdir).expanduser().resolve()
+    if (root / "config.json").exists():
+        raise ValueError(f"{root} is the workdir of a run: name another folder for the comparison")
+    runs = [saved_run.read_run(path) for path in paths]
+    found = comparison.compare(runs, resamples=settings.evaluation.resamples, seed=settings.seed)
+    root.mkdir(parents=True, exist_ok=True)
+    print(f"comparison: {write_comparison(root, found, runs, name='comparison.html')}")
+    return 0
