@@ -34,7 +34,7 @@ from benchmarks.systems import (
     training_flops,
 )
 from benchmarks.training import describe, make_parser, positive
-from mim_jax import canvas
+from mim_jax.report.figures import canvas
 
 AXES = {
     "batch": (8, 16, 32, 64, 128, 256, 512, 1024),

@@ -20,7 +20,7 @@ from mim_jax.report.sections import leading
 
 def render(template: str, **values: Any) -> str:
     """The text of a template, `NAME.html.j2` or `NAME.md.j2`; a value that it lacks is an error."""
-    return _environment(template.endswith(".md.j2")).get_template(template).render(**values)
+    return environment(template.endswith(".md.j2")).get_template(template).render(**values)
 
 
 def embed(pngs: Mapping[str, bytes]) -> dict[str, Markup]:
@@ -31,8 +31,9 @@ def embed(pngs: Mapping[str, bytes]) -> dict[str, Markup]:
 
 
 @cache
-def _environment(markdown: bool) -> Environment:
-    environment = Environment(
+def environment(markdown: bool) -> Environment:
+    """The templates' filters and names; `markdown` decides how values are escaped."""
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=not markdown,
         finalize=_markdown if markdown else _text,
@@ -43,25 +44,24 @@ def _environment(markdown: bool) -> Environment:
     )
     safe: dict[str, Callable[..., str]] = {
         name: getattr(formats, name)
-        for name in ("number", "signed", "percent", "thousands", "span", "interval", "spread", "duration")
+        for name in ("number", "signed", "percent", "thousands", "span", "interval", "spread")
     }
     safe["metric_name"] = METRIC_NAMES.__getitem__
     if markdown:
         safe |= {"code": _code, "quoted": _quoted}
-    environment.filters |= {name: _marked(function) for name, function in safe.items()}
-    environment.filters |= {
+    made.filters |= {name: _marked(function) for name, function in safe.items()}
+    made.filters |= {
         "intervals": formats.intervals,
         "verdict": formats.verdict,
         "leading": leading,
         "method_name": method_name,
-        "printable": printable,
     }
-    environment.globals |= {
+    made.globals |= {
         "REFERENCE": REFERENCE,
         "METHOD_CLAUSES": METHOD_CLAUSES,
         "SHORT_NOTICE": formats.SHORT_NOTICE,
     }
-    return environment
+    return made
 
 
 def _marked(function: Callable[..., str]) -> Callable[..., Markup]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mim_jax.report.seeds import write_seeds
-from tests.invented import Page, a_run
+from tests.invented import HOSTILE, Page, a_run
 
 
 def runs(*, notice: str | None = None):
@@ -44,6 +44,13 @@ def test_the_summary_is_written_as_json_too(tmp_path):
     assert saved["runs"] == ["seed_0", "seed_7"]
     first = runs()["seed_0"]["auroc"]["plain"]["mim"]["hbd"]["mean"]
     assert saved["auroc"]["plain"]["mim"]["hbd"]["seeds"] == [first, first / 2]
+
+
+def test_names_of_folders_become_neither_markup_nor_addresses(tmp_path):
+    page = Page(write_seeds(tmp_path, {HOSTILE: runs()["seed_0"]}).read_text(encoding="utf-8"))
+    (link,) = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
+    assert "script" not in {tag for tag, _ in page.elements} and "<script>alert(1)" in page.text
+    assert not set(link) & set('"<>& :') and link.endswith("/report.html")
 
 
 def test_page_fetches_nothing_is_the_same_again_and_bears_the_notice(tmp_path):

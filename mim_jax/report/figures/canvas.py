@@ -1,7 +1,7 @@
 """Canvas of every figure: size, style, colours, letters, and its PNG bytes.
 
 Figures are about 4.6 inches wide, so that their text can still be read on a phone. Colours are those of
-Okabe and Ito ("Color universal design", 2008), told apart by line style or marker as well. Canvases are made
+Okabe and Ito ("Color universal design", 2008), with line style and marker as a second sign. Canvases are made
 directly, never through pyplot, so that no global state is touched, and the bytes depend on the input alone.
 """
 
