@@ -11,8 +11,8 @@ import numpy as np
 from mim_jax.assessment import Assessment, Decision, assess, unusable
 from mim_jax.batches import batch_size
 from mim_jax.data.datasets import list_images, printable
-from mim_jax.data.gate import Gate, load_image
-from mim_jax.data.images import UnusableImage
+from mim_jax.data.gate import Gate
+from mim_jax.data.images import UnusableImage, load_image
 from mim_jax.detector import Detector
 from mim_jax.similarity import METRICS
 

@@ -54,8 +54,8 @@ def score(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
 
 def export(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int:
     """Writes `exported/` into the workdir: the detector as one folder that needs JAX and NumPy alone."""
+    from mim_jax.deploy.export import export as write
     from mim_jax.detector import Detector
-    from mim_jax.export import export as write
 
     root = Path(workdir).expanduser().resolve()
     path = root / "exported"
@@ -70,7 +70,7 @@ def export(config: Mapping[str, Any], workdir: str, paths: Sequence[str]) -> int
 def export_app(config: Mapping[str, Any], workdir: str, paths: Sequence[str], *, fold: int) -> int:
     """Writes `app/` into the workdir: the page that scores on a phone, by the network of one fold."""
     try:
-        from mim_jax.app import bundle
+        from mim_jax.deploy.app import bundle
     except ModuleNotFoundError as error:
         raise ValueError(f'--mode=export_app needs {error.name}: pip install "mim-jax[app]"') from None
     for line in bundle.export_run(workdir, fold=fold):
@@ -111,7 +111,7 @@ def serve(
       port: 0 = any that is free.
     """
     try:
-        from mim_jax.app import serving
+        from mim_jax.deploy.server import serving
     except ModuleNotFoundError as error:
         raise ValueError(
             f'--mode=serve needs the package {error.name}: install the [app] extra, pip install ".[app]"'

@@ -25,16 +25,6 @@ ALLOWED = {
     "alternatives": {"calibration", "ranking"},
     "assessment": {"calibration", "wording"},
     "novelty": {"assessment", "batches"},
-    "artefact": {"assessment", "similarity", "tensors"},
-    "export": {
-        "artefact",
-        "assessment",
-        "batches",
-        "detector",
-        "novelty",
-        "similarity",
-        "tensors",
-    },  # detector: its type
     "scored_images": set(),
     "ranking": set(),
     "intervals": set(),
@@ -59,7 +49,6 @@ ALLOWED = {
     "recorder": {"tensorboard"},
     "controls": {"masks"},
     "models": {"models", "tensors"},
-    "folding": {"models"},
     "data": {"data"},
     "epochs": set(),
     "devices": set(),
@@ -90,7 +79,6 @@ ALLOWED = {
     "reliability": {"assessment", "decisions", "evaluation", "intervals"},
     "detector": {
         *(
-            "artefact",
             "assessment",
             "batches",
             "checkpoints",
@@ -147,20 +135,12 @@ ALLOWED = {
         *("protocol", "recorder", "reliability", "report", "robustness", "scored_images", "similarity"),
         *("trained", "workdir"),
     },
-    "app": {
-        "app",
-        "data",
-        "detector",
-        "export",
-        "facts",
-        "folding",
-        "masks",
-        "pixels",
-        "similarity",
-        "workdir",
+    "deploy": {
+        *("assessment", "batches", "data", "deploy", "detector", "facts", "masks", "models", "novelty"),
+        *("pixels", "similarity", "tensors", "workdir"),
     },
     "uses": {
-        *("app", "comparison", "comparison_page", "detector", "export", "protocol", "scoring", "stored"),
+        *("comparison", "comparison_page", "deploy", "detector", "protocol", "scoring", "stored"),
     },
     "commands": {
         *("classifier_experiment", "classifier_protocol", "classifier_results", "data", "devices"),
@@ -206,7 +186,7 @@ def test_only_the_protocol_reads_a_configuration():
     assert readers <= above | {"detector", "export"}  # these two: the folds, the metric of a saved one
 
 
-@pytest.mark.parametrize("module", ["mim_jax", "mim_jax.similarity", "mim_jax.export"])
+@pytest.mark.parametrize("module", ["mim_jax", "mim_jax.similarity", "mim_jax.deploy.export"])
 def test_importing_the_scorer_imports_no_heavy_package(module):
     code = f"import sys, {module}; print(*sorted({{n.split('.')[0] for n in sys.modules}}))"
     loaded = subprocess.run(

@@ -17,9 +17,9 @@ from test_training import GAME
 
 from mim_jax import commands, composite_similarities, detector, trained, training
 from mim_jax.assessment import Decision
-from mim_jax.export import export
+from mim_jax.deploy.export import export
 from mim_jax.models import make_generator
-from tests.app.small import SIZE, make_detector
+from tests.deploy.small import SIZE, make_detector
 
 FIELDS = {
     "data.folds": 2,
@@ -151,7 +151,7 @@ import sys
 from pathlib import Path
 import numpy as np
 sys.path.insert(0, ".")
-from tests.app.small import SIZE, make_detector
+from tests.deploy.small import SIZE, make_detector
 from mim_jax.batches import batch_size
 
 scorer = make_detector()

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from benchmarks import hostile
 from mim_jax.assessment import unusable
 from mim_jax.data.datasets import from_folder, printable
 from mim_jax.data.images import UnusableImage, decode_image
 from mim_jax.scoring import ScoredFile, write_csv
+from tests.stress import hostile
 
 
 def test_damaged_files_of_every_kind_give_pixels_or_a_reason():

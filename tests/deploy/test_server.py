@@ -13,10 +13,10 @@ from PIL import Image
 pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
-from mim_jax.app.scoring_queue import Busy, ScoringQueue
-from mim_jax.app.server import HEADERS, Limits, create_app
 from mim_jax.data.gate import Gate
 from mim_jax.data.images import decode_image
+from mim_jax.deploy.server.app import HEADERS, Limits, create_app
+from mim_jax.deploy.server.scoring_queue import Busy, ScoringQueue
 
 SIZE = 32
 

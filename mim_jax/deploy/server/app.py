@@ -31,9 +31,9 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mim_jax.app.scoring_queue import Busy, ScoringQueue
-from mim_jax.data.gate import Gate, decode_image
-from mim_jax.data.images import MIN_SIDE, UnusableImage
+from mim_jax.data.gate import Gate
+from mim_jax.data.images import MIN_SIDE, UnusableImage, decode_image
+from mim_jax.deploy.server.scoring_queue import Busy, ScoringQueue
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 

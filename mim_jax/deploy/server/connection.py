@@ -10,7 +10,7 @@ import json
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mim_jax.app.server import HEADERS
+from mim_jax.deploy.server.app import HEADERS
 
 
 class Connection(H11Protocol):

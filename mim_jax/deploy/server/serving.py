@@ -1,4 +1,4 @@
-"""The server of `mim_jax.app.server` on an address, with a detector behind it."""
+"""The server of `mim_jax.deploy.server.app` on an address, with a detector behind it."""
 
 import functools
 import logging
@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import uvicorn
 
-from mim_jax.app.connection import Connection
-from mim_jax.app.server import LOOPBACK, create_app
 from mim_jax.data.gate import Gate
+from mim_jax.deploy.server.app import LOOPBACK, create_app
+from mim_jax.deploy.server.connection import Connection
 
 
 class Scorer(Protocol):
