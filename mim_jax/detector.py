@@ -20,7 +20,7 @@ from mim_jax import masks, pixels, workdir
 from mim_jax.assessment import Calibration
 from mim_jax.batches import Images, check_batch, collect, padded_batches
 from mim_jax.models import make_generator
-from mim_jax.novelty import NoveltyDetector
+from mim_jax.novelty import NoveltyDetector, describe
 from mim_jax.similarity import METRICS, Similarities, composite_similarities
 from mim_jax.training import from_network_range, to_network_range
 
@@ -108,6 +108,16 @@ class Detector(NoveltyDetector):
     measure: Measure = field(default_factory=Measure)
     model: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
+
+    def __repr__(self) -> str:
+        return describe(
+            self,
+            network=self.model.get("generator", type(self.generator).__name__),
+            folds=len(self.variables),
+            image_size=self.image_size,
+            mask_size=self.mask_size,
+            metric=self.measure.metric,
+        )
 
     @property
     def margin(self) -> int:

@@ -84,6 +84,13 @@ class NoveltyDetector(abc.ABC):
         return np.where(self.decision_function(images) > 0, 1, -1)
 
 
+def describe(detector: NoveltyDetector, **facts: object) -> str:
+    """The `repr` of a detector: facts that fit on a screen, and its threshold; no weights."""
+    told = ", ".join(f"{name}={value!r}" for name, value in facts.items())
+    threshold = None if detector.threshold is None else float(f"{detector.threshold:.6g}")
+    return f"{type(detector).__name__}({told}, threshold={threshold})"
+
+
 def _usable(images: Iterable[np.ndarray | ValueError], refused: dict[int, str]) -> Iterator[np.ndarray]:
     """The images, one by one; of what is none the reason is kept in `refused` by its place."""
     for place, image in enumerate(images):

@@ -25,7 +25,7 @@ import numpy as np
 from mim_jax.assessment import Calibration
 from mim_jax.batches import Images, check_batch, collect, padded_batches
 from mim_jax.deploy import format
-from mim_jax.novelty import NoveltyDetector
+from mim_jax.novelty import NoveltyDetector, describe
 from mim_jax.similarity import METRICS, Similarities
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ class ExportedDetector(NoveltyDetector):
       threshold_origin: what the threshold was fitted on, for people to read.
       calibration: what `assess` decides by; None = not calibrated.
       manifest: versions, platforms, hashes.
+      model: name and options of the network, and its sizes.
     """
 
     exported: jax.export.Exported
@@ -167,6 +168,21 @@ class ExportedDetector(NoveltyDetector):
     threshold_origin: str
     calibration: Calibration | None
     manifest: dict[str, Any]
+    model: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return describe(
+            self,
+            network=self.model["generator"],
+            folds=self._folds,
+            image_size=self.image_size,
+            mask_size=self.model["mask_size"],
+            metric=self.metric,
+        )
+
+    @property
+    def _folds(self) -> int:
+        return len({name.split("/", 1)[0] for name in self.arrays})
 
     def pure(self) -> tuple[Callable[[Any, jax.Array], Similarities], Any]:
         """`(fn, variables)` for use inside other code's `jit`.
@@ -190,8 +206,7 @@ class ExportedDetector(NoveltyDetector):
     def fold_similarities(self, images: Images) -> dict[str, np.ndarray]:
         """Each metric for each fold, float64 `[folds, N]`; images as `similarities`."""
         batches = padded_batches(images, size=self.image_size)
-        folds = len({name.split("/", 1)[0] for name in self.arrays})
-        empty = Similarities(*np.zeros((len(METRICS), folds, 0)))
+        empty = Similarities(*np.zeros((len(METRICS), self._folds, 0)))
         return collect(self._score_bytes, batches, empty)._asdict()
 
     def _assessed(self, images: Images) -> tuple[str, dict[str, np.ndarray]]:
@@ -317,6 +332,7 @@ def load_exported(path: str | os.PathLike[str], *, digest: str | None = None) ->
         threshold_origin=found.origin,
         calibration=found.calibration,
         manifest=manifest,
+        model=found.model,
     )
     format.check_scores(found, loaded.similarities)
     return loaded

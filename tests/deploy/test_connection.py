@@ -14,7 +14,7 @@ pytest.importorskip("fastapi")
 import uvicorn
 
 from mim_jax.deploy.server.app import HEADERS, Limits, create_app
-from mim_jax.deploy.server.connection import Connection
+from mim_jax.deploy.server.serving import Connection
 from tests.deploy.test_server import SIZE, assess, picture
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import mim_jax
 from mim_jax import Detector, UnusableImage, tensors
 from mim_jax.assessment import Calibration, Decision
 from mim_jax.deploy import export, format
@@ -160,6 +161,35 @@ def test_the_network_comes_back_from_the_weights(exported):
     again = export.load_detector(path, digest=digest)
     np.testing.assert_array_equal(again.score_samples(images(3)), detector.score_samples(images(3)))
     assert (again.threshold, again.threshold_origin, again.measure) == (0.7, "invented", detector.measure)
+
+
+def test_load_takes_an_export_and_refuses_what_belongs_to_the_other_kind(exported, tmp_path):
+    detector, path, digest = exported
+    again = mim_jax.load(path, digest=digest)
+    np.testing.assert_array_equal(again.score_samples(images(3)), detector.score_samples(images(3)))
+    with pytest.raises(ValueError, match="this is another export"):
+        mim_jax.load(path, digest="0")
+    with pytest.raises(ValueError, match=r"is an export, .* leave out fold=0"):
+        mim_jax.load(path, fold=0)
+    with pytest.raises(ValueError, match=r"has no manifest.json, so it is not an export"):
+        mim_jax.load(tmp_path, digest=digest)
+    with pytest.raises(ValueError, match=r"is .* the workdir of a run"):
+        mim_jax.load(tmp_path)
+
+
+def test_loading_is_silent_and_a_repr_fits_on_a_screen(exported):
+    code = """
+import sys
+import mim_jax
+print(repr(mim_jax.load(sys.argv[1])), repr(mim_jax.load_exported(sys.argv[1])), sep="\\n")
+"""
+    command = [sys.executable, "-c", code, str(exported[1])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    facts = (
+        "network='context_encoder', folds=2, image_size=32, mask_size=16, metric='ssim_hbd', threshold=0.7"
+    )
+    assert done.stdout == f"Detector({facts})\nExportedDetector({facts})\n"
 
 
 def test_it_assesses_as_its_detector_does(exported):

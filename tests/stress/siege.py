@@ -15,6 +15,7 @@ schemathesis is no dependency, for it brings twenty packages and a plugin of pyt
 """
 
 import argparse
+import contextlib
 import http.client
 import importlib.resources
 import json
@@ -54,6 +55,7 @@ class Siege:
         self.statuses: dict[str, Counter[str]] = defaultdict(Counter)
         self.slowest: dict[str, float] = defaultdict(float)
         self.broken: list[str] = []
+        self.faults: dict[str, Counter[str]] = defaultdict(Counter)
 
     def connect(self, **options: int) -> socket.socket:
         """A connection; `receive` is the size of its buffer."""
@@ -106,6 +108,7 @@ class Siege:
     def fault(self, request: Request, sentence: str) -> None:
         with self.lock:
             self.broken.append(f"{request.kind}: {sentence}: {b''.join(request.parts)[:160]!r}")
+            self.faults[request.kind][sentence[:80]] += 1
 
     # ---- slow clients; each returns after its connection was ended, or tells that it was not
 
@@ -152,6 +155,21 @@ class Siege:
             self.fault(request, "was kept, and read to its end")
         self.note(request.kind, "closed", time.perf_counter() - began)
 
+    def read_slowly(self, path: str, most: float) -> None:
+        """Reads a large file at an even pace for `most` seconds, as on a slow line, and must get it whole."""
+        began, got, step = time.perf_counter(), 0, attacks.LARGE // 100
+        request = attacks.get(path, "Connection: close", kind="slow download")
+        with self.connect(receive=65536) as connection:
+            connection.sendall(request.parts[0])
+            with contextlib.suppress(OSError):
+                while data := connection.recv(step):
+                    got += len(data)
+                    time.sleep(max(0, began + most * got / attacks.LARGE - time.perf_counter()))
+        if got < attacks.LARGE:
+            self.fault(request, "cut off before its end")
+        status = "whole" if got >= attacks.LARGE else "cut off"
+        self.note(request.kind, status, time.perf_counter() - began)
+
 
 def besiege_slowly(siege: Siege) -> None:
     """All slow clients at once, while one honest client is to be answered within 5 s every time."""
@@ -164,6 +182,7 @@ def besiege_slowly(siege: Siege) -> None:
         (50, lambda: siege.hold("left open after an answer", attacks.get("/healthz").parts[0], b"", 5)),
         (50, lambda: siege.hold("body after the answer", endless, b"x" * 99, 10)),
         (20, lambda: siege.never_read("/large.bin", 60)),
+        (4, lambda: siege.read_slowly("/large.bin", 40)),
     ]
     threads = [threading.Thread(target=work) for count, work in kinds for _ in range(count)]
     for thread in threads:
@@ -287,6 +306,7 @@ def fight(
         "requests": {kind: sum(found.values()) for kind, found in siege.statuses.items()},
         "statuses": {kind: dict(found.most_common()) for kind, found in siege.statuses.items()},
         "slowest_seconds": {kind: round(value, 2) for kind, value in siege.slowest.items()},
+        "faults": {kind: dict(found.most_common()) for kind, found in siege.faults.items()},
         "memory_mb": {
             "before": round(memory[0]),
             "after_each_quarter_of_the_oversized": [round(each) for each in memory[1:5]],

@@ -79,8 +79,8 @@ def run_uvicorn(folder: str) -> None:
     uvicorn.Server(config).run(sockets=[listen()])
 
 
-def run_hypercorn(folder: str) -> None:
-    """Hypercorn on asyncio, HTTP/1 by h11."""
+def run_hypercorn(folder: str, *, read_timeout: int | None = HEADERS_SECONDS) -> None:
+    """Hypercorn on asyncio, HTTP/1 by h11; its `read_timeout` also ends who waits for an answer."""
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
 
@@ -91,7 +91,7 @@ def run_hypercorn(folder: str) -> None:
     config.include_server_header = False
     config.errorlog = None
     config.keep_alive_timeout = KEEP_ALIVE
-    config.read_timeout = HEADERS_SECONDS
+    config.read_timeout = read_timeout
     config.h11_max_incomplete_size = HEADERS_BYTES
     asyncio.run(serve(app, config))
 
@@ -130,7 +130,13 @@ def run_granian(folder: str) -> None:
     asyncio.run(run())
 
 
-SERVERS = {"ours": run_ours, "uvicorn": run_uvicorn, "hypercorn": run_hypercorn, "granian": run_granian}
+SERVERS = {
+    "ours": run_ours,
+    "uvicorn": run_uvicorn,
+    "hypercorn": run_hypercorn,
+    "hypercorn_without_read_timeout": functools.partial(run_hypercorn, read_timeout=None),
+    "granian": run_granian,
+}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
