@@ -11,6 +11,7 @@ import asyncio
 import functools
 import logging
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -130,7 +131,7 @@ def run_granian(folder: str) -> None:
     asyncio.run(run())
 
 
-SERVERS = {
+SERVERS: dict[str, Callable[[str], None]] = {
     "ours": run_ours,
     "uvicorn": run_uvicorn,
     "hypercorn": run_hypercorn,
