@@ -8,7 +8,7 @@ import runpy
 import sys
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 CONFIG = "configs/mim.py"
@@ -48,6 +48,7 @@ def parse(arguments: list[str]) -> list[str]:
 def main(arguments: list[str]) -> int:
     from mim_jax import commands  # after the flags are read: --help and slips answer at once
 
+    logging.set_verbosity(logging.FATAL)  # others log what they try, and errors that we raise as sentences
     flag = flags.FLAGS
     names = "workdir device coordinator processes process profile fold app host port"
     given: dict[str, Any] = {name: flag[name].value for name in names.split()}
