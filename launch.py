@@ -48,7 +48,7 @@ def parse(arguments: list[str]) -> list[str]:
 def main(arguments: list[str]) -> int:
     from mim_jax.cli import main as commands
 
-    logging.set_verbosity(logging.FATAL)  # Orbax logs every file, and errors that we raise as sentences
+    logging.set_verbosity(logging.FATAL)  # others log what they try, and errors that we raise as sentences
     flag = flags.FLAGS
     names = "workdir device coordinator processes process profile fold app host port"
     given: dict[str, Any] = {name: flag[name].value for name in names.split()}

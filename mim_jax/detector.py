@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mim_jax import artefact, mask
+from mim_jax import mask
 from mim_jax.data.batches import Images, check_batch, collect, padded_batches
 from mim_jax.decide.decision import Calibration
-from mim_jax.decide.novelty_detector import NoveltyDetector
-from mim_jax.inpaint.inference import abstract_patch, abstract_variables, inpaint_all, network_fill
+from mim_jax.decide.novelty_detector import NoveltyDetector, describe
+from mim_jax.inpaint.inference import abstract_variables, inpaint_all, network_fill
 from mim_jax.inpaint.networks import make_generator
 from mim_jax.measure import images as pixels
 from mim_jax.measure.similarity import METRICS, Measure, Similarities
@@ -56,6 +56,16 @@ class Detector(NoveltyDetector):
     measure: Measure = field(default_factory=Measure)
     model: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
+
+    def __repr__(self) -> str:
+        return describe(
+            self,
+            network=self.model.get("generator", type(self.generator).__name__),
+            folds=len(self.variables),
+            image_size=self.image_size,
+            mask_size=self.mask_size,
+            metric=self.measure.metric,
+        )
 
     @property
     def margin(self) -> int:
@@ -107,42 +117,6 @@ class Detector(NoveltyDetector):
             )
         sizes = model["image_size"], model["mask_size"]
         return cls(generator, variables, *sizes, threshold, origin, measure, model, calibration)
-
-    @classmethod
-    def from_export(cls, path: str | os.PathLike[str], *, digest: str | None = None) -> "Detector":
-        """The detector that `mim_jax.export.export` wrote: from its weights and config.json, as a network.
-
-        Args:
-          path: the folder.
-          digest: what `export` returned; see `mim_jax.export.load_exported`.
-
-        Raises:
-          ValueError: not an export, damaged, another digest, of another network, or golden images that do not
-            score as they did.
-        """
-        found = artefact.read(path, digest=digest)
-        with artefact.faults_named(found.root / artefact.CONFIG):
-            measure = Measure(**found.measure)
-            generator = make_generator(found.model["generator"], found.model["options"], dtype=jnp.float32)
-            wanted = abstract_variables(generator, found.image_size)
-            painted = abstract_patch(generator, wanted, found.image_size)
-            weights = artefact.unflatten(found.weights)
-        artefact.check_weights(weights, wanted)
-        if painted != (1, found.mask_size, found.mask_size, 3):
-            raise ValueError(
-                f"{found.root / artefact.CONFIG} says mask_size={found.mask_size}, and its network paints "
-                f"{list(painted)}: fetch it again"
-            )
-        folds = jax.tree.map(jnp.asarray, weights)
-        sizes, decides = (found.image_size, found.mask_size), (found.threshold, found.origin)
-        loaded = cls(generator, folds, *sizes, *decides, measure, found.model, found.calibration)
-
-        def score(images: np.ndarray) -> dict[str, np.ndarray]:
-            with jax.default_matmul_precision("highest"):  # as the golden scores were made
-                return {name: each.mean(axis=0) for name, each in loaded.similarities(images).items()}
-
-        artefact.check_scores(found, score)
-        return loaded
 
     def pure(self, *, each_fold: bool = False) -> tuple[Callable[[Any, jax.Array], Similarities], Any]:
         """`(fn, variables)` for use inside other code's `jit`.

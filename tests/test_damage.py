@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
+import absl.logging
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -176,3 +177,19 @@ def test_a_bit_that_orbax_does_not_check_is_found(item, tmp_path):
             ):
                 checkpoints.restore(jax.eval_shape(lambda: state))
             assert checkpoints.model() == {"format": 2, "margin": 0, "sizes": [1, 2]}
+
+
+def test_orbax_is_silent_while_checkpoints_are_open_and_others_are_not(tmp_path, caplog):
+    logger = absl.logging.get_absl_logger()
+    before = (list(logger.filters), logger.level, list(logger.handlers))
+    logger.addHandler(caplog.handler)
+    try:
+        with FoldCheckpoints(tmp_path) as checkpoints:
+            checkpoints.save(Large(jnp.array(1), {"w": jnp.ones(3)}, {"w": jnp.ones(3)}), {})
+        with FoldCheckpoints(tmp_path, read_only=True) as checkpoints:
+            checkpoints.model()
+            absl.logging.warning("of the user")
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert {record.getMessage() for record in caplog.records} == {"of the user"}
+    assert (logger.filters, logger.level, logger.handlers) == before

@@ -18,11 +18,11 @@ from test_training import GAME
 from mim_jax import composite_similarities, detector
 from mim_jax.cli import main
 from mim_jax.decide.decision import Decision
+from mim_jax.deploy.export import export
 from mim_jax.evaluate import folds
-from mim_jax.export import export
 from mim_jax.inpaint import gan
 from mim_jax.inpaint.networks import make_generator
-from tests.app.small import SIZE, make_detector
+from tests.deploy.small import SIZE, make_detector
 
 FIELDS = {
     "data.folds": 2,
@@ -154,7 +154,7 @@ import sys
 from pathlib import Path
 import numpy as np
 sys.path.insert(0, ".")
-from tests.app.small import SIZE, make_detector
+from tests.deploy.small import SIZE, make_detector
 from mim_jax.batches import batch_size
 
 scorer = make_detector()

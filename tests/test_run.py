@@ -359,6 +359,15 @@ def test_a_detector_says_what_it_cannot_take(finished, tmp_path):
         Detector.load(tmp_path)
 
 
+def test_loading_a_run_is_silent_and_its_repr_fits_on_a_screen(finished):
+    code = "import sys, mim_jax; print(mim_jax.load(sys.argv[1]), mim_jax.load(sys.argv[1], fold=1))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(finished)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert done.stdout.count("Detector(network='context_encoder', folds=") == 2 and len(done.stdout) < 400
+
+
 def test_a_damaged_checkpoint_is_named(finished, tmp_path):
     copy = shutil.copytree(finished, tmp_path / "copy")
     for file in (copy / "fold_1" / "checkpoints").rglob("*"):

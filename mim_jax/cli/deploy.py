@@ -13,8 +13,8 @@ from mim_jax.train.settings import Settings
 
 def export(workdir: str) -> int:
     """Writes `exported/` into the workdir: the detector as one folder, usable without its network's code."""
+    from mim_jax.deploy.export import export as write
     from mim_jax.detector import Detector
-    from mim_jax.export import export as write
 
     root = Path(workdir).expanduser().resolve()
     path = root / "exported"
@@ -29,7 +29,7 @@ def export(workdir: str) -> int:
 def export_app(workdir: str, *, fold: int) -> int:
     """Writes `app/` into the workdir: the page that scores on a phone, by the network of one fold."""
     try:
-        from mim_jax.app import bundle
+        from mim_jax.deploy.app import bundle
     except ModuleNotFoundError as error:
         raise ValueError(f'--mode=export_app needs {error.name}: pip install "mim-jax[app]"') from None
     for line in bundle.export_run(workdir, fold=fold):
@@ -48,7 +48,7 @@ def serve(settings: Settings, workdir: str, *, app: str | None, host: str, port:
       port: 0 = any that is free.
     """
     try:
-        from mim_jax.app import serving
+        from mim_jax.deploy.server import serving
     except ModuleNotFoundError as error:
         raise ValueError(
             f'--mode=serve needs the package {error.name}: install the [app] extra, pip install ".[app]"'

@@ -12,8 +12,8 @@ from tqdm import tqdm
 from mim_jax.data.batches import batch_size
 from mim_jax.data.dataset import printable
 from mim_jax.data.folder import list_images
-from mim_jax.data.images import UnusableImage
-from mim_jax.data.quality import Gate, load_image
+from mim_jax.data.images import UnusableImage, load_image
+from mim_jax.data.quality import Gate
 from mim_jax.decide.decision import Assessment, Decision, assess, unusable
 from mim_jax.detector import Detector
 from mim_jax.measure import METRICS

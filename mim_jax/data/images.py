@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mim_jax.data.container_limits import Source, TooManyParts, check_parts
+from mim_jax.data.quality import SIDE, Gate, find_faults
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 64 * 2**20
@@ -82,43 +83,45 @@ def load_image(
     path: str | os.PathLike[str],
     *,
     size: int,
+    gate: Gate | None = None,
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
     min_side: int = MIN_SIDE,
 ) -> np.ndarray:
     """`decode_image` of a file: uint8 `[size, size, 3]`, or `UnusableImage` for whatever is wrong with it."""
-    name = os.fspath(path)
+    limits = {"max_pixels": max_pixels, "max_bytes": max_bytes, "min_side": min_side}
     try:
-        data = read_bytes(path, max_bytes=max_bytes)
-        return decode_image(data, size=size, max_pixels=max_pixels, max_bytes=max_bytes, min_side=min_side)
+        return decode_image(read_bytes(path, max_bytes=max_bytes), size=size, gate=gate, **limits)
     except UnusableImage as error:
-        raise UnusableImage(error.reason, name) from None
+        raise UnusableImage(error.reason, os.fspath(path)) from None
 
 
 def decode_image(
     data: bytes,
     *,
     size: int,
+    gate: Gate | None = None,
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
     min_side: int = MIN_SIDE,
-    first_frame: bool = False,
 ) -> np.ndarray:
     """Decodes the bytes of a JPEG, PNG, WEBP, BMP or TIFF image, or HEIC where pillow-heif is installed.
 
     Args:
       data: the whole file.
       size: side of the square that is returned, in pixels.
+      gate: the checks that the picture must pass; None = none. The pixels are the same with and without.
       max_pixels: larger images are refused before any pixel is decoded.
       max_bytes: larger files are refused.
-      min_side: images with a shorter side than this, in pixels, are refused.
-      first_frame: of several pictures take the first; False refuses them.
+      min_side: images with a shorter side than this, in pixels, are refused; a gate without `too_small`
+        lowers it to `MIN_SIDE`.
 
     Returns:
       uint8 `[size, size, 3]`, RGB.
 
     Raises:
-      UnusableImage: the bytes cannot be decoded safely and completely, or hold more than one picture.
+      UnusableImage: the bytes cannot be decoded safely and completely, hold more than one picture (which a
+        gate without `several_frames` allows), or do not pass the gate; `reason` names every fault.
       ValueError: `size` is not positive.
     """
     if size < 1:
@@ -126,11 +129,23 @@ def decode_image(
     if not data:
         raise UnusableImage("an empty file (0 bytes)")
     _check_bytes(len(data), max_bytes)
+    if gate is not None:
+        min_side = max(min_side, MIN_SIDE) if gate.too_small else MIN_SIDE
     try:
         check_parts(data, _signature(data))
-        with _pillow_silenced(), _open(data) as image:
-            _check_header(image, max_pixels, min_side, first_frame)
-            return _to_pixels(image, size)
+        with _pillow_silenced():
+            with _open(data) as image:
+                _check_header(image, max_pixels, min_side, gate is not None and not gate.several_frames)
+                full = min(image.size)
+                picture, turn = _decode(image, size)
+            pixels = _square(picture, turn, size)
+            if gate is None:
+                return pixels
+            # What was decoded for a small network may be too small to be measured.
+            if size < SIDE and min(picture.size) < min(full, 2 * SIDE):
+                with _open(data) as image:
+                    picture, turn = _decode(image, SIDE)
+            measured = pixels if size == SIDE else _square(picture, turn, SIDE)
     except UnusableImage:
         raise
     except UnidentifiedImageError:
@@ -143,6 +158,10 @@ def decode_image(
     # zlib.error, MemoryError and more, and the set changes with its version. No file may stop a run.
     except Exception as error:
         raise UnusableImage(f"damaged: {_one_line(error)}") from None
+    faults = find_faults(measured, gate)
+    if faults:
+        raise UnusableImage("; ".join(faults.values()))
+    return pixels
 
 
 def read_bytes(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> bytes:
@@ -203,14 +222,19 @@ def _check_header(image: Image.Image, max_pixels: int, min_side: int, first_fram
         raise UnusableImage(f"an animated or multi-page {image.format}; save one of its pictures by itself")
 
 
-def _to_pixels(image: Image.Image, size: int) -> np.ndarray:
+def _decode(image: Image.Image, size: int) -> tuple[Image.Image, Image.Transpose | None]:
+    """RGB pixels, enough of them for a square of `size`, and what turns them upright."""
     # A large JPEG is decoded at 1/2, 1/4 or 1/8 of its side, but never below twice the wanted size, where the
     # antialiased reduction that follows still decides the result.
     image.draft(None, (2 * size, 2 * size))
     image.load()
     # Only now: a PNG may carry EXIF behind its pixels, and Pillow turns TIFF images upright while it loads.
-    upright = _UPRIGHT.get(_orientation(image))
-    image = _to_rgb(image)
+    turn = _UPRIGHT.get(_orientation(image))
+    return _to_rgb(image), turn
+
+
+def _square(image: Image.Image, turn: Image.Transpose | None, size: int) -> np.ndarray:
+    """The centre, scaled and upright, uint8 `[size, size, 3]`."""
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
@@ -218,9 +242,7 @@ def _to_pixels(image: Image.Image, size: int) -> np.ndarray:
     box = (left, top, left + side, top + side)
     image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
     # The crop is central and square, so turning the result equals turning the photograph.
-    if upright is not None:
-        image = image.transpose(upright)
-    return np.array(image, dtype=np.uint8)
+    return np.array(image if turn is None else image.transpose(turn), dtype=np.uint8)
 
 
 def _orientation(image: Image.Image) -> int:

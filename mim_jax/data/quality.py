@@ -2,10 +2,12 @@
 
 A network that has learned one kind of image gives some score to anything, and a blurred or dark picture is
 easy to inpaint, so it resembles its inpainting whatever it shows. So pictures that cannot be judged are
-refused before they are scored. `load_image` and `decode_image` are those of `mim_jax.data.images` behind it.
+refused before they are scored: `mim_jax.data.images.load_image` and `decode_image` take a `Gate`.
 
 The measures are taken on the central square, scaled to 128x128 (smaller images as they are), whatever size
-the network takes. They are sums over pixels, so that a page in a browser can have the same ones. With luma
+the network takes. A large JPEG is decoded once, at a fraction of its side that suits the network and this
+square, which moves the measures by some percent. They are sums over pixels, so that a page in a browser can
+have the same ones. With luma
 Y = (299 R + 587 G + 114 B) / 1000 in 0 to 255 (ITU-R BT.601) and H pixels a side:
 
     lit        share of pixels with Y > 60
@@ -27,16 +29,14 @@ The limits were chosen by refusing at most one in fifty of every class and of ev
 public photographs of skin, without any score of any network; `benchmarks/gate.py` counts what they refuse.
 """
 
-import functools
-import os
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from mim_jax.data import images
-from mim_jax.data.dataset import Dataset
-from mim_jax.data.images import MIN_SIDE, UnusableImage
+if TYPE_CHECKING:
+    from mim_jax.data.dataset import Dataset
 
 SIDE = 128  # pixels a side of what is measured
 
@@ -145,7 +145,7 @@ def find_faults(image: np.ndarray, gate: Gate) -> dict[str, str]:
     return {name: words for name, (wrong, words) in faults.items() if wrong and getattr(gate, name)}
 
 
-def screen(dataset: Dataset, gate: Gate, mode: str, *, strict: bool = False) -> Dataset:
+def screen(dataset: "Dataset", gate: Gate, mode: str, *, strict: bool = False) -> "Dataset":
     """Looks at the images of a data set; by default nothing is left out.
 
     People who collect images to train on may want odd ones, and a gate that changed what is trained on would
@@ -186,41 +186,6 @@ def screen(dataset: Dataset, gate: Gate, mode: str, *, strict: bool = False) -> 
             f"{found[0][1]}): only list them with --config.data.gate.training=list"
         )
     return replace(kept, unusable=tuple(sorted((*dataset.unusable, *found))))
-
-
-def load_image(
-    path: str | os.PathLike[str], *, size: int, gate: Gate, min_side: int = MIN_SIDE
-) -> np.ndarray:
-    """`decode_image` of a file; `UnusableImage` names it."""
-    try:
-        return decode_image(images.read_bytes(path), size=size, gate=gate, min_side=min_side)
-    except UnusableImage as error:
-        raise UnusableImage(error.reason, os.fspath(path)) from None
-
-
-def decode_image(data: bytes, *, size: int, gate: Gate, min_side: int = MIN_SIDE) -> np.ndarray:
-    """`mim_jax.data.images.decode_image`, for pictures that pass the gate.
-
-    Args:
-      data: the whole file.
-      size: side of the square that is returned, in pixels.
-      gate: the checks to make.
-      min_side: images with a shorter side than this, in pixels, are too small.
-
-    Returns:
-      uint8 `[size, size, 3]`, RGB.
-
-    Raises:
-      UnusableImage: it cannot be decoded, or does not pass; `reason` has a sentence for each fault.
-    """
-    least = max(min_side, MIN_SIDE) if gate.too_small else MIN_SIDE
-    decode = functools.partial(images.decode_image, data, min_side=least, first_frame=not gate.several_frames)
-    image = decode(size=size)
-    # Decoded again, not scaled from `image`, which may be smaller: no fault depends on the network.
-    faults = find_faults(image if size == SIDE else decode(size=SIDE), gate)
-    if faults:
-        raise UnusableImage("; ".join(faults.values()))
-    return image
 
 
 def _laplacian(plane: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 import abc
 from collections.abc import Iterable, Iterator
 
-import jax
 import numpy as np
 
 from mim_jax.data.batches import Images
@@ -49,7 +48,7 @@ class NoveltyDetector(abc.ABC):
           ValueError: an alpha outside (0, 1); as `score_samples`.
         """
         refused: dict[int, str] = {}
-        kept = images if isinstance(images, np.ndarray | jax.Array) else _usable(images, refused)
+        kept = images if hasattr(images, "ndim") else _usable(images, refused)
         metric, similarities = self._assessed(kept)
         assessed = iter(decision.assess(similarities, self.calibration, metric=metric, alpha=alpha))
         count = len(refused) + next(iter(similarities.values())).shape[1]
@@ -82,6 +81,13 @@ class NoveltyDetector(abc.ABC):
     def predict(self, images: Images) -> np.ndarray:
         """1 = like the training class, -1 = not; int64 `[N]`."""
         return np.where(self.decision_function(images) > 0, 1, -1)
+
+
+def describe(detector: NoveltyDetector, **facts: object) -> str:
+    """The `repr` of a detector: facts that fit on a screen, and its threshold; no weights."""
+    told = ", ".join(f"{name}={value!r}" for name, value in facts.items())
+    threshold = None if detector.threshold is None else float(f"{detector.threshold:.6g}")
+    return f"{type(detector).__name__}({told}, threshold={threshold})"
 
 
 def _usable(images: Iterable[np.ndarray | ValueError], refused: dict[int, str]) -> Iterator[np.ndarray]:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+import mim_jax
 from mim_jax.data.dataset import Dataset
 from mim_jax.data.folds import Split
 from mim_jax.data.synthetic import lesions
@@ -130,7 +131,10 @@ def describe_run(method: str, experiment: Experiment) -> dict[str, Any]:
             "remarks": list(dataset.remarks),
         },
         "environment": {
-            "versions": {package: _version(package) for package in PACKAGES},
+            "versions": {
+                **{package: _version(package) for package in PACKAGES},
+                "mim-jax": mim_jax.__version__,
+            },
             "device": jax.devices()[0].device_kind,
             "platform": jax.default_backend(),
             "cpu_count": os.cpu_count(),

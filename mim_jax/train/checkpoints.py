@@ -6,12 +6,14 @@ again). Orbax writes into a temporary directory and renames it, so a step is who
 does not notice every changed bit of an array, so `model` holds the hash of each item too.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -46,7 +48,8 @@ class CheckpointError(ValueError):
 class FoldCheckpoints:
     """The checkpoints in one directory, newest last.
 
-    Saving is asynchronous; leaving the `with` block waits for it.
+    Saving is asynchronous; leaving the `with` block waits for it. Until then Orbax's log lines are dropped:
+    what matters of them is raised.
     """
 
     def __init__(self, directory: Path, *, keep: int = 2, read_only: bool = False):
@@ -56,6 +59,12 @@ class FoldCheckpoints:
             raise CheckpointError(f"{self.directory} does not exist: train this fold first")
         if not read_only:
             self.directory.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_orbax_silenced())
+            self._manager = self._open(keep, read_only)
+            self._silence = stack.pop_all()
+
+    def _open(self, keep: int, read_only: bool) -> ocp.CheckpointManager:
         # A training is one process's own. Orbax expects all of them at every save unless told so, and
         # wants to find the folder made then.
         process = jax.process_index()
@@ -75,7 +84,7 @@ class FoldCheckpoints:
             for name in ("generator", "classifier", "training")
         }
         handlers["model"] = ocp.JsonCheckpointHandler(multiprocessing_options=alone)
-        self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
+        return ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
     def __enter__(self) -> "FoldCheckpoints":
         return self
@@ -89,6 +98,8 @@ class FoldCheckpoints:
             # An error under way says more than one of closing behind it.
             if error is None:
                 raise self._unwritable(failure) from failure
+        finally:
+            self._silence.close()
 
     def latest_step(self) -> int | None:
         """Updates made at the newest whole checkpoint; None where there is none."""
@@ -213,6 +224,21 @@ def parameter_hash(variables: Any) -> str:
         digest.update(str(name).encode())
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _orbax_silenced() -> Iterator[None]:
+    """Drop what Orbax logs through absl, and nothing else; levels and handlers stay the user's."""
+    logger, place = logging.getLogger("absl"), str(Path(ocp.__file__).parent)
+
+    def from_elsewhere(record: logging.LogRecord) -> bool:
+        return not record.pathname.startswith(place)
+
+    logger.addFilter(from_elsewhere)
+    try:
+        yield
+    finally:
+        logger.removeFilter(from_elsewhere)
 
 
 def _description_hash(model: Mapping[str, Any]) -> str:

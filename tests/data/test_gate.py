@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from configs import mim
 from mim_jax.data import images, quality
 from mim_jax.data.dataset import Dataset, from_lesions
-from mim_jax.data.images import UnusableImage
+from mim_jax.data.images import UnusableImage, decode_image, load_image
 from mim_jax.data.quality import Gate, Measures, find_faults, measure
 from mim_jax.train import config as protocol
 
@@ -65,7 +65,7 @@ def file(pixels, format="PNG", **options):
 
 def refusal(data, **options):
     with pytest.raises(UnusableImage) as caught:
-        quality.decode_image(data, **{"size": 64, "gate": Gate()} | options)
+        decode_image(data, **{"size": 64, "gate": Gate()} | options)
     return caught.value.reason
 
 
@@ -132,20 +132,49 @@ def test_what_is_measured_does_not_depend_on_the_size_of_the_file_or_the_network
     for size in (32, 128, 224):
         assert refusal(blurry, size=size) == refusal(blurry)
     good = file(large)
-    np.testing.assert_array_equal(
-        quality.decode_image(good, size=48, gate=Gate()), images.decode_image(good, size=48)
-    )
+    np.testing.assert_array_equal(decode_image(good, size=48, gate=Gate()), decode_image(good, size=48))
+
+
+@pytest.mark.parametrize(("size", "times"), [(224, 1), (128, 1), (64, 2)])
+def test_an_image_is_decoded_once_and_scored_as_without_a_gate(size, times, monkeypatch):
+    """A network below 128 pixels reads too small a reduction of a large JPEG to see faults in it."""
+    decoded = []
+    decode = images._decode
+    monkeypatch.setattr(images, "_decode", lambda *given: decoded.append(given[1]) or decode(*given))
+    large = np.asarray(Image.fromarray(grain(SKIN)).resize((1800, 1200), Image.Resampling.BICUBIC))
+    for data, expected in ((file(large, "JPEG", quality=95), times), (file(large), 1)):
+        decoded.clear()
+        pixels = decode_image(data, size=size, gate=Gate())
+        assert len(decoded) == expected
+        np.testing.assert_array_equal(pixels, decode_image(data, size=size))
+
+
+@pytest.mark.parametrize("check", [*FAULTY, ""])
+def test_decisions_do_not_depend_on_how_far_a_large_jpeg_is_reduced_while_decoding(check):
+    """Measures move by some percent between reductions; the decision does not."""
+    clear = {
+        "overexposed": half_white(0.75),
+        "blurred": np.full((128, 128, 3), SKIN, np.uint8),
+        "": grain(SKIN),
+    }
+    picture = clear[check] if check in clear else FAULTY[check]()
+    data = file(np.asarray(Image.fromarray(picture).resize((1200, 1200), Image.Resampling.BICUBIC)), "JPEG")
+    assert list(find_faults(decode_image(data, size=128), Gate())) == [check] * bool(check)
+    for size in (32, 100, 128, 224, 448, 900):
+        decode_image(data, size=size, gate=Gate(**{check: False} if check else {}))
+        if check:
+            assert refusal(data, size=size).split(":")[0] == refusal(data).split(":")[0]
 
 
 def test_size_and_frames_are_refused_unless_switched_off():
     small = file(grain(SKIN, size=60))
     assert refusal(small, min_side=61) == "60x60 pixels; at least 61x61 are needed"
-    assert quality.decode_image(small, size=64, gate=Gate(too_small=False), min_side=61).shape == (64, 64, 3)
+    assert decode_image(small, size=64, gate=Gate(too_small=False), min_side=61).shape == (64, 64, 3)
     assert "at least 32x32" in refusal(file(grain(SKIN, size=31)), gate=Gate(**OPEN))
     frames = [Image.fromarray(grain(SKIN, seed=seed)) for seed in range(2)]
     several = file(np.asarray(frames[0]), save_all=True, append_images=frames[1:])
     assert "multi-page" in refusal(several)
-    first = quality.decode_image(several, size=128, gate=Gate(several_frames=False))
+    first = decode_image(several, size=128, gate=Gate(several_frames=False))
     np.testing.assert_array_equal(first, np.asarray(frames[0]))
 
 
@@ -153,7 +182,7 @@ def test_several_faults_are_all_named_and_files_by_their_path(tmp_path):
     path = tmp_path / "blue.png"
     path.write_bytes(file(np.full((80, 80, 3), (0, 0, 40), np.uint8)))
     with pytest.raises(UnusableImage) as caught:
-        quality.load_image(path, size=64, gate=Gate())
+        load_image(path, size=64, gate=Gate())
     assert [part.split(":")[0] for part in caught.value.reason.split("; ") if ":" in part] == [
         "too dark",
         "blurred",

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from benchmarks import hostile
 from mim_jax.cli.score import ScoredFile, write_csv
 from mim_jax.data.dataset import printable
 from mim_jax.data.folder import from_folder
 from mim_jax.data.images import UnusableImage, decode_image
 from mim_jax.decide.decision import unusable
+from tests.stress import hostile
 
 
 def test_damaged_files_of_every_kind_give_pixels_or_a_reason():

@@ -335,12 +335,6 @@ def test_heic_with_its_plugin_is_upright_bounded_and_one_picture():
     assert "HEIF" not in Image.OPEN
 
 
-def test_the_first_of_several_pictures_may_be_asked_for():
-    frames = [Image.fromarray(noise(48, 48, seed=i)) for i in range(3)]
-    data = encode(frames[0], "PNG", save_all=True, append_images=frames[1:])
-    np.testing.assert_array_equal(decode_image(data, size=48, first_frame=True), np.asarray(frames[0]))
-
-
 def heic(pictures, **options):
     plugin = pytest.importorskip("pillow_heif")
     file = plugin.HeifFile()

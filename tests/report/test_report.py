@@ -7,9 +7,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
-from mim_jax.evaluate.panels import Panels
 from PIL import Image
 
+from mim_jax.evaluate.panels import Panels
 from mim_jax.report import figures
 from mim_jax.report.figures.pictures import arrange, cell_side, panel_figure
 from mim_jax.report.format import SHORT_NOTICE

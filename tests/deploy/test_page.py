@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import mim_jax.app
+import mim_jax.deploy.app
 from mim_jax.data import quality
 from mim_jax.data.synthetic import lesions
-from mim_jax.export import golden_images
+from mim_jax.deploy.export import golden_images
 
 pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[app]'")
 
-from mim_jax.app import bundle
+from mim_jax.deploy.app import bundle
 
-STATIC = Path(mim_jax.app.__file__).parent / "static"
+STATIC = Path(mim_jax.deploy.app.__file__).parent / "static"
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
 
 

@@ -13,10 +13,10 @@ from PIL import Image
 pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
-from mim_jax.app.scoring_queue import Busy, ScoringQueue
-from mim_jax.app.server import HEADERS, Limits, create_app
 from mim_jax.data.images import decode_image
 from mim_jax.data.quality import Gate
+from mim_jax.deploy.server.app import HEADERS, Limits, create_app
+from mim_jax.deploy.server.scoring_queue import Busy, ScoringQueue
 
 SIZE = 32
 
@@ -92,8 +92,8 @@ def test_what_is_no_upload_of_one_image_is_refused():
             (server.post("/score", content=picture()), 415, "got nothing"),
             (server.post("/score", json={"image": "x"}), 415, "got application/json"),
             (server.post("/score", headers={"content-type": "multipart/form-data"}), 400, "boundary"),
-            (server.post("/score", content=b"--x\r\n\r\n", headers=form()), 400, "cannot be read"),
-            (send(server, name="photo"), 422, "called image"),
+            (server.post("/score", content=b"--x\r\n\r\n", headers=form()), 400, "malformed form"),
+            (send(server, name="photo"), 422, "named image"),
             (server.post("/score", data={"image": "text"}, files={"x": b""}), 422, "exactly one"),
             (server.post("/score", files=[("image", picture())] * 2), 422, "exactly one"),
             (server.post("/score", files=[("image", picture())] * 3), 400, "Too many files"),

@@ -6,14 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from mim_jax import export
+from mim_jax.deploy import export
 from mim_jax.evaluate import panels
-from tests.app.small import SIZE, make_detector
+from tests.deploy.small import SIZE, make_detector
 
 pytest.importorskip("jax2onnx", reason="jax2onnx is not installed: see docs/deploy.md")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install '.[app]'")
 
-from mim_jax.app import bundle, program, runtime, weights  # noqa: E402 - they need ONNX
+from mim_jax.deploy.app import bundle, program, runtime  # noqa: E402 - they need ONNX
 
 # A thousandth of what the seal of float32 weights allows.
 ROUNDING = 2e-6
@@ -50,13 +50,13 @@ def test_weights_in_fewer_bits_stay_within_the_tolerance(generator):
     detector = make_detector(generator)
     model = program.to_onnx(detector)
     expected, sizes = bundle.truth(detector, images()), {}
-    for kind in weights.KINDS:
-        data = weights.shrink(model, kind).SerializeToString()
+    for kind in program.KINDS:
+        data = program.shrink(model, kind).SerializeToString()
         sizes[kind] = len(runtime.packed(data))
-        assert np.abs(program.run(data, images()) - expected).max() <= weights.TOLERANCE[kind], kind
+        assert np.abs(program.run(data, images()) - expected).max() <= program.TOLERANCE[kind], kind
     assert sizes["int8"] < 0.75 * sizes["float16"] < 0.6 * sizes["float32"]
     with pytest.raises(ValueError, match="'int4': choose one of int8, float16, float32"):
-        weights.shrink(model, "int4")
+        program.shrink(model, "int4")
 
 
 def test_primitive_keeps_numbers_and_has_no_choice_left():

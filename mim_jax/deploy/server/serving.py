@@ -1,20 +1,113 @@
-"""One connection of a client: uvicorn's, with an end to every wait, and `server.HEADERS` on every answer.
-
-uvicorn waits for ever for the headers of a request and for a client that does not read, takes any number of
-connections, and answers what is no HTTP by itself, without asking the app.
-"""
+"""The server on an address: a detector behind the app, and limits on connections in front of it."""
 
 import asyncio
+import functools
 import json
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any, Protocol
 
 import h11
+import jax
+import numpy as np
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mim_jax.app.server import HEADERS
+from mim_jax.data.quality import Gate
+from mim_jax.deploy.server.app import HEADERS, LOOPBACK, create_app
+
+
+class Scorer(Protocol):
+    """The part of a `Detector` that is needed."""
+
+    @property
+    def image_size(self) -> int: ...
+
+    @property
+    def mask_size(self) -> int: ...
+
+    def assess(self, images: Any, *, alpha: float) -> Sequence[Any]: ...
+
+
+def serve(
+    scorer: Scorer,
+    *,
+    alpha: float,
+    gate: Gate,
+    folder: str | os.PathLike[str] | None,
+    host: str,
+    port: int,
+    tell: Callable[[str], None],
+) -> None:
+    """Answers until it is interrupted.
+
+    Args:
+      scorer: a `Detector`.
+      alpha: the share of mpox that may be missed, as `Detector.assess`.
+      gate: the checks that an image must pass.
+      folder: of the app; None = only the scorer.
+      host: address to answer at; any but one of this machine itself brings a warning.
+      port: 0 = any that is free.
+      tell: called with sentences for people: a warning, and where the server is.
+
+    Raises:
+      ValueError: the folder is not an app, or the address cannot be listened at.
+    """
+    local = host in LOOPBACK
+    assess = functools.partial(scorer.assess, alpha=alpha)
+    app = create_app(
+        assess,
+        image_size=scorer.image_size,
+        min_side=scorer.mask_size,
+        gate=gate,
+        folder=folder,
+        versions={"mim_jax": version("mim-jax"), "jax": jax.__version__},
+        hosts=LOOPBACK if local else None,
+    )
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Before the network is compiled: an address that cannot be had should be told at once.
+        try:
+            listener.bind((host, port))
+            listener.listen(128)
+        except OSError as error:
+            raise ValueError(
+                f"no server can listen at {host}, port {port} ({error.strerror}): choose another "
+                "--port or --host"
+            ) from None
+        if not local:
+            tell(
+                f"warning: whoever reaches {host} can use this server, which has no authentication and "
+                "no TLS: put a proxy in front of it that has both"
+            )
+        assess(np.zeros((1, scorer.image_size, scorer.image_size, 3), np.uint8))
+        name = f"[{host}]" if ":" in host else host
+        tell(f"serving: http://{name}:{listener.getsockname()[1]}/ (Ctrl+C ends it)")
+        # No access log: it would keep who asked, and when. No warnings: there is one for each malformed
+        # request and form, so anybody could fill a disk with them.
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)
+        settings = uvicorn.Config(
+            app,
+            http=Connection,
+            ws="none",
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=5,
+        )
+        uvicorn.Server(settings).run(sockets=[listener])
 
 
 class Connection(H11Protocol):
-    """To be given to `uvicorn.Config(http=...)`."""
+    """uvicorn's connection with an end to every wait, and `HEADERS` on every answer.
+
+    uvicorn itself waits for ever for headers and for a client that does not read, beyond its limit of
+    connections refuses the honest with the rest, and answers malformed HTTP without asking the app.
+    RELIABILITY.md has the figures of other servers.
+    """
 
     header_seconds = 10.0  # from a request's first byte, or from the connection, to the end of the headers
     stalled_seconds = 30.0  # in which a client has to read 64 KiB
@@ -70,7 +163,7 @@ class Connection(H11Protocol):
         self._await_reading()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what is no HTTP, where an answer is still possible."""
+        """Answers malformed HTTP, where an answer is still possible."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
             return

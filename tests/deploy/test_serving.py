@@ -12,12 +12,12 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-from mim_jax.app import serving
 from mim_jax.data.quality import Gate
+from mim_jax.deploy.server import serving
 
 PROGRAM = """
 import sys
-from mim_jax.app import serving
+from mim_jax.deploy.server import serving
 from mim_jax.data.gate import Gate
 
 class Scorer:

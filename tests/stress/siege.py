@@ -1,18 +1,21 @@
 """The real server under attack on loopback: is every promise kept, does memory stay flat?
 
-python -m benchmarks.siege --seed=0 [--oversized=10000] [--malformed=3000] [--schemathesis=PROGRAM]
+python -m tests.stress.siege --seed=0 [--oversized=10000] [--malformed=3000]
+    [--server=NAME] [--schemathesis=PROGRAM]
 
-Starts `mim_jax.app.serving.serve` with a small detector in a process of its own, over a folder with links
-that lead out of it, and sends what no decent client sends: `benchmarks.siege_requests` says what, and which
-answers are promised. Then clients that are slow or never read are held open, all at once, while an honest one
-asks. Every answer must have the headers of the app and no banner, nothing outside the folder and no file name
-may be in any, and the log must stay empty. It ends with an error where a promise was broken.
+Starts `mim_jax.deploy.server.serving.serve`, or another server of `tests.stress.siege_servers`, with a small
+detector in a process of its own, over a folder with links that lead out of it, and sends malformed and
+hostile requests: `tests.stress.siege_requests` says which, and which answers are promised. Then clients that
+are slow or never read are held open, all at once, while an honest one asks. Every answer must have the
+headers of the app and no banner, nothing outside the folder and no file name may be in any, and the log must
+stay empty. It ends with an error where a promise was broken.
 
 schemathesis is no dependency, for it brings twenty packages and a plugin of pytest: install it anywhere
 (`pipx install schemathesis`), and name its program.
 """
 
 import argparse
+import contextlib
 import http.client
 import importlib.resources
 import json
@@ -33,24 +36,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import siege_requests as attacks
-from benchmarks.siege_requests import Request, post
-from mim_jax.app.server import HEADERS
+from mim_jax.deploy.server.app import HEADERS
+from tests.stress import siege_requests as attacks
+from tests.stress.siege_requests import Request, post
+from tests.stress.siege_servers import SERVERS
 
-SERVER = """
-import sys
-import jax, numpy as np
-from mim_jax.app import serving
-from mim_jax.data.gate import Gate
-from mim_jax.detector import Detector, Measure
-from mim_jax.models import make_generator
-options = {"width": 8, "bottleneck": "pointwise", "bottleneck_channels": 40}
-network = make_generator("context_encoder", options, dtype=np.float32)
-variables = network.init(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32), train=False)
-detector = Detector(network, [variables], 64, 32, 0.7, "invented", Measure())
-tell = lambda sentence: print(sentence, flush=True)
-serving.serve(detector, alpha=0.1, gate=Gate(), folder=sys.argv[1], host="127.0.0.1", port=0, tell=tell)
-"""
 # MB that the allocator may keep of what the uploads of eight clients at a time, of 16 MiB each, once took.
 KEPT = 8 * 16
 SLACK = 6.0  # seconds that a promised end may be late on a busy machine
@@ -65,6 +55,7 @@ class Siege:
         self.statuses: dict[str, Counter[str]] = defaultdict(Counter)
         self.slowest: dict[str, float] = defaultdict(float)
         self.broken: list[str] = []
+        self.faults: dict[str, Counter[str]] = defaultdict(Counter)
 
     def connect(self, **options: int) -> socket.socket:
         """A connection; `receive` is the size of its buffer."""
@@ -117,6 +108,7 @@ class Siege:
     def fault(self, request: Request, sentence: str) -> None:
         with self.lock:
             self.broken.append(f"{request.kind}: {sentence}: {b''.join(request.parts)[:160]!r}")
+            self.faults[request.kind][sentence[:80]] += 1
 
     # ---- slow clients; each returns after its connection was ended, or tells that it was not
 
@@ -163,6 +155,21 @@ class Siege:
             self.fault(request, "was kept, and read to its end")
         self.note(request.kind, "closed", time.perf_counter() - began)
 
+    def read_slowly(self, path: str, most: float) -> None:
+        """Reads a large file at an even pace for `most` seconds, as on a slow line, and must get it whole."""
+        began, got, step = time.perf_counter(), 0, attacks.LARGE // 100
+        request = attacks.get(path, "Connection: close", kind="slow download")
+        with self.connect(receive=65536) as connection:
+            connection.sendall(request.parts[0])
+            with contextlib.suppress(OSError):
+                while data := connection.recv(step):
+                    got += len(data)
+                    time.sleep(max(0, began + most * got / attacks.LARGE - time.perf_counter()))
+        if got < attacks.LARGE:
+            self.fault(request, "cut off before its end")
+        status = "whole" if got >= attacks.LARGE else "cut off"
+        self.note(request.kind, status, time.perf_counter() - began)
+
 
 def besiege_slowly(siege: Siege) -> None:
     """All slow clients at once, while one honest client is to be answered within 5 s every time."""
@@ -175,6 +182,7 @@ def besiege_slowly(siege: Siege) -> None:
         (50, lambda: siege.hold("left open after an answer", attacks.get("/healthz").parts[0], b"", 5)),
         (50, lambda: siege.hold("body after the answer", endless, b"x" * 99, 10)),
         (20, lambda: siege.never_read("/large.bin", 60)),
+        (4, lambda: siege.read_slowly("/large.bin", 40)),
     ]
     threads = [threading.Thread(target=work) for count, work in kinds for _ in range(count)]
     for thread in threads:
@@ -198,7 +206,7 @@ def make_folder(root: Path) -> Path:
     """The app's page, a large file, and links to what must not be served."""
     folder = root / "app"
     folder.mkdir()
-    for item in importlib.resources.files("mim_jax.app").joinpath("static").iterdir():
+    for item in importlib.resources.files("mim_jax.deploy.app").joinpath("static").iterdir():
         (folder / item.name).write_bytes(item.read_bytes())
     (folder / "large.bin").write_bytes(bytes(attacks.LARGE))
     (root / "secret.txt").write_bytes(attacks.SECRET)
@@ -230,11 +238,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--oversized", type=int, default=10_000)
     parser.add_argument("--malformed", type=int, default=3_000)
+    parser.add_argument("--server", choices=SERVERS, default="ours")
     parser.add_argument("--schemathesis", help="the program; without it that part is left out")
     options = parser.parse_args(arguments)
     rng = np.random.default_rng(options.seed)
     with tempfile.TemporaryDirectory() as name, open(Path(name, "log"), "w+") as log:
-        command = [sys.executable, "-c", SERVER, str(make_folder(Path(name)))]
+        folder = str(make_folder(Path(name)))
+        command = [sys.executable, "-m", "tests.stress.siege_servers", options.server, folder]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         try:
             assert server.stdout is not None
@@ -296,6 +306,7 @@ def fight(
         "requests": {kind: sum(found.values()) for kind, found in siege.statuses.items()},
         "statuses": {kind: dict(found.most_common()) for kind, found in siege.statuses.items()},
         "slowest_seconds": {kind: round(value, 2) for kind, value in siege.slowest.items()},
+        "faults": {kind: dict(found.most_common()) for kind, found in siege.faults.items()},
         "memory_mb": {
             "before": round(memory[0]),
             "after_each_quarter_of_the_oversized": [round(each) for each in memory[1:5]],

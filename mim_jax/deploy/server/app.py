@@ -31,9 +31,9 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mim_jax.app.scoring_queue import Busy, ScoringQueue
-from mim_jax.data.images import MIN_SIDE, UnusableImage
-from mim_jax.data.quality import Gate, decode_image
+from mim_jax.data.images import MIN_SIDE, UnusableImage, decode_image
+from mim_jax.data.quality import Gate
+from mim_jax.deploy.server.scoring_queue import Busy, ScoringQueue
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
@@ -80,7 +80,7 @@ _UPLOAD = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may cost, and all of them together."""
+    """Limits on one request, and on all of them together."""
 
     upload: int = 16 * 2**20  # bytes of a request
     seconds: float = 30.0  # from its first byte to the answer
@@ -109,13 +109,13 @@ class Failure(BaseModel):
 _FAILURES: dict[int | str, dict[str, Any]] = {
     400: {
         "model": Failure,
-        "description": "The request is no whole multipart form, or comes from elsewhere.",
+        "description": "Malformed request: an incomplete form, or a host name that is not allowed.",
     },
     413: {"model": Failure, "description": "The upload is too large."},
     415: {"model": Failure, "description": "The request is not multipart/form-data."},
     422: {
         "model": Failure,
-        "description": "There is not exactly one file, called `image`, and nothing else.",
+        "description": "The form must have exactly one field, a file named `image`.",
     },
     500: {"model": Failure, "description": "The scorer failed on this image."},
     503: {"model": Failure, "description": "Too slow or too busy; try again later."},
@@ -136,7 +136,7 @@ def create_app(
     """The server, to be run by uvicorn or by a test.
 
     Args:
-      assess: uint8 images `[image_size, image_size, 3]` to as many `mim_jax.decide.decision.Assessment`, such as
+      assess: uint8 images `[image_size, image_size, 3]` -> as many `mim_jax.Assessment`, such as
         `Detector.assess`; called from one thread, with 1 to 8 images.
       image_size: pixels a side that images are decoded to.
       min_side: images with a shorter side than this, in pixels, are too small.
@@ -158,7 +158,7 @@ def create_app(
             "the scorer alone"
         )
     decode = functools.partial(decode_image, size=image_size, gate=gate or Gate(), min_side=min_side)
-    room = _Room(limits.held)
+    memory = _UploadMemory(limits.held)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -176,7 +176,7 @@ def create_app(
     app.add_exception_handler(Exception, _say_failed)  # but this answers from outside of it
 
     async def answer(request: Request) -> Answer:
-        with room.part() as take:
+        with memory.share() as take:
             data = await _read_image(request, limits.upload, take)
             loop = asyncio.get_running_loop()
             try:
@@ -198,7 +198,7 @@ def create_app(
         except Busy:
             raise _failure(503, f"{limits.waiting} images are waiting; try again later") from None
         except ClientDisconnect:
-            raise _failure(400, "the upload was broken off") from None
+            raise _failure(400, "malformed request: the upload was cut off") from None
         except HTTPException:
             raise
         # The fence: what goes wrong with one image is told to the one who sent it, without a traceback.
@@ -222,15 +222,15 @@ def create_app(
     return app
 
 
-class _Room:
+class _UploadMemory:
     """The memory that all uploads share."""
 
     def __init__(self, size: int):
         self.size = self.free = size
 
     @contextmanager
-    def part(self) -> Iterator[Callable[[int], None]]:
-        """What is taken of the room with the function that this gives is given back at the end."""
+    def share(self) -> Iterator[Callable[[int], None]]:
+        """Give a function that takes bytes, and free what it took at the end."""
         taken = 0
 
         def take(size: int) -> None:
@@ -247,12 +247,10 @@ class _Room:
 
 
 async def _read_image(request: Request, most: int, take: Callable[[int], None]) -> bytes:
-    """The content of the one file of a form; `take` is told of all bytes. Raises HTTPException."""
+    """The content of the one file of a form; `take` is called with the size of each chunk."""
     kind = request.headers.get("content-type", "")
     if kind.partition(";")[0].strip().lower() != "multipart/form-data":
-        raise _failure(
-            415, f"multipart/form-data with a file called image is needed, got {kind or 'nothing'}"
-        )
+        raise _failure(415, f"multipart/form-data with a file named image is needed, got {kind or 'nothing'}")
     length = request.headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > most:
         raise _failure(413, f"an upload of {length} bytes; at most {most:,} are allowed")
@@ -271,14 +269,14 @@ async def _read_image(request: Request, most: int, take: Callable[[int], None]) 
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        raise _failure(400, f"the form cannot be read: {error.message.rstrip('.')}") from None
+        raise _failure(400, f"malformed form: {error.message.rstrip('.')}") from None
     except UnicodeError:  # some codecs, such as idna, raise it in a way that the parser does not know
-        raise _failure(400, "the form cannot be read: a name is not in the charset that it claims") from None
+        raise _failure(400, "malformed form: a name is not in the charset that it claims") from None
     try:
         match form.multi_items():
             case [("image", UploadFile() as file)]:
                 return await file.read()
-        raise _failure(422, "exactly one file is needed, called image, and no other field")
+        raise _failure(422, "exactly one file named image is needed, and no other field")
     finally:
         await form.close()
 
@@ -334,7 +332,7 @@ class _Headers:
 
 
 def _document(schema: Mapping[str, Any], limits: Limits) -> str:
-    """What there is, as a page without scripts or styles."""
+    """The routes and failures, as a page without scripts or styles."""
     rows = "".join(
         f"<li><code>{method.upper()} {path}</code>: {details.get('description', '')}</li>"
         for path, methods in schema["paths"].items()

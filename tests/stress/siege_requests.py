@@ -1,4 +1,4 @@
-"""What `benchmarks.siege` sends, and the statuses that are promised for it."""
+"""What `tests.stress.siege` sends, and the statuses that are promised for it."""
 
 import io
 import itertools

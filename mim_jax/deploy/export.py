@@ -1,7 +1,7 @@
 """A trained detector as one folder that scores images with JAX, NumPy and safetensors, no network code.
 
 `export` writes it, `load_exported` checks and loads it. The scorer is a StableHLO program (`jax.export`) for
-CPU and CUDA and for any number of images; files and their hashes are in `mim_jax.artefact`. Nothing is
+CPU and CUDA and for any number of images; files and their hashes are in `mim_jax.deploy.format`. Nothing is
 pickled. The digest that `export` returns names the whole content: give it to `load_exported` where the
 folder came over an untrusted way.
 """
@@ -22,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import mim_jax
-from mim_jax import artefact
 from mim_jax.data.batches import Images, check_batch, collect, padded_batches
 from mim_jax.decide.decision import Calibration
-from mim_jax.decide.novelty_detector import NoveltyDetector
+from mim_jax.decide.novelty_detector import NoveltyDetector, describe
+from mim_jax.deploy import format
 from mim_jax.measure.similarity import METRICS, Similarities
 
 if TYPE_CHECKING:
@@ -62,11 +62,11 @@ def export(detector: "Detector", path: str | os.PathLike[str]) -> str:
     scorer = _trace(fn, variables, detector.image_size)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        (unfinished / artefact.SCORER).write_bytes(scorer.serialize())
+        (unfinished / format.SCORER).write_bytes(scorer.serialize())
         images = golden_images(detector.image_size)
-        scores = np.stack(jax.jit(scorer.call)(artefact.flatten(variables), images)).mean(axis=1)
-        artefact.save_golden(unfinished, images, scores.astype(np.float32))
-        digest = artefact.write(
+        scores = np.stack(jax.jit(scorer.call)(format.flatten(variables), images)).mean(axis=1)
+        format.save_golden(unfinished, images, scores.astype(np.float32))
+        digest = format.write(
             unfinished,
             config={
                 "model": dict(detector.model),
@@ -122,10 +122,10 @@ def _trace(
     """The pure scorer on arrays by name, for any number of images: `[folds, B]` for each of `METRICS`."""
 
     def scorer(arrays: dict[str, jax.Array], images: jax.Array) -> tuple[jax.Array, ...]:
-        scores = fn(artefact.unflatten(arrays), images)._asdict()
+        scores = fn(format.unflatten(arrays), images)._asdict()
         return tuple(scores[metric] for metric in METRICS)
 
-    arrays = artefact.flatten(variables)
+    arrays = format.flatten(variables)
     shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in arrays.items()}
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.uint8)
@@ -157,6 +157,7 @@ class ExportedDetector(NoveltyDetector):
       threshold_origin: what the threshold was fitted on, for people to read.
       calibration: what `assess` decides by; None = not calibrated.
       manifest: versions, platforms, hashes.
+      model: name and options of the network, and its sizes.
     """
 
     exported: jax.export.Exported
@@ -167,6 +168,21 @@ class ExportedDetector(NoveltyDetector):
     threshold_origin: str
     calibration: Calibration | None
     manifest: dict[str, Any]
+    model: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return describe(
+            self,
+            network=self.model["generator"],
+            folds=self._folds,
+            image_size=self.image_size,
+            mask_size=self.model["mask_size"],
+            metric=self.metric,
+        )
+
+    @property
+    def _folds(self) -> int:
+        return len({name.split("/", 1)[0] for name in self.arrays})
 
     def pure(self) -> tuple[Callable[[Any, jax.Array], Similarities], Any]:
         """`(fn, variables)` for use inside other code's `jit`.
@@ -190,8 +206,7 @@ class ExportedDetector(NoveltyDetector):
     def fold_similarities(self, images: Images) -> dict[str, np.ndarray]:
         """Each metric for each fold, float64 `[folds, N]`; images as `similarities`."""
         batches = padded_batches(images, size=self.image_size)
-        folds = len({name.split("/", 1)[0] for name in self.arrays})
-        empty = Similarities(*np.zeros((len(METRICS), folds, 0)))
+        empty = Similarities(*np.zeros((len(METRICS), self._folds, 0)))
         return collect(self._score_bytes, batches, empty)._asdict()
 
     def _assessed(self, images: Images) -> tuple[str, dict[str, np.ndarray]]:
@@ -210,6 +225,78 @@ class ExportedDetector(NoveltyDetector):
         return jax.jit(lambda arrays, batch: Similarities(*self.exported.call(arrays, batch)))
 
 
+def load(path: str | os.PathLike[str], *, digest: str | None = None, fold: int | None = None) -> "Detector":
+    """Load the detector of a finished workdir or of an export.
+
+    Args:
+      path: a workdir, or a folder that `export` wrote.
+      digest: of an export only: what `export` returned.
+      fold: of a workdir only: one of its folds; None = all, whose scores are averaged.
+
+    Raises:
+      ValueError: neither a workdir nor an export; a digest for a workdir or a fold for an export; as
+        `Detector.load` and `load_detector`.
+    """
+    from mim_jax.detector import Detector
+
+    root = Path(path).expanduser()
+    if (root / format.MANIFEST).is_file():
+        if fold is not None:
+            raise ValueError(
+                f"{root} is an export, which holds all its folds together: leave out fold={fold}, or load "
+                "its workdir"
+            )
+        return load_detector(root, digest=digest)
+    if digest is not None:
+        raise ValueError(
+            f"{root} has no {format.MANIFEST}, so it is not an export, and only an export has a digest: "
+            "leave it out for a workdir"
+        )
+    return Detector.load(root, fold=fold)
+
+
+def load_detector(path: str | os.PathLike[str], *, digest: str | None = None) -> "Detector":
+    """Load an export as a network: from its weights and config.json, not from its compiled program.
+
+    Args:
+      path: the folder that `export` wrote.
+      digest: what `export` returned; see `load_exported`.
+
+    Raises:
+      ValueError: not an export, damaged, another digest, of another network, or golden images that do not
+        score as they did.
+    """
+    # Flax takes a while to import, and a compiled program does without.
+    from mim_jax.detector import Detector
+    from mim_jax.inpaint.inference import abstract_patch, abstract_variables
+    from mim_jax.inpaint.networks import make_generator
+    from mim_jax.measure.similarity import Measure
+
+    found = format.read(path, digest=digest)
+    with format.faults_named(found.root / format.CONFIG):
+        measure = Measure(**found.measure)
+        generator = make_generator(found.model["generator"], found.model["options"], dtype=jnp.float32)
+        wanted = abstract_variables(generator, found.image_size)
+        painted = abstract_patch(generator, wanted, found.image_size)
+        weights = format.unflatten(found.weights)
+    format.check_weights(weights, wanted)
+    if painted != (1, found.mask_size, found.mask_size, 3):
+        raise ValueError(
+            f"{found.root / format.CONFIG} says mask_size={found.mask_size}, and its network paints "
+            f"{list(painted)}: fetch it again"
+        )
+    folds = jax.tree.map(jnp.asarray, weights)
+    sizes, decides = (found.image_size, found.mask_size), (found.threshold, found.origin)
+    loaded = Detector(generator, folds, *sizes, *decides, measure, found.model, found.calibration)
+
+    def score(images: np.ndarray) -> dict[str, np.ndarray]:
+        with jax.default_matmul_precision("highest"):  # as the golden scores were made
+            return {name: each.mean(axis=0) for name, each in loaded.similarities(images).items()}
+
+    format.check_scores(found, score)
+    return loaded
+
+
 def load_exported(path: str | os.PathLike[str], *, digest: str | None = None) -> ExportedDetector:
     """Reads an export, checks every hash, and runs the golden images through it.
 
@@ -221,7 +308,7 @@ def load_exported(path: str | os.PathLike[str], *, digest: str | None = None) ->
       ValueError: not an export; damaged; another digest; of another format or too old for this JAX; not made
         for this device; or golden images that do not score as they did.
     """
-    found = artefact.read(path, digest=digest)
+    found = format.read(path, digest=digest)
     root, manifest = found.root, found.manifest
     oldest = jax.export.minimum_supported_calling_convention_version
     newest = jax.export.maximum_supported_calling_convention_version
@@ -236,8 +323,8 @@ def load_exported(path: str | os.PathLike[str], *, digest: str | None = None) ->
         raise ValueError(f"{root} runs on {', '.join(manifest['platforms'])}, and JAX computes on {platform}")
     if found.metric not in METRICS:
         raise ValueError(f"{root} scores by {found.metric!r}, which is none of {', '.join(METRICS)}")
-    with artefact.faults_named(root / artefact.SCORER):
-        exported = jax.export.deserialize(bytearray((root / artefact.SCORER).read_bytes()))
+    with format.faults_named(root / format.SCORER):
+        exported = jax.export.deserialize(bytearray((root / format.SCORER).read_bytes()))
     loaded = ExportedDetector(
         exported=exported,
         arrays=jax.tree.map(jnp.asarray, found.weights),
@@ -247,8 +334,9 @@ def load_exported(path: str | os.PathLike[str], *, digest: str | None = None) ->
         threshold_origin=found.origin,
         calibration=found.calibration,
         manifest=manifest,
+        model=found.model,
     )
-    artefact.check_scores(found, loaded.similarities)
+    format.check_scores(found, loaded.similarities)
     return loaded
 
 

@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mim_jax import export
-from mim_jax.app import runtime
 from mim_jax.data import quality
 from mim_jax.data.images import load_image
 from mim_jax.data.synthetic import lesions
+from mim_jax.deploy import export
+from mim_jax.deploy.app import runtime
 from mim_jax.measure.similarity import METRICS
-from tests.app import chromium
-from tests.app.small import SIZE, make_detector
+from tests.deploy import chromium
+from tests.deploy.small import SIZE, make_detector
 
 pytest.importorskip("jax2onnx", reason="jax2onnx is not installed: see docs/deploy.md")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install '.[app]'")
 pytestmark = pytest.mark.skipif(chromium.find() is None, reason="no Chromium: see docs/deploy.md")
 
-from mim_jax.app import bundle, program  # noqa: E402 - they need ONNX
+from mim_jax.deploy.app import bundle, program  # noqa: E402 - they need ONNX
 
 CALIBRATION = {
     "metric": "ssim_hbd",

@@ -1,6 +1,6 @@
 """Bytes that are no clean photographs, by the hundred thousand: what the decoder makes of them, at what cost.
 
-python -m benchmarks.hostile --inputs=100000 --seed=0 2>/dev/null     # libtiff writes its own complaints
+python -m tests.stress.hostile --inputs=100000 --seed=0 2>/dev/null     # libtiff writes its own complaints
 
 A tenth of the inputs are random bytes, the rest are small pictures of many kinds as Pillow saves them, then
 whole, cut off, with bits turned, bytes changed, parts repeated, or two files spliced. Bombs follow: files

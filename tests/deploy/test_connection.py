@@ -13,9 +13,9 @@ import pytest
 pytest.importorskip("fastapi")
 import uvicorn
 
-from mim_jax.app.connection import Connection
-from mim_jax.app.server import HEADERS, Limits, create_app
-from tests.app.test_server import SIZE, assess, picture
+from mim_jax.deploy.server.app import HEADERS, Limits, create_app
+from mim_jax.deploy.server.serving import Connection
+from tests.deploy.test_server import SIZE, assess, picture
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
@@ -118,7 +118,7 @@ def test_a_fault_of_the_server_itself_has_the_headers_too(monkeypatch, caplog):
     def fail(*_):
         raise RuntimeError("a secret of the machine")
 
-    monkeypatch.setattr("mim_jax.app.server._document", fail)
+    monkeypatch.setattr("mim_jax.deploy.server.app._document", fail)
     with serving() as port, connect(port, GET) as connection:
         assert answer(connection) == (500, b'{"detail":"the server failed"}')
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mim_jax import folding
+from mim_jax.deploy import fuse
 from mim_jax.detector import Detector
 from mim_jax.inpaint.inference import abstract_variables, to_network_range
 from mim_jax.inpaint.networks import ContextEncoder, UNet
@@ -31,7 +31,7 @@ def trained_like(generator, size=SIZE):
 def test_the_folded_network_paints_the_same(bottleneck):
     generator = ContextEncoder(width=4, bottleneck=bottleneck, bottleneck_channels=24)
     variables = trained_like(generator)
-    folded, arrays = folding.fold(generator, variables, image_size=SIZE)
+    folded, arrays = fuse.fold(generator, variables, image_size=SIZE)
     wanted = folded.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)), train=False)
     assert jax.tree.map(jnp.shape, arrays["params"]) == jax.tree.map(jnp.shape, wanted["params"])
     masked = to_network_range(jax.random.uniform(jax.random.key(1), (3, SIZE, SIZE, 3)))
@@ -44,7 +44,7 @@ def test_the_folded_network_paints_the_same(bottleneck):
 def test_a_detector_of_folded_networks_scores_the_same():
     generator = ContextEncoder(width=4, bottleneck_channels=24)
     detector = Detector(generator, [trained_like(generator)], SIZE, SIZE // 2)
-    folded, arrays = folding.fold(generator, detector.variables[0], image_size=SIZE)
+    folded, arrays = fuse.fold(generator, detector.variables[0], image_size=SIZE)
     images = np.random.default_rng(2).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
     again = dataclasses.replace(detector, generator=folded, variables=[arrays])
     before, after = detector.similarities(images), again.similarities(images)
@@ -57,7 +57,7 @@ def test_folding_leaves_a_quarter_at_full_size():
     generator = ContextEncoder()
     shapes = abstract_variables(generator, 224)
     folded = jax.eval_shape(
-        lambda key, x: folding.FoldedContextEncoder().init(key, x, train=False),
+        lambda key, x: fuse.FoldedContextEncoder().init(key, x, train=False),
         jax.eval_shape(lambda: jax.random.key(0)),
         jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32),
     )
@@ -67,6 +67,6 @@ def test_folding_leaves_a_quarter_at_full_size():
 
 def test_other_generators_stay_and_folded_ones_do_not_train():
     unet = UNet(width=4)
-    assert folding.fold(unet, {"params": {}}, image_size=64)[0] is unet
+    assert fuse.fold(unet, {"params": {}}, image_size=64)[0] is unet
     with pytest.raises(ValueError, match="train it before folding"):
-        folding.FoldedContextEncoder(4).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=True)
+        fuse.FoldedContextEncoder(4).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=True)

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mim_jax import Detector, UnusableImage, artefact, export
+import mim_jax
+from mim_jax import Detector, UnusableImage
 from mim_jax.data import weight_files
 from mim_jax.decide.decision import Calibration, Decision
+from mim_jax.deploy import export, format
 from mim_jax.inpaint.inference import abstract_variables
 from mim_jax.inpaint.networks import make_generator
 from mim_jax.measure.similarity import Measure
@@ -46,7 +48,7 @@ import sys
 for name in ("flax", "optax", "orbax", "ml_collections", "absl", "dm_pix", "PIL", "sklearn"):
     sys.modules[name] = None
 import numpy as np
-from mim_jax.export import load_exported
+from mim_jax.deploy.export import load_exported
 detector = load_exported(sys.argv[1], digest=sys.argv[2])
 np.save(sys.argv[4], np.stack(list(detector.similarities(np.load(sys.argv[3])).values())))
 """
@@ -93,14 +95,14 @@ def images(count):
 def rewrite(folder, name, content):
     """Exchanges a file and its hash, as damage never would."""
     (folder / name).write_bytes(content)
-    manifest = json.loads((folder / artefact.MANIFEST).read_text())
+    manifest = json.loads((folder / format.MANIFEST).read_text())
     manifest["files"][name] = hashlib.sha256(content).hexdigest()
-    (folder / artefact.MANIFEST).write_text(json.dumps(manifest))
+    (folder / format.MANIFEST).write_text(json.dumps(manifest))
 
 
 def exchange(folder, name, **fields):
     """Exchanges fields of a JSON file, named as in `model__image_size`, or of its arrays by name."""
-    if name in (artefact.WEIGHTS, artefact.GOLDEN):
+    if name in (format.WEIGHTS, format.GOLDEN):
         arrays = {**weight_files.load(folder / name), **fields}
         weight_files.save(folder / "new", {key: array for key, array in arrays.items() if array is not None})
         content = (folder / "new").read_bytes()
@@ -117,13 +119,13 @@ def exchange(folder, name, **fields):
         if value is REMOVED:
             del node[last]
     text = json.dumps(content)
-    if name == artefact.MANIFEST:
+    if name == format.MANIFEST:
         (folder / name).write_text(text)
     else:
         rewrite(folder, name, text.encode())
 
 
-def refused(folder, message, *, loaders=(export.load_exported, Detector.from_export)):
+def refused(folder, message, *, loaders=(export.load_exported, export.load_detector)):
     """Each loader raises one ValueError of one line."""
     for load in loaders:
         with pytest.raises(ValueError, match=message) as caught:
@@ -158,15 +160,44 @@ def test_it_is_a_novelty_detector_and_a_function_for_other_programs(exported):
 
 def test_the_network_comes_back_from_the_weights(exported):
     detector, path, digest = exported
-    again = Detector.from_export(path, digest=digest)
+    again = export.load_detector(path, digest=digest)
     np.testing.assert_array_equal(again.score_samples(images(3)), detector.score_samples(images(3)))
     assert (again.threshold, again.threshold_origin, again.measure) == (0.7, "invented", detector.measure)
+
+
+def test_load_takes_an_export_and_refuses_what_belongs_to_the_other_kind(exported, tmp_path):
+    detector, path, digest = exported
+    again = mim_jax.load(path, digest=digest)
+    np.testing.assert_array_equal(again.score_samples(images(3)), detector.score_samples(images(3)))
+    with pytest.raises(ValueError, match="this is another export"):
+        mim_jax.load(path, digest="0")
+    with pytest.raises(ValueError, match=r"is an export, .* leave out fold=0"):
+        mim_jax.load(path, fold=0)
+    with pytest.raises(ValueError, match=r"has no manifest.json, so it is not an export"):
+        mim_jax.load(tmp_path, digest=digest)
+    with pytest.raises(ValueError, match=r"is .* the workdir of a run"):
+        mim_jax.load(tmp_path)
+
+
+def test_loading_is_silent_and_a_repr_fits_on_a_screen(exported):
+    code = """
+import sys
+import mim_jax
+print(repr(mim_jax.load(sys.argv[1])), repr(mim_jax.load_exported(sys.argv[1])), sep="\\n")
+"""
+    command = [sys.executable, "-c", code, str(exported[1])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    facts = (
+        "network='context_encoder', folds=2, image_size=32, mask_size=16, metric='ssim_hbd', threshold=0.7"
+    )
+    assert done.stdout == f"Detector({facts})\nExportedDetector({facts})\n"
 
 
 def test_it_assesses_as_its_detector_does(exported):
     detector, path, _ = exported
     torn = UnusableImage("the file is torn", "a.png")
-    for loaded in (export.load_exported(path), Detector.from_export(path)):
+    for loaded in (export.load_exported(path), export.load_detector(path)):
         assert loaded.calibration == CALIBRATION
         found = loaded.assess(iter([*images(2), torn, *images(40)]), alpha=0.2)
         expected = detector.assess(images(40), alpha=0.2)
@@ -182,11 +213,11 @@ def test_it_assesses_as_its_detector_does(exported):
 
 
 def test_both_platforms_are_in_the_program(exported):
-    program = jax.export.deserialize(bytearray((exported[1] / artefact.SCORER).read_bytes()))
+    program = jax.export.deserialize(bytearray((exported[1] / format.SCORER).read_bytes()))
     assert program.platforms == ("cpu", "cuda")
 
 
-@pytest.mark.parametrize("name", [artefact.CONFIG, artefact.WEIGHTS, artefact.SCORER, artefact.GOLDEN])
+@pytest.mark.parametrize("name", [format.CONFIG, format.WEIGHTS, format.SCORER, format.GOLDEN])
 def test_a_changed_or_missing_file_is_named(copy, name):
     content = bytearray((copy / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -199,15 +230,15 @@ def test_a_changed_or_missing_file_is_named(copy, name):
 
 
 def test_an_exchanged_export_is_found_by_its_digest(exported, copy):
-    exchange(copy, artefact.CONFIG, threshold=0.0)
-    for load in (export.load_exported, Detector.from_export):
+    exchange(copy, format.CONFIG, threshold=0.0)
+    for load in (export.load_exported, export.load_detector):
         with pytest.raises(ValueError, match="this is another export"):
             load(copy, digest=exported[2])
 
 
 def test_golden_images_find_other_weights(copy):
-    weights = weight_files.load(copy / artefact.WEIGHTS)
-    exchange(copy, artefact.WEIGHTS, **{name: array + 0.05 for name, array in weights.items()})
+    weights = weight_files.load(copy / format.WEIGHTS)
+    exchange(copy, format.WEIGHTS, **{name: array + 0.05 for name, array in weights.items()})
     refused(copy, "golden images differs by")
 
 
@@ -228,7 +259,7 @@ def test_golden_images_find_other_weights(copy):
     ],
 )
 def test_an_outdated_or_foreign_export_says_so(copy, fields, message):
-    exchange(copy, artefact.MANIFEST, **fields)
+    exchange(copy, format.MANIFEST, **fields)
     refused(copy, message, loaders=[export.load_exported])
 
 
@@ -261,7 +292,7 @@ def test_an_outdated_or_foreign_export_says_so(copy, fields, message):
     ],
 )
 def test_an_odd_configuration_is_named(copy, fields, message):
-    exchange(copy, artefact.CONFIG, **fields)
+    exchange(copy, format.CONFIG, **fields)
     refused(copy, message)
 
 
@@ -282,18 +313,18 @@ def test_an_odd_configuration_is_named(copy, fields, message):
     ],
 )
 def test_a_configuration_of_another_network_is_named(copy, fields, message):
-    exchange(copy, artefact.CONFIG, **fields)
-    refused(copy, message, loaders=[Detector.from_export])
+    exchange(copy, format.CONFIG, **fields)
+    refused(copy, message, loaders=[export.load_detector])
 
 
 def test_an_unknown_metric_is_named(copy):
-    exchange(copy, artefact.CONFIG, measure__metric="psnr")
+    exchange(copy, format.CONFIG, measure__metric="psnr")
     refused(copy, "scores by 'psnr', which is none of ssim_hbd, ", loaders=[export.load_exported])
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b"[]", b"\xff", b"{"])
 def test_a_configuration_that_is_no_json_is_named(copy, content):
-    rewrite(copy, artefact.CONFIG, content)
+    rewrite(copy, format.CONFIG, content)
     refused(copy, r"config\.json (is damaged|holds no JSON object)")
 
 
@@ -310,7 +341,7 @@ def test_a_configuration_that_is_no_json_is_named(copy, content):
     ],
 )
 def test_odd_golden_arrays_are_named(copy, fields, message):
-    exchange(copy, artefact.GOLDEN, **fields)
+    exchange(copy, format.GOLDEN, **fields)
     refused(copy, message)
 
 
@@ -318,18 +349,18 @@ def test_odd_golden_arrays_are_named(copy, fields, message):
     "name", ["weights", "x/params/a", "0/params", "00/params/a", "0/optimizer/a", "0/params//a"]
 )
 def test_odd_names_of_weights_are_named(copy, name):
-    exchange(copy, artefact.WEIGHTS, **{name: np.zeros(1, np.float32)})
+    exchange(copy, format.WEIGHTS, **{name: np.zeros(1, np.float32)})
     refused(copy, f"holds '{name}', which names no weight of a fold")
 
 
 def test_weights_in_each_others_way_and_lacking_folds_are_named(copy):
-    weights = weight_files.load(copy / artefact.WEIGHTS)
+    weights = weight_files.load(copy / format.WEIGHTS)
     first = next(iter(weights))
-    exchange(copy, artefact.WEIGHTS, **{f"{first}/more": np.zeros(1, np.float32)})
+    exchange(copy, format.WEIGHTS, **{f"{first}/more": np.zeros(1, np.float32)})
     refused(copy, "cannot be used")
     exchange(
         copy,
-        artefact.WEIGHTS,
+        format.WEIGHTS,
         **{name: None for name in weights if name.startswith("0/")},
         **{f"{first}/more": None},
     )
@@ -337,7 +368,7 @@ def test_weights_in_each_others_way_and_lacking_folds_are_named(copy):
 
 
 def test_a_program_that_jax_cannot_read_is_a_sentence(copy):
-    rewrite(copy, artefact.SCORER, b"no program")
+    rewrite(copy, format.SCORER, b"no program")
     refused(copy, r"scorer\.stablehlo cannot be used with jax", loaders=[export.load_exported])
 
 
@@ -362,7 +393,7 @@ def test_numbers_of_numpy_are_written_as_numbers(tmp_path):
     model = {**MODEL, "options": {**MODEL["options"], "width": np.int64(4)}, "image_size": np.int32(SIZE)}
     detector = dataclasses.replace(make_detector(), threshold=np.float32(0.25), model=model)
     export.export(detector, tmp_path / "new")
-    config = json.loads((tmp_path / "new" / artefact.CONFIG).read_text())
+    config = json.loads((tmp_path / "new" / format.CONFIG).read_text())
     assert (config["threshold"], config["model"]) == (0.25, MODEL)
 
 
@@ -372,13 +403,13 @@ def test_a_place_taken_is_named(exported, tmp_path, monkeypatch):
         export.export(exported[0], tmp_path / "file" / "new")
     taken = tmp_path / "taken"
 
-    write = artefact.write
+    write = format.write
 
     def write_late(*arguments, **options):
         (taken / "by somebody else").mkdir(parents=True)
         return write(*arguments, **options)
 
-    monkeypatch.setattr(artefact, "write", write_late)
+    monkeypatch.setattr(format, "write", write_late)
     with pytest.raises(ValueError, match="taken exists: export into a new folder"):
         export.export(exported[0], taken)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken"]
@@ -390,7 +421,7 @@ def test_slips_are_sentences(exported, tmp_path):
         export.export(detector, path)
     with pytest.raises(ValueError, match=r"is no export, it has no manifest\.json"):
         export.load_exported(tmp_path)
-    (tmp_path / artefact.MANIFEST).write_text("{")
+    (tmp_path / format.MANIFEST).write_text("{")
     with pytest.raises(ValueError, match="damaged"):
         export.load_exported(tmp_path)
     assert not [item for item in path.parent.iterdir() if item.name.startswith(".")]

@@ -1,10 +1,10 @@
 """A small run on disks that fill up, cannot be written or vanish: is it told in a sentence, and nothing lost?
 
-python -m benchmarks.disks
+python -m tests.stress.disks
 
-The run of `benchmarks.kills` is started on disks in memory (tmpfs: Linux, as root), each too small by another
-share of what the uninterrupted run writes. It must end with status 1 and one sentence that names a way out.
-The disk is then made large enough and the run started again: its results.json must be that of the
+The run of `tests.stress.kills` is started on disks in memory (tmpfs: Linux, as root), each too small by
+another share of what the uninterrupted run writes. It must end with status 1 and one sentence that names a
+way out. The disk is then made large enough and the run started again: its results.json must be that of the
 uninterrupted run. So must it be after a disk that could only be read, and, begun anew, where its folder was
 removed under way.
 """
@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.kills import begin, finish, results
+from tests.stress.kills import begin, finish, results
 
 SHARES = (0.02, 0.2, 0.4, 0.6, 0.8, 0.95)
 

@@ -10,13 +10,13 @@ import tarfile
 import numpy as np
 import pytest
 
-from mim_jax.app import icons, runtime
-from tests.app.small import SIZE, make_detector
+from mim_jax.deploy.app import runtime
+from tests.deploy.small import SIZE, make_detector
 
 pytest.importorskip("jax2onnx", reason="jax2onnx is not installed: see docs/deploy.md")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install '.[app]'")
 
-from mim_jax.app import bundle
+from mim_jax.deploy.app import bundle
 
 CALIBRATION = {"rule": "calibrated", "scores": [[0.5, 0.6]], "lower": None, "upper": None, "miss_rate": 0.1}
 
@@ -94,7 +94,7 @@ def test_a_program_that_errs_is_not_written(monkeypatch, tmp_path):
 
 
 def test_weights_that_move_a_score_are_left_for_larger_ones(monkeypatch, tmp_path):
-    monkeypatch.setitem(bundle.weights.TOLERANCE, "int8", 0.0)
+    monkeypatch.setitem(bundle.program.TOLERANCE, "int8", 0.0)
     assert bundle.export_app(make_detector(), tmp_path / "app", fetch=fetch).weights == "float16"
 
 
@@ -126,10 +126,10 @@ def test_another_package_is_refused(monkeypatch, tmp_path):
 
 
 def test_icons_are_pictures_of_their_size():
-    for size in icons.SIZES:
-        data = icons.icon(size)
+    for size in bundle.ICON_SIZES:
+        data = bundle.icon(size)
         assert data[:8] == b"\x89PNG\r\n\x1a\n" and int.from_bytes(data[16:20]) == size
-        assert data == icons.icon(size)
+        assert data == bundle.icon(size)
 
 
 def test_several_folds_are_refused(tmp_path):

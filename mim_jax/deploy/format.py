@@ -1,7 +1,7 @@
 """A folder of files that vouch for each other: what an export is on disk. Needs JAX, NumPy, safetensors.
 
 manifest.json       format, versions, and the SHA-256 of every other file
-config.json         network, sizes, metric, calibration: for people and for `Detector.from_export`
+config.json         network, sizes, metric, calibration: for people and for `load_detector`
 model.safetensors   the weights of every fold
 scorer.stablehlo    the scorer as `jax.export` writes it: uint8 images -> five similarities of each fold
 golden.safetensors  images, and the similarities they had when the folder was written

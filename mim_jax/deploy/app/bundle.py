@@ -12,6 +12,7 @@ files.json                  SHA-256 of every other file
 import base64
 import hashlib
 import importlib.resources
+import io
 import json
 import os
 import shutil
@@ -22,15 +23,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 import mim_jax
 from mim_jax import mask
-from mim_jax.app import icons, program, runtime, weights
 from mim_jax.data import quality
 from mim_jax.data.images import MIN_SIDE
+from mim_jax.deploy.app import program, runtime
+from mim_jax.deploy.export import golden_images
 from mim_jax.detector import Detector
 from mim_jax.evaluate import metadata
-from mim_jax.export import golden_images
 from mim_jax.measure.similarity import METRICS
 from mim_jax.train import workdir
 from mim_jax.train.config import parse
@@ -40,6 +42,7 @@ CALIBRATION_FORMAT = 2
 FILES = "files.json"
 # Each takes the page a score's time when it starts.
 GOLDEN_IMAGES = 4
+ICON_SIZES = (192, 512)
 # What the page's gate has of `mim_jax.data.quality`.
 LIMITS = (
     *("SIDE", "LIGHT", "LEAST_LIT", "WHITE", "MOST_BURNT", "LEAST_SHARPNESS", "CB", "CR", "LEAST_SKIN"),
@@ -53,7 +56,7 @@ class Summary:
 
     Attributes:
       digest: SHA-256 of files.json, which names the whole content.
-      weights: one of `weights.KINDS`.
+      weights: one of `program.KINDS`.
       difference: the most that a golden similarity is off by.
       size: bytes in all: what a phone downloads once.
     """
@@ -158,15 +161,15 @@ def smallest(detector: Detector, images: np.ndarray) -> tuple[bytes, str, float]
     model = program.to_onnx(detector)
     expected = truth(detector, images)
     found = {}
-    for kind in weights.KINDS:
-        data = weights.shrink(model, kind).SerializeToString()
+    for kind in program.KINDS:
+        data = program.shrink(model, kind).SerializeToString()
         found[kind] = float(np.abs(program.run(data, images) - expected).max())
-        if found[kind] <= weights.TOLERANCE[kind]:
+        if found[kind] <= program.TOLERANCE[kind]:
             return data, kind, found[kind]
     told = ", ".join(f"{kind} {value:.2g}" for kind, value in found.items())
     raise ValueError(
         f"the golden similarities of the ONNX program are off by {told}, and at most "
-        f"{weights.TOLERANCE['float32']:g} may be rounding: this onnxruntime or this device errs"
+        f"{program.TOLERANCE['float32']:g} may be rounding: this onnxruntime or this device errs"
     )
 
 
@@ -202,7 +205,7 @@ def describe(
         "calibration": None if calibration is None else dict(calibration),
         "notice": notice,
         "golden": {
-            "tolerance": weights.TOLERANCE[kind],
+            "tolerance": program.TOLERANCE[kind],
             "similarities": truth(detector, images).tolist(),
         },
     }
@@ -210,9 +213,9 @@ def describe(
 
 def page_files() -> dict[str, bytes]:
     """The page as it lies in the package, its manifest and its icons."""
-    static = importlib.resources.files("mim_jax.app") / "static"
+    static = importlib.resources.files("mim_jax.deploy.app") / "static"
     files = {item.name: item.read_bytes() for item in static.iterdir() if item.is_file()}
-    return {**files, **{f"icon-{size}.png": icons.icon(size) for size in icons.SIZES}}
+    return {**files, **{f"icon-{size}.png": icon(size) for size in ICON_SIZES}}
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> str:
@@ -236,3 +239,36 @@ def write(folder: Path, files: Mapping[str, bytes]) -> str:
     for name, data in content.items():
         (folder / name).write_bytes(data)
     return hashlib.sha256(content[FILES]).hexdigest()
+
+
+def icon(size: int) -> bytes:
+    """The app's icon, a square of skin with its centre hidden, as PNG.
+
+    It lies inside the four fifths that every phone shows ("maskable").
+    """
+    scale = 4  # drawn larger and reduced, for smooth edges
+    side = size * scale
+    image = Image.new("RGB", (side, side), "#1d4e5f")
+    draw = ImageDraw.Draw(image)
+
+    def box(low: float, high: float, radius: float, fill: str) -> None:
+        draw.rounded_rectangle((low * side, low * side, high * side, high * side), radius * side, fill=fill)
+
+    box(0.22, 0.78, 0.08, "#e8b996")
+    for row, column, radius in (
+        (0.31, 0.34, 0.035),
+        (0.68, 0.33, 0.03),
+        (0.33, 0.69, 0.025),
+        (0.7, 0.68, 0.04),
+    ):
+        place = (
+            (column - radius) * side,
+            (row - radius) * side,
+            (column + radius) * side,
+            (row + radius) * side,
+        )
+        draw.ellipse(place, fill="#b5533c")
+    box(0.39, 0.61, 0.02, "#ffffff")
+    buffer = io.BytesIO()
+    image.resize((size, size), Image.Resampling.LANCZOS).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

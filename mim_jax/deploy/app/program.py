@@ -3,31 +3,39 @@
 It is traced from the functions that the detector runs, with the folded generator. jax2onnx, which writes the
 file, knows neither the choice of a form by platform nor bfloat16; `primitive` puts the program into plain
 float32 operations first: the forms for accelerators, which have no scatter, and no calls or branches left.
+`shrink` then stores the weights in fewer bits; they are widened when the program loads, so that arithmetic
+stays float32.
 """
 
 import dataclasses
 import logging
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnx
 from jax.extend import core
+from onnx import helper, numpy_helper
 
-from mim_jax import folding, mask
+from mim_jax import mask
+from mim_jax.deploy import fuse
 from mim_jax.detector import Detector
 from mim_jax.inpaint.inference import network_fill
-from mim_jax.measure import ssim
 from mim_jax.measure.images import as_float
-
-if TYPE_CHECKING:
-    import onnx
+from mim_jax.measure.ssim import ssim
 
 INPUT = "image"
 OUTPUTS = ("similarities", "inpainted", "map")
 OPSET = 17
+# In the order of size; the export takes the first whose golden similarities stay within the tolerance.
+KINDS = ("int8", "float16", "float32")
+# What golden similarities may be off by: rounding of weights, or of sums in another order.
+TOLERANCE = {"int8": 1e-3, "float16": 1e-3, "float32": 1e-4}
+# Inputs below which a factor for each tap and feature would take more room than it saves.
+FEWEST_INPUTS = 8
 
 # What a call holds its program under, by the name of its primitive.
 _CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr"}
@@ -36,7 +44,7 @@ _CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_
 def folded(detector: Detector) -> Detector:
     """The detector with each generator folded; the same scores to rounding."""
     pairs = [
-        folding.fold(detector.generator, variables, image_size=detector.image_size)
+        fuse.fold(detector.generator, variables, image_size=detector.image_size)
         for variables in detector.variables
     ]
     return dataclasses.replace(detector, generator=pairs[0][0], variables=[v for _, v in pairs])
@@ -70,7 +78,7 @@ def viewer(detector: Detector) -> Callable[[jax.Array], tuple[jax.Array, jax.Arr
         scores = [measure.compare(batch, patches[offset], offset) for offset in offsets]
         joined = measure.reduced(jax.tree.map(lambda *values: jnp.stack(values), *scores))
         inpainted = mask.paste(as_float(image), patches[center][0], center)
-        windows = jnp.mean(ssim.ssim(as_float(image), inpainted, return_map=True), axis=-1)
+        windows = jnp.mean(ssim(as_float(image), inpainted, return_map=True), axis=-1)
         before = (size - len(windows)) // 2
         edge = (before, size - len(windows) - before)
         return (
@@ -130,7 +138,7 @@ def _bind(primitive: Any, inputs: Sequence[Any], params: dict[str, Any], known: 
     return results if primitive.multiple_results else [results]
 
 
-def to_onnx(detector: Detector) -> "onnx.ModelProto":
+def to_onnx(detector: Detector) -> onnx.ModelProto:
     """The ONNX program of a detector of one fold, weights in float32.
 
     Raises:
@@ -173,3 +181,60 @@ def _session(model: bytes) -> Any:
             f"onnxruntime is needed to check what was written ({error}): pip install 'mim-jax[app]'"
         ) from error
     return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+
+
+def shrink(model: onnx.ModelProto, kind: str) -> onnx.ModelProto:
+    """A copy of the program whose kernels are stored as `kind`.
+
+    int8: w = f q with q in -127 to 127, and one float32 factor f for each tap and output feature, so that
+    only the weights that are summed for it share their steps. float16: rounded.
+
+    Raises:
+      ValueError: unknown kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind of weights {kind!r}: choose one of {', '.join(KINDS)}")
+    small = onnx.ModelProto()
+    small.CopyFrom(model)
+    if kind == "float32":
+        return small
+    kept, nodes = [], []
+    for tensor in small.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if not _is_kernel(array):
+            kept.append(tensor)
+            continue
+        stored = {"float16": _halved, "int8": _quantised}[kind](array)
+        names = [f"{tensor.name}_{part}" for part in ("stored", "factor")][: len(stored)]
+        kept += [numpy_helper.from_array(part, name) for part, name in zip(stored, names, strict=True)]
+        wide = tensor.name if len(stored) == 1 else f"{tensor.name}_wide"
+        nodes.append(helper.make_node("Cast", [names[0]], [wide], to=onnx.TensorProto.FLOAT))
+        if len(stored) == 2:
+            nodes.append(helper.make_node("Mul", [wide, names[1]], [tensor.name]))
+    replace(small.graph.initializer, kept)
+    replace(small.graph.node, [*nodes, *small.graph.node])
+    return small
+
+
+def replace(field: Any, items: list[Any]) -> None:
+    """Puts `items` in the place of all that a repeated field of a message holds."""
+    items = [type(item).FromString(item.SerializeToString()) for item in items]
+    del field[:]
+    field.extend(items)
+
+
+def _is_kernel(array: np.ndarray) -> bool:
+    """`[..., inputs, features]`: neither a bias, nor a map of them, nor a few numbers."""
+    return array.dtype == np.float32 and array.ndim >= 3 and min(array.shape) > 1 and array.size > 1024
+
+
+def _halved(array: np.ndarray) -> tuple[np.ndarray, ...]:
+    return (array.astype(np.float16),)
+
+
+def _quantised(array: np.ndarray) -> tuple[np.ndarray, ...]:
+    if array.shape[-2] < FEWEST_INPUTS:
+        return _halved(array)
+    factor = np.abs(array).max(axis=-2, keepdims=True) / 127
+    factor[factor == 0] = 1
+    return np.rint(array / factor).astype(np.int8), factor.astype(np.float32)

@@ -1,6 +1,6 @@
 """A small run killed at random moments, again and again: does it end as if it had not been?
 
-python -m benchmarks.kills --kills=50 --seed=0
+python -m tests.stress.kills --kills=50 --seed=0
 
 The run of `configs/mim.py:quick`, shrunken, is started in a process of its own and killed (SIGKILL) after a
 random time, started again in the same workdir, and so on. A life lasts at most as long as the uninterrupted
