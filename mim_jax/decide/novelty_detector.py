@@ -48,7 +48,7 @@ class NoveltyDetector(abc.ABC):
           ValueError: an alpha outside (0, 1); as `score_samples`.
         """
         refused: dict[int, str] = {}
-        kept = images if hasattr(images, "ndim") else _usable(images, refused)
+        kept: Images = images if hasattr(images, "ndim") else _usable(images, refused)  # type: ignore[assignment]
         metric, similarities = self._assessed(kept)
         assessed = iter(decision.assess(similarities, self.calibration, metric=metric, alpha=alpha))
         count = len(refused) + next(iter(similarities.values())).shape[1]

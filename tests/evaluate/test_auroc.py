@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from tests.delong import delong, delong_difference, delong_variance
 
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.statistics.auroc import draw_groups, resampled_aurocs
-from tests.delong import delong, delong_difference, delong_variance
 
 
 def clustered(seed: int, *, groups: int = 30, size: int = 4, shared: int = 0):
