@@ -77,8 +77,9 @@ def run(config: Mapping[str, Any], folder: Path, device: str) -> dict[str, Any]:
     from mim_jax import bank, experiment, protocol, trained
     from mim_jax.detector import Measure
     from mim_jax.evaluation import summarize
+    from mim_jax.heap import keep_freed_memory
     from mim_jax.recorder import Recorder
-    from mim_jax.runtime import choose_device, keep_freed_memory, use_compilation_cache
+    from mim_jax.runtime import choose_device, use_compilation_cache
 
     choose_device(device)
     use_compilation_cache()

@@ -19,10 +19,10 @@ from configs import mim
 from mim_jax import masks, training
 from mim_jax.data import lesions
 from mim_jax.epochs import epoch_orders
+from mim_jax.heap import keep_freed_memory
 from mim_jax.models import layers
 from mim_jax.models.product import precision
 from mim_jax.protocol import compute_dtype, make_game
-from mim_jax.runtime import keep_freed_memory
 
 DISTINCT = 32  # different images; a larger batch repeats them
 PRODUCT = {"cpu": 2048, "gpu": 8192}  # side of the square matrices whose product is the peak

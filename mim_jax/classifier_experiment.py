@@ -11,6 +11,7 @@ from mim_jax.classifier_protocol import Split, describe_model, load_start, make_
 from mim_jax.data.datasets import Dataset
 from mim_jax.devices import Place
 from mim_jax.epochs import steps_per_epoch
+from mim_jax.memory import Program
 from mim_jax.protocol import Config
 from mim_jax.recorder import Recorder
 
@@ -46,9 +47,7 @@ def trainings(config: Config, path: Path, dataset: Dataset) -> Iterator[trainer.
             place: Place, split: Split = split, task: classification.Task = task, key: jax.Array = key
         ) -> trainer.Run:
             here = place.put({"images": dataset.images[split.train], "labels": split.labels, "key": key})
-            return lambda state, epochs: run_epochs(
-                task=task, state=state, epochs=epochs, split=place.split, **here, **sizes
-            )
+            return Program(run_epochs, task=task, split=place.split, **here, **sizes)
 
         def start(task: classification.Task = task) -> classification.ClassifierState:
             return classification.start_from(task, load_start(config))

@@ -18,7 +18,8 @@ import jax
 from tqdm import tqdm
 
 from mim_jax import devices
-from mim_jax.runtime import Profile, choose_device, keep_freed_memory, use_compilation_cache
+from mim_jax.heap import keep_freed_memory
+from mim_jax.runtime import Profile, choose_device, use_compilation_cache
 from mim_jax.stopping import Terminated, terminable
 from mim_jax.uses import UNUSABLE_FILES, compare, export, export_app, score, serve
 
@@ -114,6 +115,9 @@ def run(
     kind = _kind(config)
     with contextlib.ExitStack() as held:
         opened = _open(config, workdir, kind, held, training=training, evaluation=evaluation)
+        hint = kind.advice(config, opened.dataset) if evaluation and devices.is_first() else None
+        if hint:
+            print(f"launch.py: {hint}", file=sys.stderr)
         if training:
             _train([opened], kind, profile=profile)
         with devices.together():
@@ -213,6 +217,7 @@ class Kind(NamedTuple):
     check_data: Callable[..., None]
     trainings: Callable[..., Iterable[Any]]
     evaluate: Callable[..., Path]  # imported when it is called: mistakes should not wait for its figures
+    advice: Callable[..., str | None]  # where the evaluation takes long
 
 
 def _kind(config: Mapping[str, Any]) -> Kind:
@@ -225,16 +230,16 @@ def _kind(config: Mapping[str, Any]) -> Kind:
             return classifier_results.evaluate(*args, **options)
 
         checks = classifier_protocol.check, classifier_protocol.check_data
-        return Kind(*checks, classifier_experiment.trainings, evaluate_classifier)
+        return Kind(*checks, classifier_experiment.trainings, evaluate_classifier, lambda *_: None)
 
-    from mim_jax import experiment, protocol
+    from mim_jax import effort, experiment, protocol
 
     def evaluate_mim(*args: Any, **options: Any) -> Path:
         from mim_jax import results
 
         return results.evaluate(*args, **options)
 
-    return Kind(protocol.check, protocol.check_data, experiment.trainings, evaluate_mim)
+    return Kind(protocol.check, protocol.check_data, experiment.trainings, evaluate_mim, effort.advice)
 
 
 def run_seeds(

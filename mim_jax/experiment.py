@@ -11,6 +11,7 @@ from mim_jax import detector, trainer, training
 from mim_jax.data.datasets import Dataset
 from mim_jax.devices import Place
 from mim_jax.epochs import steps_per_epoch
+from mim_jax.memory import Program
 from mim_jax.protocol import Config, describe_model, make_folds, make_game, split_training
 from mim_jax.recorder import Recorder
 
@@ -55,9 +56,7 @@ def trainings(config: Config, path: Path, dataset: Dataset) -> Iterator[trainer.
                 adversary: bool = adversary,
             ) -> trainer.Run:
                 here = place.put({"images": images, "key": key, "adversary": np.float32(adversary)})
-                return lambda state, epochs: run_epochs(
-                    game=game, state=state, epochs=epochs, split=place.split, **here, **sizes
-                )
+                return Program(run_epochs, game=game, split=place.split, **here, **sizes)
 
             yield trainer.Training(
                 role=role,
@@ -72,6 +71,7 @@ def trainings(config: Config, path: Path, dataset: Dataset) -> Iterator[trainer.
                 shown=("loss_pixel", "d_fake"),
                 panel=functools.partial(_panel, game, images=images[:4]),
                 panel_every=settings["panel_every"],
+                smaller=("training.batch_size", "generator.width", "data.image_size"),
             )
 
 

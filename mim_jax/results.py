@@ -65,6 +65,7 @@ def evaluate(
     methods, variants = score_methods(
         dataset, bank, parts, folds, more_holes=settings["more_holes"], recorder=recorder
     )
+    scoring = time.perf_counter() - started
 
     about = facts.describe(config, dataset, folds, bank, parts)
     hashes = about["training"]["parameter_hash"]
@@ -88,16 +89,21 @@ def evaluate(
         class_groups=facts.class_groups(dataset),
     )
     history = [event for event in read_events(path / "metrics.jsonl") if event["event"] == "epoch"]
+    before = time.perf_counter()
+    stress = _stress(config, path, dataset, clinical, folds, decision["thresholds"], recorder)
+    stressed = time.perf_counter() - before
     results = {
         **about,
         **summary,
         "variants": variants,
         "held_out": facts.held_out_error(dataset, folds),
         "decision": decision,
-        **_stress(config, path, dataset, clinical, folds, decision["thresholds"], recorder),
+        **stress,
         "scores_sha256": workdir.hash_scores(path),
         "wall_time": {
             "train": facts.training_seconds(history, len(folds)),
+            "scoring": scoring,
+            "stress": stressed,
             "evaluate": time.perf_counter() - started,
             "total": time.perf_counter() - began,
         },

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mim_jax import stopping
+from mim_jax import heap, memory, stopping
 from mim_jax.devices import Place, deal, find_places
 from mim_jax.epochs import Metrics
 from mim_jax.recorder import Recorder
@@ -42,6 +42,7 @@ class Training:
       panel: state -> a picture for TensorBoard.
       panel_every: epochs between two of them; 0 = none.
       recorder: of its own run, where those of several runs are trained together; None = that of `train`.
+      smaller: the options that make it need less memory.
     """
 
     role: str
@@ -57,6 +58,7 @@ class Training:
     panel: Callable[[Any], np.ndarray] | None = None
     panel_every: int = 0
     recorder: Recorder | None = None
+    smaller: tuple[str, ...] = ("training.batch_size", "data.image_size")
 
 
 class Interrupted(Exception):
@@ -87,7 +89,7 @@ def train(trainings: Sequence[Training], settings: Mapping[str, Any], recorder: 
     Raises:
       Interrupted: on SIGINT or SIGTERM, after saving.
       NonFiniteLoss: a loss is infinite or not a number; the last good checkpoint stays.
-      ValueError: as `devices.find_places`.
+      ValueError: as `devices.find_places` and `memory.check_program`.
     """
     places = deque(check_places(settings))
     waiting = deque(deal(trainings))
@@ -171,6 +173,7 @@ def _run_epochs(
     bar.skip(epoch)
     if epoch == settings["epochs"]:
         return None
+    kept = heap.Watch()
     recorder.rewind(training.role, fold, epoch, epoch * updates)
     # 1. a checkpoint of this workdir; 2. a fresh network, made where nothing else is waiting to be computed.
     if latest is None:
@@ -192,17 +195,24 @@ def _run_epochs(
 
         return save
 
-    saved, lasted = epoch, 0.0
+    saved, lasted, looked = epoch, 0.0, False
     while epoch < settings["epochs"]:
         count = _epochs_until_look(settings, training.panel_every, epoch)
+        # From the host: a range made on the first device would wait for the training there.
+        numbers = place.put(np.arange(epoch, epoch + count, dtype=np.int32))
+        if not looked:
+            memory.check_program(
+                run, state, numbers, what=training.title, smaller=training.smaller, say=recorder.say
+            )
+            looked = True
         # The dispatch takes the state for its own. One that may outlast the time there is leaves a copy.
         at_risk = lasted > stopping.GRACE / 2 and epoch > saved
         stop.rescues[training] = rescue(jax.tree.map(jnp.copy, state) if at_risk else None, epoch)
         began = time.perf_counter()
-        # From the host: a range made on the first device would wait for the training there.
-        state, metrics = run(state, place.put(np.arange(epoch, epoch + count, dtype=np.int32)))
+        state, metrics = run(state, numbers)
         yield  # the others' turn: what they make it wait counts into its seconds
         values = {name: np.asarray(column, np.float64) for name, column in metrics.items()}
+        kept.look()
         lasted = time.perf_counter() - began
         seconds = lasted / count
         timing = {"images_per_s": training.examples / seconds, "seconds": seconds}

@@ -67,7 +67,10 @@ ALLOWED = {
     "training": {"epochs", "masks", "losses", "pixels"},
     "checkpoints": set(),
     "stopping": set(),
-    "trainer": {"checkpoints", "devices", "epochs", "recorder", "stopping"},
+    "memory": set(),
+    "heap": set(),
+    "effort": {"data"},
+    "trainer": {"checkpoints", "devices", "epochs", "heap", "memory", "recorder", "stopping"},
     "wording": set(),
     "canvas": {"wording"},
     "pictures": {"canvas"},
@@ -104,11 +107,13 @@ ALLOWED = {
     },
     "scoring": {"assessment", "batches", "data", "detector", "similarity"},
     "protocol": {"assessment", "data", "detector", "masks", "models", "training"},
-    "experiment": {"data", "detector", "devices", "epochs", "protocol", "recorder", "trainer", "training"},
+    "experiment": {
+        *("data", "detector", "devices", "epochs", "memory", "protocol", "recorder", "trainer", "training"),
+    },
     "trained": {"data", "detector", "epochs", "experiment", "models", "protocol", "trainer", "training"},
     "bank": {"conditions", "data", "scored_images"},
     "methods": {
-        *("bank", "controls", "data", "detector", "recorder", "scored_images", "similarity"),
+        *("bank", "batches", "controls", "data", "detector", "recorder", "scored_images", "similarity"),
         *("simple_scores", "trained", "variants"),
     },
     "refinements": {"simple_scores"},
@@ -134,8 +139,8 @@ ALLOWED = {
     "classifier": {"batches", "classification", "openset"},
     "classifier_protocol": {"classification", "data", "models", "protocol"},
     "classifier_experiment": {
-        *("classification", "classifier_protocol", "data", "devices", "epochs", "protocol", "recorder"),
-        "trainer",
+        *("classification", "classifier_protocol", "data", "devices", "epochs", "memory", "protocol"),
+        *("recorder", "trainer"),
     },
     "classifier_results": {
         *("bank", "classifier", "classifier_experiment", "classifier_protocol", "clinical", "comparison"),
@@ -165,7 +170,9 @@ ALLOWED = {
     "commands": {
         *("classifier_experiment", "classifier_protocol", "classifier_results", "data", "devices"),
         *(
+            "effort",
             "experiment",
+            "heap",
             "protocol",
             "recorder",
             "report",
@@ -202,7 +209,7 @@ def test_imports_run_one_way():
 def test_only_the_protocol_reads_a_configuration():
     readers = {path.stem for path in PACKAGE.rglob("*.py") if 'config["' in path.read_text()}
     above = {"protocol", "experiment", "trained", "results", "facts", "commands", "uses"}
-    above |= {"classifier_protocol", "classifier_experiment", "classifier_results"}
+    above |= {"effort", "classifier_protocol", "classifier_experiment", "classifier_results"}
     assert readers <= above | {"detector", "export"}  # these two: the folds, the metric of a saved one
 
 
