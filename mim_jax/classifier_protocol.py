@@ -15,6 +15,9 @@ from mim_jax.data.datasets import Dataset
 from mim_jax.models import load_pretrained, make_classifier
 from mim_jax.protocol import Config
 
+# Images times pixels times width, from which on a CPU gives time for memory: 64 of 224 pixels at width 64.
+LARGE = 64 * 224**2 * 64
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -107,8 +110,11 @@ def check_data(config: Config, dataset: Dataset, *, evaluation: bool) -> None:
 def make_task(config: Config, *, steps: int) -> Task:
     """Network and optimiser for a training of `steps` updates."""
     optimizer, schedule = protocol.make_optimizer(config, steps=steps)
+    network = make_network(config, dtype=protocol.compute_dtype(config))
+    if hasattr(network, "recompute") and _large(config):
+        network = network.clone(recompute=True)
     return Task(
-        network=make_network(config, dtype=protocol.compute_dtype(config)),
+        network=network,
         optimizer=optimizer,
         schedule=schedule,
         image_size=config["data"]["image_size"],
@@ -120,6 +126,13 @@ def make_network(config: Config, *, dtype: Any = jnp.float32) -> Any:
     """The untrained network; float32 unless it is to be trained."""
     model = describe_model(config)
     return make_classifier(model["classifier"], model["options"], classes=len(model["classes"]), dtype=dtype)
+
+
+def _large(config: Config) -> bool:
+    """Is a training on a CPU so large that it saves memory, at the price of computing layers twice?"""
+    images, side = config["training"]["batch_size"], config["data"]["image_size"]
+    large = images * side**2 * config["classifier"]["width"] >= LARGE
+    return jax.default_backend() == "cpu" and large
 
 
 def load_start(config: Config) -> Mapping[str, Any]:

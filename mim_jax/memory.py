@@ -126,7 +126,7 @@ def check_program(
     what: str,
     smaller: Sequence[str],
     say: Callable[[str], None],
-) -> None:
+) -> float:
     """Compile a training's program, and tell where this machine cannot hold what it needs, as `check_fits`.
 
     The call that follows finds it compiled. A function that is no program for a device is not looked at.
@@ -139,15 +139,18 @@ def check_program(
       smaller: the options that make it need less.
       say: as `check_fits`.
 
+    Returns:
+      What it takes beyond its arguments, as `estimate`; 0 where nobody says.
+
     Raises:
       ValueError: as `check_fits`.
     """
     lower = getattr(run, "lower", None)
     if lower is None:
-        return
+        return 0.0
     needed = estimate(lower(state, epochs).compile())
     if needed is None:
-        return
+        return 0.0
     device = next(iter(epochs.devices()))
     # A checkpoint, and a state that is set aside for one, are copies.
     copies = held(state) if device.platform == "cpu" else 0
@@ -155,6 +158,7 @@ def check_program(
     fields = [f"--config.{name}" for name in smaller]
     ways = f"lower {', '.join(fields[:-1])} or {fields[-1]} in a new --workdir, or use {elsewhere}"
     check_fits(needed + copies, free_memory(device), what=what, ways=ways, say=say)
+    return needed
 
 
 class Program:

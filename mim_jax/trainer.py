@@ -173,7 +173,6 @@ def _run_epochs(
     bar.skip(epoch)
     if epoch == settings["epochs"]:
         return None
-    kept = heap.Watch()
     recorder.rewind(training.role, fold, epoch, epoch * updates)
     # 1. a checkpoint of this workdir; 2. a fresh network, made where nothing else is waiting to be computed.
     if latest is None:
@@ -195,24 +194,23 @@ def _run_epochs(
 
         return save
 
-    saved, lasted, looked = epoch, 0.0, False
+    saved, lasted, needed = epoch, 0.0, None
     while epoch < settings["epochs"]:
         count = _epochs_until_look(settings, training.panel_every, epoch)
         # From the host: a range made on the first device would wait for the training there.
         numbers = place.put(np.arange(epoch, epoch + count, dtype=np.int32))
-        if not looked:
-            memory.check_program(
+        if needed is None:
+            needed = memory.check_program(
                 run, state, numbers, what=training.title, smaller=training.smaller, say=recorder.say
             )
-            looked = True
         # The dispatch takes the state for its own. One that may outlast the time there is leaves a copy.
         at_risk = lasted > stopping.GRACE / 2 and epoch > saved
         stop.rescues[training] = rescue(jax.tree.map(jnp.copy, state) if at_risk else None, epoch)
         began = time.perf_counter()
+        heap.make_room(needed)
         state, metrics = run(state, numbers)
         yield  # the others' turn: what they make it wait counts into its seconds
         values = {name: np.asarray(column, np.float64) for name, column in metrics.items()}
-        kept.look()
         lasted = time.perf_counter() - began
         seconds = lasted / count
         timing = {"images_per_s": training.examples / seconds, "seconds": seconds}
