@@ -74,11 +74,12 @@ def run(given: Mapping[str, Any], folder: Path, device: str) -> dict[str, Any]:
       "stages": name -> {"seconds", "compiling"}; "auroc", the mean over folds on the augmented test images by
       the metric that decides; "scored", images; "device".
     """
-    from mim_jax.cli.runtime import choose_device, keep_freed_memory, use_compilation_cache
+    from mim_jax.cli.runtime import choose_device, use_compilation_cache
     from mim_jax.evaluate import test_set
     from mim_jax.evaluate.folds import load_folds
     from mim_jax.evaluate.statistics.summary import summarize
     from mim_jax.train import config, mim, trainer
+    from mim_jax.train.heap import keep_freed_memory
     from mim_jax.train.metric_writer import Recorder
 
     choose_device(device)

@@ -17,12 +17,12 @@ import numpy as np
 
 from configs import mim
 from mim_jax import mask
-from mim_jax.cli.runtime import keep_freed_memory
 from mim_jax.data.synthetic import lesions
 from mim_jax.inpaint import convolution, gan
 from mim_jax.inpaint.convolution import precision
 from mim_jax.train.config import compute_dtype, parse
 from mim_jax.train.epochs import epoch_orders, init_state, run_epochs
+from mim_jax.train.heap import keep_freed_memory
 from mim_jax.train.mim import make_gan
 
 DISTINCT = 32  # different images; a larger batch repeats them

@@ -20,6 +20,9 @@ from mim_jax.train.optimizer import make_optimizer
 from mim_jax.train.settings import ClassifierSettings, Settings
 from mim_jax.train.trainer import Training
 
+# Images times pixels times width, from which on a CPU gives time for memory: 64 of 224 pixels at width 64.
+LARGE = 64 * 224**2 * 64
+
 
 def check(settings: Settings) -> None:
     """Raise ValueError for what can be known to be wrong before any image is read."""
@@ -136,13 +139,23 @@ def trainings(experiment: Experiment, path: Path) -> list[Training]:
 def make_config(settings: Settings, *, steps: int) -> ClassifierConfig:
     """Network and optimiser for a training of `steps` updates."""
     optimizer, schedule = make_optimizer(settings.optimizer, steps=steps)
+    network = make_network(settings, dtype=compute_dtype(settings))
+    if hasattr(network, "recompute") and _is_large(settings):
+        network = network.clone(recompute=True)
     return ClassifierConfig(
-        network=make_network(settings, dtype=compute_dtype(settings)),
+        network=network,
         optimizer=optimizer,
         schedule=schedule,
         image_size=settings.data.image_size,
         flips=settings.training.flips,
     )
+
+
+def _is_large(settings: Settings) -> bool:
+    """Whether a training on a CPU saves memory at the price of computing layers twice."""
+    side, width = settings.data.image_size, classifier_settings(settings).options["width"]
+    large = settings.training.batch_size * side**2 * width >= LARGE
+    return jax.default_backend() == "cpu" and large
 
 
 def make_network(settings: Settings, *, dtype: Any = jnp.float32) -> Any:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from mim_jax.cli import deploy, runs, score
-from mim_jax.cli.runtime import choose_device, keep_freed_memory, use_compilation_cache
+from mim_jax.cli.runtime import choose_device, use_compilation_cache
 from mim_jax.train import config as configuration
 from mim_jax.train import devices
+from mim_jax.train.heap import keep_freed_memory
 from mim_jax.train.preemption import Terminated, terminable
 
 INTERRUPTED = 130

@@ -69,6 +69,8 @@ def run(
     began = time.perf_counter()
     kind = _kind(settings)
     with _claim([settings], [workdir], kind.method(), training=training, evaluation=evaluation) as (claimed,):
+        if evaluation and devices.is_first():
+            _say_effort(claimed.experiment)
         if training:
             _train([claimed], kind.method(), profile=profile)
         with devices.barrier():
@@ -89,6 +91,14 @@ def train(settings: Settings, workdir: str, *, profile: bool = False) -> int:
 def evaluate(settings: Settings, workdir: str) -> int:
     """Only evaluate what is trained, and write the report."""
     return run(settings, workdir, training=False)
+
+
+def _say_effort(experiment: Experiment) -> None:
+    """Name what makes the evaluation shorter, before hours are spent."""
+    from mim_jax.evaluate.effort import advice
+
+    if sentence := advice(experiment):
+        print(f"launch.py: {sentence}", file=sys.stderr)
 
 
 def _kind(settings: Settings) -> _Kind:

@@ -3,17 +3,12 @@
 The library does none of this on its own; `mim_jax.cli.main` and the benchmarks do.
 """
 
-import ctypes
 import os
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-
-# glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
 def choose_device(device: str) -> None:
@@ -41,21 +36,6 @@ def use_compilation_cache() -> None:
     except (OSError, RuntimeError):
         return  # no home, or one that cannot be written, costs time, nothing else
     jax.config.update("jax_compilation_cache_dir", str(folder))
-
-
-def keep_freed_memory() -> None:
-    """Lets this process keep what it frees, where the C library is glibc; elsewhere nothing happens.
-
-    A program on the CPU has one buffer for all its temporary arrays, made anew by every dispatch. glibc maps
-    it from the kernel each time, which clears every page again: an eighth of the time of a full-size training
-    step, a quarter of a `:quick` one. Kept, the pages are reused; the process is as large as at its largest.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    libc.mallopt(_M_MMAP_MAX, 0)
-    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-    libc.mallopt(_M_ARENA_MAX, 1)  # the arenas of other threads are too small, and fall back to mapping
 
 
 class Profile:

@@ -12,6 +12,9 @@ import numpy as np
 Images = np.ndarray | jax.Array | Iterable[np.ndarray]
 
 
+PIECE = 8  # batches between two words on progress
+
+
 def batch_size() -> int:
     """Images scored at once: 8 on CPU, where more are not faster, else 32.
 
@@ -71,6 +74,24 @@ def collect(score: Callable[[np.ndarray], Any], batches: Iterable[tuple[np.ndarr
     if not waiting:
         return empty
     parts.append(fetch(*waiting))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=-1), *parts)
+
+
+def in_pieces(score: Callable[[Any], Any], images: Any, progress: Callable[[int], None]) -> Any:
+    """Return what `score` makes of all images; `progress` is told how many are done, now and then.
+
+    Each piece is some whole batches, so that the numbers are those of one call.
+
+    Args:
+      score: images `[N, S, S, 3]` -> a tree of arrays `[..., N]`.
+      images: `[N, S, S, 3]`.
+      progress: told after each piece how many images it had.
+    """
+    step, parts = PIECE * batch_size(), []
+    for start in range(0, max(len(images), 1), step):
+        piece = images[start : start + step]
+        parts.append(score(piece))
+        progress(len(piece))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=-1), *parts)
 
 

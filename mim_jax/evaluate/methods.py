@@ -5,11 +5,13 @@ them sees a test image before it scores it.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mim_jax import detector
+from mim_jax.data.batches import in_pieces
 from mim_jax.data.dataset import Dataset
 from mim_jax.detector import Detector
 from mim_jax.evaluate.baselines.image_statistics import SIMPLE_SCORES
@@ -52,7 +54,8 @@ def score_methods(
     networks = list(folds[0].networks)
     # The default window of SSIM has to fit into the hole.
     with_region = measure.region == "image" and folds[0].detector.mask_size >= Options().filter_size
-    rounds = 1 + len(networks) + (more_holes > 1) + with_region
+    # The unit is one hole of one image filled and compared, so that what is left can be foretold.
+    rounds = 1 + len(networks) + (more_holes if more_holes > 1 else 0) + with_region
     recorder.start("scoring", total=rounds * sum(sizes) + len(CONTROLS) * len(test_set.images))
 
     def dealt(by_fold: Sequence[Scores]) -> list[ScoredImages]:
@@ -61,24 +64,24 @@ def score_methods(
     def by_network(models: Sequence[Detector]) -> list[ScoredImages]:
         found = []
         for model, part in zip(models, parts, strict=True):
-            found.append({m: s[0] for m, s in model.similarities(test_set.images[part]).items()})
-            recorder.advance(len(part))
+            scores = in_pieces(model.similarities, test_set.images[part], recorder.advance)
+            found.append({m: s[0] for m, s in scores.items()})
         return dealt(found)
 
     methods = {"mim": by_network([fold.detector for fold in folds])}
     for name, fill in CONTROLS.items():
         # A fill is the same in every fold: score the test_set once and deal it out.
-        scores = detector.measure_filled(
-            fill, test_set.images, mask_size=folds[0].detector.mask_size, measure=measure
+        score = functools.partial(
+            detector.measure_filled, fill, mask_size=folds[0].detector.mask_size, measure=measure
         )
+        scores = in_pieces(score, test_set.images, recorder.advance)
         methods[name] = dealt([{m: values[part] for m, values in scores.items()} for part in parts])
-        recorder.advance(len(test_set.images))
     for name in networks:
         methods[name] = by_network([fold.networks[name] for fold in folds])
-    for name, score in SIMPLE_SCORES.items():
+    for name, simple in SIMPLE_SCORES.items():
         train = [dataset.images[fold.split.train] for fold in folds]
         methods[name] = dealt(
-            [{"score": score(test_set.images[part], own)} for part, own in zip(parts, train, strict=True)]
+            [{"score": simple(test_set.images[part], own)} for part, own in zip(parts, train, strict=True)]
         )
     variants = []
     if more_holes > 1:
@@ -108,8 +111,10 @@ def _several_holes(
     for fold, part in zip(folds, parts, strict=True):
         measure = dataclasses.replace(fold.detector.measure, holes=holes)
         model = dataclasses.replace(fold.detector, measure=measure)
-        scores = {m: s[:, 0] for m, s in model.hole_similarities(test_set.images[part]).items()}
+        every = in_pieces(
+            model.hole_similarities, test_set.images[part], lambda n: recorder.advance(holes * n)
+        )
+        scores = {m: s[:, 0] for m, s in every.items()}
         for reduce in found:
             found[reduce].append(Measure(reduce=reduce).reduced(scores))
-        recorder.advance(len(part))
     return found

@@ -73,6 +73,7 @@ def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: f
         dataset, test_set, parts, folds, more_holes=options.more_holes, recorder=recorder
     )
 
+    scored = time.perf_counter()
     hashes = [parameter_hash(fold.detector.variables[0]) for fold in folds]
     cutoffs, decision = _decide(experiment, path, methods["mim"], hashes)
     methods["mim"] = [decisions.judge(own, each) for own, each in zip(methods["mim"], cutoffs, strict=True)]
@@ -89,6 +90,9 @@ def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: f
     )
     history = [event for event in read_events(path / "metrics.jsonl") if event["event"] == "epoch"]
     state = folds[0].state
+    before = time.perf_counter()
+    stress = _stress(experiment, path, folds, decision["thresholds"], recorder)
+    seconds = {"scoring": scored - started, "stress": time.perf_counter() - before}
     results = {
         **metadata.describe_run("MIM", experiment),
         "splits": metadata.describe_splits(dataset, experiment.splits, test_set, parts),
@@ -105,9 +109,9 @@ def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: f
         "variants": variants,
         "held_out": metadata.held_out_error(dataset, folds),
         "decision": decision,
-        **_stress(experiment, path, folds, decision["thresholds"], recorder),
+        **stress,
         "scores_sha256": workdir.hash_scores(path),
-        "wall_time": metadata.wall_time(history, len(folds), started=started, began=began),
+        "wall_time": metadata.wall_time(history, len(folds), started=started, began=began) | seconds,
     }
     workdir.write_json(path / "results.json", results, sealed=True)
     panels = choose_panels(test_set, [fold.detector for fold in folds], methods["mim"], parts, metric=metric)

@@ -143,3 +143,18 @@ def scan_epochs(
 
 def _whole(split: NamedSharding) -> NamedSharding:
     return NamedSharding(split.mesh, PartitionSpec())
+
+
+class Program:
+    """`run_epochs` of one training on one device group; it can be compiled ahead."""
+
+    def __init__(self, task: Task, **given: Any):
+        """`given` are the arguments of `run_epochs` that stay."""
+        self._task, self._given = task, given
+
+    def __call__(self, state: Any, epochs: jax.Array) -> tuple[Any, Metrics]:
+        return run_epochs(self._task, state, epochs, **self._given)
+
+    def lower(self, state: Any, epochs: jax.Array) -> Any:
+        """The program before it is compiled, as `jax.jit` has it."""
+        return run_epochs.lower(self._task, state, epochs, **self._given)

@@ -107,6 +107,7 @@ def trainings(experiment: Experiment, path: Path) -> list[Training]:
                     shown=("loss_pixel", "d_fake"),
                     panel=functools.partial(_panel, config, images=own[:4]),
                     panel_every=settings.training.panel_every,
+                    smaller=("training.batch_size", "generator.width", "data.image_size"),
                 )
             )
     return found

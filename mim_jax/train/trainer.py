@@ -4,7 +4,6 @@ It knows states, epochs and files, and not what is trained. Each training is a g
 epochs are dispatched, so that one thread keeps every device group busy; one group trains them in turn.
 """
 
-import functools
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -16,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mim_jax.train import preemption
+from mim_jax.train import heap, memory, preemption
 from mim_jax.train.devices import DeviceGroup, find_groups, shard
-from mim_jax.train.epochs import Metrics, Task, init_state, run_epochs
+from mim_jax.train.epochs import Metrics, Program, Task, init_state
 from mim_jax.train.metric_writer import Recorder
 from mim_jax.train.settings import TrainingSettings
 
@@ -46,6 +45,7 @@ class Training:
       panel: state -> a picture for TensorBoard.
       panel_every: epochs between two of them; 0 = none.
       recorder: of its own run, where those of several runs are trained together; None = that of `train`.
+      smaller: the options that make it need less memory.
     """
 
     role: str
@@ -63,6 +63,7 @@ class Training:
     panel: Callable[[Any], np.ndarray] | None = None
     panel_every: int = 0
     recorder: Recorder | None = None
+    smaller: tuple[str, ...] = ("training.batch_size", "data.image_size")
 
     @property
     def count(self) -> int:
@@ -73,10 +74,9 @@ class Training:
         """The state before the first update."""
         return self.start() if self.start else init_state(self.task, self.key)
 
-    def begin(self, group: DeviceGroup, settings: TrainingSettings) -> RunEpochs:
+    def begin(self, group: DeviceGroup, settings: TrainingSettings) -> Program:
         """Bring the examples to a device group; the function that runs epochs there."""
-        return functools.partial(
-            run_epochs,
+        return Program(
             self.task,
             **group.put({"examples": self.examples, "scalars": self.scalars, "key": self.key}),
             batch_size=settings.batch_size,
@@ -119,7 +119,7 @@ def train(
     Raises:
       Interrupted: on SIGINT or SIGTERM, after saving.
       NonFiniteLoss: a loss is infinite or not a number; the last good checkpoint stays.
-      ValueError: as `devices.find_groups`.
+      ValueError: as `devices.find_groups` and `memory.check_program`.
     """
     groups = deque(find_device_groups(settings))
     waiting = deque(shard(trainings))
@@ -214,7 +214,8 @@ def _run_epochs(
             state = group.put(training.init())
     else:
         state = checkpoints.restore(jax.eval_shape(training.init), group.whole)
-    run = wrap(training.begin(group, settings))
+    program = training.begin(group, settings)
+    run = wrap(program)
 
     def rescue(state: Any, epoch: int) -> Callable[[], str]:
         """Saves the state after `epoch`; with no state there is only what is being saved to wait for."""
@@ -228,15 +229,21 @@ def _run_epochs(
 
         return save
 
-    saved, lasted = epoch, 0.0
+    saved, lasted, needed = epoch, 0.0, None
     while epoch < settings.epochs:
         count = _epochs_until_look(settings, training.panel_every, epoch)
+        # From the host: a range made on the first device would wait for the training there.
+        numbers = group.put(np.arange(epoch, epoch + count, dtype=np.int32))
+        if needed is None:
+            needed = memory.check_program(
+                program, state, numbers, what=training.title, smaller=training.smaller, say=recorder.say
+            )
         # The dispatch takes the state for its own. One that may outlast the time there is leaves a copy.
         at_risk = lasted > preemption.GRACE / 2 and epoch > saved
         stop.rescues[training] = rescue(jax.tree.map(jnp.copy, state) if at_risk else None, epoch)
         began = time.perf_counter()
-        # From the host: a range made on the first device would wait for the training there.
-        state, metrics = run(state, group.put(np.arange(epoch, epoch + count, dtype=np.int32)))
+        heap.make_room(needed)
+        state, metrics = run(state, numbers)
         yield  # the others' turn: what they make it wait counts into its seconds
         values = {name: np.asarray(column, np.float64) for name, column in metrics.items()}
         lasted = time.perf_counter() - began

@@ -1,0 +1,76 @@
+"""Layers that are computed again for gradients: the same numbers, names and statistics, in less memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from configs import classifiers
+from mim_jax.classifiers import protocol
+from mim_jax.classifiers.recomputing import recomputed
+from mim_jax.classifiers.resnet import ResNet50
+from mim_jax.inpaint.layers import BatchNorm
+
+
+class Block(nn.Module):
+    """Two products with a norm between them."""
+
+    @nn.compact
+    def __call__(self, x):
+        y = nn.relu(BatchNorm(True, name="norm")(nn.Dense(256, name="wide")(x)))
+        return x + jnp.sin(nn.Dense(8, name="narrow")(y))
+
+
+class Tower(nn.Module):
+    """Blocks one after the other."""
+
+    again: bool
+
+    @nn.compact
+    def __call__(self, x):
+        block = recomputed(Block) if self.again else Block
+        for k in range(4):
+            x = block(name=f"block_{k}")(x)
+        return x
+
+
+def test_numbers_names_and_statistics_are_the_same_in_less_memory():
+    x = jax.random.normal(jax.random.key(0), (8, 16, 16, 8))
+    key = jax.random.key(1)
+    variables = Tower(False).init(key, x)
+    again = jax.eval_shape(Tower(True).init, key, x)
+    assert jax.tree.structure(variables) == jax.tree.structure(again)
+
+    def run(tower):
+        def loss(params, x):
+            given = {**variables, "params": params}
+            y, changed = tower.apply(given, x, mutable=["batch_stats"])
+            return jnp.sum(y**2), changed
+
+        program = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True)).lower(variables["params"], x)
+        compiled = program.compile()
+        return compiled(variables["params"], x), compiled.memory_analysis().temp_size_in_bytes
+
+    (plain, held), (other, less) = run(Tower(False)), run(Tower(True))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4), plain, other)
+    moved = plain[0][1]["batch_stats"]["block_0"]["norm"]["mean"]
+    assert np.abs(moved - variables["batch_stats"]["block_0"]["norm"]["mean"]).max() > 0
+    assert less < 0.6 * held
+
+
+def test_a_resnet_has_the_same_parameters():
+    images = jnp.zeros((1, 32, 32, 3))
+    shapes = [
+        jax.eval_shape(lambda network=network: network.init(jax.random.key(0), images, train=True))
+        for network in (ResNet50(classes=2, width=4, recompute=again) for again in (False, True))
+    ]
+    assert jax.tree.structure(shapes[0]) == jax.tree.structure(shapes[1])
+    assert jax.tree.leaves(shapes[0]) == jax.tree.leaves(shapes[1])
+
+
+@pytest.mark.parametrize(("batch", "again"), [(128, True), (8, False)])
+def test_a_cpu_gives_time_for_memory_where_batches_are_large(batch, again):
+    config = classifiers.get_config("resnet50").to_dict()
+    config["training"]["batch_size"] = batch
+    assert protocol.make_task(config, steps=1).network.recompute is again

@@ -1,0 +1,74 @@
+"""Memory does not grow from fold to fold, in a process that is set up as launch.py sets it up."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+# The buffer of a fold's program is a little larger than the last fold's, and after every dispatch a small
+# block stays behind, for which there is room in the hole that the buffer left.
+FOLDS = """
+import ctypes, sys
+from dataclasses import replace
+from pathlib import Path
+import jax, jax.numpy as jnp, numpy as np
+sys.path.insert(0, "tests")
+from test_devices import SETTINGS, counting
+from mim_jax import heap, recorder, trainer
+
+jax.config.update("jax_platforms", "cpu")
+if "unbounded" in sys.argv:  # neither mapped nor trimmed, in one arena
+    libc = ctypes.CDLL(None)
+    assert all(libc.mallopt(name, value) for name, value in ((-4, 0), (-1, 2**31 - 1), (-8, 1)))
+else:
+    assert heap.keep_freed_memory(2**25)  # as much smaller than the buffer as a GiB than a full-size one
+left, peaks = [], []
+
+def training(fold):
+    one, rows = counting(Path(sys.argv[1]), fold), jnp.ones(10_000 + 200 * fold)
+
+    @jax.jit
+    def work(x, count):  # what a loop carries has to lie somewhere: 200 MB
+        return jax.lax.fori_loop(0, count, lambda _, y: y * 0.5, jnp.outer(x, jnp.arange(5000.0))).sum()
+
+    def begin(place):
+        run = one.begin(place)
+
+        def dispatch(state, numbers):
+            work(rows, 2).block_until_ready()
+            left.append(np.ones(60_000))
+            lines = Path("/proc/self/status").read_text().splitlines()
+            peaks.append(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+            return run(state, numbers)
+
+        dispatch.lower = lambda state, numbers: work.lower(rows, 2)
+        return dispatch
+
+    return replace(one, begin=begin)
+
+folds, settings = [training(fold) for fold in range(5)], {**SETTINGS, "epochs": 3, "checkpoint_every": 2}
+with recorder.Recorder(Path(sys.argv[1])) as own:
+    trainer.train(folds, settings, own)
+print(*peaks)
+"""
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="keeps nothing")
+
+
+def growth(*arguments):
+    """The peak after the last dispatch of the fifth fold, in that after the first of the first."""
+    found = subprocess.run([sys.executable, "-c", FOLDS, *arguments], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    peaks = [int(peak) for peak in found.stdout.split()]
+    assert len(peaks) == 15
+    return peaks[-1] / peaks[0]
+
+
+def test_the_fifth_fold_needs_no_more_memory_than_the_first(tmp_path):
+    assert growth(str(tmp_path)) <= 1.1
+
+
+def test_a_heap_that_keeps_every_block_grows(tmp_path):
+    """So that the test above can fail."""
+    assert growth(str(tmp_path), "unbounded") > 1.1
