@@ -106,7 +106,7 @@ class Connection(H11Protocol):
 
     uvicorn itself waits for ever for headers and for a client that does not read, beyond its limit of
     connections refuses the honest with the rest, and answers malformed HTTP without asking the app.
-    RELIABILITY.md has the figures of other servers.
+    docs/reliability.md has the figures of other servers.
     """
 
     header_seconds = 10.0  # from a request's first byte, or from the connection, to the end of the headers
