@@ -217,7 +217,7 @@ class Kind(NamedTuple):
     check_data: Callable[..., None]
     trainings: Callable[..., Iterable[Any]]
     evaluate: Callable[..., Path]  # imported when it is called: mistakes should not wait for its figures
-    advice: Callable[..., str | None]  # where the evaluation takes long
+    advice: Callable[..., str | None] = lambda *_: None  # where the evaluation takes long
 
 
 def _kind(config: Mapping[str, Any]) -> Kind:
@@ -230,7 +230,7 @@ def _kind(config: Mapping[str, Any]) -> Kind:
             return classifier_results.evaluate(*args, **options)
 
         checks = classifier_protocol.check, classifier_protocol.check_data
-        return Kind(*checks, classifier_experiment.trainings, evaluate_classifier, lambda *_: None)
+        return Kind(*checks, classifier_experiment.trainings, evaluate_classifier)
 
     from mim_jax import effort, experiment, protocol
 
