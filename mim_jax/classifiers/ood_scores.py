@@ -45,23 +45,14 @@ NEIGHBORS = 5  # fixed before any image was scored
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What `score` needs of the training images; N images, F features, C classes, R = min(N, F).
+    """What `score` needs of the training images; N images, F features, C classes, R = min(N, F)."""
 
-    Attributes:
-      means: of each class, float64 `[C, F]`.
-      axes: orthonormal directions in which images vary within their classes, float64 `[R, F]`.
-      variances: of the shrunk covariance along each of them, float64 `[R]`.
-      rest: its variance in every direction beside them.
-      directions: the features, each row scaled to length 1, float64 `[N, F]`.
-      labels: int `[N]`.
-    """
-
-    means: np.ndarray
-    axes: np.ndarray
-    variances: np.ndarray
-    rest: float
-    directions: np.ndarray
-    labels: np.ndarray
+    means: np.ndarray  # of each class, float64 `[C, F]`
+    axes: np.ndarray  # orthonormal directions in which images vary within their classes, float64 `[R, F]`
+    variances: np.ndarray  # of the shrunk covariance along each of them, float64 `[R]`
+    rest: float  # its variance in every direction beside them
+    directions: np.ndarray  # the features, each row scaled to length 1, float64 `[N, F]`
+    labels: np.ndarray  # int `[N]`
 
 
 def fit(features: np.ndarray, labels: np.ndarray, classes: int) -> Fitted:
@@ -219,17 +210,11 @@ def _checked(values: np.ndarray, name: str) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """One network and its variables.
+    """A network and its variables."""
 
-    Attributes:
-      network: images `[B, S, S, 3]`, train= -> logits `[B, C]`, features `[B, F]`.
-      variables: {"params", "batch_stats"}.
-      image_size: S.
-    """
-
-    network: nn.Module
-    variables: Any
-    image_size: int
+    network: nn.Module  # images `[B, S, S, 3]`, train= -> logits `[B, C]`, features `[B, F]`
+    variables: Any  # {"params", "batch_stats"}
+    image_size: int  # S
 
     def outputs(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
         """Logits `[N, C]` and features `[N, F]`, float64; images as for MIM's `score_samples`."""

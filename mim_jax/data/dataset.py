@@ -9,35 +9,24 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """N images that fit in memory, and what is known of each. The arrays are aligned.
+    """N images that fit in memory, and what is known of each. The arrays are aligned."""
 
-    Attributes:
-      images: uint8 `[N, S, S, 3]`, RGB.
-      labels: str `[N]`, class names.
-      groups: str `[N]`; images of one patient, lesion or photograph share a group and must not be split.
-      names: str `[N]`, path relative to the root with "/" between its parts.
-      source: where the images come from, for people to read.
-      positive: the class the network is trained on.
-      grouped: True where the groups are known; otherwise each image is a group of its own.
-      unusable: (name, reason) of every file that was left out.
-      group_problems: (name, what is wrong) where the manifest or the group pattern does not fit the files.
-      doubtful: (name, why) of images that the input gate would refuse, and that are here all the same.
-      duplicates: names of near-duplicates that were brought into one group, a tuple a set.
-      remarks: sentences for people, such as counts that are not those of the paper.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
+    images: np.ndarray  # uint8 `[N, S, S, 3]`, RGB
+    labels: np.ndarray  # str `[N]`, class names
+    # str `[N]`; images of one patient, lesion or photograph share a group and must not be split
     groups: np.ndarray
-    names: np.ndarray
-    source: str
-    positive: str
-    grouped: bool = False
-    unusable: tuple[tuple[str, str], ...] = ()
+    names: np.ndarray  # str `[N]`, path relative to the root with "/" between its parts
+    source: str  # where the images come from, for people to read
+    positive: str  # the class the network is trained on
+    grouped: bool = False  # True where the groups are known; otherwise each image is a group of its own
+    unusable: tuple[tuple[str, str], ...] = ()  # (name, reason) of every file that was left out
+    # (name, what is wrong) where the manifest or the group pattern does not fit the files
     group_problems: tuple[tuple[str, str], ...] = ()
+    # (name, why) of images that the input gate would refuse, and that are here all the same
     doubtful: tuple[tuple[str, str], ...] = ()
+    # names of near-duplicates that were brought into one group, a tuple a set
     duplicates: tuple[tuple[str, ...], ...] = ()
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # sentences for people, such as counts that are not those of the paper
 
     def __len__(self) -> int:
         return len(self.images)

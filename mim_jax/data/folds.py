@@ -18,23 +18,14 @@ class Fold:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One fold of an experiment, as indices into its dataset.
+    """One fold of an experiment, as indices into its dataset."""
 
-    Attributes:
-      index: of the fold, from 0.
-      train: images trained on.
-      labels: int32, the class of each of them; 0 = the positive one.
-      held_out: positives kept out of training, for choices that must not see test images.
-      test: positives tested on.
-      seen: negatives whose group is trained on, so that the paper's Table 3 does not test them.
-    """
-
-    index: int
-    train: np.ndarray
-    labels: np.ndarray
-    held_out: np.ndarray
-    test: np.ndarray
-    seen: np.ndarray
+    index: int  # of the fold, from 0
+    train: np.ndarray  # images trained on
+    labels: np.ndarray  # int32, the class of each of them; 0 = the positive one
+    held_out: np.ndarray  # positives kept out of training, for choices that must not see test images
+    test: np.ndarray  # positives tested on
+    seen: np.ndarray  # negatives whose group is trained on, so that the paper's Table 3 does not test them
 
 
 def make_folds(

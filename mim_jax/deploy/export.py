@@ -26,7 +26,8 @@ from mim_jax.data.batches import Images, check_batch, collect, padded_batches
 from mim_jax.decide.decision import Calibration
 from mim_jax.decide.novelty_detector import NoveltyDetector, describe
 from mim_jax.deploy import format
-from mim_jax.measure.similarity import METRICS, Similarities
+from mim_jax.measure import METRICS
+from mim_jax.measure.similarity import Similarities
 
 if TYPE_CHECKING:
     from mim_jax.detector import Detector

@@ -23,7 +23,7 @@ import numpy as np
 
 from mim_jax.data import weight_files
 from mim_jax.decide.decision import Calibration
-from mim_jax.measure.similarity import METRICS
+from mim_jax.measure import METRICS
 
 FORMAT = 2
 MANIFEST, CONFIG, WEIGHTS = "manifest.json", "config.json", "model.safetensors"
@@ -37,37 +37,21 @@ _WEIGHT = re.compile(r"(0|[1-9][0-9]*)/(params|batch_stats)(/[^/]+)+")
 
 @dataclass(frozen=True, eq=False)
 class Artefact:
-    """An export read from disk, whole and of the right kinds.
+    """An export read from disk, whole and of the right kinds."""
 
-    Attributes:
-      root: its folder.
-      manifest: versions, platforms, hashes.
-      model: name and options of the generator, and the sizes; what `make_generator` is given.
-      image_size: pixels a side of an image.
-      mask_size: pixels a side of the hole.
-      measure: the fields of `mim_jax.detector.Measure`, not yet checked.
-      metric: the one that scores.
-      threshold: finite; None = not calibrated.
-      origin: what the threshold was fitted on.
-      calibration: what decides; None = not calibrated.
-      weights: arrays by name, of folds 0, 1, ... as `unflatten` takes them.
-      images: golden images, uint8 `[N, S, S, 3]`.
-      similarities: what they scored when the folder was written, `[metrics, N]`.
-    """
-
-    root: Path
-    manifest: dict[str, Any]
-    model: dict[str, Any]
-    image_size: int
-    mask_size: int
-    measure: dict[str, Any]
-    metric: str
-    threshold: float | None
-    origin: str
-    calibration: Calibration | None
-    weights: dict[str, np.ndarray]
-    images: np.ndarray
-    similarities: np.ndarray
+    root: Path  # its folder
+    manifest: dict[str, Any]  # versions, platforms, hashes
+    model: dict[str, Any]  # name and options of the generator, and the sizes; what `make_generator` is given
+    image_size: int  # pixels a side of an image
+    mask_size: int  # pixels a side of the hole
+    measure: dict[str, Any]  # the fields of `mim_jax.detector.Measure`, not yet checked
+    metric: str  # the one that scores
+    threshold: float | None  # finite; None = not calibrated
+    origin: str  # what the threshold was fitted on
+    calibration: Calibration | None  # what decides; None = not calibrated
+    weights: dict[str, np.ndarray]  # arrays by name, of folds 0, 1, ... as `unflatten` takes them.
+    images: np.ndarray  # golden images, uint8 `[N, S, S, 3]`
+    similarities: np.ndarray  # what they scored when the folder was written, `[metrics, N]`
 
 
 def write(

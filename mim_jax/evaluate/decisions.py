@@ -23,21 +23,13 @@ OTHERS = "other classes"  # the group of the classes that are in none
 
 @dataclass(frozen=True)
 class Cutoffs:
-    """What judges one fold's test images.
+    """Thresholds that judge one fold's test images."""
 
-    Attributes:
-      metric: the score.
-      lower: like mpox where the score is strictly greater; None = too few images.
-      upper: called mpox-like where it is strictly greater than this too; None = no such bound.
-      unseen: the groups of other classes that these cutoffs were not fitted on.
-      carried: the groups of classes whose false alarms `upper` bounds.
-    """
-
-    metric: str
-    lower: float | None
-    upper: float | None
-    unseen: frozenset[str]
-    carried: tuple[str, ...] = ()
+    metric: str  # the score
+    lower: float | None  # like mpox where the score is strictly greater; None = too few images
+    upper: float | None  # called mpox-like where it is strictly greater than this too; None = no such bound
+    unseen: frozenset[str]  # the groups of other classes that these cutoffs were not fitted on
+    carried: tuple[str, ...] = ()  # the groups of classes whose false alarms `upper` bounds
 
     def decide(self, score: float) -> Decision:
         if self.lower is None:

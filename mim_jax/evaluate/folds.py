@@ -18,18 +18,12 @@ from mim_jax.train.settings import Settings
 
 @dataclass(frozen=True, eq=False)
 class TrainedFold:
-    """One fold.
+    """The networks of one fold at the end of training, and its images."""
 
-    Attributes:
-      split: its images.
-      state: the networks at the end of training.
-      detector: MIM.
-      networks: what MIM is compared with, by name: "untrained", and "autoencoder" where it was trained.
-    """
-
-    split: Split
-    state: gan.AdversarialState
-    detector: Detector
+    split: Split  # its images
+    state: gan.AdversarialState  # the networks at the end of training
+    detector: Detector  # MIM
+    # what MIM is compared with, by name: "untrained", and "autoencoder" where it was trained
     networks: dict[str, Detector]
 
 

@@ -33,19 +33,12 @@ _SCORES = (*METRICS, "score")
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """What an evaluation found, as the report shows it.
+    """Findings of an evaluation, as the report shows them."""
 
-    Attributes:
-      results: what results.json holds.
-      methods: name -> the scored test images, one entry a fold.
-      history: the epochs of MIM's training.
-      panels: the images to show.
-    """
-
-    results: dict[str, Any]
-    methods: dict[str, list[ScoredImages]]
-    history: list[dict[str, Any]]
-    panels: Panels
+    results: dict[str, Any]  # what results.json holds
+    methods: dict[str, list[ScoredImages]]  # name -> the scored test images, one entry a fold
+    history: list[dict[str, Any]]  # the epochs of MIM's training
+    panels: Panels  # the images to show
 
 
 def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: float) -> Evaluated:

@@ -17,24 +17,15 @@ CONTROLS = ("autoencoder", "color_neighbors")  # of a MIM run, those that a clas
 
 @dataclass(frozen=True, eq=False)
 class SavedRun:
-    """A run of MIM or of a classifier.
+    """A finished run of MIM or of a classifier."""
 
-    Attributes:
-      path: its workdir, as it was given.
-      method: "mim", or the classifier's name.
-      results: what its results.json holds.
-      primary: the score that stands for it: what a MIM run decides by, "probability" of a classifier.
-      folds: its scored test images, one `ScoredImages` a fold.
-      controls: of a MIM run, those of `CONTROLS` that it holds: name -> folds.
-      clinical: the images of its clinical test, one `ScoredImages` a fold; None = there is none.
-    """
-
-    path: Path
-    method: str
-    results: Mapping[str, Any]
-    primary: str
-    folds: list[ScoredImages]
-    controls: dict[str, list[ScoredImages]]
+    path: Path  # its workdir, as it was given
+    method: str  # "mim", or the classifier's name
+    results: Mapping[str, Any]  # what its results.json holds
+    primary: str  # the score that stands for it: what a MIM run decides by, "probability" of a classifier
+    folds: list[ScoredImages]  # its scored test images, one `ScoredImages` a fold
+    controls: dict[str, list[ScoredImages]]  # of a MIM run, those of `CONTROLS` that it holds: name -> folds
+    # the images of its clinical test, one `ScoredImages` a fold; None = there is none
     clinical: list[ScoredImages] | None
 
     @property

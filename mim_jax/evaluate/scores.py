@@ -26,31 +26,22 @@ FILES = ("scores.csv", "clinical.csv")  # in the folder of each fold
 
 @dataclass(frozen=True, eq=False)
 class ScoredImages:
-    """The test images of one fold as one method scored them, one entry an image in every array.
+    """The test images of one fold as one method scored them, one entry an image in every array."""
 
-    Attributes:
-      names: str `[n]`.
-      classes: str `[n]`.
-      groups: str `[n]`: patient, near-duplicate cluster, or the image itself; the copies of one image share
-        it.
-      copies: int `[n]`: 0 = the untouched image, 1, 2, ... = its augmented copies.
-      positive: bool `[n]`: is it mpox?
-      augmented: bool `[n]`: belongs to the augmented test set (the paper's 220 positives); negatives do.
-      plain: bool `[n]`: belongs to the plain test set (the 44); negatives do.
-      similarities: score name -> float64 `[n]`; high = mpox-like. A baseline may hold one score alone.
-      decisions: str `[n]`: a `mim_jax.decide.decision.Decision`, or "" where nothing was decided.
-      seen: bool `[n]`: did the fold train on the group of that negative? Never so for MIM.
-    """
-
-    names: np.ndarray
-    classes: np.ndarray
+    names: np.ndarray  # str `[n]`
+    classes: np.ndarray  # str `[n]`
+    # str `[n]`: patient, near-duplicate cluster, or the image itself; the copies of one image share it
     groups: np.ndarray
-    copies: np.ndarray
-    positive: np.ndarray
+    copies: np.ndarray  # int `[n]`: 0 = the untouched image, 1, 2, ... = its augmented copies.
+    positive: np.ndarray  # bool `[n]`: is it mpox?
+    # bool `[n]`: belongs to the augmented test set (the paper's 220 positives); negatives do
     augmented: np.ndarray
-    plain: np.ndarray
+    plain: np.ndarray  # bool `[n]`: belongs to the plain test set (the 44); negatives do
+    # score name -> float64 `[n]`; high = mpox-like. A baseline may hold one score alone.
     similarities: dict[str, np.ndarray]
+    # str `[n]`: a `mim_jax.decide.decision.Decision`, or "" where nothing was decided
     decisions: np.ndarray = field(default_factory=lambda: np.zeros(0, str))
+    # bool `[n]`: did the fold train on the group of that negative? Never so for MIM
     seen: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     def __post_init__(self) -> None:

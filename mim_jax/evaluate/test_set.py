@@ -14,21 +14,13 @@ from mim_jax.evaluate.scores import ScoredImages
 
 @dataclass(frozen=True, eq=False)
 class TestSet:
-    """The test images of all folds with their augmented copies. Arrays of length n.
+    """The test images of all folds with their augmented copies. Arrays of length n."""
 
-    Attributes:
-      images: uint8 `[n, S, S, 3]`.
-      index: position in the dataset.
-      copy: 0 = untouched, 1, 2, ... = augmented copies.
-      augmented: bool, belongs to the augmented test sets.
-      plain: bool, belongs to the plain test sets.
-    """
-
-    images: np.ndarray
-    index: np.ndarray
-    copy: np.ndarray
-    augmented: np.ndarray
-    plain: np.ndarray
+    images: np.ndarray  # uint8 `[n, S, S, 3]`
+    index: np.ndarray  # position in the dataset
+    copy: np.ndarray  # 0 = untouched, 1, 2, ... = augmented copies.
+    augmented: np.ndarray  # bool, belongs to the augmented test sets
+    plain: np.ndarray  # bool, belongs to the plain test sets
 
 
 def make_test_set(dataset: Dataset, *, mode: str, seed: int) -> TestSet:

@@ -74,18 +74,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """A run with its images: what training and evaluation are given.
+    """A run with its images: the input of training and evaluation."""
 
-    Attributes:
-      settings: what the configuration says.
-      dataset: the images to train and test on.
-      splits: one a fold.
-      clinical: the images of the clinical test; None = there is none, or nothing is evaluated here.
-    """
-
-    settings: Settings
-    dataset: Dataset
-    splits: tuple[Split, ...]
+    settings: Settings  # what the configuration says
+    dataset: Dataset  # the images to train and test on
+    splits: tuple[Split, ...]  # one a fold
+    # the images of the clinical test; None = there is none, or nothing is evaluated here
     clinical: Dataset | None
 
 

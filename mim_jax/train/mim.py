@@ -34,7 +34,7 @@ def check(settings: Settings) -> None:
             "config.decision.rule=paper is a threshold on SSIM+HBD of the whole image; with "
             f"{measure} it means nothing: use config.decision.rule=calibrated"
         )
-    mask.check_sizes(size, own.mask_size + 2 * own.margin)
+    mask.check_sizes(size, own.mask_size, own.margin)
     for holes in (measure.holes, settings.evaluation.more_holes):
         mask.grid_offsets(size, own.mask_size, holes)
     images, patches = (

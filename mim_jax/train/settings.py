@@ -122,11 +122,7 @@ class ClassifierSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """A run. One of `mim` and `classifier` is None.
-
-    Attributes:
-      given: the configuration as it was given, for config.json and results.json alone.
-    """
+    """A run. One of `mim` and `classifier` is None."""
 
     seed: int
     seeds: tuple[int, ...]
@@ -136,4 +132,5 @@ class Settings:
     evaluation: EvaluationSettings
     mim: MimSettings | None
     classifier: ClassifierSettings | None
+    # the configuration as it was given, for config.json and results.json alone
     given: Mapping[str, Any] = field(repr=False, compare=False)

@@ -28,40 +28,23 @@ RunEpochs = Callable[[Any, jax.Array], tuple[Any, Metrics]]
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """One training of one fold.
+    """One training of one fold."""
 
-    Attributes:
-      role: what is trained, for metrics.jsonl.
-      fold: of the split.
-      title: for the person waiting.
-      folder: of its checkpoints.
-      task: the networks and their update.
-      examples: arrays `[N, ...]` by name, on the host, to train on.
-      scalars: what every batch has besides.
-      key: that everything random comes from.
-      updates: in an epoch.
-      model: how to build the network that scores, for the checkpoints.
-      shown: metrics that stand beside the progress bar.
-      start: makes the state to begin with; None = `task.init(key)`.
-      panel: state -> a picture for TensorBoard.
-      panel_every: epochs between two of them; 0 = none.
-      recorder: of its own run, where those of several runs are trained together; None = that of `train`.
-    """
-
-    role: str
-    fold: int
-    title: str
-    folder: Path
-    task: Task
-    examples: Mapping[str, np.ndarray]
-    scalars: Mapping[str, np.ndarray]
-    key: jax.Array
-    updates: int
-    model: Mapping[str, Any]
-    shown: tuple[str, ...]
-    start: Callable[[], Any] | None = None
-    panel: Callable[[Any], np.ndarray] | None = None
-    panel_every: int = 0
+    role: str  # what is trained, for metrics.jsonl
+    fold: int  # of the split
+    title: str  # for the person waiting
+    folder: Path  # of its checkpoints
+    task: Task  # the networks and their update
+    examples: Mapping[str, np.ndarray]  # arrays `[N, ...]` by name, on the host, to train on
+    scalars: Mapping[str, np.ndarray]  # what every batch has besides
+    key: jax.Array  # that everything random comes from
+    updates: int  # in an epoch
+    model: Mapping[str, Any]  # how to build the network that scores, for the checkpoints
+    shown: tuple[str, ...]  # metrics that stand beside the progress bar
+    start: Callable[[], Any] | None = None  # makes the state to begin with; None = `task.init(key)`
+    panel: Callable[[Any], np.ndarray] | None = None  # state -> a picture for TensorBoard
+    panel_every: int = 0  # epochs between two of them; 0 = none
+    # of its own run, where those of several runs are trained together; None = that of `train`
     recorder: Recorder | None = None
 
     @property

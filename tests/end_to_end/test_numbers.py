@@ -89,7 +89,7 @@ def test_weights_that_are_no_numbers_decide_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"3 of 3 images have no finite score \(first image 0\)"):
         broken.predict(images)
     for assessment in broken.assess(images):
-        assert assessment.decision is Decision.UNUSABLE and "weights, are no numbers" in assessment.reasons[0]
+        assert assessment.decision is Decision.UNUSABLE and "weights contain NaN" in assessment.reasons[0]
     with pytest.raises(ValueError, match="finite"):
         export(broken, tmp_path / "export")
 

@@ -32,19 +32,12 @@ SPLIT = "images"
 
 @dataclasses.dataclass(kw_only=True)
 class Preparation(tfds.core.BuilderConfig):
-    """How the images are prepared; `configuration` makes one, with the name that tells it from others.
+    """How the images are prepared; `configuration` makes one, with the name that tells it from others."""
 
-    Attributes:
-      size: side of the square images, in pixels.
-      min_side: images with a shorter side, in pixels, are unusable.
-      per_class: images drawn from each class; 0 takes all.
-      seed: of the draw.
-    """
-
-    size: int
-    min_side: int
-    per_class: int
-    seed: int
+    size: int  # side of the square images, in pixels
+    min_side: int  # images with a shorter side, in pixels, are unusable
+    per_class: int  # images drawn from each class; 0 takes all
+    seed: int  # of the draw
 
 
 def configuration(*, size: int, min_side: int = MIN_SIDE, per_class: int = 100, seed: int = 0) -> Preparation:

@@ -33,7 +33,7 @@ from mim_jax.deploy.app import program, runtime
 from mim_jax.deploy.export import golden_images
 from mim_jax.detector import Detector
 from mim_jax.evaluate import metadata
-from mim_jax.measure.similarity import METRICS
+from mim_jax.measure import METRICS
 from mim_jax.train import workdir
 from mim_jax.train.config import parse
 
@@ -52,19 +52,12 @@ LIMITS = (
 
 @dataclass(frozen=True)
 class Summary:
-    """What was written.
+    """Facts about an app that was written."""
 
-    Attributes:
-      digest: SHA-256 of files.json, which names the whole content.
-      weights: one of `program.KINDS`.
-      difference: the most that a golden similarity is off by.
-      size: bytes in all: what a phone downloads once.
-    """
-
-    digest: str
-    weights: str
-    difference: float
-    size: int
+    digest: str  # SHA-256 of files.json, which names the whole content
+    weights: str  # one of `program.KINDS`
+    difference: float  # the most that a golden similarity is off by
+    size: int  # bytes in all: what a phone downloads once
 
 
 def export_run(path: str | os.PathLike[str], *, fold: int) -> list[str]:

@@ -20,8 +20,9 @@ from mim_jax.evaluate.robustness.corruptions import CORRUPTIONS
 from mim_jax.evaluate.scores import two_sides
 from mim_jax.evaluate.statistics.auroc import draw_groups, sample_aurocs
 from mim_jax.inpaint.inference import network_fill
+from mim_jax.measure import METRICS
 from mim_jax.measure import images as pixels
-from mim_jax.measure.similarity import METRICS, Measure, Similarities
+from mim_jax.measure.similarity import Measure, Similarities
 
 Scores = dict[str, np.ndarray]  # each metric, float64 [conditions, N]
 _ON_DEVICE = [name for name, corruption in CORRUPTIONS.items() if not corruption.on_host]

@@ -97,19 +97,12 @@ def crop(image: jax.Array, share: jax.Array | float) -> jax.Array:
 
 @dataclass(frozen=True)
 class Corruption:
-    """One kind of corruption, for batches.
+    """One kind of corruption, for batches."""
 
-    Attributes:
-      apply: key, image `[S, S, 3]`, strength -> image.
-      unit: of the strengths, for people to read.
-      strengths: five, increasing; 0 would be the identity.
-      on_host: NumPy arrays in and out, never traced.
-    """
-
-    apply: Callable[[Any, Any, Any], Any]
-    unit: str
-    strengths: tuple[float, float, float, float, float]
-    on_host: bool = False
+    apply: Callable[[Any, Any, Any], Any]  # key, image `[S, S, 3]`, strength -> image
+    unit: str  # of the strengths, for people to read
+    strengths: tuple[float, float, float, float, float]  # five, increasing; 0 would be the identity
+    on_host: bool = False  # NumPy arrays in and out, never traced
 
     def __call__(self, key: jax.Array, images: Any, strength: jax.Array | float, *, index: Any) -> Any:
         """Images `[B, S, S, 3]`, float in [0, 1], at one strength for all.

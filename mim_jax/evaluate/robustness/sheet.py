@@ -14,7 +14,7 @@ from mim_jax.detector import Detector
 from mim_jax.evaluate.robustness.conditions import Condition, GroupedImages, areas, score_folds
 from mim_jax.evaluate.robustness.corruptions import CORRUPTIONS
 from mim_jax.evaluate.scores import ScoredImages, two_sides
-from mim_jax.measure.similarity import METRICS
+from mim_jax.measure import METRICS
 
 POSITIONS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the hole, 0 = the centre; see `Condition`
 SIDES = (0.9, 0.8, 0.65, 0.5, 0.35)  # of the patch pasted, 1 = the hole; see `Condition`
