@@ -1,4 +1,4 @@
-"""The training loop: every training from its newest checkpoint, watched, stopped, saved.
+"""The training loop: every training from its newest checkpoint, recorded, stopped on request, saved.
 
 It knows states, epochs and files, and not what is trained. Each training is a generator that pauses when its
 epochs are dispatched, so that one thread keeps every device group busy; one group trains them in turn.
@@ -49,15 +49,15 @@ class Training:
 
     @property
     def count(self) -> int:
-        """How many examples there are."""
+        """Number of examples."""
         return len(next(iter(self.examples.values())))
 
     def init(self) -> Any:
-        """The state before the first update."""
+        """Make the state before the first update."""
         return self.start() if self.start else init_state(self.task, self.key)
 
     def begin(self, group: DeviceGroup, settings: TrainingSettings) -> RunEpochs:
-        """Bring the examples to a device group; the function that runs epochs there."""
+        """Copy the examples to a device group, and return the function that runs epochs there."""
         return functools.partial(
             run_epochs,
             self.task,
@@ -69,11 +69,7 @@ class Training:
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and has saved what it had; the message says how to go on.
-
-    Attributes:
-      number: of the signal that asked.
-    """
+    """The run was asked to stop by signal `number` and has saved its state; the message says how to go on."""
 
     def __init__(self, message: str, number: int):
         super().__init__(message)
@@ -91,17 +87,17 @@ def train(
     *,
     wrap: Callable[[RunEpochs], RunEpochs] = lambda run: run,
 ) -> None:
-    """Runs every training of this process that is not finished, from its newest checkpoint.
+    """Run every training of this process that is not finished, from its newest checkpoint.
 
     Args:
       trainings: of all processes, in the order in which they begin.
       settings: of the loop.
-      recorder: what happens is told to it.
-      wrap: what stands around each function that runs epochs, such as a profiler.
+      recorder: of metrics and progress.
+      wrap: put around each function that runs epochs, such as a profiler.
 
     Raises:
       Interrupted: on SIGINT or SIGTERM, after saving.
-      NonFiniteLoss: a loss is infinite or not a number; the last good checkpoint stays.
+      NonFiniteLoss: a loss is infinite or NaN; the last good checkpoint stays.
       ValueError: as `devices.find_groups`.
     """
     groups = deque(find_device_groups(settings))
@@ -134,12 +130,12 @@ def train(
 
 
 def find_device_groups(settings: TrainingSettings) -> list[DeviceGroup]:
-    """The groups that the settings ask for; ValueError as `devices.find_groups`."""
+    """Group the devices as the settings ask; errors as `devices.find_groups`."""
     return find_groups(devices=settings.devices, shards=settings.shards, batch_size=settings.batch_size)
 
 
 def restore(folder: Path, *, updates: int, init: Callable[[], Any]) -> Any:
-    """The state at the end of a training of `updates` updates.
+    """Restore the state at the end of a training of `updates` updates.
 
     Raises:
       ValueError: it is not trained to its end, or its checkpoint is missing or damaged.
@@ -163,7 +159,7 @@ def _train_one(
     stop: preemption.Request,
     wrap: Callable[[RunEpochs], RunEpochs],
 ) -> Generator[None, None, str | None]:
-    """Trains to the end; pauses whenever the device has something to do. Returns where it was stopped."""
+    """Train to the end, pausing whenever the device has work; returns where it was stopped."""
     # Orbax takes a second to import; mistakes should not wait.
     from mim_jax.train.checkpoints import FoldCheckpoints
 
@@ -200,7 +196,7 @@ def _run_epochs(
     run = wrap(training.begin(group, settings))
 
     def rescue(state: Any, epoch: int) -> Callable[[], str]:
-        """Saves the state after `epoch`; with no state there is only what is being saved to wait for."""
+        """Make the function that saves the state after `epoch`, or waits for the save under way if None."""
 
         def save() -> str:
             if state is not None:
@@ -213,7 +209,7 @@ def _run_epochs(
 
     saved, lasted = epoch, 0.0
     while epoch < settings.epochs:
-        count = _epochs_until_look(settings, training.panel_every, epoch)
+        count = _epochs_to_dispatch(settings, training.panel_every, epoch)
         # The dispatch takes the state for its own. One that may outlast the time there is leaves a copy.
         at_risk = lasted > preemption.GRACE / 2 and epoch > saved
         stop.rescues[training] = rescue(jax.tree.map(jnp.copy, state) if at_risk else None, epoch)
@@ -246,8 +242,8 @@ def _run_epochs(
     return None
 
 
-def _epochs_until_look(settings: TrainingSettings, panel_every: int, epoch: int) -> int:
-    """Epochs to dispatch at once: never across a checkpoint, a panel or the end."""
+def _epochs_to_dispatch(settings: TrainingSettings, panel_every: int, epoch: int) -> int:
+    """Number of epochs to dispatch at once: never across a checkpoint, a panel or the end."""
     most = settings.epochs_per_dispatch or (1 if jax.default_backend() == "cpu" else 10)
     stops = [settings.checkpoint_every, panel_every or settings.checkpoint_every]
     return min([most, settings.epochs - epoch, *(every - epoch % every for every in stops)])
@@ -264,7 +260,7 @@ def _check_finite(means: Mapping[str, float], fold: int, epoch: int, step: int, 
 
 
 def _check_state(state: Any, fold: int, epoch: int, checkpoints: Any) -> None:
-    """Finite losses can leave parameters that are not: such a state must not push out the last good one."""
+    """Raise before a state that is not finite, which finite losses can leave, replaces the last good one."""
     # By NumPy, which needs no device: that may be busy with what is being given up.
     if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(state)):
         raise NonFiniteLoss(

@@ -75,10 +75,14 @@ def test_reasons_name_what_was_found_the_rule_and_its_promise():
         "a promise",
     )
     (other,) = assessed([[0.2]] * 3, calibration(), alpha=0.2)
-    assert other.reasons[-1].startswith("The expected miss rate is about 20 % for mpox cases exchangeable with the 75")
-    assert "at most 44.1 %" in other.reasons[-1]  # 2 (76 * 0.2 + 2) / 78
+    assert other.reasons[-1].startswith(
+        "The expected miss rate is about 20 % for mpox cases exchangeable with the 75"
+    )
+    assert "the proven bound is 44.1 %" in other.reasons[-1]  # 2 (76 * 0.2 + 2) / 78
     (alone,) = assessed([[0.2]], calibration(SCORES[:1]), alpha=0.2)
-    assert alone.reasons[-1].startswith("The expected miss rate is at most 20 % for mpox cases exchangeable with the 25")
+    assert alone.reasons[-1].startswith(
+        "The expected miss rate is at most 20 % for mpox cases exchangeable with the 25"
+    )
 
 
 def test_too_small_a_calibration_and_none_decide_nothing():

@@ -43,11 +43,11 @@ def white(place):
 LIMITS = {
     "rate_zero": ({"optimizer.learning_rate": 0.0}, None, ""),
     "rate_ten": ({"optimizer.learning_rate": 10.0}, None, ""),
-    "rate_below_zero": ({"optimizer.learning_rate": -1.0}, None, "learning_rate must lie between 0"),
-    "rate_no_number": ({"optimizer.learning_rate": float("nan")}, None, "learning_rate must lie between 0"),
+    "rate_below_zero": ({"optimizer.learning_rate": -1.0}, None, "learning_rate must be a finite number >= 0"),
+    "rate_no_number": ({"optimizer.learning_rate": float("nan")}, None, "learning_rate must be a finite number >= 0"),
     "rate_infinite": ({"optimizer.learning_rate": float("inf")}, None, "lower --config.optimizer"),
-    "memory_of_one": ({"optimizer.b1": 1.0}, None, "b1 must lie between"),
-    "weight_infinite": ({"loss.pixel_weight": float("inf")}, None, "pixel_weight must lie between"),
+    "memory_of_one": ({"optimizer.b1": 1.0}, None, "b1 must be between"),
+    "weight_infinite": ({"loss.pixel_weight": float("inf")}, None, "pixel_weight must be between"),
     "white": ({}, white, "form 1 groups, too few for 2 folds"),
     "white_apart": ({"data.duplicates": "ignore"}, white, ""),
 }
