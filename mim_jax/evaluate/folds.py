@@ -1,4 +1,4 @@
-"""The folds of a workdir as they were trained: networks to score with, and what they were trained on."""
+"""The trained folds of a workdir: networks to score with, and the images they were trained on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ class TrainedFold:
 
 
 def load_folds(experiment: Experiment, path: Path) -> list[TrainedFold]:
-    """Restore what `mim_jax.train.mim.trainings` saved in a workdir.
+    """Restore the folds that `mim_jax.train.mim.trainings` saved in a workdir.
 
     Raises:
       ValueError: a fold is not trained to its end, or its checkpoint is missing or damaged.

@@ -1,4 +1,4 @@
-"""Which test images the report shows, with their inpaintings."""
+"""The choice of test images that the report shows, with their inpaintings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -54,7 +54,7 @@ def choose_panels(
     metric: str,
     extremes: int = 4,
 ) -> Panels:
-    """Figure 5: test images of median score in their fold or class, and the best and worst of both sides."""
+    """Choose the images of Figure 5: of median score, and the best and worst of both sides."""
     chosen: list[tuple[int, int, str]] = []  # fold, position within its test set, kind
     for fold, test in enumerate(scored):
         own = np.flatnonzero(test.positive & test.plain)

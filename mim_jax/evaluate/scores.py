@@ -21,7 +21,6 @@ COLUMNS = {
     "decisions": "decision",
     "seen": "seen",
 }
-FILES = ("scores.csv", "clinical.csv")  # in the folder of each fold
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +70,7 @@ class ScoredImages:
                 yield item.name, getattr(self, item.name)
 
     def select(self, mask: np.ndarray) -> "ScoredImages":
-        """The images where `mask` (bool `[n]`, or indices) holds."""
+        """Images where `mask` (bool `[n]`, or indices) holds."""
         columns = {name: column[mask] for name, column in self._columns()}
         return replace(
             self,
@@ -79,15 +78,11 @@ class ScoredImages:
             similarities={metric: scores[mask] for metric, scores in self.similarities.items()},
         )
 
-    def originals(self) -> "ScoredImages":
-        """The plain test set: no augmented copies."""
-        return self.select(self.plain)
-
 
 def two_sides(
     similarities: dict[str, np.ndarray], positive_groups: np.ndarray, negative_groups: np.ndarray
 ) -> ScoredImages:
-    """Positives, then negatives, of which nothing but the groups is known; none is a copy."""
+    """Table of positives, then negatives, of which only the groups are known; none is a copy."""
     groups = np.concatenate((np.asarray(positive_groups, str), np.asarray(negative_groups, str)))
     positive = np.arange(len(groups)) < len(positive_groups)
     return ScoredImages(
@@ -105,14 +100,11 @@ def two_sides(
 def write_scores(
     path: Path, fold: int, methods: Mapping[str, ScoredImages], *, scores: Sequence[str], seen: bool = False
 ) -> None:
-    """Write the table of a fold, whole or not at all.
+    """Write the table of a fold, method -> its images, as CSV, whole or not at all.
 
-    Args:
-      path: the CSV file.
-      fold: number of the fold.
-      methods: name -> the images as this method scored them.
-      scores: names of the score columns, in order; one that a method does not have is empty.
-      seen: whether to write the column "seen".
+    `scores` are the score columns, in order; one that a method does not have is empty. The column "seen" is
+    written
+    where it is asked for.
     """
     before = [name for name in COLUMNS if name not in ("decisions", "seen")]
     after = ["decisions", "seen"] if seen else ["decisions"]
@@ -139,12 +131,9 @@ def write_scores(
 
 
 def read_scores(path: Path, *, methods: Sequence[str], needed: Sequence[str]) -> dict[str, ScoredImages]:
-    """Read back what `write_scores` wrote: those of the methods that the file holds.
+    """Read back what `write_scores` wrote of these methods, as far as the file holds them.
 
-    Args:
-      path: the CSV file.
-      methods: to read; others are passed over.
-      needed: score columns, or "seen", that must be there; every other one is read where it has values.
+    `needed` are score columns, or "seen", that must be there; every other one is read where it has values.
 
     Raises:
       ValueError: the file is missing or damaged, or lacks a column.
@@ -181,7 +170,7 @@ def read_scores(path: Path, *, methods: Sequence[str], needed: Sequence[str]) ->
 
 
 def _images(table: Mapping[str, Sequence[str]]) -> ScoredImages:
-    """The rows of one method, as column -> texts; a score that the method does not have is empty."""
+    """Table of one method from column -> texts; a score that the method does not have is empty."""
     known = {"fold", "method", *COLUMNS.values()}
     return ScoredImages(
         names=np.array(table["name"]),

@@ -134,7 +134,7 @@ def test_odd_calibrations_are_named(fields, message):
 def test_slips_are_sentences():
     with pytest.raises(ValueError, match="is of ssim by 3 folds, the scores are ssim by 2"):
         assessed([[0.1]] * 2, calibration())
-    with pytest.raises(ValueError, match="alpha must lie between 0 and 1 .*, got 0"):
+    with pytest.raises(ValueError, match=r"alpha must lie between 0 and 1 .*, got 0"):
         assessed([[0.1]] * 3, calibration(), alpha=0)
     with pytest.raises(ValueError, match=r"a calibration has the fields .* got 'text'"):
         Calibration.from_json("text")
