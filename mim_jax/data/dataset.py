@@ -1,4 +1,4 @@
-"""One `Dataset` type: images in memory, and what is known of each."""
+"""The `Dataset`: images in memory, and what is known of each."""
 
 import hashlib
 from collections import Counter
@@ -43,7 +43,7 @@ class Dataset:
 
     @property
     def shared_negatives(self) -> np.ndarray:
-        """Those negatives that share a group with a positive, a patient or a near-duplicate.
+        """Sorted indices of negatives that share a group (patient, near-duplicates) with a positive.
 
         Some fold trains on that group, so they are not tested.
         """
@@ -52,11 +52,11 @@ class Dataset:
 
     @property
     def tested_negatives(self) -> np.ndarray:
-        """The other negatives."""
+        """Sorted indices of the negatives without a group in common with the positives."""
         return np.setdiff1d(self.negatives, self.shared_negatives)
 
     def select(self, indices: np.ndarray) -> "Dataset":
-        """The images at `indices` (int, or bool `[N]`), in that order."""
+        """Dataset of the images at `indices` (int, or bool `[N]`), in that order."""
         return replace(
             self,
             images=self.images[indices],
@@ -66,11 +66,11 @@ class Dataset:
         )
 
     def class_counts(self) -> dict[str, int]:
-        """Images of each class, sorted by class name."""
+        """Number of images of each class, sorted by class name."""
         return dict(sorted(Counter(self.labels.tolist()).items()))
 
     def digest(self) -> str:
-        """SHA-256 (hex) over names, labels, groups and pixels in their order, wherever the data lie."""
+        """SHA-256 (hex) over names, labels, groups and pixels in their order, wherever the files are."""
         sha = hashlib.sha256(f"{self.images.shape}".encode())
         for column in (self.names, self.labels, self.groups):
             sha.update("\0".join(column.tolist()).encode() + b"\1")
@@ -79,7 +79,7 @@ class Dataset:
 
 
 def from_lesions(*, size: int, positives: int, negatives: int, seed: int) -> Dataset:
-    """The embedded procedural images: `positives` of the training class, `negatives` of all others."""
+    """Draw the embedded procedural images: `positives` of the training class, `negatives` of all others."""
     from mim_jax.data.synthetic import lesions
 
     counts = lesions.quick_counts(positives, negatives)
@@ -96,7 +96,11 @@ def from_lesions(*, size: int, positives: int, negatives: int, seed: int) -> Dat
 
 
 def printable(value: object) -> str:
-    """The text of `value` on one line: bytes that are not UTF-8, breaks, control characters written out."""
+    r"""Text of `value` on one line: bytes that are not UTF-8, breaks, control characters written out.
+
+    >>> printable("a\tb")
+    'a\\tb'
+    """
     text = str(value)
     return text if text.isprintable() else "".join(map(_written_out, text))
 
