@@ -113,7 +113,7 @@ def paste(image: jax.Array, patch: jax.Array, offset: jax.Array | tuple[int, int
 def check_sizes(size: int, mask_size: int, margin: int = 0) -> None:
     """Raise ValueError unless a hole of `mask_size` with its margin fits into an image of `size`."""
     if not 0 < mask_size <= size - 2 * margin:
-        hidden = f"mask_size {mask_size}" + (
-            f" + 2 x margin {margin} = {mask_size + 2 * margin}" if margin else ""
+        hidden = f"mask_size={mask_size}" + (
+            f" + 2 x margin={margin} = {mask_size + 2 * margin}" if margin else ""
         )
-        raise ValueError(f"{hidden} does not fit the image (size {size}): both together must be 1 to {size}")
+        raise ValueError(f"{hidden} does not fit the image (size={size}): choose 1 to {size}")

@@ -78,6 +78,10 @@ class ScoredImages:
             similarities={metric: scores[mask] for metric, scores in self.similarities.items()},
         )
 
+    def originals(self) -> "ScoredImages":
+        """The plain test set: no augmented copies."""
+        return self.select(self.plain)
+
 
 def two_sides(
     similarities: dict[str, np.ndarray], positive_groups: np.ndarray, negative_groups: np.ndarray

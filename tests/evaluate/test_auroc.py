@@ -5,7 +5,7 @@ import pytest
 from tests.delong import delong, delong_difference, delong_variance
 
 from mim_jax.evaluate.scores import ScoredImages
-from mim_jax.evaluate.statistics.auroc import draw_groups, sample_aurocs
+from mim_jax.evaluate.statistics.auroc import draw_groups, resampled_aurocs
 
 
 def clustered(seed: int, *, groups: int = 30, size: int = 4, shared: int = 0):
@@ -86,7 +86,7 @@ def test_the_cluster_bootstrap_agrees():
         similarities={"a": scores, "b": others},
     )
     draws = draw_groups([fold], resamples=4000, seed=1)
-    a, b = (sample_aurocs([fold], metric, draws).resampled[0] for metric in "ab")
+    a, b = (resampled_aurocs([fold], metric, draws)[0] for metric in "ab")
     assert a.std() == pytest.approx(np.sqrt(delong_variance(scores, positive, groups=group)), rel=0.06)
     difference = delong_difference(scores, others, positive, groups=group)
     np.testing.assert_allclose(difference[1:], np.quantile(a - b, [0.025, 0.975]), atol=0.006)

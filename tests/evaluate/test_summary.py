@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from mim_jax.evaluate.scores import ScoredImages
-from mim_jax.evaluate.statistics.auroc import auroc, draw_groups, roc, sample_aurocs
+from mim_jax.evaluate.statistics.auroc import auroc, cluster_bootstrap, draw_groups, resampled_aurocs, roc
 from mim_jax.evaluate.statistics.summary import summarize, summarize_seeds
 
 
@@ -46,12 +46,6 @@ def scored(
         plain=copy == 0,
         similarities={"ssim_hbd": scores, "mae": scores**3 + np.round(generator.normal(0, 1, total), 1)},
     )
-
-
-def cluster_bootstrap(folds, metric, **options):
-    """AUROC of each fold and its mean over the folds, with percentile intervals."""
-    samples = sample_aurocs(folds, metric, draw_groups(folds, **options))
-    return samples.folds(), samples.mean()
 
 
 def slow_aurocs(
@@ -92,7 +86,7 @@ def test_roc_encloses_the_auroc():
 def test_resamples_are_what_slow_resampling_gives():
     folds = [scored(seed, copies=3, negatives_a_group=2) for seed in (1, 2)]
     draws = draw_groups(folds, resamples=60, seed=3)
-    fast = sample_aurocs(folds, "ssim_hbd", draws).resampled
+    fast = resampled_aurocs(folds, "ssim_hbd", draws)
     slow = np.array(
         [
             slow_aurocs(fold, "ssim_hbd", draws.positive[index], draws.negative[index])
@@ -117,7 +111,7 @@ def test_folds_may_test_on_different_negatives_and_share_the_draw_of_those_in_co
     kept = [own[place:] if place else own[:-3] for place, own in enumerate(names)]
     folds = [f.select(f.positive | np.isin(f.groups, own)) for f, own in zip(folds, kept, strict=True)]
     draws = draw_groups(folds, resamples=60, seed=3)
-    fast = sample_aurocs(folds, "ssim_hbd", draws).resampled
+    fast = resampled_aurocs(folds, "ssim_hbd", draws)
     for index, fold in enumerate(folds):
         slow = slow_aurocs(fold, "ssim_hbd", draws.positive[index], draws.negative[index])
         np.testing.assert_allclose(fast[index], slow, atol=1e-12)
@@ -137,7 +131,7 @@ def test_spread_of_ungrouped_images_is_that_of_delong():
     wins = (scores[positive][:, None] > scores[~positive][None, :]).astype(float)
     # DeLong, DeLong and Clarke-Pearson, Biometrics, 1988: the variances of the two classes' placements.
     expected = np.sqrt(wins.mean(axis=1).var(ddof=1) / 80 + wins.mean(axis=0).var(ddof=1) / 150)
-    resampled = sample_aurocs([fold], "ssim_hbd", draw_groups([fold], resamples=2000, seed=0)).resampled
+    resampled = resampled_aurocs([fold], "ssim_hbd", draw_groups([fold], resamples=2000, seed=0))
     assert resampled.std() == pytest.approx(expected, rel=0.15)
 
 
@@ -310,6 +304,7 @@ def test_plain_and_augmented_sets_may_be_disjoint_in_positives():
         assert auc[kind]["mim"]["mae"]["mean"] == pytest.approx(expected, abs=1e-12)
         # One fold says nothing of how folds vary.
         assert auc[kind]["mim"]["mae"]["low_folds"] is None and auc[kind]["mim"]["mae"]["high_folds"] is None
+    np.testing.assert_array_equal(fold.originals().names, fold.names[fold.plain])
 
 
 def test_errors_name_what_is_wrong():

@@ -7,6 +7,8 @@ import numpy as np
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from mim_jax.train.metric_writer import Events
+
 
 def castagnoli(data):
     """CRC-32C bit by bit: the reflected polynomial of RFC 3720."""

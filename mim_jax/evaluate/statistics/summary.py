@@ -86,7 +86,7 @@ def summarize(
 
     numbered = _number_groups(methods)
     augmented = {name: [fold.select(fold.augmented) for fold in folds] for name, folds in numbered.items()}
-    plain = {name: [fold.select(fold.plain) for fold in folds] for name, folds in numbered.items()}
+    plain = {name: [fold.originals() for fold in folds] for name, folds in numbered.items()}
     draws = draw_groups(augmented[reference], resamples=resamples, seed=seed)
     plain_draws = draw_groups(plain[reference], resamples=resamples, seed=seed)
     samples = {

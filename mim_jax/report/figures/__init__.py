@@ -85,7 +85,7 @@ def _scores_by_group(results: Mapping[str, Any], folds: Sequence[ScoredImages]) 
     groups, positive, rest = groups_of_classes(results), results["data"]["positive"], "other classes"
     series: dict[str, list[float]] = {name: [] for name in (positive, *groups.values(), rest)}
     for fold in folds:
-        plain = fold.select(fold.plain)
+        plain = fold.originals()
         values = plain.similarities[results["decision"]["metric"]].tolist()
         for name, own, value in zip(plain.classes.tolist(), plain.positive.tolist(), values, strict=True):
             series[positive if own else groups.get(name, rest)].append(value)
