@@ -62,7 +62,7 @@ def test_a_mistake_is_one_sentence(name, tmp_path, capsys, monkeypatch):
     ("flag", "expected"),
     [
         ("--config=configs/mim.py:quik", "choose one of '', 'paper', 'quick'"),
-        ("--config.data.rot=3", "the fields are data.data_dir"),
+        ("--config.data.rot=3", "no field data.rot; did you mean data.root?"),
         ("--config=configs/none.py", "configs/none.py"),
         ("--mode=rum", "run|train|evaluate|score|export|export_app|serve|check_data|compare"),
         ("--config.training.epochs=1.5", "invalid literal for int"),

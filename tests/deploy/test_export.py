@@ -419,7 +419,7 @@ def test_slips_are_sentences(exported, tmp_path):
     detector, path, _ = exported
     with pytest.raises(ValueError, match="exists: export into a new folder"):
         export.export(detector, path)
-    with pytest.raises(ValueError, match=r"is no export, it has no manifest\.json"):
+    with pytest.raises(ValueError, match=r"is not an export, it has no manifest\.json"):
         export.load_exported(tmp_path)
     (tmp_path / format.MANIFEST).write_text("{")
     with pytest.raises(ValueError, match="damaged"):
