@@ -36,12 +36,12 @@ def table_of(folder, fold, method, name="scores.csv"):
 
 def test_a_run_is_read_as_it_lies_on_disk(folders, runs):
     resnet, ours = runs[:2]
-    assert (ours.method, ours.primary, set(ours.controls)) == (
+    assert (ours.method, ours.primary, set(ours.baselines)) == (
         "mim",
         "ssim_hbd",
         {"autoencoder", "color_neighbors"},
     )
-    assert list(ours.controls["color_neighbors"][0].similarities) == ["score"]
+    assert list(ours.baselines["color_neighbors"][0].similarities) == ["score"]
     assert not any(seen.any() for seen in ours.seen)
     table = table_of(folders[0], 1, "resnet50")
     fold = resnet.folds[1]

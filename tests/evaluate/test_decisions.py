@@ -115,7 +115,7 @@ def test_thresholds_that_cross_leave_no_band():
 def test_a_promise_the_images_cannot_carry_is_not_made():
     found = calibrate(FOLDS, miss_rate=0.05)
     assert [each.lower for each in found.folds] == [None] * 3 and found.pooled.lower is None
-    assert "6 calibration images cannot promise a miss rate of 0.05" in found.pooled.promise
+    assert "6 calibration images cannot guarantee a miss rate of 0.05" in found.pooled.promise
     assert found.folds[0].decide(0.4) is Decision.CANNOT_TELL
     certified = calibrate(FOLDS, name="certified", miss_rate=0.1).pooled
     assert certified.lower is None and "use at least 29" in certified.promise
@@ -126,7 +126,7 @@ def test_the_named_alternatives():
     assert paper.pooled.lower == PAPER_THRESHOLD == 0.8526 and paper.pooled.upper is None
     assert paper.folds[0].decide(0.8526) is Decision.NOT_MPOX_LIKE  # strict
     assert paper.folds[0].decide(0.85261) is Decision.MPOX_LIKE
-    assert "promises nothing" in paper.pooled.promise
+    assert "guarantees nothing" in paper.pooled.promise
     scores = np.array([0.1, 0.2, 0.35, 0.3, 0.4, 0.5])
     threshold = youden_threshold(scores, np.array([False, False, False, True, True, True]))
     found = [np.mean(scores[3:] > t) - np.mean(scores[:3] > t) for t in (threshold, *scores)]

@@ -271,7 +271,7 @@ def test_errors_name_what_is_wrong(experiment):
         clinical_test(models, positives, none)
     with pytest.raises(ValueError, match="there are no positives of fold 1"):
         clinical_test(models, [positives[0], none], negatives)
-    with pytest.raises(ValueError, match=r"sigma=-0\.1 is no standard deviation"):
+    with pytest.raises(ValueError, match=r"sigma=-0\.1 is not a standard deviation"):
         clinical_test(models, positives, negatives, sigma=-0.1)
     with pytest.raises(ValueError, match="1 models for 2 sets of positives"):
         clinical_test(models[:1], positives, negatives)
