@@ -74,8 +74,8 @@ def calibrate(
     from the images of other classes outside its own share of them: no group helps to set what judges it. New
     images are judged by the scores of all, or, where one fold's model is used alone, by that model's.
 
-    Proven is what `calibration.miss_rate_threshold` and `certificate` say for one fold's model alone, what
-    `calibration.cross_p_values` says for all folds together, and the bound on false alarms for both, because
+    Proven is what `conformal.miss_rate_threshold` and `certificate` say for one fold's model alone, what
+    `conformal.cross_p_values` says for all folds together, and the bound on false alarms for both, because
     no model trained on other classes. The cutoffs of the folds, and any threshold on the mean score of
     several folds, are approximate: scores of different fold models are only roughly exchangeable.
 

@@ -37,14 +37,9 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
 
 def roc(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The ROC curve (Figure 6): false and true positive rates, from 0 to 1; errors as `auroc`."""
-    false_rate, true_rate, _ = roc_thresholds(scores, positive)
-    return false_rate, true_rate
-
-
-def roc_thresholds(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `roc`, with the falling thresholds of "score >= threshold" behind the rates, the first infinite."""
     scores, positive = checked(scores, positive)
-    return roc_curve(positive, scores)
+    false_rate, true_rate, _ = roc_curve(positive, scores)
+    return false_rate, true_rate
 
 
 def checked(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -262,23 +257,6 @@ def sample_aurocs(folds: Sequence[ScoredImages], metric: str, draws: Resamples) 
         drawn_pairs = (drawn @ positive_sizes) * (others @ negative_sizes.astype(np.float32))
         resampled[index] = np.sum(drawn * (others @ wins.T), axis=1) / drawn_pairs
     return AurocSamples(values, resampled, pulls)
-
-
-def resampled_aurocs(folds: Sequence[ScoredImages], metric: str, draws: Resamples) -> np.ndarray:
-    """AUROC of every fold in every resample: float64 `[folds, resamples]`."""
-    return sample_aurocs(folds, metric, draws).resampled
-
-
-def cluster_bootstrap(
-    folds: Sequence[ScoredImages], metric: str, *, resamples: int = 2000, seed: int = 0
-) -> tuple[list[Estimate], Estimate]:
-    """AUROC of each fold, and its mean over the folds, with percentile intervals of the cluster bootstrap.
-
-    Returns:
-      One `Estimate` a fold, and one of the mean.
-    """
-    samples = sample_aurocs(folds, metric, draw_groups(folds, resamples=resamples, seed=seed))
-    return samples.folds(), samples.mean()
 
 
 def _group_wins(
