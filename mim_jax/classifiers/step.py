@@ -21,7 +21,7 @@ DEVIATION = (0.229, 0.224, 0.225)
 class ClassifierState(struct.PyTreeNode):
     """What training changes: the network, its statistics and the optimiser's state."""
 
-    # As `training.AdversarialState.SCORING`.
+    # As `mim_jax.inpaint.gan.AdversarialState.SCORING`.
     SCORING: ClassVar = ("classifier", {"params": "params", "batch_stats": "batch_stats"})
 
     step: jax.Array  # int32 [], updates made
