@@ -269,11 +269,9 @@ def youden_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
             f"{np.sum(positive)} are of mpox and {np.sum(~np.isfinite(scores))} not finite"
         )
     thresholds = np.unique(scores)
-    rates = [
-        1 - np.searchsorted(np.sort(part), thresholds) / len(part)
-        for part in (scores[positive], scores[~positive])
-    ]
-    index = rates[0] - rates[1]
+    upper, lower = np.sort(scores[positive]), np.sort(scores[~positive])
+    # The index times both counts, less a constant: whole numbers, in which equal is equal.
+    index = np.searchsorted(lower, thresholds) * len(upper) - np.searchsorted(upper, thresholds) * len(lower)
     return just_below(float(thresholds[np.argmax(index)]))
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mim_jax.data.dataset import printable
+
 _FLAGS = {"True": True, "False": False}
 # Field of `ScoredImages` -> its column; score columns stand between "positive" and "decision".
 COLUMNS = {
@@ -57,8 +59,8 @@ class ScoredImages:
             if not np.all(finite):
                 first = int(np.argmin(finite))
                 raise ValueError(
-                    f"{metric} of {self.names[first]} is {scores[first]} ({np.sum(~finite)} of {len(scores)} "
-                    "scores are not finite): check the image and the network that scored it"
+                    f"{metric} of {printable(self.names[first])} is {scores[first]} ({np.sum(~finite)} of "
+                    f"{len(scores)} scores are not finite): check the image and the network that scored it"
                 )
 
     def __len__(self) -> int:
@@ -187,7 +189,7 @@ def _images(table: Mapping[str, Sequence[str]]) -> ScoredImages:
         similarities={
             name: np.array([_number(text, name) for text in column])
             for name, column in table.items()
-            if name not in known and column[0] != ""
+            if name not in known and any(column)
         },
         decisions=np.array(table.get("decision", ())),
         seen=_flags(table, "seen") if "seen" in table else np.zeros(0, bool),

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mim_jax.train import heap, preemption
+from mim_jax.train import heap, memory, preemption
 from mim_jax.train.devices import DeviceGroup, find_groups, shard
 from mim_jax.train.epochs import Metrics, Program, Task, init_state
 from mim_jax.train.metric_writer import Recorder

@@ -237,7 +237,7 @@ def test_the_clinical_test(experiment):
 def test_images_get_the_noise_of_the_clinical_test(experiment):
     """Whatever scores them: MIM inside its program, a classifier outside."""
     (model, _), positives, negatives = experiment
-    drawn = sheet.draw(positives, 11, sigma=0.1, seed=3)
+    drawn = sheet.draw_clinical(positives, 11, sigma=0.1, seed=3)
     noisy = sheet.add_noise(drawn[1].images, sigma=0.1, seed=3, first=2 * 11)
     _, scored = clinical_test([model, model], positives, negatives, sigma=0.1, batch=4, resamples=5, seed=3)
     expected = scored[1].similarities["mae"][scored[1].positive]
