@@ -140,6 +140,14 @@ class Canvas:
             rho = rho * (1 + np.float32(wobble) * bend[rows, columns])
         return (rows, columns), rho
 
+    def oval(
+        self, rng: np.random.Generator, x: float, y: float, radius: float, longest: float, **options: float
+    ) -> tuple[Window, np.ndarray]:
+        """As `around`, stretched up to `longest` at a random angle."""
+        return self.around(
+            x, y, radius, stretch=rng.uniform(1, longest), angle=rng.uniform(0, 3.1), **options
+        )
+
     def smear(self, where: Window, colour: tuple[float, float, float], alpha: np.ndarray) -> None:
         """Lay paint over the scene; the patient's own pigment dulls it a little."""
         tint = np.asarray(colour, np.float32) * np.exp(-0.35 * self.patient.tone * MELANIN)
