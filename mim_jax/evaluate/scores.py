@@ -150,12 +150,12 @@ def read_scores(path: Path, *, methods: Sequence[str], needed: Sequence[str]) ->
             for column in ("method", *always, *needed):
                 if column not in header:
                     raise ValueError(f"it has no column {column!r}")
-            place = header.index("method")
+            method_column = header.index("method")
             for row in reader:
                 if len(row) != len(header):
                     raise ValueError(f"line {reader.line_num} has {len(row)} columns of {len(header)}")
-                if row[place] in rows:
-                    rows[row[place]].append(row)
+                if row[method_column] in rows:
+                    rows[row[method_column]].append(row)
         return {
             method: _images(dict(zip(header, zip(*own, strict=True), strict=True)))
             for method, own in rows.items()

@@ -11,7 +11,7 @@ Recipe = Callable[[np.random.Generator, Canvas], None]
 
 
 def _crowd(rng: np.random.Generator, c: Canvas, per_cm2: tuple[float, float], most: int) -> int:
-    """How many lesions of a density (log-uniform, per square centimetre) the field of view holds."""
+    """Number of lesions of a density (log-uniform, per square centimetre) in the field of view."""
     density = np.exp(rng.uniform(*np.log(per_cm2)))
     return int(np.clip(rng.poisson(density * (0.1 / c.mm) ** 2), 1, most))
 

@@ -36,7 +36,7 @@ EVERYWHERE: Window = (slice(None), slice(None))
 
 @dataclass(frozen=True)
 class Patient:
-    """What all photographs of one patient share: skin, light and camera.
+    """The skin, light and camera that all photographs of one patient share.
 
     tone is melanin in [0, 1] and flush the skin's usual blood; azimuth (radians) and elevation (rise over
     run) tell where the light stands, falloff and vignette how much it weakens over the image; cast is the
