@@ -4,6 +4,7 @@ Howard et al., "Searching for MobileNetV3", ICCV 2019, as `torchvision.models.mo
 layer by layer and name by name (a name's dots are underscores here).
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -31,6 +32,8 @@ _BLOCKS = (
     (5, 960, 160, True, True, 1),
 )
 
+_conv = functools.partial(Conv, use_bias=False, kernel_init=kaiming_normal)
+
 
 class MobileNetV3Large(nn.Module):
     """Images `[B, S, S, 3]`, normalised -> logits `[B, classes]` and features `[B, 1280 * width]`, float32.
@@ -49,28 +52,11 @@ class MobileNetV3Large(nn.Module):
         def features(full: int) -> int:
             return round_to_eight(full * self.width)
 
-        stem = Conv(
-            features(16),
-            3,
-            stride=2,
-            padding=1,
-            use_bias=False,
-            kernel_init=kaiming_normal,
-            dtype=self.dtype,
-            name="features_0_0",
-        )
+        stem = _conv(features(16), 3, stride=2, padding=1, dtype=self.dtype, name="features_0_0")
         x = nn.hard_swish(_norm(train, self.dtype, "features_0_1")(stem(images)))
         for number, (taps, expanded, out, squeeze, swish, stride) in enumerate(_BLOCKS, 1):
-            x = InvertedResidual(
-                taps,
-                features(expanded),
-                features(out),
-                squeeze,
-                swish,
-                stride,
-                dtype=self.dtype,
-                name=f"features_{number}",
-            )(x, train)
+            block = functools.partial(InvertedResidual, dtype=self.dtype, name=f"features_{number}")
+            x = block(taps, features(expanded), features(out), squeeze, swish, stride)(x, train)
         x = _pointwise(6 * x.shape[-1], self.dtype, "features_16_0")(x)
         x = nn.hard_swish(_norm(train, self.dtype, "features_16_1")(x))
         x = jnp.mean(x.astype(jnp.float32), (1, 2))
@@ -124,7 +110,7 @@ def round_to_eight(features: float) -> int:
 
 
 def _pointwise(features: int, dtype: Any, name: str, use_bias: bool = False) -> Conv:
-    return Conv(features, 1, use_bias=use_bias, kernel_init=kaiming_normal, dtype=dtype, name=name)
+    return _conv(features, 1, use_bias=use_bias, dtype=dtype, name=name)
 
 
 def _norm(train: bool, dtype: Any, name: str) -> BatchNorm:

@@ -172,8 +172,8 @@ def _mahalanobis(features: np.ndarray, fitted: Fitted) -> np.ndarray:
 
 def _nearest(distances: np.ndarray) -> np.ndarray:
     """The `NEIGHBORS`-th smallest of each row, or the greatest of fewer."""
-    place = min(NEIGHBORS, distances.shape[1]) - 1
-    return np.partition(distances, place, axis=1)[:, place]
+    rank = min(NEIGHBORS, distances.shape[1]) - 1
+    return np.partition(distances, rank, axis=1)[:, rank]
 
 
 def _directions(features: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ convolution of a block, not in its first 1x1: the network of `torchvision.models
 name by name (a name's dots are underscores here).
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -14,6 +15,9 @@ from flax import linen as nn
 from mim_jax.classifiers.recomputing import recomputed
 from mim_jax.inpaint.convolution import max_pool
 from mim_jax.inpaint.layers import BatchNorm, Conv, kaiming_normal
+
+_conv = functools.partial(Conv, use_bias=False, kernel_init=kaiming_normal)
+_norm = functools.partial(BatchNorm, scale_init=nn.initializers.ones)
 
 
 class ResNet50(nn.Module):
@@ -32,10 +36,8 @@ class ResNet50(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
         w, dtype = self.width, self.dtype
-        x = Conv(
-            w, 7, stride=2, padding=3, use_bias=False, kernel_init=kaiming_normal, dtype=dtype, name="conv1"
-        )(images)
-        x = BatchNorm(train, scale_init=nn.initializers.ones, dtype=dtype, name="bn1")(x)
+        x = _conv(w, 7, stride=2, padding=3, dtype=dtype, name="conv1")(images)
+        x = _norm(train, dtype=dtype, name="bn1")(x)
         x = max_pool(nn.relu(x))
         block_of = recomputed(Bottleneck) if self.recompute and train else Bottleneck
         for stage, blocks in enumerate((3, 4, 6, 3)):
@@ -71,17 +73,8 @@ class Bottleneck(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         def normed(y: jax.Array, features: int, taps: int, stride: int, conv: str, norm: str) -> jax.Array:
-            y = Conv(
-                features,
-                taps,
-                stride=stride,
-                padding=taps // 2,
-                use_bias=False,
-                kernel_init=kaiming_normal,
-                dtype=self.dtype,
-                name=conv,
-            )(y)
-            return BatchNorm(self.train, scale_init=nn.initializers.ones, dtype=self.dtype, name=norm)(y)
+            y = _conv(features, taps, stride=stride, padding=taps // 2, dtype=self.dtype, name=conv)(y)
+            return _norm(self.train, dtype=self.dtype, name=norm)(y)
 
         y = nn.relu(normed(x, self.features, 1, 1, "conv1", "bn1"))
         y = nn.relu(normed(y, self.features, 3, self.stride, "conv2", "bn2"))

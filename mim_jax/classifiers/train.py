@@ -78,7 +78,7 @@ def split(settings: Settings, dataset: Dataset) -> list[Split]:
     positives = make_folds(dataset.groups[dataset.positives], **how)
     negative_folds = make_folds(dataset.groups[known], **how)
     order = {dataset.positive: 0} | {
-        name: 1 if merged else 1 + place for place, name in enumerate(data.known)
+        name: 1 if merged else 1 + number for number, name in enumerate(data.known)
     }
     splits = []
     for own, others in zip(positives, negative_folds, strict=True):
@@ -86,7 +86,7 @@ def split(settings: Settings, dataset: Dataset) -> list[Split]:
         labels = np.array([order[label] for label in dataset.labels[train].tolist()], np.int32)
         missing = set(order.values()) - set(labels.tolist())
         if missing:
-            names = [class_names(settings)[place] for place in sorted(missing)]
+            names = [class_names(settings)[number] for number in sorted(missing)]
             raise ValueError(
                 f"fold {own.index + 1} has no training image of {', '.join(names)}: use fewer folds "
                 "(--config.data.folds), or leave the class out of --config.data.known"

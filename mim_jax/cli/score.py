@@ -1,10 +1,10 @@
 """The mode that scores files: paths in, a table and a CSV file out."""
 
-import csv
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -17,6 +17,7 @@ from mim_jax.data.quality import Gate
 from mim_jax.decide.decision import Assessment, Decision, assess, unusable
 from mim_jax.detector import Detector
 from mim_jax.measure import METRICS
+from mim_jax.train import workdir as folders
 from mim_jax.train.settings import Settings
 
 UNUSABLE_FILES = 2  # an exit status
@@ -105,26 +106,26 @@ def format_table(rows: Sequence[ScoredFile], detector: Detector) -> str:
     return "\n".join(lines)
 
 
-def write_csv(path: Path, rows: Sequence[ScoredFile], *, folds: int) -> None:
+def write_table(path: Path, rows: Sequence[ScoredFile], *, folds: int) -> None:
     """Write one row a file: decision, reasons, p-value, the mean of each metric, each metric of each fold."""
     names = [(metric, k) for metric in METRICS for k in range(folds)]
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            [
-                *("file", "decision", "reason", "p_value", *METRICS),
-                *(f"{metric}_fold_{k}" for metric, k in names),
-            ]
-        )
-        for row in rows:
-            found = row.assessment
-            values: list[float] = []
-            if row.usable:
-                values = [found.similarities[metric] for metric in METRICS]
-                values += [row.similarities[metric][k] for metric, k in names]
-            writer.writerow([row.path, found.decision, " ".join(found.reasons), found.p_value, *values])
-    os.replace(temporary, path)
+    header = [
+        "file",
+        "decision",
+        "reason",
+        "p_value",
+        *METRICS,
+        *(f"{metric}_fold_{k}" for metric, k in names),
+    ]
+    table: list[list[Any]] = [header]
+    for row in rows:
+        found = row.assessment
+        values: list[float] = []
+        if row.usable:
+            values = [found.similarities[metric] for metric in METRICS]
+            values += [row.similarities[metric][k] for metric, k in names]
+        table.append([row.path, found.decision, " ".join(found.reasons), found.p_value, *values])
+    folders.write_csv(path, table)
 
 
 def score(settings: Settings, workdir: str, paths: Sequence[str]) -> int:
@@ -148,7 +149,7 @@ def score(settings: Settings, workdir: str, paths: Sequence[str]) -> int:
     print(format_table(rows, detector))
     table = Path(workdir).expanduser().resolve() / "scored.csv"
     try:
-        write_csv(table, rows, folds=len(detector.variables))
+        write_table(table, rows, folds=len(detector.variables))
     except OSError as error:
         raise ValueError(
             f"{table} cannot be written ({error.strerror}): the table above is whole; the workdir, or a copy "

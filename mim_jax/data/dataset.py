@@ -1,4 +1,4 @@
-"""The `Dataset`: images in memory, and what is known of each."""
+"""The `Dataset`: images in memory with their labels, groups and names."""
 
 import hashlib
 from collections import Counter
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """N images that fit in memory, and what is known of each. The arrays are aligned."""
+    """N images that fit in memory, with their labels, groups and names. The arrays are aligned."""
 
     images: np.ndarray  # uint8 `[N, S, S, 3]`, RGB
     labels: np.ndarray  # str `[N]`, class names
@@ -38,7 +38,7 @@ class Dataset:
 
     @property
     def negatives(self) -> np.ndarray:
-        """Sorted indices of all other images; where there are none, nothing can be evaluated."""
+        """Sorted indices of all other images."""
         return np.flatnonzero(self.labels != self.positive)
 
     @property

@@ -243,21 +243,24 @@ def _groups_by_manifest(path: Path, names: Sequence[str]) -> tuple[dict[str, str
 
 
 def _read_manifest(path: Path) -> list[tuple[str, str]]:
-    try:
-        # utf-8-sig: spreadsheets put a byte-order mark in front.
-        text = read_bytes(path).decode("utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        columns = [name.strip().lower() for name in reader.fieldnames or ()]
-        reader.fieldnames = columns
-        rows = list(reader) if {"file", "group"} <= set(columns) else []
-    except (UnusableImage, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"the manifest {path} cannot be read as CSV in UTF-8: {error}") from None
+    columns, rows = read_csv(path)
     if not {"file", "group"} <= set(columns):
         found = ", ".join(columns) or "nothing"
         raise ValueError(
             f"the manifest {path} needs columns file and group, separated by commas; found {found}"
         )
-    return [((row["file"] or "").strip(), (row["group"] or "").strip()) for row in rows]
+    return [(row["file"], row["group"]) for row in rows]
+
+
+def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Read the columns, in lower case, and the rows of a CSV file, with spaces stripped off every cell."""
+    try:
+        text = read_bytes(path).decode("utf-8-sig")  # spreadsheets put a byte-order mark in front
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="", restkey="")
+        reader.fieldnames = columns = [name.strip().lower() for name in reader.fieldnames or ()]
+        return columns, [{key: str(cell).strip() for key, cell in row.items() if key} for row in reader]
+    except (UnusableImage, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read as CSV in UTF-8: {error}") from None
 
 
 def _key(name: str) -> str:

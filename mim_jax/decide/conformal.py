@@ -86,36 +86,20 @@ def false_alarm_threshold(
     return max(thresholds, default=None), left_out
 
 
-def p_values(calibration_scores: Scores, scores: Scores) -> np.ndarray:
-    """Conformal p-values of being like the calibration images; high = mpox-like.
-
-    p = (1 + #{calibration scores <= score}) / (n + 1). For a new mpox image exchangeable with them, P(p <= a)
-    is at most a, for every a; ties only lower it. Vovk, Gammerman and Shafer, "Algorithmic Learning in a
-    Random World", 2005; for outliers Bates, Candes, Lei, Romano and Sesia, "Testing for outliers with
-    conformal p-values", Annals of Statistics, 2023.
-
-    >>> p_values([0.6, 0.7, 0.8], [0.5, 0.75])
-    array([0.25, 0.75])
-
-    Args:
-      calibration_scores: `[n]` of mpox images that the model has not trained on, one an independent case.
-      scores: `[N]`.
-
-    Returns:
-      float64 `[N]`, from 1 / (n + 1) to 1. They tie where no calibration score lies between two scores.
-
-    Raises:
-      ValueError: no calibration scores, or numbers that are not finite, or no row of them.
-    """
-    return cross_p_values([calibration_scores], [scores])
-
-
 def cross_p_values(folds: Sequence[Scores], scores: Sequence[Scores]) -> np.ndarray:
-    """Cross-conformal p-values: each fold's model compares the new image with what it held out itself.
+    """Cross-conformal p-values of being like the calibration images; high = mpox-like.
 
+    Each fold's model compares the new image with what it held out itself:
     p = (1 + sum_k #{calibration scores of fold k <= score by model k}) / (n + 1), n of all folds (Vovk,
-    "Cross-conformal predictors", Annals of Mathematics and Artificial Intelligence, 2015). With one fold this
-    is `p_values`, and P(p <= a) <= a. With K folds every fold's own p-value is valid, and
+    "Cross-conformal predictors", Annals of Mathematics and Artificial Intelligence, 2015).
+
+    With one fold this is the conformal p-value: for a new mpox image exchangeable with the calibration
+    images,
+    P(p <= a) <= a for every a; ties only lower it (Vovk, Gammerman and Shafer, "Algorithmic Learning in a
+    Random
+    World", 2005; for outliers Bates, Candes, Lei, Romano and Sesia, "Testing for outliers with conformal
+    p-values",
+    Annals of Statistics, 2023). With K folds every fold's own p-value is valid, and
 
         sum_k (n_k + 1) p_k = (n + 1) p + K - 1,
 
@@ -123,12 +107,16 @@ def cross_p_values(folds: Sequence[Scores], scores: Sequence[Scores]) -> np.ndar
     "Combining p-values via averaging", Biometrika, 2020): `proven_rate` has the bound. In practice the share
     is near a, or below it.
 
+    >>> cross_p_values([[0.6, 0.7, 0.8]], [[0.5, 0.75]])
+    array([0.25, 0.75])
+
     Args:
-      folds: for each fold its calibration scores, of mpox that its model has not trained on.
+      folds: for each fold its calibration scores, of mpox that its model has not trained on, one an
+        independent case.
       scores: for each fold the scores `[N]` of the new images by its model.
 
     Returns:
-      float64 `[N]`, from 1 / (n + 1) to 1.
+      float64 `[N]`, from 1 / (n + 1) to 1. They tie where no calibration score lies between two scores.
 
     Raises:
       ValueError: no calibration scores, numbers that are not finite, or folds that do not pair.

@@ -71,9 +71,9 @@ class NoveltyDetector(abc.ABC):
             )
         scores = self.score_samples(images)
         if not np.all(np.isfinite(scores)):
-            places = np.flatnonzero(~np.isfinite(scores))
+            missing = np.flatnonzero(~np.isfinite(scores))
             raise ValueError(
-                f"{len(places)} of {len(scores)} images have no finite score (first image {places[0]}): "
+                f"{len(missing)} of {len(scores)} images have no finite score (first image {missing[0]}): "
                 "their pixels or the network's weights contain NaN; assess() calls such images unusable"
             )
         return scores - self.threshold
@@ -85,9 +85,9 @@ class NoveltyDetector(abc.ABC):
 
 def describe(detector: NoveltyDetector, **facts: object) -> str:
     """The `repr` of a detector: facts that fit on a screen, and its threshold; no weights."""
-    told = ", ".join(f"{name}={value!r}" for name, value in facts.items())
+    listed = ", ".join(f"{name}={value!r}" for name, value in facts.items())
     threshold = None if detector.threshold is None else float(f"{detector.threshold:.6g}")
-    return f"{type(detector).__name__}({told}, threshold={threshold})"
+    return f"{type(detector).__name__}({listed}, threshold={threshold})"
 
 
 def _usable(images: Iterable[np.ndarray | ValueError], refused: dict[int, str]) -> Iterator[np.ndarray]:

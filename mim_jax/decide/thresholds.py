@@ -27,7 +27,7 @@ PAPER_THRESHOLD = 0.8526
 
 @dataclass(frozen=True)
 class Rule:
-    """How thresholds are made."""
+    """A decision rule by name, with the rates it is made for."""
 
     name: str = "calibrated"  # one of `mim_jax.decide.decision.RULES`
     miss_rate: float = 0.1  # share of the training class that may be missed

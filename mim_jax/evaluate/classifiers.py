@@ -153,8 +153,8 @@ def _clinical(
     drawn = sheet.draw_clinical(positives, count, **noise)
     recorder.start("clinical test", total=2 * len(folds) * count)
     upper, lower = [], []
-    for place, (fold, images) in enumerate(zip(folds, drawn, strict=True)):
-        noisy = sheet.add_noise(images.images, first=(1 + place) * count, **noise)
+    for number, (fold, images) in enumerate(zip(folds, drawn, strict=True)):
+        noisy = sheet.add_noise(images.images, first=(1 + number) * count, **noise)
         upper.append(fold.scores(noisy))
         lower.append(fold.scores(others.images))
         joined = {name: np.concatenate((upper[-1][name], lower[-1][name])) for name in ood_scores.SCORES}

@@ -10,7 +10,7 @@ may be tested on are not MIM's. Four views say which images count:
   "clinical": noisy mpox against clinical images (section 3.4).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -53,7 +53,7 @@ def compare(runs: Sequence[SavedRun], *, resamples: int, seed: int) -> dict[str,
         negatives of known and of other classes that count in "paper", then those that do not;
       "best_score": of the classifiers' scores other than their probability the method of highest mean AUROC
         in "paper", picked after the fact;
-      "extremes": {"best" | "worst": {method shown: the place of its fold of highest or lowest AUROC in
+      "extremes": {"best" | "worst": {method shown: the position of its fold of highest or lowest AUROC in
         "paper"}}, picked after the fact as well;
       "views": {"paper" | "all" | "open" | "clinical": as `summarize` returns it, each method under the one
         metric "score"; None where no image or no run allows the view};
@@ -244,9 +244,9 @@ def _check(runs: Sequence[SavedRun]) -> None:
             "of a classifier"
         )
     paths = [run.path.resolve() for run in runs]
-    for place, path in enumerate(paths):
-        if path in paths[:place]:
-            raise ValueError(f"the workdir {runs[place].path} was given twice: name each run once")
+    for position, path in enumerate(paths):
+        if path in paths[:position]:
+            raise ValueError(f"the workdir {runs[position].path} was given twice: name each run once")
     ours = [run for run in runs if run.is_mim]
     if len(ours) > 1:
         raise ValueError(
@@ -272,26 +272,23 @@ def _check_same(
     first: SavedRun, other: SavedRun, folds: Sequence[ScoredImages], others: Sequence[ScoredImages], kind: str
 ) -> None:
     """Raise ValueError where the two runs do not hold the same images in the same folds."""
-    difference = ""
-    if len(folds) != len(others):
-        difference = f"{len(folds)} folds there, {len(others)} here"
-    for number, (one, two) in enumerate(zip(folds, others, strict=False)):
-        if difference:
-            break
-        if len(one) != len(two):
-            difference = f"fold {number} has {len(one)} {kind} images there, {len(two)} here"
-            break
-        for field, words in _FIELDS.items():
-            unequal = getattr(one, field) != getattr(two, field)
-            if np.any(unequal):
-                place = int(np.argmax(unequal))
-                difference = (
-                    f"{kind} image {place} of fold {number} has the {words} {getattr(one, field)[place]} "
-                    f"there, {getattr(two, field)[place]} here"
-                )
-                break
-    if difference:
+    for difference in _differences(folds, others, kind):
         raise ValueError(
             f"{first.path} and {other.path} do not hold the same images in the same folds ({difference}): "
             "train both on the same data, with the same seed and folds"
         )
+
+
+def _differences(folds: Sequence[ScoredImages], others: Sequence[ScoredImages], kind: str) -> Iterator[str]:
+    if len(folds) != len(others):
+        yield f"{len(folds)} folds there, {len(others)} here"
+    for number, (one, two) in enumerate(zip(folds, others, strict=False)):
+        if len(one) != len(two):
+            yield f"fold {number} has {len(one)} {kind} images there, {len(two)} here"
+        for field, words in _FIELDS.items():
+            unequal = np.flatnonzero(getattr(one, field) != getattr(two, field))
+            for row in unequal[:1]:
+                yield (
+                    f"{kind} image {row} of fold {number} has the {words} {getattr(one, field)[row]} there, "
+                    f"{getattr(two, field)[row]} here"
+                )

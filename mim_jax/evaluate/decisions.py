@@ -101,21 +101,21 @@ def calibrate(
             },
         )
 
-    everything, places = np.ones(len(family), bool), range(len(scored))
+    everything, numbers = np.ones(len(family), bool), range(len(scored))
     shares = _shares(others[0].groups, family, len(scored))
     cutoffs = []
-    for k in places:
+    for k in numbers:
         outside = ~np.isin(others[0].groups, list(shares[k]))
-        found = evidence([j for j in places if j != k], scores[k], outside)
+        found = evidence([j for j in numbers if j != k], scores[k], outside)
         lower, _ = thresholds.lower_threshold(found, rule)
         upper, left_out = thresholds.upper_threshold(found, rule)
         carried = tuple(name for name in found.highest if name not in left_out)
         cutoffs.append(Cutoffs(metric, lower, upper, shares[k], carried))
     return Calibrations(
         thresholds.describe(
-            evidence(list(places), np.mean(scores, axis=0), everything), metric, rule, positive
+            evidence(list(numbers), np.mean(scores, axis=0), everything), metric, rule, positive
         ),
-        [thresholds.describe(evidence([k], scores[k], everything), metric, rule, positive) for k in places],
+        [thresholds.describe(evidence([k], scores[k], everything), metric, rule, positive) for k in numbers],
         cutoffs,
     )
 

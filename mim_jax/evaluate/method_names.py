@@ -48,5 +48,5 @@ def method_name(method: str) -> str:
 
 def ordered(methods: Iterable[str]) -> list[str]:
     """Sort methods in the order of every table; unknown ones last, by name."""
-    places = {method: place for place, method in enumerate(METHOD_NAMES)}
-    return sorted(methods, key=lambda method: (places.get(method, len(places)), method))
+    ranks = {method: rank for rank, method in enumerate(METHOD_NAMES)}
+    return sorted(methods, key=lambda method: (ranks.get(method, len(ranks)), method))

@@ -1,14 +1,15 @@
 """The score table: one shape for the scored test images of a fold, in memory and in scores.csv."""
 
 import csv
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mim_jax.data.dataset import printable
+from mim_jax.train import workdir
 
 _FLAGS = {"True": True, "False": False}
 # Field of `ScoredImages` -> its column; score columns stand between "positive" and "decision".
@@ -121,19 +122,16 @@ def write_scores(
         *scores,
         *(COLUMNS[name] for name in after),
     ]
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        for method, images in methods.items():
-            columns = [getattr(images, name).tolist() for name in before]
-            columns += [
-                images.similarities[name].tolist() if name in images.similarities else [""] * len(images)
-                for name in scores
-            ]
-            columns += [getattr(images, name).tolist() for name in after]
-            writer.writerows([fold, method, *row] for row in zip(*columns, strict=True))
-    os.replace(temporary, path)
+    rows: list[Sequence[Any]] = [header]
+    for method, images in methods.items():
+        columns = [getattr(images, name).tolist() for name in before]
+        columns += [
+            images.similarities[name].tolist() if name in images.similarities else [""] * len(images)
+            for name in scores
+        ]
+        columns += [getattr(images, name).tolist() for name in after]
+        rows += [[fold, method, *row] for row in zip(*columns, strict=True)]
+    workdir.write_csv(path, rows)
 
 
 def read_scores(path: Path, *, methods: Sequence[str], needed: Sequence[str]) -> dict[str, ScoredImages]:
@@ -153,12 +151,12 @@ def read_scores(path: Path, *, methods: Sequence[str], needed: Sequence[str]) ->
             for column in ("method", *always, *needed):
                 if column not in header:
                     raise ValueError(f"it has no column {column!r}")
-            place = header.index("method")
+            method_column = header.index("method")
             for row in reader:
                 if len(row) != len(header):
                     raise ValueError(f"line {reader.line_num} has {len(row)} columns of {len(header)}")
-                if row[place] in rows:
-                    rows[row[place]].append(row)
+                if row[method_column] in rows:
+                    rows[row[method_column]].append(row)
         return {
             method: _images(dict(zip(header, zip(*own, strict=True), strict=True)))
             for method, own in rows.items()

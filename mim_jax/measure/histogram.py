@@ -50,7 +50,7 @@ def soft_histogram(image: jax.Array, *, bins: int) -> jax.Array:
 
 
 def _counts(index: jax.Array, mass: jax.Array, *, bins: int) -> jax.Array:
-    """Sums `mass` `[H, W, C]` into the bins that `index` names, channel by channel: float32 `[C, bins]`."""
+    """Sum `mass` `[H, W, C]` into the bins that `index` names, channel by channel: float32 `[C, bins]`."""
     height, width = index.shape[:2]
     if height * width > MOST_PIXELS:
         raise ValueError(

@@ -261,7 +261,7 @@ REDUCTIONS: dict[str, Callable[[Any], Any]] = {
 
 @dataclass(frozen=True)
 class Measure:
-    """How an image is compared with its inpainting: one metric that scores, and options of all five."""
+    """The comparison of an image with its inpainting: the metric that scores, and options of all five."""
 
     metric: str = "ssim_hbd"  # the one that scores
     window: str = "gaussian"

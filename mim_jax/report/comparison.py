@@ -113,13 +113,13 @@ def _draw(comparison: Mapping[str, Any], runs: Sequence[SavedRun], *, notice: st
     methods, aurocs = tested(runs), comparison["views"]["paper"]["auroc"]["augmented"]
     titles = {method: own["title"] for method, own in comparison["methods"].items()}
     pngs = {}
-    for end, places in comparison["extremes"].items():
+    for end, indices in comparison["extremes"].items():
         curves, areas = {}, {}
-        for method, place in places.items():
-            fold = methods[method][place]
+        for method, index in indices.items():
+            fold = methods[method][index]
             fold = fold.select(fold.augmented)
             curves[titles[method]] = roc(fold.similarities[SCORE], fold.positive)
-            areas[titles[method]] = aurocs[method][SCORE]["folds"][place]["value"]
+            areas[titles[method]] = aurocs[method][SCORE]["folds"][index]["value"]
         pngs[f"roc_{end}"] = charts.roc_figure(curves, areas, notice=notice)
     for part in ("group", "class"):
         if parts := shown_parts(comparison, part):

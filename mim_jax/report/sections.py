@@ -57,7 +57,7 @@ def sections(results: Results) -> dict[str, Any]:
         "other_classes": len(data["classes"]) - (positive in data["classes"]),
         "positive_share": positive_share(results),
         "levels": sorted(results["operating"][REFERENCE]["sensitivity_at_specificity"], key=float),
-        "extremes": {end: results["splits"][place] for end, place in extremes(results).items()},
+        "extremes": {end: results["splits"][number] for end, number in extremes(results).items()},
         "parts": {
             part: {"methods": found, "names": [names[method] for method in found]}
             for part, found in parts.items()
@@ -204,6 +204,6 @@ def _decision(results: Results) -> dict[str, Any]:
 
 
 def _times(wall: Mapping[str, Any]) -> dict[str, str]:
-    times = {f"train, fold {place}": seconds for place, seconds in enumerate(wall["train"], start=1)}
+    times = {f"train, fold {number}": seconds for number, seconds in enumerate(wall["train"], start=1)}
     times |= {name: wall[name] for name in ("evaluate", "total")}
     return {name: duration(seconds) for name, seconds in times.items()}

@@ -226,10 +226,10 @@ def parameter_hash(variables: Any) -> str:
 @contextlib.contextmanager
 def _orbax_silenced() -> Iterator[None]:
     """Drop what Orbax logs through absl, and nothing else; levels and handlers stay the user's."""
-    logger, place = logging.getLogger("absl"), str(Path(ocp.__file__).parent)
+    logger, package = logging.getLogger("absl"), str(Path(ocp.__file__).parent)
 
     def from_elsewhere(record: logging.LogRecord) -> bool:
-        return not record.pathname.startswith(place)
+        return not record.pathname.startswith(package)
 
     logger.addFilter(from_elsewhere)
     try:

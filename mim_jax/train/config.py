@@ -117,7 +117,7 @@ def parse(config: Mapping[str, Any]) -> Settings:
     data |= {
         "gate_training": gate.pop("training"),
         "gate": _read(quality.Gate, gate, "data.gate"),
-        "sources": {name: place for name, place in data["sources"].items() if place},
+        "sources": {name: folder for name, folder in data["sources"].items() if folder},
         "known": tuple(data.get("known", ())),
         "min_side": max(MIN_SIDE, least),
     }
@@ -216,17 +216,11 @@ def load_dataset(settings: Settings, progress: Callable[[int, int], None] | None
             negatives=data.procedural_negatives,
             seed=settings.seed,
         )
+    read: dict[str, Any] = {"size": data.image_size, "positive": data.positive, "min_side": data.min_side}
     if data.sources:
-        dataset = sources.load_sources(
-            data.sources,
-            data_dir=prepared_folder(data.data_dir),
-            size=data.image_size,
-            per_class=data.per_class,
-            seed=settings.seed,
-            positive=data.positive,
-            min_side=data.min_side,
-            progress=progress,
-        )
+        draw: dict[str, Any] = {"per_class": data.per_class, "seed": settings.seed}
+        folders = prepared_folder(data.data_dir)
+        dataset = sources.load_sources(data.sources, data_dir=folders, **draw, **read, progress=progress)
         remarks = (
             *sources.shortfalls(dataset, per_class=data.per_class),
             *sources.count_differences(dataset),
@@ -235,12 +229,10 @@ def load_dataset(settings: Settings, progress: Callable[[int, int], None] | None
     else:
         dataset = folder.from_folder(
             data.root,
-            size=data.image_size,
-            positive=data.positive,
+            **read,
             manifest=data.manifest,
             group_pattern=data.group_pattern,
             strict=data.strict,
-            min_side=data.min_side,
             progress=progress,
         )
     dataset = quality.screen(dataset, data.gate, data.gate_training, strict=data.strict)

@@ -15,7 +15,7 @@ from mim_jax.measure.similarity import Measure
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which images there are, and how they are read, grouped and split."""
+    """The images of a run, and how they are read, grouped and split."""
 
     root: str
     sources: Mapping[str, str]  # name -> folder, those that are given
@@ -73,7 +73,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """The test sets and what is computed on them."""
+    """The test sets and the tables made of them."""
 
     augmentation: str
     clinical: str

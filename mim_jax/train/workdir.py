@@ -1,12 +1,13 @@
 """The folder of a run: claimed by one configuration, resumed by the same, refused to another."""
 
 import contextlib
+import csv
 import hashlib
 import json
 import os
 import socket
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,14 @@ def write_json(path: Path, content: Any, *, sealed: bool = False) -> None:
         content = {**content, SEAL: _hash(content)}
     temporary = path.with_suffix(path.suffix + ".tmp")
     temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    os.replace(temporary, path)
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows, the header first, as a CSV file, whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        csv.writer(file).writerows(rows)
     os.replace(temporary, path)
 
 

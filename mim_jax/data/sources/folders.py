@@ -4,9 +4,7 @@ Nothing is decoded here. Every layout is read the same way on every system: name
 alike, stray files (`Thumbs.db`, `.DS_Store`, `__MACOSX`) passed over, any depth of unpacking.
 """
 
-import csv
 import hashlib
-import io
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,8 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from mim_jax.data.folder import list_images
-from mim_jax.data.images import UnusableImage, read_bytes
+from mim_jax.data.folder import list_images, read_csv
 
 # The classes of MSLD v2.0 that the paper takes: no cowpox and no healthy skin is among its 1,690.
 _MSLD = {"monkeypox": "mpox", "chickenpox": "chickenpox", "measles": "measles", "hfmd": "hfmd"}
@@ -296,19 +293,10 @@ def _read_table(folder: Path, file: str, columns: set[str]) -> tuple[Path, list[
         raise ValueError(
             f"the folder of isic2018, {folder}, needs the file {file} once; it is there {len(found)} times"
         )
-    try:
-        # utf-8-sig: spreadsheets put a byte-order mark in front.
-        text = read_bytes(found[0]).decode("utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""), restval="", restkey="")
-        reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
-        rows = [{key: str(cell).strip() for key, cell in row.items() if key} for row in reader]
-    except (UnusableImage, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{found[0]} cannot be read as CSV in UTF-8: {error}") from None
-    if missing := sorted(columns - set(reader.fieldnames)):
-        raise ValueError(
-            f"{found[0]} lacks the column {missing[0]!r}; it has "
-            f"{', '.join(reader.fieldnames) or 'none'}: download it again"
-        )
+    held, rows = read_csv(found[0])
+    if missing := sorted(columns - set(held)):
+        listed = ", ".join(held) or "none"
+        raise ValueError(f"{found[0]} lacks the column {missing[0]!r}; it has {listed}: download it again")
     if not rows:
         raise ValueError(f"{found[0]} has no rows: download it again")
     return found[0], rows

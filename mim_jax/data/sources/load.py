@@ -69,7 +69,7 @@ def load_sources(
     _check_labels(plans, positive)
 
     report = _count_images(plans, progress) if progress else None
-    return _join([_load(plan, report) for plan in plans], positive)
+    return _join([_load(plan, positive, report) for plan in plans])
 
 
 def load_clinical(
@@ -83,7 +83,7 @@ def load_clinical(
 ) -> Dataset:
     """Load a clinical set without mpox, one folder a class (hospital, normal); as `load_sources`."""
     plan = _plan("clinical", folder, data_dir, size, 0, 0, min_side)
-    return _join([_load(plan, _count_images([plan], progress) if progress else None)], positive)
+    return _join([_load(plan, positive, _count_images([plan], progress) if progress else None)])
 
 
 def count_differences(dataset: Dataset) -> list[str]:
@@ -136,18 +136,6 @@ class _Plan:
     min_side: int
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """Images of one source, sorted by name, and those left out."""
-
-    plan: _Plan
-    images: np.ndarray
-    labels: list[str]
-    groups: list[str]
-    names: list[str]
-    unusable: list[tuple[str, str]]
-
-
 def _plan(
     source: str,
     folder: str | os.PathLike[str],
@@ -196,7 +184,7 @@ def _count_images(plans: list[_Plan], progress: Callable[[int, int], None]) -> C
     return report
 
 
-def _load(plan: _Plan, report: Callable[[int], None] | None) -> _Loaded:
+def _load(plan: _Plan, positive: str, report: Callable[[int], None] | None) -> Dataset:
     # Here and not above: TFDS takes half a second to import, and only these sources need it.
     from mim_jax.data.sources import tfds as builders
 
@@ -219,7 +207,23 @@ def _load(plan: _Plan, report: Callable[[int], None] | None) -> _Loaded:
     labels, groups, names = (
         [example[key].decode() for example in examples] for key in ("label", "group", "name")
     )
-    return _Loaded(plan, images, labels, groups, names, unusable)
+    source, contents = plan.source, plan.contents
+    refused = [(printable(name), reason) for name, reason in contents.refused]
+    problems = [(f"{source}/{printable(name)}", problem) for name, problem in contents.ungrouped]
+    return Dataset(
+        images=images,
+        labels=np.array(labels, dtype=str),
+        # An image without a known group is a group of its own.
+        groups=np.array(
+            [f"{source}/{group or name}" for group, name in zip(groups, names, strict=True)], str
+        ),
+        names=np.array([f"{source}/{name}" for name in names], dtype=str),
+        source=contents.title,
+        positive=positive,
+        grouped=True,
+        unusable=tuple((f"{source}/{name}", reason) for name, reason in [*refused, *unusable]),
+        group_problems=tuple(problems),
+    )
 
 
 def _prepare(builder: Any, plan: _Plan, where: Path, mark: str, report: Callable[[int], None] | None) -> None:
@@ -289,28 +293,20 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def _join(loaded: list[_Loaded], positive: str) -> Dataset:
-    names, labels, groups = [], [], []
-    unusable, problems = [], []
-    for part in loaded:
-        source, contents = part.plan.source, part.plan.contents
-        names += [f"{source}/{name}" for name in part.names]
-        labels += part.labels
-        # An image without a known group is a group of its own.
-        groups += [f"{source}/{group or name}" for group, name in zip(part.groups, part.names, strict=True)]
-        refused = [(printable(name), reason) for name, reason in contents.refused]
-        unusable += [(f"{source}/{name}", reason) for name, reason in [*refused, *part.unusable]]
-        problems += [(f"{source}/{printable(name)}", problem) for name, problem in contents.ungrouped]
+def _join(parts: list[Dataset]) -> Dataset:
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([getattr(part, name) for part in parts])
+
     return Dataset(
-        images=np.concatenate([part.images for part in loaded]),
-        labels=np.array(labels, dtype=str),
-        groups=np.array(groups, dtype=str),
-        names=np.array(names, dtype=str),
-        source=", ".join(part.plan.contents.title for part in loaded),
-        positive=positive,
+        images=joined("images"),
+        labels=joined("labels"),
+        groups=joined("groups"),
+        names=joined("names"),
+        source=", ".join(part.source for part in parts),
+        positive=parts[0].positive,
         grouped=True,
-        unusable=tuple(sorted(unusable)),
-        group_problems=tuple(sorted(problems)),
+        unusable=tuple(sorted(item for part in parts for item in part.unusable)),
+        group_problems=tuple(sorted(item for part in parts for item in part.group_problems)),
     )
 
 

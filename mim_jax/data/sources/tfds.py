@@ -15,6 +15,7 @@ decodes the images that it needs to one size and writes them as array_record. Th
 import dataclasses
 import inspect
 import os
+import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,6 +29,7 @@ from mim_jax.data.images import MIN_SIDE, UnusableImage, load_image
 from mim_jax.data.sources.folders import Entry, draw, read_layout
 
 SPLIT = "images"
+_ABOUT = tomllib.loads(Path(__file__).with_name("sources.toml").read_text(encoding="utf-8"))
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -66,9 +68,17 @@ class Source(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
     HOMEPAGE: str
     LICENCE: str
     CITATION: str
+    MANUAL_DOWNLOAD_INSTRUCTIONS: str
 
     # Called after each image that was tried, from the thread that prepares.
     on_image: Callable[[], None] | None = None
+
+    def __init_subclass__(cls, **options: Any):
+        """Take what a person must know from sources.toml."""
+        about = _ABOUT[cls.__name__.lower()]
+        cls.HOMEPAGE, cls.LICENCE, cls.CITATION = (about[key] for key in ("homepage", "licence", "citation"))
+        cls.MANUAL_DOWNLOAD_INSTRUCTIONS = about["instructions"]
+        super().__init_subclass__(**options)
 
     def __init__(self, *, config: Preparation, **options: Any):
         super().__init__(config=config, **options)
@@ -149,54 +159,12 @@ class Msld(Source):
     Groups: patients, from file names such as `MKP_17_01`.
     """
 
-    HOMEPAGE = "https://github.com/mHealthBuet/Mpox-Skin-Lesion-Dataset-v2"
-    LICENCE = (
-        "Creative Commons with attribution, not for commercial use, as the badge of the authors' "
-        "repositories says without a version; the photographs were collected from the web, whose owners may"
-        " set other terms. Read the terms where you download."
-    )
-    CITATION = (
-        "S. N. Ali, M. T. Ahmed, T. Jahan, J. Paul, S. M. S. Sani, N. Noor, A. N. Asma, T. Hasan: A Web-"
-        "based Mpox Skin Lesion Detection System Using State-of-the-art Deep Learning Models Considering "
-        "Racial Diversity. Biomedical Signal Processing and Control 98, 106742, 2024. "
-        "doi:10.1016/j.bspc.2024.106742. Version 1.0: S. N. Ali et al.: Monkeypox Skin Lesion Detection "
-        "Using Deep Learning Models: A Feasibility Study. arXiv:2207.03342, 2022."
-    )
-    MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-    Version 2.0: https://www.kaggle.com/datasets/joydippaul/mpox-skin-lesion-dataset-version-20-msld-v20
-      Original Images/FOLDS/fold1 ... fold5/Train, Valid, Test/Monkeypox, Chickenpox, .../MKP_17_01.jpg
-      All five folds with their three parts must be there; an image is taken once, whatever folds hold it.
-    Version 1.0: https://www.kaggle.com/datasets/nafin59/monkeypox-skin-lesion-dataset
-      Original Images/Monkey Pox, Others/M01_01.jpg
-    The augmented images are not used. Only one of the versions may be there: they share images.
-    """
-
 
 class Isic2018(Source):
     """ISIC 2018 challenge, training images of task 3: 10,015 of seven classes, seen through a dermatoscope.
 
     They are the data set HAM10000. By default 100 images are drawn from each class, as in the paper, which
     does not say which. Groups: lesions, from the table of groupings.
-    """
-
-    HOMEPAGE = "https://challenge.isic-archive.com/data/#2018"
-    LICENCE = (
-        "Creative Commons with attribution, not for commercial use (CC BY-NC 4.0 as reported by those who "
-        "pass the images on; HAM10000 itself is under CC BY-NC-SA 4.0). Read the terms where you download."
-    )
-    CITATION = (
-        "N. Codella et al.: Skin Lesion Analysis Toward Melanoma Detection 2018: A Challenge Hosted by the "
-        "International Skin Imaging Collaboration (ISIC). arXiv:1902.03368, 2019. P. Tschandl, C. "
-        "Rosendahl, H. Kittler: The HAM10000 dataset, a large collection of multi-source dermatoscopic "
-        "images of common pigmented skin lesions. Scientific Data 5, 180161, 2018. "
-        "doi:10.1038/sdata.2018.161"
-    )
-    MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-    From https://challenge.isic-archive.com/data/#2018, task 3, unpacked into one folder at any depth:
-      ISIC2018_Task3_Training_Input/ISIC_0024306.jpg ...
-      ISIC2018_Task3_Training_GroundTruth.csv        image,MEL,NV,BCC,AKIEC,BKL,DF,VASC; one 1.0 a row
-      ISIC2018_Task3_Training_LesionGroupings.csv    image,lesion_id,diagnosis_confirm_type
-    Every image that the tables name must be there, with a lesion.
     """
 
 
@@ -208,41 +176,12 @@ class Dermnet(Source):
     confirmed diagnoses. Which images show one patient is not known, so that each is a group of its own.
     """
 
-    HOMEPAGE = "https://www.kaggle.com/datasets/shubhamgoel27/dermnet"
-    LICENCE = (
-        "CC BY-NC-ND 4.0 as reported of the Kaggle page; the images were taken from dermnet.com, and no "
-        "consent of its owners or patients is documented. Read the terms where you download."
-    )
-    CITATION = (
-        "Dermnet: image data for 23 categories of skin diseases. Kaggle, accessed by the paper in 2023."
-    )
-    MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-    From https://www.kaggle.com/datasets/shubhamgoel27/dermnet, unpacked:
-      train/Bullous Disease Photos/*.jpg   and the same folders in test/:
-      Cellulitis Impetigo and other Bacterial Infections, Eczema Photos, Herpes HPV and other STDs Photos,
-      Urticaria Hives, Vascular Tumors, Vasculitis Photos, Warts Molluscum and other Viral Infections
-    Each of the eight must have images in train and in test; the other fifteen are not used.
-    """
-
 
 class Clinical(Source):
     """A clinical set of your own: photographs without mpox, one folder a class, at any depth; no draw.
 
     The paper has 60 of a hospital's patients and 40 of normal skin; they are not public. Each image is a
     group of its own.
-    """
-
-    HOMEPAGE = "https://arxiv.org/abs/2310.06318"
-    LICENCE = "Yours to know: photographs of patients need their consent."
-    CITATION = (
-        "Y. Yue, Z. Li: Adversarial Masked Image Inpainting for Robust Detection of Mpox and Non-Mpox. "
-        "arXiv:2310.06318, 2023, section 2.2."
-    )
-    MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-    Put the photographs into one folder a class, for example:
-      hospital/*.jpg
-      normal/*.jpg
-    No class of mpox: the clinical test takes its mpox images from the test folds.
     """
 
 

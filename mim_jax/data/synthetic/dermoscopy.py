@@ -64,7 +64,7 @@ def _ruler(rng: np.random.Generator, size: int) -> np.ndarray:
 def _lesion(
     rng: np.random.Generator, c: Canvas, radius: tuple[float, float], *, wobble: float, stretch: float = 1.5
 ) -> tuple[np.ndarray, Disc]:
-    """The lesion in the middle: rho over the whole image, and its place (x, y, radius)."""
+    """The lesion in the middle: rho over the whole image, and its disc (x, y, radius)."""
     x, y = rng.normal(0.5, 0.035, 2)
     r = rng.uniform(*radius)
     _, rho = c.around(
@@ -80,10 +80,10 @@ def _network(rng: np.random.Generator, c: Canvas, *, meshes: tuple[int, int]) ->
 
 
 def _dots(
-    rng: np.random.Generator, c: Canvas, place: Disc, count: int, radius: tuple[float, float]
+    rng: np.random.Generator, c: Canvas, disc: Disc, count: int, radius: tuple[float, float]
 ) -> list[tuple[Window, np.ndarray]]:
-    """Windows and rho of dots strewn over the lesion at `place`, (x, y, radius)."""
-    x, y, r = place
+    """Windows and rho of dots strewn over the lesion at `disc`, (x, y, radius)."""
+    x, y, r = disc
     turn, out = rng.uniform(0, 2 * np.pi, count), r * 0.85 * np.sqrt(rng.random(count))
     return [
         c.around(x + o * np.cos(t), y + o * np.sin(t), rng.uniform(*radius), reach=1.8, wobble=0.15)
@@ -154,7 +154,7 @@ def _bcc(rng: np.random.Generator, c: Canvas) -> None:
 
 def _bkl(rng: np.random.Generator, c: Canvas) -> None:
     """Seborrhoeic keratosis: waxy, stuck on, sharp-edged; white milia, dark plugs, ridges like a brain."""
-    rho, place = _lesion(rng, c, (0.24, 0.42), wobble=0.1)
+    rho, disc = _lesion(rng, c, (0.24, 0.42), wobble=0.1)
     body = falling(rho, 0.94, rng.uniform(0.05, 0.14))
     c.melanin += body * rng.uniform(0.15, 0.7) * (1 + 0.2 * c.warp + 0.12 * c.rough)
     c.smear(EVERYWHERE, (0.72, 0.55, 0.33), rng.uniform(0.1, 0.45) * body)
@@ -162,9 +162,9 @@ def _bkl(rng: np.random.Generator, c: Canvas) -> None:
     sulcus = ring(gyri, 0, 0.35) * body * rng.uniform(0.1, 0.9)
     c.melanin += 0.5 * sulcus
     c.relief += body * (0.012 + 0.003 * gyri)
-    for where, dot in _dots(rng, c, place, int(rng.integers(4, 30)), (0.006, 0.017)):
+    for where, dot in _dots(rng, c, disc, int(rng.integers(4, 30)), (0.006, 0.017)):
         c.smear(where, (0.97, 0.93, 0.83), rng.uniform(0.4, 0.9) * falling(dot, 0.6, 0.5))
-    for where, dot in _dots(rng, c, place, int(rng.integers(0, 22)), (0.008, 0.022)):
+    for where, dot in _dots(rng, c, disc, int(rng.integers(0, 22)), (0.008, 0.022)):
         c.smear(where, (0.2, 0.12, 0.06), rng.uniform(0.5, 0.9) * falling(dot, 0.8, 0.3))
 
 
@@ -205,7 +205,7 @@ def _mel(rng: np.random.Generator, c: Canvas) -> None:
 
 def _nv(rng: np.random.Generator, c: Canvas) -> None:
     """Naevus: symmetric, one or two browns; a regular network that thins out at the edge, or globules."""
-    rho, place = _lesion(rng, c, (0.18, 0.38), wobble=0.07, stretch=1.45)
+    rho, disc = _lesion(rng, c, (0.18, 0.38), wobble=0.07, stretch=1.45)
     body = falling(rho, 0.88, rng.uniform(0.12, 0.35))
     brown = rng.uniform(0.15, 0.6)
     if rng.random() < 0.65:
@@ -215,19 +215,19 @@ def _nv(rng: np.random.Generator, c: Canvas) -> None:
     c.melanin += body * brown * pattern * (1 + 0.12 * c.warp)
     c.melanin += rng.uniform(-0.1, 0.3) * brown * falling(rho, 0.45, 0.4)
     c.blood += rng.uniform(-0.1, 0.35) * body
-    for where, dot in _dots(rng, c, place, int(rng.integers(0, 12)), (0.006, 0.012)):
+    for where, dot in _dots(rng, c, disc, int(rng.integers(0, 12)), (0.006, 0.012)):
         c.melanin[where] += 0.4 * falling(dot, 0.8, 0.4)
 
 
 def _vasc(rng: np.random.Generator, c: Canvas) -> None:
     """Angioma: well-bounded round red to violet lakes, parted by pale septa; blue-black where clotted."""
-    rho, place = _lesion(rng, c, (0.2, 0.36), wobble=0.07, stretch=1.3)
+    rho, disc = _lesion(rng, c, (0.2, 0.36), wobble=0.07, stretch=1.3)
     body = falling(rho, 0.95, 0.1)
     violet = rng.uniform(0, 0.5)
     c.blood += rng.uniform(0.6, 1.3) * falling(rho, 1.0, 0.15)
     c.smear(EVERYWHERE, (0.85, 0.66, 0.7), 0.35 * body)
     near = np.full((c.size, c.size), 9, np.float32)
-    for where, lake in _dots(rng, c, place, int(rng.integers(14, 50)), (0.025, 0.07)):
+    for where, lake in _dots(rng, c, disc, int(rng.integers(14, 50)), (0.025, 0.07)):
         np.minimum(near[where], lake, out=near[where])
     lakes = falling(near, 0.8, 0.25) * falling(rho, 0.98, 0.08)
     c.smear(EVERYWHERE, (0.66 - 0.35 * violet, 0.1, 0.14 + 0.35 * violet), 0.85 * lakes)

@@ -11,7 +11,7 @@ Recipe = Callable[[np.random.Generator, Canvas], None]
 
 
 def _crowd(rng: np.random.Generator, c: Canvas, per_cm2: tuple[float, float], most: int) -> int:
-    """How many lesions of a density (log-uniform, per square centimetre) the field of view holds."""
+    """Number of lesions of a density (log-uniform, per square centimetre) in the field of view."""
     density = np.exp(rng.uniform(*np.log(per_cm2)))
     return int(np.clip(rng.poisson(density * (0.1 / c.mm) ** 2), 1, most))
 
@@ -26,9 +26,7 @@ def _mpox(rng: np.random.Generator, c: Canvas) -> None:
 
 def _umbilicated(rng: np.random.Generator, c: Canvas, x: float, y: float, r: float, stage: float) -> None:
     """One such lesion: papule, pustule from stage 0.2 on, crusted from the dimple outwards from 0.58 on."""
-    where, rho = c.around(
-        x, y, r, reach=2.4, stretch=rng.uniform(1, 1.25), angle=rng.uniform(0, 3.1), wobble=0.055
-    )
+    where, rho = c.oval(rng, x, y, r, 1.25, reach=2.4, wobble=0.055)
     pustule = float(np.clip((stage - 0.2) * 4, 0, 1))
     crust = float(np.clip((stage - 0.58) * 5, 0, 1)) * rng.uniform(0.5, 1)
     dimple = float(np.clip(stage * 5, 0.25, 1)) * rng.uniform(0.5, 1)
@@ -121,9 +119,7 @@ def _bacterial_infection(rng: np.random.Generator, c: Canvas) -> None:
         radius = np.clip(rng.uniform(4, 11) * c.mm, 0.05, 0.28)
         for x, y in scatter(rng, int(rng.integers(2, 9)), 1.5 * radius, spread=0.22):
             r = radius * rng.uniform(0.4, 1.2)
-            where, rho = c.around(
-                x, y, r, reach=2.2, stretch=rng.uniform(1, 1.5), angle=rng.uniform(0, 3.1), wobble=0.25
-            )
+            where, rho = c.oval(rng, x, y, r, 1.5, reach=2.2, wobble=0.25)
             rough = c.rough[where] + 0.5 * c.warp[where]
             c.blood[where] += rng.uniform(0.8, 1.6) * falling(rho, 1.15, 0.4)
             honey = falling(rho + 0.28 * rough, 0.72, 0.16) * (0.8 + 0.2 * rough)
@@ -134,9 +130,7 @@ def _bacterial_infection(rng: np.random.Generator, c: Canvas) -> None:
     elif kind < 0.75:
         x, y = rng.uniform(0.35, 0.65, 2)
         r = np.clip(rng.uniform(9, 22) * c.mm, 0.12, 0.36)
-        where, rho = c.around(
-            x, y, r, reach=2.6, stretch=rng.uniform(1, 1.3), angle=rng.uniform(0, 3.1), wobble=0.1
-        )
+        where, rho = c.oval(rng, x, y, r, 1.3, reach=2.6, wobble=0.1)
         c.blood[where] += rng.uniform(1.0, 2.2) * falling(rho, 1.1, 0.9)
         c.relief[where] += 0.35 * r * falling(rho, 0.5, 0.75)
         c.gloss[where] += 0.2 * falling(rho, 0.8, 0.5)
@@ -159,9 +153,7 @@ def _bullous(rng: np.random.Generator, c: Canvas) -> None:
     radius = np.clip(rng.uniform(5, 14) * c.mm, 0.06, 0.24)
     for x, y in scatter(rng, int(rng.integers(1, 9)), 1.9 * radius):
         r, wobble = radius * rng.uniform(0.4, 1.25), rng.uniform(0.03, 0.09)
-        where, rho = c.around(
-            x, y, r, reach=1.9, stretch=rng.uniform(1, 1.5), angle=rng.uniform(0, 3.1), wobble=wobble
-        )
+        where, rho = c.oval(rng, x, y, r, 1.5, reach=1.9, wobble=wobble)
         c.blood[where] += rng.uniform(0.1, 1.3) * falling(rho, 1.3, 0.5)
         if rng.random() < 0.68:
             fluid = (0.45, 0.16, 0.16) if rng.random() < 0.2 else (0.9, 0.76, 0.52)
@@ -218,9 +210,7 @@ def _hpv(rng: np.random.Generator, c: Canvas) -> None:
     horny = rng.uniform(0.2, 0.9)
     for x, y in scatter(rng, _crowd(rng, c, (0.05, 0.5), 18), 1.7 * radius):
         r = radius * rng.uniform(0.5, 1.3)
-        where, rho = c.around(
-            x, y, r, reach=1.7, stretch=rng.uniform(1, 1.3), angle=rng.uniform(0, 3.1), wobble=0.09
-        )
+        where, rho = c.oval(rng, x, y, r, 1.3, reach=1.7, wobble=0.09)
         body = falling(rho, 0.88, 0.16)
         # Papillae, about a millimetre apart, are the crests of a warped honeycomb.
         crest = honeycomb(c, 1.0 / c.mm / rng.uniform(0.8, 1.3), rng.uniform(0, 3.1))[where]
@@ -241,9 +231,7 @@ def _urticaria(rng: np.random.Generator, c: Canvas) -> None:
     near = np.full((c.size, c.size), 9, np.float32)
     for x, y in scatter(rng, int(rng.integers(2, 22)), 0.9 * radius):
         r = radius * rng.uniform(0.35, 1.2)
-        where, rho = c.around(
-            x, y, r, reach=1.6, stretch=rng.uniform(1, 2), angle=rng.uniform(0, 3.1), wobble=0.13
-        )
+        where, rho = c.oval(rng, x, y, r, 2, reach=1.6, wobble=0.13)
         np.minimum(near[where], rho, out=near[where])
     plateau = falling(near, 0.85, 0.3)
     if ringed:
@@ -269,7 +257,7 @@ def _vascular_tumor(rng: np.random.Generator, c: Canvas) -> None:
     dark = rng.uniform(0, 0.35)
     for x, y in scatter(rng, _crowd(rng, c, (0.1, 0.8), most), 2 * radius):
         r = radius * rng.uniform(0.7, 1.2)
-        where, rho = c.around(x, y, r, stretch=rng.uniform(1, 1.4), angle=rng.uniform(0, 3.1), wobble=0.08)
+        where, rho = c.oval(rng, x, y, r, 1.4, wobble=0.08)
         body = falling(rho, 0.9, 0.14)
         c.blood[where] += (2.4 + dark * 2) * body * (1 - 0.1 * lobes[where]) + 0.4 * falling(rho, 1.0, 0.4)
         c.melanin[where] += (dark - 0.5 * c.melanin[where]) * body
@@ -282,9 +270,7 @@ def _vasculitis(rng: np.random.Generator, c: Canvas) -> None:
     violet = rng.uniform(0.1, 0.5)
     for x, y in scatter(rng, _crowd(rng, c, (0.8, 5.0), 110), 1.4 * c.mm):
         r = c.mm * np.clip(rng.lognormal(0.3, 0.5), 0.6, 5)
-        where, rho = c.around(
-            x, y, r, reach=1.9, stretch=rng.uniform(1, 1.4), angle=rng.uniform(0, 3.1), wobble=0.2
-        )
+        where, rho = c.oval(rng, x, y, r, 1.4, reach=1.9, wobble=0.2)
         spot = falling(rho, 0.95, 0.4)
         c.blood[where] += rng.uniform(1.1, 2.4) * spot
         c.melanin[where] += violet * rng.uniform(0.6, 1.2) * spot

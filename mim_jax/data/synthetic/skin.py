@@ -36,7 +36,7 @@ EVERYWHERE: Window = (slice(None), slice(None))
 
 @dataclass(frozen=True)
 class Patient:
-    """What all photographs of one patient share: skin, light and camera.
+    """The skin, light and camera that all photographs of one patient share.
 
     tone is melanin in [0, 1] and flush the skin's usual blood; azimuth (radians) and elevation (rise over
     run) tell where the light stands, falloff and vignette how much it weakens over the image; cast is the
@@ -139,6 +139,14 @@ class Canvas:
             bend = self.sway if radius > 0.07 else self.warp
             rho = rho * (1 + np.float32(wobble) * bend[rows, columns])
         return (rows, columns), rho
+
+    def oval(
+        self, rng: np.random.Generator, x: float, y: float, radius: float, longest: float, **options: float
+    ) -> tuple[Window, np.ndarray]:
+        """As `around`, stretched up to `longest` at a random angle."""
+        return self.around(
+            x, y, radius, stretch=rng.uniform(1, longest), angle=rng.uniform(0, 3.1), **options
+        )
 
     def smear(self, where: Window, colour: tuple[float, float, float], alpha: np.ndarray) -> None:
         """Lay paint over the scene; the patient's own pigment dulls it a little."""

@@ -47,7 +47,7 @@ LIMITS = (
 
 @dataclass(frozen=True)
 class Summary:
-    """Facts about an app that was written."""
+    """Size and accuracy of an app that was written."""
 
     digest: str  # SHA-256 of files.json, which names the whole content
     weights: str  # one of `program.KINDS`
@@ -177,7 +177,7 @@ def describe(
 
 
 def page_files() -> dict[str, bytes]:
-    """Files of the page as they lie in the package."""
+    """Files of the page of the package."""
     static = importlib.resources.files("mim_jax.deploy.app") / "static"
     return {item.name: item.read_bytes() for item in static.iterdir() if item.is_file()}
 

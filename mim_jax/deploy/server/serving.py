@@ -69,7 +69,7 @@ def serve(
     )
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Before the network is compiled: an address that cannot be had should be told at once.
+        # Before the network is compiled: an address that is taken should be reported at once.
         try:
             listener.bind((host, port))
             listener.listen(128)

@@ -16,7 +16,7 @@ LEVELS = (0.8, 0.9, 0.95)  # of the specificity or sensitivity that is held
 
 
 class OperatingPoints(NamedTuple):
-    """Arrays of the same leading shape, float64.
+    """Average precision and operating points, float64 arrays of the same leading shape.
 
     average_precision: `[...]`: the mean over the positives of the precision at their scores, as
       scikit-learn's `average_precision_score`. By chance it is the share of positives among the images.

@@ -5,6 +5,7 @@ re-implementation, whose shapes and point-wise bottleneck match the paper's Figu
 public). Here BatchNorm has eps 1e-5; that implementation's 0.8 is a momentum given as eps.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -47,20 +48,24 @@ class ContextEncoder(nn.Module):
                 f"unknown bottleneck {self.bottleneck!r}: choose one of {', '.join(BOTTLENECKS)}"
             )
         w = self.width
+        conv, norm = (
+            functools.partial(Conv, dtype=self.dtype),
+            functools.partial(BatchNorm, train, dtype=self.dtype),
+        )
         x = masked.astype(self.dtype)
         for layer, features in enumerate((w, w, 2 * w, 4 * w, 8 * w)):
-            x = Conv(features, 4, stride=2, padding=1, dtype=self.dtype, name=f"encoder_{layer}")(x)
+            x = conv(features, 4, stride=2, padding=1, name=f"encoder_{layer}")(x)
             if layer:
-                x = BatchNorm(train, dtype=self.dtype, name=f"encoder_norm_{layer}")(x)
+                x = norm(name=f"encoder_norm_{layer}")(x)
             x = leaky_relu(x)
 
         composed = False
         if self.bottleneck == "global":
             side = x.shape[1]
-            x = Conv(self.bottleneck_channels, side, dtype=self.dtype, name="bottleneck")(x)
-            x = leaky_relu(BatchNorm(train, dtype=self.dtype, name="bottleneck_norm")(x))
-            x = Conv(8 * w, side, transpose=True, dtype=self.dtype, name="bottleneck_out")(x)
-            x = nn.relu(BatchNorm(train, dtype=self.dtype, name="bottleneck_out_norm")(x))
+            x = conv(self.bottleneck_channels, side, name="bottleneck")(x)
+            x = leaky_relu(norm(name="bottleneck_norm")(x))
+            x = conv(8 * w, side, transpose=True, name="bottleneck_out")(x)
+            x = nn.relu(norm(name="bottleneck_out_norm")(x))
         else:
             if self.bottleneck == "channelwise_fc":
                 x = ChannelwiseDense(dtype=self.dtype, name="channelwise_fc")(x)
@@ -75,21 +80,13 @@ class ContextEncoder(nn.Module):
                 pairs = jax.tree.map(lambda weight: weight.astype(self.dtype), (first, second))
                 x = pointwise_then_transpose(x, *pairs, stride=2, padding=1)
             else:
-                x = Conv(self.bottleneck_channels, 1, dtype=self.dtype, name="bottleneck")(x)
+                x = conv(self.bottleneck_channels, 1, name="bottleneck")(x)
 
         for layer, features in enumerate((8 * w, 4 * w, 2 * w, w)):
             if layer or not composed:
-                x = Conv(
-                    features,
-                    4,
-                    stride=2,
-                    padding=1,
-                    transpose=True,
-                    dtype=self.dtype,
-                    name=f"decoder_{layer}",
-                )(x)
-            x = nn.relu(BatchNorm(train, dtype=self.dtype, name=f"decoder_norm_{layer}")(x))
-        x = Conv(3, 3, padding=1, dtype=self.dtype, name="to_rgb")(x)
+                x = conv(features, 4, stride=2, padding=1, transpose=True, name=f"decoder_{layer}")(x)
+            x = nn.relu(norm(name=f"decoder_norm_{layer}")(x))
+        x = conv(3, 3, padding=1, name="to_rgb")(x)
         return jnp.tanh(x.astype(jnp.float32))
 
 

@@ -31,14 +31,14 @@ def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
     metric = results["decision"]["metric"]
     shown = shown_methods(results)
     pngs = {}
-    for end, place in extremes(results).items():
+    for end, index in extremes(results).items():
         curves = {}
         for method in (name for name in shown if name in methods):
-            fold = methods[method][place]
+            fold = methods[method][index]
             tested = fold.select(fold.augmented)
             curves[method] = roc(leading(tested.similarities, metric), tested.positive)
         aurocs = {
-            method: leading(results["auroc"]["augmented"][method], metric)["folds"][place]["value"]
+            method: leading(results["auroc"]["augmented"][method], metric)["folds"][index]["value"]
             for method in shown
         }
         if curves:

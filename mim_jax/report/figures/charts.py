@@ -106,11 +106,11 @@ def curve_figure(
         axes = figure.add_subplot(xlabel="epoch", ylabel=ylabel)
         folds = sorted({fold for fold, _ in unique})
         for index, (column, words) in enumerate(columns.items()):
-            for place, fold in enumerate(folds):
+            for number, fold in enumerate(folds):
                 rows = [unique[key] for key in sorted(unique) if key[0] == fold]
                 values = [math.nan if row[column] is None else row[column] for row in rows]
-                color = canvas.COLORS[(index if len(columns) > 1 else place) % 7]
-                label = (words if place == 0 else "_") if len(columns) > 1 else f"fold {fold + 1}"
+                color = canvas.COLORS[(index if len(columns) > 1 else number) % 7]
+                label = (words if number == 0 else "_") if len(columns) > 1 else f"fold {fold + 1}"
                 marker = "." if len(rows) == 1 else ""
                 axes.plot(
                     [row["epoch"] for row in rows], values, color=color, lw=1.1, marker=marker, label=label
@@ -235,19 +235,19 @@ def seed_figure(summary: Mapping[str, Any], *, metric: str, notice: str = "") ->
             ylim=(len(methods) - 0.4, -0.6),
         )
         axes.axvline(0.5, color="#999999", linewidth=0.8)
-        for place, method in enumerate(methods):
+        for number, method in enumerate(methods):
             own = leading(values[method], metric)
             color = canvas.COLORS[0] if method == REFERENCE else canvas.COLORS[6]
-            axes.plot(own["seeds"], [place] * len(own["seeds"]), "o", color=color, markersize=4, alpha=0.6)
-            axes.plot(own["mean"], place, "|", color=color, markersize=12, markeredgewidth=2)
+            axes.plot(own["seeds"], [number] * len(own["seeds"]), "o", color=color, markersize=4, alpha=0.6)
+            axes.plot(own["mean"], number, "|", color=color, markersize=12, markeredgewidth=2)
         axes.set_yticks(range(len(methods)), [canvas.drawable(method_name(name), 24) for name in methods])
         axes.grid(axis="x")
         return canvas.png(figure)
 
 
 def _band(
-    axes: Any, places: Sequence[float], areas: Sequence[Mapping[str, Any]], index: int, label: str
+    axes: Any, positions: Sequence[float], areas: Sequence[Mapping[str, Any]], index: int, label: str
 ) -> None:
-    axes.plot(places, [area["mean"] for area in areas], **canvas.series(index), linewidth=1.4, label=label)
+    axes.plot(positions, [area["mean"] for area in areas], **canvas.series(index), linewidth=1.4, label=label)
     low, high = ([area[end] for area in areas] for end in ("low", "high"))
-    axes.fill_between(places, low, high, color=canvas.COLORS[index], alpha=0.18, linewidth=0)
+    axes.fill_between(positions, low, high, color=canvas.COLORS[index], alpha=0.18, linewidth=0)
