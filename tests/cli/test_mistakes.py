@@ -32,7 +32,7 @@ MISTAKES = {
     "no_source": ({"data.sources.msld": "{tmp}/nowhere"}, "nowhere"),
     "shards": ({"training.shards": 3}, "set --config.training.shards to a divisor"),
     "devices": ({"training.devices": 99}, "set --config.training.devices=0 to use all"),
-    "held_out": ({"data.held_out": 0.7}, "data.held_out must lie between 0 and 0.5"),
+    "held_out": ({"data.held_out": 0.7}, "data.held_out must be between 0 and 0.5"),
     "precision": ({"training.precision": "float16"}, "choose one of auto, bfloat16, float32"),
 }
 
