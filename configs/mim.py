@@ -76,7 +76,7 @@ def _paper() -> ConfigDict:
     config.loss = loss = ConfigDict()
     loss.pixel_weight = 0.999  # Eq. 7, alpha_G; printed as 0.01; chosen by inpainting error on held-out mpox, see docs/results.md
     loss.adversarial_weight = 0.001  # Eq. 7, beta_G; printed as 0.99
-    loss.generator_target = 1.0  # Eq. 5; printed as 0, which is no game: both networks would want the same
+    loss.generator_target = 1.0  # Eq. 5; printed as 0, which is not adversarial: both networks would want the same
     loss.real_weight = 0.5  # Eq. 10, alpha_D
     loss.fake_weight = 0.5  # Eq. 10, beta_D
     loss.real_input = "patch"  # Eq. 9 in words; its formula has "masked_image"
@@ -118,7 +118,7 @@ def _paper() -> ConfigDict:
     evaluation.resamples = 2000  # bootstrap resamples of every interval
 
     config.decision = decision = ConfigDict()
-    decision.rule = "calibrated"  # in expectation, on mpox held out by the folds; "certified" = with confidence; promising nothing: "paper" = 0.8526, "youden", "sensitivity"
+    decision.rule = "calibrated"  # in expectation, on mpox held out by the folds; "certified" = with confidence; without a guarantee: "paper" = 0.8526, "youden", "sensitivity"
     decision.miss_rate = 0.1  # share of mpox cases that may be missed; "sensitivity" finds the rest of these very images
     decision.confidence = 0.95  # of the certificate: "certified" misses more than miss_rate for at most 5 % of calibration sets
     decision.false_alarm_rate = 0.1  # share of each group of other classes that may be called mpox-like; images between both thresholds cannot be told; 0 = no such bound
