@@ -43,8 +43,8 @@ def white(place):
 LIMITS = {
     "rate_zero": ({"optimizer.learning_rate": 0.0}, None, ""),
     "rate_ten": ({"optimizer.learning_rate": 10.0}, None, ""),
-    "rate_below_zero": ({"optimizer.learning_rate": -1.0}, None, "learning_rate must be a finite number >= 0"),
-    "rate_no_number": ({"optimizer.learning_rate": float("nan")}, None, "learning_rate must be a finite number >= 0"),
+    "rate_below_zero": ({"optimizer.learning_rate": -1.0}, None, "must be a finite number >= 0"),
+    "rate_no_number": ({"optimizer.learning_rate": float("nan")}, None, "must be a finite number >= 0"),
     "rate_infinite": ({"optimizer.learning_rate": float("inf")}, None, "lower --config.optimizer"),
     "memory_of_one": ({"optimizer.b1": 1.0}, None, "b1 must be between"),
     "weight_infinite": ({"loss.pixel_weight": float("inf")}, None, "pixel_weight must be between"),
