@@ -143,18 +143,20 @@ class Detector(NoveltyDetector):
 
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
         """Each metric for each fold, float64 `[folds, N]`; images as `score_samples`."""
-        return self.measure.reduced(self.hole_similarities(images))
+        return self.measure.reduced(self._every_hole(images))._asdict()
 
     def hole_similarities(self, images: Images) -> dict[str, np.ndarray]:
         """Each metric for each hole of `measure` and each fold, float64 `[holes, folds, N]`."""
+        return self._every_hole(images)._asdict()
 
+    def _every_hole(self, images: Images) -> Similarities:
         def score(batch: np.ndarray) -> Similarities:
             settings = self.mask_size, self.margin, self.measure
             folds = [_hole_similarities(self.generator, v, batch, *settings) for v in self.variables]
             return jax.tree.map(lambda *scores: jnp.stack(scores, axis=1), *folds)
 
         empty = Similarities(*np.zeros((len(METRICS), self.measure.holes, len(self.variables), 0)))
-        return collect(score, padded_batches(images, size=self.image_size), empty)._asdict()
+        return collect(score, padded_batches(images, size=self.image_size), empty)
 
     def score_samples(self, images: Images) -> np.ndarray:
         """The chosen metric averaged over folds, float64 `[N]`; high = like the training class.

@@ -20,11 +20,8 @@ from mim_jax.classifiers import CLASSIFIERS
 from mim_jax.data import weight_files
 
 NAMED = 10  # wrong tensors that a message names; all are counted
-PASSED_OVER = (
-    "num_batches_tracked",
-    "relative_position_index",
-    "attn_mask",
-)  # counters and tables, no weights
+# Counters and tables, not weights.
+PASSED_OVER = ("num_batches_tracked", "relative_position_index", "attn_mask")
 PICKLES = (".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt")
 BATCH_NORM_EPS = 1e-3  # of MobileNetV3Large, torchvision's
 TIMM_BATCH_NORM_EPS = 1e-5  # of timm's mobilenetv3_large_100

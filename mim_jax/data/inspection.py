@@ -138,7 +138,7 @@ def format_inspection(inspection: Inspection, *, shown: int = 10) -> str:
             lines.append(f"  ... and {len(finding.items) - shown} more")
         lines.append(f"  What to do: {finding.advice}")
     if not inspection.findings:
-        lines += ["", "No problems were found."]
+        lines += ["", "Nothing was found that needs fixing."]
     lines += ["", "Copies that are mirrored, turned or cropped are not recognised."]
     if inspection.flat:
         lines.append(f"{inspection.flat} images with hardly any contrast were compared for identity only.")

@@ -47,10 +47,8 @@ MOST_BURNT = 0.6
 LEAST_SHARPNESS = 0.01
 CB, CR = (77, 140), (131, 185)
 LEAST_SKIN = 0.15
-MOST_FLAT, MOST_FLAT_SHARPNESS = (
-    0.1,
-    1.0,
-)  # beyond both: drawn by a computer; each alone is common in photographs
+# Beyond both: drawn by a computer; each alone is common in photographs.
+MOST_FLAT, MOST_FLAT_SHARPNESS = 0.1, 1.0
 
 
 @dataclass(frozen=True)

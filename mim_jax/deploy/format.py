@@ -264,7 +264,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}): fetch it again") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} does not hold a JSON object: fetch it again")
+        raise ValueError(f"{path} holds no JSON object: fetch it again")
     return content
 
 
@@ -303,9 +303,7 @@ def _read_weights(path: Path, folds: int) -> dict[str, np.ndarray]:
     weights = weight_files.load(path)
     strange = [name for name in weights if not _WEIGHT.fullmatch(name)]
     if strange:
-        raise ValueError(
-            f"{path} holds {strange[0]!r:.60}, which is not the name of a weight: fetch it again"
-        )
+        raise ValueError(f"{path} holds {strange[0]!r:.60}, which names no weight of a fold: fetch it again")
     found = {name.split("/", 1)[0] for name in weights}
     if len(found) != folds or found != {str(fold) for fold in range(len(found))}:
         raise ValueError(

@@ -32,17 +32,7 @@ PAPER_AUROC = {
     "mse": (0.6984, 0.0286),
 }
 PAPER_CLINICAL = 0.881  # section 3.4: mean AUROC of the five fold models on its clinical images
-PACKAGES = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "dm-pix",
-    "numpy",
-    "pillow",
-    "scikit-learn",
-)
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "dm-pix", "numpy", "pillow", "scikit-learn")
 
 
 def class_groups(dataset: Dataset) -> dict[str, list[str]]:

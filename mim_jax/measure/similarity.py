@@ -211,10 +211,7 @@ def _composite_similarities(
         image: jax.Array, patch: jax.Array, box: jax.Array, before: jax.Array, after: jax.Array
     ) -> Similarities:
         dissimilarity = dissimilarity_map(before, after, options=options)
-        hidden, filled = (
-            histogram.histogram(box, bins=options.bins),
-            histogram.histogram(patch, bins=options.bins),
-        )
+        hidden, filled = (histogram.histogram(part, bins=options.bins) for part in (box, patch))
         if region == "mask":
             return _joined(jnp.mean(dissimilarity), (hidden, filled), box - patch, 1.0, options)
         counts = histogram.histogram(image, bins=options.bins)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from against_torchvision import import_torchvision, lively
 
-from mim_jax.classifiers import pretrained
+from mim_jax.classifiers import CLASSIFIERS, MobileNetV3Large, pretrained
 from mim_jax.classifiers.pretrained import load_pretrained
 from mim_jax.classifiers.swin import SwinB
 from mim_jax.data import weight_files
@@ -23,7 +23,7 @@ CLASSES, DEPTHS = 5, (2, 1, 1, 1)
 def swin(monkeypatch):
     """A small Swin under its name, and a file's worth of arrays for it, in torchvision's naming."""
     constructor = functools.partial(SwinB, width=32, depths=DEPTHS)
-    monkeypatch.setitem(pretrained._NETWORKS, "swin_b", pretrained._Network(constructor, "head"))
+    monkeypatch.setitem(CLASSIFIERS, "swin_b", constructor)
     rng = np.random.default_rng(0)
     arrays = {}
     shapes = pretrained._shapes("swin_b", CLASSES)["params"]
@@ -128,7 +128,7 @@ def test_mobilenet_from_torchvision_and_from_timm_gives_the_numbers_of_each(path
     from_timm = load_pretrained("mobilenet_v3_large", saved(path, timm), classes=CLASSES)
 
     images = np.random.default_rng(0).standard_normal((2, 64, 64, 3), np.float32)
-    network = pretrained.MobileNetV3Large(CLASSES)
+    network = MobileNetV3Large(CLASSES)
     logits = jax.jit(
         lambda variables: network.apply(variables, images, train=False)[0],
         compiler_options={"xla_backend_optimization_level": 0},  # compiles in half the time

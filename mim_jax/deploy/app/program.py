@@ -106,11 +106,8 @@ def _run(program: core.ClosedJaxpr, arguments: Sequence[Any]) -> list[Any]:
         return atom.val if isinstance(atom, core.Literal) else values[atom]
 
     for equation in jaxpr.eqns:
-        inputs, name, params = (
-            [read(atom) for atom in equation.invars],
-            equation.primitive.name,
-            equation.params,
-        )
+        inputs = [read(atom) for atom in equation.invars]
+        name, params = equation.primitive.name, equation.params
         known = not any(isinstance(value, jax.core.Tracer) for value in inputs)
         if name == "platform_index":
             results: Sequence[Any] = [np.int32(params["platforms"].index(None))]  # None: the default form

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse
+from jinja2 import Environment, FileSystemLoader
 from pydantic import BaseModel
 from starlette.datastructures import MutableHeaders, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -212,7 +213,9 @@ def create_app(
 
     @app.get("/docs", include_in_schema=False)
     async def documentation() -> HTMLResponse:
-        return HTMLResponse(_document(app.openapi(), limits))
+        pages = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
+        page = pages.get_template("docs.html.j2")
+        return HTMLResponse(page.render(paths=app.openapi()["paths"], failures=_FAILURES, limits=limits))
 
     if folder is not None:
         # Not mounted: a mount at / would answer every wrong method at /score with 404.
@@ -329,20 +332,3 @@ class _Headers:
             await send(message)
 
         await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
-
-
-def _document(schema: Mapping[str, Any], limits: Limits) -> str:
-    """Page of the routes and failures, without scripts or styles."""
-    rows = "".join(
-        f"<li><code>{method.upper()} {path}</code>: {details.get('description', '')}</li>"
-        for path, methods in schema["paths"].items()
-        for method, details in methods.items()
-    )
-    failures = "".join(f"<li>{status}: {entry['description']}</li>" for status, entry in _FAILURES.items())
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>mim_jax</title><h1>mim_jax</h1>'
-        f"<ul>{rows}</ul><pre>curl -F image=@photo.jpg http://127.0.0.1:8000/score</pre><p>At most "
-        f"{limits.upload:,} bytes and {limits.seconds:g} seconds. An image that cannot be judged is answered "
-        f"with the decision <code>unusable</code> and its reasons. Failures:</p><ul>{failures}</ul>"
-        '<p><a href="openapi.json">OpenAPI description</a>. This is not a medical device.</p></html>'
-    )
