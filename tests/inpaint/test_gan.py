@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from small_gan import CONFIG
+from small_training import CONFIG
 
 from mim_jax import mask
 from mim_jax.inpaint import gan, inference
@@ -52,7 +52,7 @@ def test_epochs_are_steps_in_the_shuffled_order():
     assert float(metrics["loss_pixel"][0]) == pytest.approx(total / 10, rel=1e-4)
     # Not the bits: the two programs are compiled apart, and Adam magnifies the rounding of zero gradients.
     np.testing.assert_allclose(
-        after.batch_stats["encoder_norm_1"]["mean"], state.batch_stats["encoder_norm_1"]["mean"], atol=1e-4
+        after.batch_stats["BatchNorm_0"]["mean"], state.batch_stats["BatchNorm_0"]["mean"], atol=1e-4
     )
 
 
@@ -125,10 +125,10 @@ def test_the_printed_equations_make_no_adversary():
     }.items():
         config = dataclasses.replace(CONFIG, **changes)
         state = INIT(jax.random.key(0), config)
-        for _ in range(60):
+        for _ in range(300):
             state, metrics = STEP(config, state, jnp.asarray(IMAGES[:4]), KEY)
         last[name] = float(metrics["loss_adversarial"])
-    assert last["literal"] < 0.01
+    assert last["literal"] < 0.05
     assert last["default"] > 0.3
 
 
