@@ -8,11 +8,13 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
 from flax import struct
 
 from configs.mim import get_config
+from mim_jax.inpaint.gan import GanConfig
 from mim_jax.inpaint.networks import GENERATORS
 from mim_jax.train import config, metric_writer, mim, trainer
 from mim_jax.train.settings import TrainingSettings
@@ -56,12 +58,34 @@ class Painter(nn.Module):
 class Judge(nn.Module):
     """A discriminator of the same kind."""
 
-    width: int
+    width: int = 4
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, patches):
         return nn.Dense(1)(nn.relu(nn.Conv(4, (4, 4), strides=4)(patches)))
+
+
+def _constant(step):
+    return 1e-3
+
+
+CONFIG = GanConfig(
+    generator=Painter(),
+    discriminator=Judge(),
+    optimizer=optax.adam(1e-3),
+    schedule=_constant,
+    image_size=32,
+    mask_size=16,
+    margin=0,
+    flips=False,
+    pixel_weight=0.999,
+    adversarial_weight=0.001,
+    generator_target=1.0,
+    real_weight=0.5,
+    fake_weight=0.5,
+    real_input="patch",
+)
 
 
 @contextlib.contextmanager

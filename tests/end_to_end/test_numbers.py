@@ -8,11 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 from launching import finish, start
 from PIL import Image
-from small_gan import CONFIG
-from small_training import SHORT, configuration, small_networks
+from small_training import CONFIG, SHORT, configuration, small_networks
 
 from mim_jax import composite_similarities
 from mim_jax.cli import main
@@ -86,18 +84,9 @@ def test_weights_that_are_no_numbers_decide_nothing(tmp_path):
         export(broken, tmp_path / "export")
 
 
-class Small(nn.Module):
-    """A generator that compiles soon; like the others it normalises what it sees."""
-
-    @nn.compact
-    def __call__(self, masked, *, train):
-        x = nn.Conv(4, (4, 4), strides=2)(masked)
-        return jnp.tanh(nn.Conv(3, (1, 1))(nn.BatchNorm(use_running_average=not train)(x)))
-
-
 def test_no_step_and_no_score_of_plain_images_makes_what_is_no_number():
     """Constant images: no variance, empty bins, a network that sees nothing."""
-    config = dataclasses.replace(CONFIG, generator=Small(), flips=True)
+    config = dataclasses.replace(CONFIG, flips=True)
     key = jax.random.key(0)
     plain = jnp.stack([jnp.full((32, 32, 3), level, jnp.uint8) for level in (0, 0, 128, 255)])
     with jax.debug_nans(True):

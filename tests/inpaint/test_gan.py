@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from small_gan import CONFIG
+from small_training import CONFIG
 
 from mim_jax import mask
 from mim_jax.inpaint import gan, inference
 from mim_jax.train import epochs, optimizer
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
 KEY = jax.random.key(3)
 INIT = jax.jit(gan.init_state, static_argnums=1)
@@ -40,7 +41,7 @@ def assert_equal(a, b):
 def test_epochs_are_steps_in_the_shuffled_order():
     """Ten images by four: 4 + 4 + 2, the short batch kept; metrics weighted by its size."""
     state = INIT(jax.random.key(0), CONFIG)
-    after, metrics = run(0, 1, state)
+    after, metrics = run(0, 1, jax.tree.map(jnp.copy, state))  # it is given away
     order = np.asarray(epochs.epoch_orders(KEY, 10, jnp.arange(1))[0])
     assert sorted(order) == list(range(10))
     total = 0.0
@@ -51,16 +52,13 @@ def test_epochs_are_steps_in_the_shuffled_order():
     assert float(metrics["loss_pixel"][0]) == pytest.approx(total / 10, rel=1e-4)
     # Not the bits: the two programs are compiled apart, and Adam magnifies the rounding of zero gradients.
     np.testing.assert_allclose(
-        after.batch_stats["encoder_norm_1"]["mean"], state.batch_stats["encoder_norm_1"]["mean"], atol=1e-4
+        after.batch_stats["BatchNorm_0"]["mean"], state.batch_stats["BatchNorm_0"]["mean"], atol=1e-4
     )
 
 
-def test_two_epochs_are_one_and_one():
-    state = INIT(jax.random.key(0), CONFIG)
-    once, _ = run(0, 1, state)
-    twice, _ = run(1, 1, once)
-    again, _ = run(1, 1, run(0, 1, INIT(jax.random.key(0), CONFIG))[0])
-    assert_equal(twice, again)
+def test_the_same_epochs_give_the_same_bits_and_each_has_its_own_order():
+    one, two = (run(1, 1, run(0, 1, INIT(jax.random.key(0), CONFIG))[0])[0] for _ in range(2))
+    assert_equal(one, two)
     orders = np.asarray(epochs.epoch_orders(KEY, 10, jnp.arange(2)))
     assert not np.array_equal(orders[0], orders[1])
 
@@ -110,7 +108,7 @@ def test_a_weight_of_zero_cuts_the_generator_off_from_the_discriminator():
     assert_equal(one.generator_params, two.generator_params)
 
 
-def test_the_printed_equations_are_no_game():
+def test_the_printed_equations_make_no_adversary():
     """With Eq. 5 and 8-9 as printed both networks want D(fake) = 0, and soon have it.
 
     With target 1 they do not.
@@ -127,10 +125,10 @@ def test_the_printed_equations_are_no_game():
     }.items():
         config = dataclasses.replace(CONFIG, **changes)
         state = INIT(jax.random.key(0), config)
-        for _ in range(60):
+        for _ in range(300):
             state, metrics = STEP(config, state, jnp.asarray(IMAGES[:4]), KEY)
         last[name] = float(metrics["loss_adversarial"])
-    assert last["literal"] < 0.01
+    assert last["literal"] < 0.05
     assert last["default"] > 0.3
 
 

@@ -110,9 +110,11 @@ def test_a_damaged_file_is_refused_or_does_not_matter(how, finished, tmp_path):
     assert {"config.json", "calibration.json", "scores.csv", "manifest.ocdbt"} <= refused
 
 
-def test_a_run_of_the_same_seed_has_the_same_hashes(finished, tmp_path):
-    config = configuration(**FIELDS)
-    assert main.execute("train", config=config, workdir=str(tmp_path), device="auto", paths=[]) == 0
+def test_a_run_of_the_same_seed_has_the_same_hashes_profiled_or_not(finished, tmp_path, capsys):
+    arguments = {"config": configuration(**FIELDS), "workdir": str(tmp_path), "device": "auto", "paths": []}
+    assert main.execute("train", **arguments, profile=True) == 0
+    assert f"profile: {tmp_path / 'profile'}" in capsys.readouterr().out
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
     hashes = workdir.read_json(finished / "results.json")["training"]["parameter_hash"]
     assert [parameter_hash(each) for each in Detector.load(tmp_path).variables] == hashes
     assert len(set(hashes)) == 2

@@ -90,6 +90,17 @@ def test_a_profile_of_what_does_not_train_is_refused(capsys):
     assert "--profile records training" in capsys.readouterr().err
 
 
+def test_epochs_of_one_dispatch_are_those_of_several(run):
+    """The same images in the same order. Not the same bits: another number of epochs is another program."""
+    together, once = run()
+    together, losses = once(together, GROUP.put(np.arange(3, dtype=np.int32)))
+    apart, once = run()
+    for epoch in range(3):
+        apart, loss = once(apart, GROUP.put(np.arange(epoch, epoch + 1, dtype=np.int32)))
+        assert float(loss["loss_pixel"][0]) == pytest.approx(float(losses["loss_pixel"][epoch]), rel=1e-5)
+    assert int(apart.step) == int(together.step) == 9
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_product_and_its_gradients_are_those_of_matrices(dtype):
     rng = np.random.default_rng(0)
