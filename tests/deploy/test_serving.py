@@ -18,7 +18,7 @@ from mim_jax.deploy.server import serving
 PROGRAM = """
 import sys
 from mim_jax.deploy.server import serving
-from mim_jax.data.gate import Gate
+from mim_jax.data.quality import Gate
 
 class Scorer:
     image_size, mask_size = 32, 16
