@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks import growth, speedrun, training
-from mim_jax.inpaint import layers
-from mim_jax.inpaint.convolution import product
+from mim_jax.inpaint import convolution
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 def tiny(*, batch=4, dtype="float32"):
@@ -77,14 +78,15 @@ class Fake:
 
 
 def test_without_a_rewrite_another_program_finds_the_same_losses(monkeypatch):
-    monkeypatch.setattr(layers, "product", product)  # so that it is put back
+    product = convolution.product
+    monkeypatch.setattr(convolution, "product", product)  # so that it is put back
     less = training.SYSTEMS["without_plain_gradient"](inputs())
-    assert layers.product is not product
+    assert convolution.product is not product
     losses = less.update(0, 2)
     monkeypatch.undo()
     np.testing.assert_allclose(training.SYSTEMS["mim_jax"](inputs()).update(0, 2), losses, rtol=1e-4)
     apart = training.SYSTEMS["without_composition"](inputs())
-    assert not apart._settings["game"].generator.compose
+    assert not apart._run.args[0].generator.compose
 
 
 @pytest.fixture

@@ -111,6 +111,13 @@ def parse(config: Mapping[str, Any]) -> Settings:
     Raises:
       ValueError: a field is missing, unknown, or outside what it may be; the message names it.
     """
+    try:
+        return _parse(config)
+    except KeyError as error:
+        raise ValueError(f"the configuration lacks {error}: start from a file in configs/") from None
+
+
+def _parse(config: Mapping[str, Any]) -> Settings:
     flat = flatten(config)
     for name, (least, most) in RANGES.items():
         if name in flat and not least <= flat[name] <= most:
@@ -146,8 +153,7 @@ def parse(config: Mapping[str, Any]) -> Settings:
 def _read_mim(config: Mapping[str, Any], measure: Mapping[str, Any]) -> typed.MimSettings:
     decision, generator = dict(config["decision"]), dict(config["generator"])
     return typed.MimSettings(
-        mask_size=config["mask"]["size"],
-        margin=config["mask"]["margin"],
+        mask=_read(typed.MaskSettings, config["mask"], "mask"),
         generator=generator.pop("name"),
         generator_options=generator,
         discriminator_width=config["discriminator"]["width"],

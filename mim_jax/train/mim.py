@@ -34,13 +34,13 @@ def check(settings: Settings) -> None:
             "config.decision.rule=paper is a threshold on SSIM+HBD of the whole image; with "
             f"{measure} it means nothing: use config.decision.rule=calibrated"
         )
-    mask.check_sizes(size, own.mask_size + 2 * own.margin)
+    mask.check_sizes(size, own.mask.size + 2 * own.mask.margin)
     for holes in (measure.holes, settings.evaluation.more_holes):
-        mask.grid_offsets(size, own.mask_size, holes)
+        mask.grid_offsets(size, own.mask.size, holes)
     images, patches = (
-        jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32) for side in (size, own.mask_size)
+        jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32) for side in (size, own.mask.size)
     )
-    offset = mask.center_offset(size, own.mask_size)
+    offset = mask.center_offset(size, own.mask.size)
     jax.eval_shape(functools.partial(measure.compare, offset=offset), images, patches)
     jax.eval_shape(make_gan(settings, steps=1).init, jax.random.key(0))
 
@@ -133,8 +133,8 @@ def make_gan(settings: Settings, *, steps: int) -> gan.GanConfig:
         optimizer=optimizer,
         schedule=schedule,
         image_size=settings.data.image_size,
-        mask_size=own.mask_size,
-        margin=own.margin,
+        mask_size=own.mask.size,
+        margin=own.mask.margin,
         flips=settings.training.flips,
         **dataclasses.asdict(own.loss),
     )
@@ -147,8 +147,8 @@ def describe_model(settings: Settings) -> dict[str, Any]:
         "generator": own.generator,
         "options": dict(own.generator_options),
         "image_size": settings.data.image_size,
-        "mask_size": own.mask_size,
-        "margin": own.margin,
+        "mask_size": own.mask.size,
+        "margin": own.mask.margin,
     }
 
 

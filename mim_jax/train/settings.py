@@ -97,11 +97,18 @@ class LossSettings:
 
 
 @dataclass(frozen=True)
+class MaskSettings:
+    """The hole, in pixels a side, and what is hidden around it."""
+
+    size: int
+    margin: int
+
+
+@dataclass(frozen=True)
 class MimSettings:
     """The networks of MIM, their losses, and how images are scored and decided on."""
 
-    mask_size: int
-    margin: int
+    mask: MaskSettings
     generator: str
     generator_options: Mapping[str, Any]
     discriminator_width: int

@@ -12,11 +12,14 @@ import pytest
 from flax import linen as nn
 
 from configs import classifiers, mim
-from mim_jax.classifiers import CLASSIFIERS, ood_scores, protocol
-from mim_jax.classifiers import train as classifier_experiment
+from mim_jax.classifiers import CLASSIFIERS, ood_scores
+from mim_jax.classifiers import train as method
 from mim_jax.cli import main
 from mim_jax.data.dataset import Dataset
-from mim_jax.train.metric_writer import Recorder
+from mim_jax.train import metric_writer
+from mim_jax.train.config import parse
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 class Small(nn.Module):
@@ -35,7 +38,6 @@ class Small(nn.Module):
 @pytest.fixture
 def config(monkeypatch):
     monkeypatch.setitem(CLASSIFIERS, "resnet50", Small)
-    monkeypatch.setattr(main, "use_compilation_cache", lambda: None)  # that of whoever runs the tests
     config = classifiers.get_config("resnet50")
     config.classifier.width = 4
     fields = {
@@ -75,16 +77,15 @@ def test_the_splits_are_those_of_table_3(config, merged):
     config.classifier.merged = merged
     dataset = invented()
     dataset.groups[2] = dataset.groups[0]  # a chickenpox of an mpox patient: neither trained on nor tested
-    splits = protocol.make_splits(config.to_dict(), dataset)
+    splits = method.split(parse(config.to_dict()), dataset)
     known = np.flatnonzero(np.isin(dataset.labels, ["chickenpox", "measles", "hfmd"]))
     for split in splits:
         trained = set(split.train.tolist())
         assert 2 not in trained and 2 not in split.seen
-        assert trained & set(dataset.positives.tolist()) == set(dataset.positives[split.positives.train])
+        positives = set(dataset.positives.tolist())
+        assert trained & positives == positives - set(split.test.tolist()) and len(split.test)
         assert set(split.seen) == trained & set(known)
-        assert not set(dataset.groups[split.train]) & set(
-            dataset.groups[dataset.positives[split.positives.test]]
-        )
+        assert not set(dataset.groups[split.train]) & set(dataset.groups[split.test])
         order = {"mpox": 0} | {
             name: 1 if merged else 1 + place for place, name in enumerate(("chickenpox", "measles", "hfmd"))
         }
@@ -94,7 +95,7 @@ def test_the_splits_are_those_of_table_3(config, merged):
     assert sorted(tested[tested != 2].tolist()) == sorted(known[known != 2].tolist())
 
 
-def test_from_launch_to_report_and_resumed_as_if_never_stopped(config, tmp_path):
+def test_from_launch_to_report_and_resumed_as_if_never_stopped(config, tmp_path, monkeypatch):
     run(config, tmp_path / "whole")
     events = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
     assert [event["epoch"] for event in events] == [1, 2, 3, 4] * 2
@@ -112,16 +113,16 @@ def test_from_launch_to_report_and_resumed_as_if_never_stopped(config, tmp_path)
     assert results["clinical"]["images"]["negatives"] == 18
 
     # Stopped after the first checkpoint of the first fold: what was saved is gone on from.
-    class Stop(Recorder):
+    class Stop(metric_writer.Recorder):
         def epoch(self, role, fold, epoch, step, metrics):
             super().epoch(role, fold, epoch, step, metrics)
             if epoch == 3:
                 raise KeyboardInterrupt
 
-    dataset = main.load(config.to_dict())
-    (tmp_path / "stopped").mkdir()
-    with pytest.raises(KeyboardInterrupt), Stop(tmp_path / "stopped") as recorder:
-        classifier_experiment.train(config.to_dict(), tmp_path / "stopped", dataset, recorder)
+    with monkeypatch.context() as patch:
+        patch.setattr(metric_writer, "Recorder", Stop)
+        run(config, tmp_path / "stopped", expect=main.INTERRUPTED)
+    assert not (tmp_path / "stopped/fold_1").exists()
     run(config, tmp_path / "stopped")
     again = json.loads((tmp_path / "stopped/results.json").read_text())
     assert results.pop("wall_time") and again.pop("wall_time")
@@ -154,6 +155,6 @@ def test_training_is_configured_as_mim_is():
     for field, value in ours.training.items():
         assert theirs.training[field] == value
     for variant in classifiers.VARIANTS:
-        protocol.check(classifiers.get_config(variant).to_dict())
+        method.check(parse(classifiers.get_config(variant).to_dict()))
     with pytest.raises(ValueError, match=r"no variant '': choose one of 'resnet50'"):
         classifiers.get_config()

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -11,28 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from launching import finish, start
 from PIL import Image
-from test_devices import Judge, Painter, configuration, small_networks
-from test_training import GAME
+from small_gan import CONFIG
+from small_training import SHORT, configuration, small_networks
 
-from mim_jax import composite_similarities, detector
+from mim_jax import composite_similarities
 from mim_jax.cli import main
 from mim_jax.decide.decision import Decision
 from mim_jax.deploy.export import export
-from mim_jax.evaluate import folds
 from mim_jax.inpaint import gan
 from mim_jax.inpaint.networks import make_generator
 from tests.deploy.small import SIZE, make_detector
-
-FIELDS = {
-    "data.folds": 2,
-    "data.procedural_positives": 10,
-    "training.epochs": 2,
-    "training.checkpoint_every": 1,
-    "evaluation.procedural_clinical": 0,
-    "evaluation.robustness_images": 0,
-    "evaluation.resamples": 20,
-}
 
 
 def white(place):
@@ -54,12 +42,8 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_a_run_at_a_limit_ends_well_or_says_why(name, tmp_path, capsys, monkeypatch):
+def test_a_run_at_a_limit_ends_well_or_says_why(name, tmp_path, capsys, compiled_quickly):
     fields, make, expected = LIMITS[name]
-    monkeypatch.setattr(main, "use_compilation_cache", lambda: None)
-    monkeypatch.setattr(folds, "PatchDiscriminator", lambda *args, **options: Judge())
-    for module in (folds, detector):
-        monkeypatch.setattr(module, "make_generator", lambda *args, **options: Painter())
     if make:
         for label in ("mpox", "other"):
             (tmp_path / "images" / label).mkdir(parents=True)
@@ -67,7 +51,7 @@ def test_a_run_at_a_limit_ends_well_or_says_why(name, tmp_path, capsys, monkeypa
                 Image.fromarray(make(place)).save(tmp_path / "images" / label / f"{place}.png")
         fields = {**fields, "data.root": str(tmp_path / "images")}
     with small_networks():
-        config = configuration(**{**FIELDS, **fields})
+        config = configuration(**{**SHORT, **fields})
         workdir = tmp_path / "run"
         status = main.execute("run", config=config, workdir=str(workdir), device="auto", paths=[])
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("launch.py: ")]
@@ -105,13 +89,13 @@ class Small(nn.Module):
 
 def test_no_step_and_no_score_of_plain_images_makes_what_is_no_number():
     """Constant images: no variance, empty bins, a network that sees nothing."""
-    game = dataclasses.replace(GAME, generator=Small(), flips=True)
+    config = dataclasses.replace(CONFIG, generator=Small(), flips=True)
     key = jax.random.key(0)
     plain = jnp.stack([jnp.full((32, 32, 3), level, jnp.uint8) for level in (0, 0, 128, 255)])
     with jax.debug_nans(True):
-        state = jax.jit(gan.init_state, static_argnums=1)(key, game)
+        state = jax.jit(gan.init_state, static_argnums=1)(key, config)
         step = jax.jit(gan.adversarial_step, static_argnums=0)
-        state, metrics = step(game, state, plain, key)
+        state, metrics = step(config, state, plain, key)
         same = jax.jit(composite_similarities)(plain, plain[:, 8:24, 8:24], (8, 8))
         other = jax.jit(composite_similarities)(plain, 255 - plain[:, 8:24, 8:24], (8, 8))
         # Distances have roots, whose slope at 0 is none.
@@ -150,12 +134,10 @@ def test_half_precision_keeps_scores_within_a_hundredth():
 
 
 STREAM = """
-import sys
 from pathlib import Path
 import numpy as np
-sys.path.insert(0, ".")
 from tests.deploy.small import SIZE, make_detector
-from mim_jax.batches import batch_size
+from mim_jax.data.batches import batch_size
 
 scorer = make_detector()
 image = np.random.default_rng(4).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
@@ -168,6 +150,6 @@ for _ in range(5):
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the memory of Linux")
 def test_no_memory_is_kept_over_a_thousand_batches():
     """What a process holds after 1,000 batches is what it holds after 200."""
-    done = subprocess.run([sys.executable, "-c", STREAM], capture_output=True, text=True, check=True)
-    held = [float(line) for line in done.stdout.split()]
+    ((said, _),) = finish(start("-c", STREAM))
+    held = [float(line) for line in said.split()]
     assert held[-1] - held[0] < 8, f"{held} MiB"

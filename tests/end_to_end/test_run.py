@@ -5,11 +5,8 @@ Trained, killed, resumed, evaluated, scored, exported and served.
 
 import csv
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
 import zipfile
@@ -18,71 +15,34 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from launching import LIMIT, QUICKLY, TINY, finish, launch, start, tiny
 from PIL import Image
 
+from configs.mim import get_config
 from mim_jax import Detector, load_exported, load_image
-from mim_jax.cli import main
+from mim_jax.cli import main, runs, score
 from mim_jax.data.images import decode_image
 from mim_jax.data.synthetic import lesions
 from mim_jax.evaluate.baselines.image_statistics import SIMPLE_SCORES
 from mim_jax.evaluate.baselines.inpainting import CONTROLS
+from mim_jax.train.config import parse
 from mim_jax.train.workdir import read_json, write_json
 
-ROOT = Path(__file__).parent.parent
-TINY = {
-    "data.image_size": 32,
-    "mask.size": 16,
-    "data.folds": 2,
-    "data.procedural_positives": 12,
-    "data.procedural_negatives": 18,
-    "generator.width": 4,
-    "generator.bottleneck_channels": 8,
-    "discriminator.width": 4,
-    "training.epochs": 6,
-    "training.batch_size": 4,
-    "training.checkpoint_every": 2,
-    "training.panel_every": 3,
-    "evaluation.resamples": 50,
-    "evaluation.procedural_clinical": 18,
-    "evaluation.robustness_images": 3,
-}
-
-
-def command(workdir, *rest, **fields):
-    flags = [f"--config.{name}={value}" for name, value in {**TINY, **fields}.items()]
-    return [
-        sys.executable,
-        "launch.py",
-        "--config=configs/mim.py:quick",
-        f"--workdir={workdir}",
-        *flags,
-        *rest,
-    ]
-
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    """A compilation cache of this test's own: the second run of a program starts at once."""
-    cache = tmp_path_factory.mktemp("cache")
-    return {
-        **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-
-
-def launch(environment, arguments, *, expect=0):
-    done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == expect, done.stderr[-3000:]
-    return done
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, environment):
+def finished(tmp_path_factory):
     """An uninterrupted run, from launch to report."""
     workdir = tmp_path_factory.mktemp("run") / "finished"
-    launch(environment, command(workdir))
+    launch(*tiny(workdir), **QUICKLY)
     return workdir
+
+
+def execute(mode, workdir, *paths, **fields):
+    """The status of a mode, in this process."""
+    config = get_config("quick")
+    config.update_from_flattened_dict({**TINY, **fields})
+    given = {"config": config.to_dict(), "workdir": str(workdir), "paths": list(map(str, paths))}
+    return main.execute(mode, device="auto", **given)
 
 
 def without_times(path):
@@ -153,94 +113,79 @@ def test_every_auroc_follows_from_scores_csv(finished):
                 assert found == pytest.approx(wins, abs=1e-12)
 
 
-def test_killed_in_an_epoch_and_in_a_save_it_ends_as_if_it_had_not_been(finished, environment, tmp_path):
-    workdir = tmp_path / "killed"
+def test_stopped_and_killed_in_an_epoch_and_in_a_save_it_ends_as_if_it_had_not_been(finished, tmp_path):
+    workdir = tmp_path / "run"
     metrics = workdir / "metrics.jsonl"
 
-    def mid_epoch():
-        return metrics.exists() and len(metrics.read_text().splitlines()) >= 3
+    def events():
+        return len(metrics.read_text().splitlines()) if metrics.exists() else 0
 
-    def mid_save():
+    def recorded(before):
+        return events() > before
+
+    def saving(before):
         return any(".orbax-checkpoint-tmp" in str(path) for path in workdir.glob("fold_1/checkpoints/*"))
 
-    for moment in (mid_epoch, mid_save):
-        process = subprocess.Popen(
-            command(workdir, "--mode=train"), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
-        )
-        while process.poll() is None and not moment():
+    killed = -signal.SIGKILL
+    for number, status, moment in (
+        (signal.SIGTERM, 0, recorded),
+        (signal.SIGINT, main.INTERRUPTED, recorded),
+        (signal.SIGKILL, killed, recorded),
+        (signal.SIGKILL, killed, saving),
+    ):
+        before = events()
+        process = start("launch.py", *tiny(workdir, "--mode=train"), **QUICKLY)
+        while process.poll() is None and not moment(before):
             time.sleep(0.0005)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL, "the run ended before the moment came"
-    launch(environment, command(workdir))
+        process.send_signal(number)
+        ((_, said),) = finish(process, expect=status)
+        if status >= 0:
+            assert "and saved: the same command with the same --workdir goes on" in said
+    launch(*tiny(workdir), **QUICKLY)
     assert without_times(workdir) == without_times(finished)
 
 
-def test_asked_to_stop_it_saves_and_says_how_to_go_on(finished, environment, tmp_path):
-    workdir = tmp_path / "stopped"
-    metrics = workdir / "metrics.jsonl"
-    for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, main.INTERRUPTED)):
-        before = metrics.stat().st_size if metrics.exists() else 0
-        start = {"cwd": ROOT, "env": environment, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(command(workdir), **start)
-        while not metrics.exists() or metrics.stat().st_size <= before:
-            time.sleep(0.01)
-            assert process.poll() is None
-        process.send_signal(number)
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == status, said
-        assert "and saved: the same command with the same --workdir goes on" in said
-    launch(environment, command(workdir, "--mode=train"))
-    assert events_without_times(workdir) == events_without_times(finished)
-
-
-def test_a_finished_run_is_not_trained_again(finished, environment, tmp_path):
+def test_a_finished_run_is_not_trained_again(finished, tmp_path):
     copy = shutil.copytree(finished, tmp_path / "copy")
     before = (copy / "metrics.jsonl").read_text()
     # Judged anew, by another metric and without what takes longest.
     short = dict.fromkeys(("evaluation.robustness_images", "evaluation.procedural_clinical"), 0)
     fields = {**short, "evaluation.metric": "hbd", "evaluation.more_holes": 1}
-    launch(environment, command(copy, **fields))
+    launch(*tiny(copy, **fields), **QUICKLY)
     assert (copy / "metrics.jsonl").read_text() == before
     results = json.loads((copy / "results.json").read_text())
     assert results["decision"]["metric"] == "hbd"
     assert results["clinical"] is None and results["robustness"] is None
 
 
-def test_other_images_are_refused(finished, environment, tmp_path):
+def test_other_images_are_refused(finished, tmp_path, capsys):
     """Folds made anew from other images would test what was trained on."""
     copy = shutil.copytree(finished, tmp_path / "copy")
     write_json(copy / "data.json", {**read_json(copy / "data.json"), "digest": "0" * 64}, sealed=True)
-    said = launch(environment, command(copy, "--mode=evaluate"), expect=1).stderr
-    assert "the images are not those that the workdir" in said
+    assert execute("evaluate", copy) == 1
+    assert "the images are not those that the workdir" in capsys.readouterr().err
 
 
-def test_evaluating_what_was_never_trained_leaves_no_trace(environment, tmp_path):
-    said = launch(environment, command(tmp_path / "typo", "--mode=evaluate"), expect=1).stderr
-    assert "is not the workdir of a run" in said
+def test_evaluating_what_was_never_trained_leaves_no_trace(tmp_path, capsys):
+    assert execute("evaluate", tmp_path / "typo") == 1
+    assert "is not the workdir of a run" in capsys.readouterr().err
     assert not (tmp_path / "typo").exists()
 
 
-def test_another_configuration_is_refused_with_the_difference(finished, environment):
-    said = launch(environment, command(finished, **{"training.epochs": 7}), expect=1).stderr
-    assert "training.epochs: 6 there, 7 here" in said
+def test_another_configuration_is_refused_with_the_difference(finished, capsys):
+    assert execute("run", finished, **{"training.epochs": 7}) == 1
+    assert "training.epochs: 6 there, 7 here" in capsys.readouterr().err
 
 
-def test_scores_of_files_and_folders(finished, environment, tmp_path):
+def test_scores_of_files_and_folders(finished, tmp_path, capsys):
     folder = tmp_path / "photos"
     folder.mkdir()
     for i in range(3):
         Image.fromarray(lesions.render("mpox", i, size=48)).save(folder / f"{i}.png")
     (folder / "text.jpg").write_text("not an image")
     Image.fromarray(lesions.render("mpox", 0, size=31)).save(folder / "small.png")
-    arguments = [
-        sys.executable,
-        "launch.py",
-        "--mode=score",
-        f"--workdir={finished}",
-        str(folder),
-        "nowhere.png",
-    ]
-    said = launch(environment, arguments, expect=main.UNUSABLE_FILES).stdout
+    assert execute("score", finished, folder, "nowhere.png") == score.UNUSABLE_FILES
+    said = capsys.readouterr().out
     assert said.count("unusable:") == 3
     assert "no such file" in said
     lines = (finished / "scored.csv").read_text().splitlines()
@@ -316,10 +261,11 @@ def test_the_detector_is_one_function_however_it_is_called(finished):
     assert np.abs(painted[:, 8:24, 8:24] - images[:2, 8:24, 8:24] / 255).max() > 0.01
 
 
-def test_an_export_of_a_run_scores_as_the_run(finished, environment, tmp_path):
+def test_an_export_of_a_run_scores_as_the_run(finished, tmp_path, capsys):
     copy = shutil.copytree(finished, tmp_path / "copy")
-    said = launch(environment, [sys.executable, "launch.py", "--mode=export", f"--workdir={copy}"]).stdout
-    scorer = load_exported(copy / "exported", digest=said.split("digest: ")[1].strip())
+    assert execute("export", copy) == 0
+    digest = capsys.readouterr().out.split("digest: ")[1].strip()
+    scorer = load_exported(copy / "exported", digest=digest)
     assert not pickles(copy / "exported")
     assert (copy / "exported" / "README.md").read_text() == (finished / "model_card.md").read_text()
     images = np.stack([lesions.render("eczema", i, size=32) for i in range(3)])
@@ -330,17 +276,17 @@ def test_an_export_of_a_run_scores_as_the_run(finished, environment, tmp_path):
 def test_several_seeds_are_runs_of_their_own_and_one_page(finished, tmp_path, monkeypatch):
     started = []
 
-    def pretend(config, workdir, paths, *, training, evaluation, profile):
-        started.append((config["seed"], config["seeds"], training, evaluation, profile))
-        results = read_json(finished / "results.json") | {"seed": config["seed"]}
+    def pretend(settings, workdir, *, training, evaluation, profile):
+        started.append((settings.seed, settings.seeds, settings.given["seed"], training, evaluation, profile))
+        results = read_json(finished / "results.json") | {"seed": settings.seed}
         Path(workdir).mkdir(parents=True)
         write_json(Path(workdir) / "results.json", results, sealed=True)
 
-    monkeypatch.setattr(main, "run", pretend)
-    config = json.loads((finished / "config.json").read_text()) | {"seeds": [3, 1, 3]}
-    how = {"training": True, "evaluation": True, "profile": True}
-    assert main.run_seeds(config, str(tmp_path / "many"), **how) == 0
-    assert started == [(3, (), True, True, True), (1, (), True, True, True)]
+    run = runs.run
+    monkeypatch.setattr(runs, "run", pretend)
+    settings = parse(read_json(finished / "config.json") | {"seeds": [3, 1, 3]})
+    assert run(settings, str(tmp_path / "many"), profile=True) == 0
+    assert started == [(seed, (), seed, True, True, True) for seed in (3, 1)]
     page = (tmp_path / "many" / "report.html").read_text()
     assert 'href="seed_3/report.html"' in page and 'href="seed_1/report.html"' in page
     spread = json.loads((tmp_path / "many" / "seeds.json").read_text())
@@ -361,11 +307,9 @@ def test_a_detector_says_what_it_cannot_take(finished, tmp_path):
 
 def test_loading_a_run_is_silent_and_its_repr_fits_on_a_screen(finished):
     code = "import sys, mim_jax; print(mim_jax.load(sys.argv[1]), mim_jax.load(sys.argv[1], fold=1))"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(finished)], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stderr == ""
-    assert done.stdout.count("Detector(network='context_encoder', folds=") == 2 and len(done.stdout) < 400
+    ((out, err),) = finish(start("-c", code, finished))
+    assert err == ""
+    assert out.count("Detector(network='context_encoder', folds=") == 2 and len(out) < 400
 
 
 def test_a_damaged_checkpoint_is_named(finished, tmp_path):
@@ -377,12 +321,11 @@ def test_a_damaged_checkpoint_is_named(finished, tmp_path):
         Detector.load(copy)
 
 
-def test_a_run_is_served(finished, environment):
+def test_a_run_is_served(finished):
     pytest.importorskip("fastapi")
     photograph = BytesIO()
     Image.fromarray(lesions.render("mpox", 0, size=48)).save(photograph, "PNG")
-    arguments = [sys.executable, "launch.py", "--mode=serve", f"--workdir={finished}", "--port=0"]
-    server = subprocess.Popen(arguments, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    server = start("launch.py", "--mode=serve", f"--workdir={finished}", "--port=0")
     try:
         line = next(line for line in server.stderr if line.startswith("serving: "))
         head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
@@ -391,13 +334,12 @@ def test_a_run_is_served(finished, environment):
             head + photograph.getvalue() + b"\r\n--x--\r\n",
             {"Content-Type": "multipart/form-data; boundary=x"},
         )
-        with urllib.request.urlopen(request, timeout=60) as reply:
+        with urllib.request.urlopen(request, timeout=LIMIT) as reply:
             answer = json.load(reply)
         server.send_signal(signal.SIGINT)
-        assert server.wait(30) == main.INTERRUPTED
+        finish(server, expect=main.INTERRUPTED)
     finally:
         server.kill()
-        server.communicate()
     detector = Detector.load(finished)
     image = decode_image(photograph.getvalue(), size=detector.image_size)
     (expected,) = detector.assess(image, alpha=detector.calibration.miss_rate)

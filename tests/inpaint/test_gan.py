@@ -1,52 +1,35 @@
 """One update by hand, and epochs of them: determinism, key use, equations as printed, one compilation."""
 
 import dataclasses
-import functools
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import linen as nn
+from small_gan import CONFIG
 
 from mim_jax import mask
 from mim_jax.inpaint import gan, inference
-from mim_jax.inpaint.networks import ContextEncoder, PatchDiscriminator
 from mim_jax.train import epochs, optimizer
 
-
-def constant(step):
-    return 1e-3
-
-
-GAME = gan.Game(
-    generator=ContextEncoder(4, "pointwise", 8),
-    discriminator=PatchDiscriminator(4),
-    optimizer=optax.adam(1e-3),
-    schedule=constant,
-    image_size=32,
-    mask_size=16,
-    margin=0,
-    flips=False,
-    pixel_weight=0.999,
-    adversarial_weight=0.001,
-    generator_target=1.0,
-    real_weight=0.5,
-    fake_weight=0.5,
-    real_input="patch",
-)
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
 KEY = jax.random.key(3)
 INIT = jax.jit(gan.init_state, static_argnums=1)
 STEP = jax.jit(gan.adversarial_step, static_argnums=0)
-EPOCHS = jax.jit(functools.partial(gan.train_epochs, batch_size=4, drop_last=False), static_argnames="game")
 
 
 def run(first, count, state):
-    return EPOCHS(
-        game=GAME, state=state, images=jnp.asarray(IMAGES), epochs=jnp.arange(first, first + count), key=KEY
+    return epochs.run_epochs(
+        CONFIG,
+        state,
+        jnp.arange(first, first + count),
+        examples={"images": jnp.asarray(IMAGES)},
+        scalars={},
+        key=KEY,
+        batch_size=4,
+        drop_last=False,
     )
 
 
@@ -56,13 +39,13 @@ def assert_equal(a, b):
 
 def test_epochs_are_steps_in_the_shuffled_order():
     """Ten images by four: 4 + 4 + 2, the short batch kept; metrics weighted by its size."""
-    state = INIT(jax.random.key(0), GAME)
+    state = INIT(jax.random.key(0), CONFIG)
     after, metrics = run(0, 1, state)
     order = np.asarray(epochs.epoch_orders(KEY, 10, jnp.arange(1))[0])
     assert sorted(order) == list(range(10))
     total = 0.0
     for index in (order[:4], order[4:8], order[8:]):
-        state, one = STEP(GAME, state, jnp.asarray(IMAGES[index]), jax.random.fold_in(KEY, 1))
+        state, one = STEP(CONFIG, state, jnp.asarray(IMAGES[index]), jax.random.fold_in(KEY, 1))
         total += float(one["loss_pixel"]) * len(index)
     assert int(after.step) == 3
     assert float(metrics["loss_pixel"][0]) == pytest.approx(total / 10, rel=1e-4)
@@ -73,10 +56,10 @@ def test_epochs_are_steps_in_the_shuffled_order():
 
 
 def test_two_epochs_are_one_and_one():
-    state = INIT(jax.random.key(0), GAME)
+    state = INIT(jax.random.key(0), CONFIG)
     once, _ = run(0, 1, state)
     twice, _ = run(1, 1, once)
-    again, _ = run(1, 1, run(0, 1, INIT(jax.random.key(0), GAME))[0])
+    again, _ = run(1, 1, run(0, 1, INIT(jax.random.key(0), CONFIG))[0])
     assert_equal(twice, again)
     orders = np.asarray(epochs.epoch_orders(KEY, 10, jnp.arange(2)))
     assert not np.array_equal(orders[0], orders[1])
@@ -85,8 +68,15 @@ def test_two_epochs_are_one_and_one():
 def test_no_key_is_used_twice():
     # The check runs while tracing; a function of its own, because a traced one would not be traced again.
     with jax.debug_key_reuse(True):
-        state = jax.eval_shape(functools.partial(gan.init_state, game=GAME), KEY)
-        jax.jit(functools.partial(EPOCHS.__wrapped__, GAME)).trace(state, IMAGES, jnp.arange(2), KEY)
+        state = jax.eval_shape(lambda key: gan.init_state(key, CONFIG), KEY)
+
+        def two(state, key):
+            given = {"examples": {"images": jnp.asarray(IMAGES)}, "scalars": {}, "key": key}
+            return epochs.run_epochs.__wrapped__(
+                CONFIG, state, jnp.arange(2), batch_size=4, drop_last=False, **given
+            )
+
+        jax.jit(two).trace(state, KEY)
 
 
 def test_a_generator_without_statistics_trains_too():
@@ -95,16 +85,16 @@ def test_a_generator_without_statistics_trains_too():
         def __call__(self, masked, *, train):
             return jnp.tanh(nn.Conv(3, (2, 2), strides=2)(masked))
 
-    game = dataclasses.replace(GAME, generator=Plain())
-    state = gan.init_state(KEY, game)
-    after, metrics = jax.jit(gan.adversarial_step, static_argnums=0)(game, state, IMAGES[:2], KEY)
+    config = dataclasses.replace(CONFIG, generator=Plain())
+    state = gan.init_state(KEY, config)
+    after, metrics = jax.jit(gan.adversarial_step, static_argnums=0)(config, state, IMAGES[:2], KEY)
     assert np.isfinite(float(metrics["loss_pixel"]))
     assert jnp.any(after.generator_params["Conv_0"]["kernel"] != state.generator_params["Conv_0"]["kernel"])
 
 
 def test_every_part_of_the_state_moves():
-    state = INIT(jax.random.key(0), GAME)
-    after, _ = STEP(GAME, state, jnp.asarray(IMAGES[:4]), KEY)
+    state = INIT(jax.random.key(0), CONFIG)
+    after, _ = STEP(CONFIG, state, jnp.asarray(IMAGES[:4]), KEY)
     for name in ("generator_params", "batch_stats", "discriminator_params"):
         before, now = getattr(state, name), getattr(after, name)
         changed = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), before, now)
@@ -112,11 +102,11 @@ def test_every_part_of_the_state_moves():
 
 
 def test_a_weight_of_zero_cuts_the_generator_off_from_the_discriminator():
-    game = dataclasses.replace(GAME, adversarial_weight=0.0)
-    state = INIT(jax.random.key(0), GAME)
+    config = dataclasses.replace(CONFIG, adversarial_weight=0.0)
+    state = INIT(jax.random.key(0), CONFIG)
     other = state.replace(discriminator_params=jax.tree.map(lambda p: p + 0.1, state.discriminator_params))
-    one, _ = STEP(game, state, jnp.asarray(IMAGES[:4]), KEY)
-    two, _ = STEP(game, other, jnp.asarray(IMAGES[:4]), KEY)
+    one, _ = STEP(config, state, jnp.asarray(IMAGES[:4]), KEY)
+    two, _ = STEP(config, other, jnp.asarray(IMAGES[:4]), KEY)
     assert_equal(one.generator_params, two.generator_params)
 
 
@@ -135,10 +125,10 @@ def test_the_printed_equations_are_no_game():
         },
         "default": {},
     }.items():
-        game = dataclasses.replace(GAME, **changes)
-        state = INIT(jax.random.key(0), game)
+        config = dataclasses.replace(CONFIG, **changes)
+        state = INIT(jax.random.key(0), config)
         for _ in range(60):
-            state, metrics = STEP(game, state, jnp.asarray(IMAGES[:4]), KEY)
+            state, metrics = STEP(config, state, jnp.asarray(IMAGES[:4]), KEY)
         last[name] = float(metrics["loss_adversarial"])
     assert last["literal"] < 0.01
     assert last["default"] > 0.3
@@ -157,17 +147,17 @@ def test_mistakes_are_named():
     with pytest.raises(ValueError, match=r"'cosinus'.*cosine, linear"):
         optimizer.make_schedule("cosinus", learning_rate=1e-3, steps=1)
     with pytest.raises(ValueError, match=r"'patches'.*patch, masked_image"):
-        dataclasses.replace(GAME, real_input="patches")
+        dataclasses.replace(CONFIG, real_input="patches")
     with pytest.raises(ValueError, match=r"paints 16 pixels.*mask_size=16"):
-        gan.init_state(KEY, dataclasses.replace(GAME, mask_size=8))
+        gan.init_state(KEY, dataclasses.replace(CONFIG, mask_size=8))
 
 
 def test_without_adversary_the_discriminator_leaves_no_trace_in_the_generator():
-    state = INIT(KEY, GAME)
+    state = INIT(KEY, CONFIG)
     other = state.replace(discriminator_params=jax.tree.map(lambda p: 2 * p, state.discriminator_params))
 
     def generator(start, adversary):
-        after, _ = STEP(GAME, start, jnp.asarray(IMAGES[:4]), KEY, jnp.float32(adversary))
+        after, _ = STEP(CONFIG, start, jnp.asarray(IMAGES[:4]), KEY, jnp.float32(adversary))
         return jax.tree.leaves(after.generator_params)
 
     for a, b in zip(generator(state, 0.0), generator(other, 0.0), strict=True):
@@ -178,12 +168,12 @@ def test_without_adversary_the_discriminator_leaves_no_trace_in_the_generator():
 
 def test_flips_mirror_images_and_a_margin_hides_more(monkeypatch):
     """What reaches the update: masked images and targets."""
-    monkeypatch.setattr(gan, "update_on", lambda game, state, masked, target, adversary: (masked, target))
+    monkeypatch.setattr(gan, "update_on", lambda config, state, masked, target, adversary: (masked, target))
     images = jnp.asarray(IMAGES)
 
     def step(**fields):
-        game = dataclasses.replace(GAME, **fields)
-        return map(np.asarray, gan.adversarial_step(game, SimpleNamespace(step=7), images, KEY))
+        config = dataclasses.replace(CONFIG, **fields)
+        return map(np.asarray, gan.adversarial_step(config, SimpleNamespace(step=7), images, KEY))
 
     masked, target = step()
     wide, same = step(margin=3)

@@ -21,7 +21,7 @@ def constant(step):
     return 1e-3
 
 
-GAME = gan.Game(
+CONFIG = gan.GanConfig(
     generator=ContextEncoder(WIDTH, "pointwise", CHANNELS),
     discriminator=PatchDiscriminator(WIDTH),
     optimizer=optax.adam(1e-3),
@@ -37,8 +37,6 @@ GAME = gan.Game(
     fake_weight=0.5,
     real_input="patch",
 )
-
-
 INIT = jax.jit(gan.init_state, static_argnums=1)
 STEP = jax.jit(gan.update_on, static_argnums=0)
 
@@ -46,7 +44,7 @@ STEP = jax.jit(gan.update_on, static_argnums=0)
 @pytest.fixture
 def pair():
     """A state, and the twin with its weights. Norm scales and biases are moved off their neutral values."""
-    state = INIT(jax.random.key(0), GAME)
+    state = INIT(jax.random.key(0), CONFIG)
     rng = np.random.default_rng(1)
 
     def shaken(tree):
@@ -102,10 +100,10 @@ def test_same_weights_same_outputs(pair):
     with torch.no_grad():
         scores = twin.discriminator(to_torch(patches)).numpy().transpose(0, 2, 3, 1)
         painted = twin.generator.eval()(to_torch(hidden)).numpy().transpose(0, 2, 3, 1)
-    ours = jax.jit(GAME.discriminator.apply)({"params": state.discriminator_params}, patches)
+    ours = jax.jit(CONFIG.discriminator.apply)({"params": state.discriminator_params}, patches)
     np.testing.assert_allclose(ours, scores, atol=1e-5)
     variables = {"params": state.generator_params, "batch_stats": state.batch_stats}
-    ours = jax.jit(GAME.generator.apply, static_argnames="train")(variables, hidden, train=False)
+    ours = jax.jit(CONFIG.generator.apply, static_argnames="train")(variables, hidden, train=False)
     np.testing.assert_allclose(ours, painted, atol=1e-5)
 
 
@@ -115,8 +113,8 @@ def test_one_step_has_the_same_losses_gradients_and_statistics(pair):
 
     def loss_of_generator(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
-        fake, _ = GAME.generator.apply(variables, hidden, train=True, mutable=["batch_stats"])
-        scores = GAME.discriminator.apply({"params": state.discriminator_params}, fake)
+        fake, _ = CONFIG.generator.apply(variables, hidden, train=True, mutable=["batch_stats"])
+        scores = CONFIG.discriminator.apply({"params": state.discriminator_params}, fake)
         pixel = losses.mean_absolute_error(fake, patches)
         adversarial = losses.mean_squared_error(scores, 1.0)
         return jnp.mean(
@@ -126,11 +124,11 @@ def test_one_step_has_the_same_losses_gradients_and_statistics(pair):
     grads_g, fake = jax.jit(jax.grad(loss_of_generator, has_aux=True))(state.generator_params)
 
     def loss_of_discriminator(params):
-        real, generated = (GAME.discriminator.apply({"params": params}, x) for x in (patches, fake))
+        real, generated = (CONFIG.discriminator.apply({"params": params}, x) for x in (patches, fake))
         return jnp.mean(losses.discriminator_loss(real, generated, real_weight=0.5, fake_weight=0.5))
 
     grads_d = jax.jit(jax.grad(loss_of_discriminator))(state.discriminator_params)
-    after, metrics = STEP(GAME, state, hidden, patches)
+    after, metrics = STEP(CONFIG, state, hidden, patches)
     expected = twin.step(to_torch(hidden), to_torch(patches))
     for name, value in expected.items():
         assert float(metrics[name]) == pytest.approx(value, rel=1e-5, abs=1e-6), name
@@ -166,7 +164,7 @@ def test_twenty_steps_lie_over_each_other(pair):
     ours, theirs = [], []
     for n in range(20):
         hidden, patches = batch(n)
-        state, metrics = STEP(GAME, state, hidden, patches)
+        state, metrics = STEP(CONFIG, state, hidden, patches)
         ours.append([float(metrics[name]) for name in ("loss_pixel", "loss_discriminator")])
         expected = twin.step(to_torch(hidden), to_torch(patches))
         theirs.append([expected[name] for name in ("loss_pixel", "loss_discriminator")])

@@ -5,10 +5,11 @@ import pytest
 
 from configs.mim import get_config
 from mim_jax.data.dataset import Dataset
-from mim_jax.data.folds import Fold
-from mim_jax.data.sources.load import load
+from mim_jax.data.folds import Split
+from mim_jax.data.sources import load
 from mim_jax.evaluate import test_set
-from mim_jax.train import config as protocol
+from mim_jax.train import config as configuration
+from mim_jax.train import mim
 
 
 def invented(images, labels, groups):
@@ -22,10 +23,14 @@ def noise(seed):
 
 @pytest.fixture
 def config(tmp_path):
-    settings = get_config("quick")
-    settings.data.image_size, settings.mask.size = 32, 16
-    settings.data.data_dir = str(tmp_path / "prepared")
-    return settings
+    found = get_config("quick")
+    found.data.image_size, found.mask.size = 32, 16
+    found.data.data_dir = str(tmp_path / "prepared")
+    return found
+
+
+def parse(config):
+    return configuration.parse(config.to_dict())
 
 
 def test_sources_are_read_as_the_configuration_says(config, monkeypatch, tmp_path):
@@ -38,7 +43,7 @@ def test_sources_are_read_as_the_configuration_says(config, monkeypatch, tmp_pat
     monkeypatch.setattr(load, "load_sources", load_sources)
     config.data.sources.msld = str(tmp_path / "msld")
     config.data.per_class = 7
-    dataset = protocol.load_data(config.to_dict())
+    dataset = configuration.load_dataset(parse(config))
     assert asked["folders"] == {"msld": str(tmp_path / "msld")} and asked["per_class"] == 7
     assert asked["data_dir"] == tmp_path / "prepared" and asked["size"] == 32
     # The two identical photographs of mpox are one group now, and the counts are not the paper's.
@@ -48,13 +53,13 @@ def test_sources_are_read_as_the_configuration_says(config, monkeypatch, tmp_pat
 
 def test_the_clinical_test_has_procedural_images_only_where_all_are(config, tmp_path):
     config.evaluation.procedural_clinical = 18
-    drawn = protocol.load_clinical(config.to_dict())
+    drawn = configuration.load_clinical(parse(config))
     assert len(drawn) == 18 and "mpox" not in drawn.labels
     config.data.procedural_positives, config.data.procedural_negatives = 2, 18
-    main = {image.tobytes() for image in protocol.load_data(config.to_dict()).images}
+    main = {image.tobytes() for image in configuration.load_dataset(parse(config)).images}
     assert not main & {image.tobytes() for image in drawn.images}
     config.data.root = str(tmp_path)
-    assert protocol.load_clinical(config.to_dict()) is None
+    assert configuration.load_clinical(parse(config)) is None
 
 
 def test_negatives_of_a_positive_patient_are_not_tested():
@@ -62,7 +67,40 @@ def test_negatives_of_a_positive_patient_are_not_tested():
     dataset = invented(images, ["mpox", "mpox", "nv", "nv", "bkl"], ["a", "b", "b", "c", "d"])
     assert dataset.shared_negatives.tolist() == [2]
     assert dataset.tested_negatives.tolist() == [3, 4]
-    images = test_set.make_bank(dataset, mode="fixed", seed=0)
-    part = test_set.tested(images, dataset, Fold(0, np.array([0]), np.array([1])))
+    images = test_set.make_test_set(dataset, mode="fixed", seed=0)
+    none = np.array([], int)
+    split = Split(0, np.array([0]), np.zeros(1, np.int32), none, np.array([1]), none)
+    part = test_set.tested(images, dataset, split)
     assert set(images.index[part].tolist()) == {1, 3, 4}
     assert np.sum(images.index[part] == 1) == 5
+
+
+@pytest.mark.parametrize("held_out", [0.0, 0.5])
+def test_each_positive_is_tested_once_and_what_is_held_out_never_trained_on(config, held_out):
+    config.data.folds, config.data.procedural_positives, config.data.procedural_negatives = 3, 12, 18
+    config.training.batch_size, config.data.held_out = 4, held_out
+    experiment = configuration.build(parse(config), mim, clinical=False)
+    positives = set(experiment.dataset.positives.tolist())
+    for split in experiment.splits:
+        parts = [set(part.tolist()) for part in (split.train, split.held_out, split.test)]
+        assert set.union(*parts) == positives and sum(map(len, parts)) == len(positives)
+        assert bool(parts[1]) == bool(held_out) and not split.labels.any()
+    assert sorted(i for split in experiment.splits for i in split.test.tolist()) == sorted(positives)
+
+
+def test_every_field_reaches_the_settings_and_unknown_or_missing_ones_are_named(config):
+    """What is read is all there is: a field that nobody reads is an error, as one that is missing."""
+    some = {"data": "folds", "mask": "margin", "loss": "real_weight", "optimizer": "b1", "training": "epochs"}
+    for section, name in {**some, "evaluation": "resamples", "decision": "rule"}.items():
+        given = config.to_dict()
+        value = given[section].pop(name)
+        with pytest.raises(ValueError, match=rf"the configuration lacks .*{name}"):
+            configuration.parse(given)
+        given[section] |= {name: value, "surplus": 1}
+        with pytest.raises(ValueError, match=rf"does not have config\.{section}\.surplus"):
+            configuration.parse(given)
+    settings = parse(config)
+    assert (
+        configuration.with_seed(settings, 7).given["seed"] == 7 == configuration.with_seed(settings, 7).seed
+    )
+    assert settings.mim.mask.size == 16 and settings.data.min_side == 32

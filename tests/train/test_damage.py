@@ -6,7 +6,6 @@ Whoever loads the run gets what it was, or a sentence that names the file's plac
 import functools
 import json
 import shutil
-from pathlib import Path
 from typing import Any, ClassVar
 
 import absl.logging
@@ -15,26 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
-from test_devices import Judge, Painter, configuration, small_networks
+from small_training import SHORT, build, configuration, small_networks
 
-from mim_jax import detector
 from mim_jax.cli import main
 from mim_jax.detector import Detector
-from mim_jax.evaluate import folds, saved_run
+from mim_jax.evaluate import saved_run
 from mim_jax.train import mim, trainer, workdir
 from mim_jax.train.checkpoints import CheckpointError, FoldCheckpoints, parameter_hash
 
-FIELDS = {
-    "data.folds": 2,
-    "data.procedural_positives": 10,
-    "training.epochs": 2,
-    "training.checkpoint_every": 1,
-    "evaluation.metric": "hbd",
-    "evaluation.procedural_clinical": 0,
-    "evaluation.robustness_images": 0,
-    "evaluation.more_holes": 1,
-    "evaluation.resamples": 10,
-}
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+FIELDS = {**SHORT, "evaluation.metric": "hbd"}
 DAMAGES = {
     "truncated": lambda data, draw: data[: draw.integers(len(data))],
     "flipped": lambda data, draw: flipped(data, draw.integers(8 * len(data))),
@@ -49,14 +38,11 @@ def flipped(data, bit):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    with small_networks(), pytest.MonkeyPatch.context() as patch:
-        for module in (folds, detector):
-            patch.setattr(module, "make_generator", lambda *args, **options: Painter())
-        patch.setattr(folds, "PatchDiscriminator", lambda *args, **options: Judge())
-        patch.setattr(main, "use_compilation_cache", lambda: None)
-        path, config = tmp_path_factory.mktemp("run"), configuration(**FIELDS)
-        assert main.execute("run", config=config, workdir=str(path), device="auto", paths=[]) == 0
+def finished(tmp_path_factory, compiled_quickly):
+    with small_networks():
+        path = tmp_path_factory.mktemp("run")
+        arguments = {"config": configuration(**FIELDS), "workdir": str(path), "device": "auto", "paths": []}
+        assert main.execute("run", **arguments) == 0
         yield path
 
 
@@ -67,15 +53,14 @@ def seen_by_a_detector(path):
 
 
 @functools.cache
-def first_training():
-    config = configuration(**FIELDS)
-    return next(mim.trainings(config, Path(), main.load(config, quiet=True)))
+def experiment():
+    return build(**FIELDS)
 
 
 def seen_by_an_evaluation(path):
-    one = first_training()
-    epochs = FIELDS["training.epochs"]
-    state = trainer.restore(path / one.folder, updates=one.updates * epochs, init=one.init)
+    one, *_ = mim.trainings(experiment(), path)
+    updates = one.updates * FIELDS["training.epochs"]
+    state = trainer.restore(one.folder, updates=updates, init=one.init)
     return jax.tree.leaves(jax.tree.map(np.asarray, state)), ""
 
 

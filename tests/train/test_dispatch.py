@@ -6,33 +6,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_devices import FIELDS, Count, small_networks
+from small_training import SETTINGS, Count, build, counting, small_networks
 
-from configs.mim import get_config
 from mim_jax.cli import main
 from mim_jax.cli.runtime import Profile, use_compilation_cache
 from mim_jax.inpaint.convolution import product
-from mim_jax.train import config as protocol
-from mim_jax.train import mim
-from mim_jax.train.devices import Place
+from mim_jax.train import config, metric_writer, mim, trainer
+from mim_jax.train.devices import DeviceGroup
 
-PLACE = Place((jax.devices()[0],))
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+GROUP = DeviceGroup((jax.devices()[0],))
 
 
 @pytest.fixture(scope="module")
-def training(tmp_path_factory):
-    config = get_config("quick")
-    config.update_from_flattened_dict(FIELDS)
-    config = config.to_dict()
+def run(tmp_path_factory, compiled_quickly):
+    """A training of MIM brought to the first device: its state, and what runs its epochs."""
     with small_networks():
-        path = tmp_path_factory.mktemp("run")
-        yield next(iter(mim.trainings(config, path, main.load(config))))
+        experiment = build()
+        one, *_ = mim.trainings(experiment, tmp_path_factory.mktemp("run"))
+        yield lambda: (GROUP.put(one.init()), one.begin(GROUP, experiment.settings.training))
 
 
-def test_an_epoch_copies_nothing_between_host_and_device(training):
-    state, run = PLACE.put(training.init()), training.begin(PLACE)
-    state, _ = run(state, PLACE.put(np.arange(1, dtype=np.int32)))
-    numbers = PLACE.put(np.arange(1, 2, dtype=np.int32))
+def test_an_epoch_copies_nothing_between_host_and_device(run):
+    state, run = run()
+    state, _ = run(state, GROUP.put(np.arange(1, dtype=np.int32)))
+    numbers = GROUP.put(np.arange(1, 2, dtype=np.int32))
     with jax.transfer_guard("disallow"):
         state, metrics = run(state, numbers)
         jax.block_until_ready(metrics)
@@ -40,15 +38,15 @@ def test_an_epoch_copies_nothing_between_host_and_device(training):
             run(state, np.arange(2, 3, dtype=np.int32))
 
 
-def test_a_number_of_epochs_compiles_once(training):
+def test_a_number_of_epochs_compiles_once(run):
     compiled = []
 
     def hear(event, duration_secs, **_):
         if event == "/jax/core/compile/backend_compile_duration":
             compiled.append(event)
 
-    state, run = PLACE.put(training.init()), training.begin(PLACE)
-    numbers = [PLACE.put(np.arange(n, n + count, dtype=np.int32)) for n, count in ((0, 3), (3, 3), (6, 3))]
+    state, run = run()
+    numbers = [GROUP.put(np.arange(n, n + count, dtype=np.int32)) for n, count in ((0, 3), (3, 3), (6, 3))]
     jax.monitoring.register_event_duration_secs_listener(hear)
     try:
         for index, each in enumerate(numbers):
@@ -60,12 +58,12 @@ def test_a_number_of_epochs_compiles_once(training):
 
 def test_the_second_dispatch_of_a_program_is_recorded_and_changes_nothing(tmp_path):
     """Of two trainings the one that comes first."""
-
-    def begin(place):
-        return jax.jit(lambda state, numbers: (Count(state.step + len(numbers), state.params), {}))
-
     profile = Profile(tmp_path / "profile")
-    runs = [profile.begin(begin)(PLACE) for _ in range(2)]
+
+    def count(state, numbers):
+        return Count(state.step + len(numbers), state.params), {}
+
+    runs = [profile.wrap(count) for _ in range(2)]
     start = Count(jnp.zeros((), jnp.int32), jnp.zeros(3))
     for run in runs:
         state, _ = run(start, np.arange(2))
@@ -77,6 +75,13 @@ def test_the_second_dispatch_of_a_program_is_recorded_and_changes_nothing(tmp_pa
     traces = list(profile.folder.rglob("*.xplane.pb"))
     runs[0](state, np.arange(2))
     assert len(traces) == 1 == len(list(profile.folder.rglob("*.xplane.pb")))
+
+
+def test_a_training_is_profiled_through_what_wraps_its_epochs(tmp_path):
+    profile = Profile(tmp_path / "profile")
+    with metric_writer.Recorder(tmp_path) as recorder:
+        trainer.train([counting(tmp_path, 0)], SETTINGS, recorder, wrap=profile.wrap)
+    assert profile.done and list(profile.folder.rglob("*.xplane.pb"))
 
 
 def test_a_profile_of_what_does_not_train_is_refused(capsys):
@@ -113,4 +118,4 @@ def test_a_user_without_a_home_computes_without_a_cache_and_prepares_where_told(
     finally:
         jax.config.update("jax_compilation_cache_dir", folder)
     with pytest.raises(ValueError, match=r"no home folder.*--config\.data\.data_dir"):
-        protocol.prepared_folder(get_config("quick").to_dict())
+        config.prepared_folder("")

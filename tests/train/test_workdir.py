@@ -2,12 +2,10 @@
 
 import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from test_devices import configuration
+from launching import start
+from small_training import configuration
 
 from mim_jax.cli import main
 from mim_jax.train import workdir
@@ -15,23 +13,17 @@ from mim_jax.train import workdir
 HOLD = """
 import sys, time
 from pathlib import Path
-from mim_jax.workdir import hold
+from mim_jax.train.workdir import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(10**6)
 """
 
 
 @pytest.fixture
 def holder(tmp_path):
     """A process that holds `tmp_path`."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)],
-        cwd=Path(__file__).parent.parent,
-        env={**os.environ, "PYTHONPATH": "."},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = start("-c", HOLD, tmp_path)
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()
@@ -53,8 +45,7 @@ def test_a_second_run_is_refused_while_the_first_lives(holder, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["run", "train", "evaluate"])
-def test_every_mode_that_writes_a_run_is_refused(mode, holder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(main, "use_compilation_cache", lambda: None)
+def test_every_mode_that_writes_a_run_is_refused(mode, holder, tmp_path, capsys):
     config = configuration()
     workdir.write_json(tmp_path / "config.json", config)
     assert main.execute(mode, config=config, workdir=str(tmp_path), device="auto", paths=[]) == 1

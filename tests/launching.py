@@ -1,0 +1,69 @@
+"""Processes that tests start: from which folder, in which environment, and for how long at most."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMIT = 1200  # seconds, far beyond what a loaded machine needs: they are there so that a hang ends
+QUICKLY = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as the fixture compiled_quickly
+# A run of MIM that takes seconds.
+TINY = {
+    "data.image_size": 32,
+    "mask.size": 16,
+    "data.folds": 2,
+    "data.procedural_positives": 12,
+    "data.procedural_negatives": 18,
+    "generator.width": 4,
+    "generator.bottleneck_channels": 8,
+    "discriminator.width": 4,
+    "training.epochs": 6,
+    "training.batch_size": 4,
+    "training.checkpoint_every": 2,
+    "training.panel_every": 3,
+    "evaluation.resamples": 50,
+    "evaluation.procedural_clinical": 18,
+    "evaluation.robustness_images": 3,
+}
+
+
+def environment(**changed):
+    """What a process is given; what it compiles it shares with the others, by tests/conftest.py."""
+    path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    return {**os.environ, "PYTHONPATH": path, **changed}
+
+
+def start(*arguments, **changed):
+    """Start Python with these arguments and changes of the environment."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env=environment(**changed),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(*processes, expect=0):
+    """(stdout, stderr) of each process, once all have ended with the status that is expected."""
+    try:
+        said = [process.communicate(timeout=LIMIT) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert {process.returncode for process in processes} == {expect}, [err[-3000:] for _, err in said]
+    return said
+
+
+def launch(*arguments, expect=0, **changed):
+    """(stdout, stderr) of launch.py with these arguments and changes of the environment."""
+    (said,) = finish(start("launch.py", *arguments, **changed), expect=expect)
+    return said
+
+
+def tiny(workdir, *rest, **fields):
+    """The arguments of launch.py for the run of `TINY` in a workdir."""
+    flags = [f"--config.{name}={value}" for name, value in {**TINY, **fields}.items()]
+    return ["--config=configs/mim.py:quick", f"--workdir={workdir}", *flags, *rest]
