@@ -1,7 +1,5 @@
 """What the tests of the classifiers share: torchvision's networks, and how to compare with them."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,8 +80,7 @@ def check_against(network, module, images, head):
     variables = take_over(network, images, module)
     weights = np.random.default_rng(2).standard_normal((len(images), network.classes), np.float32)
 
-    # Compiling fifty layers well takes longer than computing them badly.
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @jax.jit
     def everything(variables, images):
         def loss(params):
             (logits, features), updated = network.apply(
