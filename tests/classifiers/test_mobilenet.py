@@ -10,6 +10,8 @@ from mim_jax.classifiers import mobilenet
 from mim_jax.classifiers.mobilenet import InvertedResidual, MobileNetV3Large, round_to_eight
 from mim_jax.inpaint import convolution
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 def test_parameters():
     assert count(MobileNetV3Large(1000)) == 5_483_032

@@ -16,6 +16,8 @@ from mim_jax.classifiers.pretrained import load_pretrained
 from mim_jax.classifiers.swin import SwinB
 from mim_jax.data import weight_files
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 CLASSES, DEPTHS = 5, (2, 1, 1, 1)
 
 

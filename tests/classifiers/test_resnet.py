@@ -9,6 +9,8 @@ from against_torchvision import check_against, count, drawn, import_torchvision,
 from mim_jax.classifiers.resnet import Bottleneck, ResNet50
 from mim_jax.inpaint import convolution
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 def test_parameters():
     assert count(ResNet50(1000)) == 25_557_032

@@ -8,6 +8,8 @@ from against_torchvision import import_torchvision
 
 from mim_jax.classifiers.swin import SwinB
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 CLASSES, WIDTH, DEPTHS = 3, 32, (2, 1, 1, 2)
 # Maps of 25, 13, 7 and 4 patches: padded and shifted, padded to be merged, one window, one not shifted.
 SIDE = 100

@@ -14,6 +14,8 @@ import threading
 import time
 from pathlib import Path
 
+from tests.launching import LIMIT
+
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -78,7 +80,7 @@ class Browser:
         self.send("Page.navigate", url=url)
         self.wait_for("document.body && !document.body.dataset.old && document.readyState === 'complete'")
 
-    def wait_for(self, expression, seconds=60):
+    def wait_for(self, expression, seconds=LIMIT):
         """Waits until an expression is true, and gives its value."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:

@@ -18,6 +18,8 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip ins
 
 from mim_jax.deploy.app import bundle
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 CALIBRATION = {"rule": "calibrated", "scores": [[0.5, 0.6]], "lower": None, "upper": None, "miss_rate": 0.1}
 
 

@@ -16,6 +16,7 @@ import uvicorn
 from mim_jax.deploy.server.app import HEADERS, Limits, create_app
 from mim_jax.deploy.server.serving import Connection
 from tests.deploy.test_server import SIZE, assess, picture
+from tests.launching import LIMIT
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
@@ -58,7 +59,7 @@ def connect(port, data=b"", **options):
     connection = socket.socket()
     if "receive" in options:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options["receive"])
-    connection.settimeout(5)
+    connection.settimeout(LIMIT)
     connection.connect(("127.0.0.1", port))
     connection.sendall(data)
     return connection
@@ -73,7 +74,7 @@ def answer(connection):
     return reply.status, reply.read()
 
 
-def ended(connection, drip=b"", most=3.0):
+def ended(connection, drip=b"", most=LIMIT):
     """Does the server end it, whatever more is sent?"""
     end = time.monotonic() + most
     try:

@@ -12,6 +12,8 @@ from mim_jax.detector import Detector
 from mim_jax.inpaint.inference import abstract_variables, to_network_range
 from mim_jax.inpaint.networks import ContextEncoder, UNet
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SIZE = 64
 
 

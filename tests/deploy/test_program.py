@@ -15,6 +15,8 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not inst
 
 from mim_jax.deploy.app import bundle, program, runtime  # noqa: E402 - they need ONNX
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 # A thousandth of what the seal of float32 weights allows.
 ROUNDING = 2e-6
 

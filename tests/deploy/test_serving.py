@@ -14,11 +14,12 @@ pytest.importorskip("fastapi")
 
 from mim_jax.data.quality import Gate
 from mim_jax.deploy.server import serving
+from tests.launching import LIMIT
 
 PROGRAM = """
 import sys
 from mim_jax.deploy.server import serving
-from mim_jax.data.gate import Gate
+from mim_jax.data.quality import Gate
 
 class Scorer:
     image_size, mask_size = 32, 16
@@ -46,7 +47,7 @@ def test_it_says_where_it_is_and_ends_when_interrupted(host):
         said = []
         while not said or "serving: " not in said[-1]:
             said.append(server.stderr.readline())
-            assert said[-1], "it ended"
+            assert said[-1], said
         assert len(said) == (1 if host == "127.0.0.1" else 2)
         assert host == "127.0.0.1" or said[0].startswith(
             "warning: whoever reaches 0.0.0.0 can use this server"
@@ -55,13 +56,13 @@ def test_it_says_where_it_is_and_ends_when_interrupted(host):
         for name, status in (("127.0.0.1", 200), ("another.example", 400 if host == "127.0.0.1" else 200)):
             request = urllib.request.Request(f"http://127.0.0.1:{port}/healthz", headers={"Host": name})
             try:
-                with urllib.request.urlopen(request, timeout=10) as reply:
+                with urllib.request.urlopen(request, timeout=LIMIT) as reply:
                     assert reply.status == status and b'"ok"' in reply.read()
             except urllib.error.HTTPError as error:
                 assert error.code == status
                 error.close()
         server.send_signal(signal.SIGINT)
-        out, _ = server.communicate(timeout=20)
+        out, _ = server.communicate(timeout=LIMIT)
         assert out == "scored 1 0.2\n"  # compiled before it was announced
     finally:
         server.kill()

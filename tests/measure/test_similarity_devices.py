@@ -14,7 +14,7 @@ ON_EIGHT_DEVICES = """
 import functools
 import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from mim_jax import similarity
+from mim_jax.measure import similarity
 
 devices = jax.devices()
 assert len(devices) == 8
