@@ -110,8 +110,7 @@ def write_scores(
     """Write the table of a fold, method -> its images, as CSV, whole or not at all.
 
     `scores` are the score columns, in order; one that a method does not have is empty. The column "seen" is
-    written
-    where it is asked for.
+    written where `seen` says so.
     """
     before = [name for name in COLUMNS if name not in ("decisions", "seen")]
     after = ["decisions", "seen"] if seen else ["decisions"]
