@@ -1,10 +1,8 @@
 """What counts as an image outside the network: `[..., H, W, C]`, uint8 or float in [0, 1].
 
-Shapes, dtypes and known offsets are checked when a program is traced; pixel values are never read. `each` and
-`apart` compute functions of images in the form that the backend runs fast.
+Shapes, dtypes and known offsets are checked when a program is traced; pixel values are never read.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -91,24 +89,6 @@ def flip_at_random(key: jax.Array, images: jax.Array) -> jax.Array:
     mirrored, turned = jax.random.bernoulli(key, 0.5, (2, len(images), 1, 1, 1))
     images = jnp.where(mirrored, images[:, :, ::-1], images)
     return jnp.where(turned, images[:, ::-1], images)
-
-
-def each(measure: Callable[..., Any], lead: tuple[int, ...], *arrays: jax.Array) -> Any:
-    """Applies `measure` to every image of the leading axes, in the form that the backend runs fast.
-
-    On CPU one image after the other: its planes stay in the cache (about twice as fast as a batched form),
-    memory is bounded, and the same instructions score an image in any batch. Accelerators take the whole
-    batch at once.
-    """
-    if not lead:
-        return measure(*arrays)
-    flat = [array.reshape(math.prod(lead), *array.shape[len(lead) :]) for array in arrays]
-    result = jax.lax.platform_dependent(
-        *flat,
-        cpu=lambda *batch: jax.lax.map(lambda items: measure(*items), batch),
-        default=jax.vmap(measure),
-    )
-    return jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), result)
 
 
 def apart(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:

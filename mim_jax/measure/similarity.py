@@ -6,10 +6,10 @@ histograms count values outside [0, 1] at its nearer end. Each pair gives one fl
 depends on the other pairs of a batch. **High means similar: mpox-like.** Identical images give exactly 1, and
 no metric exceeds 1.
 
-All functions work under `jax.jit`, `jax.vmap` and `jax.grad`; options are static. Give batches as leading
-axes: on CPU `jax.vmap` over single images is 4 to 6 times slower (32 pairs of 224x224x3), because it turns
-branches, which keep XLA from fusing the wrong loops, into selections. Histograms count images of up to 2^24
-pixels. Gradients are finite, on flat images too; that of the (hard) histogram metric is zero, because it is
+All functions work under `jax.jit`, `jax.vmap`, `jax.grad`, `jax.jvp`, `jax.lax.scan` and `jax.shard_map`, at
+any nesting; options are static. `jax.vmap` over single images equals a batch given as leading axes, in speed
+and, on CPU, to the last bit: see `mim_jax.measure.each`. Histograms count images of up to 2^24 pixels.
+Gradients are finite, on flat images too; that of the (hard) histogram metric is zero, because it is
 piecewise constant in the pixels.
 """
 
@@ -24,6 +24,7 @@ import jax.numpy as jnp
 
 from mim_jax.measure import METRICS as METRICS
 from mim_jax.measure import histogram, images
+from mim_jax.measure.each import each
 from mim_jax.measure.ssim import Options, check_window, checked, dissimilarity_map
 
 
@@ -82,9 +83,7 @@ def hbd(
     x, y = images.as_float_pair(x, y)
     bins = checked(Options(bins=bins)).bins
     form = functools.partial(histogram.soft_histogram if soft else histogram.histogram, bins=bins)
-    return images.each(
-        lambda a, b: histogram.bhattacharyya(form(a), form(b), per_channel), x.shape[:-3], x, y
-    )
+    return each(lambda a, b: histogram.bhattacharyya(form(a), form(b), per_channel), x.shape[:-3], x, y)
 
 
 def ssim_hbd(x: jax.Array, y: jax.Array, **options: Any) -> jax.Array:
@@ -152,7 +151,7 @@ def _similarities(x: jax.Array, y: jax.Array, *, options: Options) -> Similariti
         counts = histogram.histogram(x, bins=options.bins), histogram.histogram(y, bins=options.bins)
         return _joined(dissimilarity, counts, x - y, 1.0, options)
 
-    return images.each(measure, x.shape[:-3], x, y)
+    return each(measure, x.shape[:-3], x, y)
 
 
 @functools.partial(jax.jit, static_argnames=("region", "options"))
@@ -209,8 +208,8 @@ def _composite_similarities(
     lead = image.shape[:-3]
     if offset.ndim == 1:
         # Cut from the whole batch at once: one slice at one place, where slices at many places are a gather.
-        return images.each(measure, lead, image, patch, *around(image, patch, offset))
-    return images.each(lambda a, b, at: measure(a, b, *around(a, b, at)), lead, image, patch, offset)
+        return each(measure, lead, image, patch, *around(image, patch, offset))
+    return each(lambda a, b, at: measure(a, b, *around(a, b, at)), lead, image, patch, offset)
 
 
 def _joined(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mim_jax.measure import images
+from mim_jax.measure.each import each
 from mim_jax.measure.histogram import check_bins
 
 
@@ -79,8 +80,8 @@ def ssim(
             windows = 1 - measure(x, y)
             return windows.reshape(len(windows), -1, x.shape[-1])
 
-        return images.each(values, x.shape[:-3], x, y)
-    return images.each(lambda a, b: jnp.minimum(1 - jnp.mean(measure(a, b)), 1.0), x.shape[:-3], x, y)
+        return each(values, x.shape[:-3], x, y)
+    return each(lambda a, b: jnp.minimum(1 - jnp.mean(measure(a, b)), 1.0), x.shape[:-3], x, y)
 
 
 def checked(options: Options, *, max_val: float = 1.0) -> Options:
