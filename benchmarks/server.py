@@ -1,4 +1,4 @@
-"""What the server of a trained workdir bears on loopback: requests a second, delays, errors, memory.
+"""The server of a trained workdir under load on loopback: requests a second, delays, errors, memory.
 
 python -m benchmarks.server --workdir=runs/mim --image=photo.jpg
 

@@ -5,7 +5,7 @@
     python -m benchmarks.speedrun --size=quick --epochs=2
 
 On procedural images, through the functions that launch.py calls, and without what the paper does not have: no
-autoencoder, no controls, no report. It runs twice, each time in a fresh process and a fresh folder: "cold"
+autoencoder, no baselines, no report. It runs twice, each time in a fresh process and a fresh folder: "cold"
 begins with an empty compilation cache, "warm" with the one that cold left. "compiling" is the time within a
 stage in which JAX traced, compiled or fetched programs; "start" is the process itself, imports included.
 """
@@ -118,7 +118,7 @@ def run(given: Mapping[str, Any], folder: Path, device: str) -> dict[str, Any]:
 
 
 def make_config(size: str, epochs: int | None) -> dict[str, Any]:
-    """The configuration of that size without the control; `epochs` None = its own."""
+    """The configuration of that size without the autoencoder; `epochs` None = its own."""
     config = mim.get_config(SIZES[size])
     config.training.autoencoder = False
     config.training.epochs = epochs or config.training.epochs

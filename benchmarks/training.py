@@ -4,10 +4,11 @@
     python -m benchmarks.training --size=quick --batch=32
     python -m benchmarks.training --device=gpu --dtype=bfloat16 --batch=128 --json=training.json
 
-`mim_jax` is the program that trains: `training.train_epochs`, its state donated, one epoch a dispatch on CPU
-and ten elsewhere. `torch_eager` is PyTorch as most people write it. `torch_tuned` has channels_last,
-torch.compile and fused Adam. With --dtype=bfloat16 both run under autocast and keep float32 weights; float32
-means float32 for all, without TF32. Images lie on the device as uint8, and each step makes its holes there.
+`mim_jax` is the program that trains: `mim_jax.train.epochs.run_epochs`, its state donated, one epoch a
+dispatch on CPU and ten elsewhere. `torch_eager` is PyTorch as most people write it. `torch_tuned` has
+channels_last, torch.compile and fused Adam. With --dtype=bfloat16 both run under autocast and keep float32
+weights; float32 means float32 for all, without TF32. Images lie on the device as uint8, and each step makes
+its holes there.
 
 `without_NAME` is this package less one of its rewrites: convolutions as `lax` has them (`matrix_forms`), the
 bottleneck apart from the layer behind it (`composition`), the kernel gradient of products as derived

@@ -76,7 +76,7 @@ def _paper() -> ConfigDict:
     config.loss = loss = ConfigDict()
     loss.pixel_weight = 0.999  # Eq. 7, alpha_G; printed as 0.01; chosen by inpainting error on held-out mpox, see docs/results.md
     loss.adversarial_weight = 0.001  # Eq. 7, beta_G; printed as 0.99
-    loss.generator_target = 1.0  # Eq. 5; printed as 0, which is no game: both networks would want the same
+    loss.generator_target = 1.0  # Eq. 5; printed as 0, where both networks would have the same aim
     loss.real_weight = 0.5  # Eq. 10, alpha_D
     loss.fake_weight = 0.5  # Eq. 10, beta_D
     loss.real_input = "patch"  # Eq. 9 in words; its formula has "masked_image"
@@ -92,7 +92,7 @@ def _paper() -> ConfigDict:
     training.batch_size = 128  # 176 images: 128 + 48, two updates an epoch
     training.drop_last = False  # True = leave the short last batch out: 48 random images an epoch unseen
     training.flips = False  # True = mirror training images at random, both ways
-    training.autoencoder = True  # also train the generator without its adversary in each fold: a control; doubles the time
+    training.autoencoder = True  # also train the generator without its adversary in each fold: a baseline; doubles the time
     training.precision = "auto"  # "bfloat16" where the device has it; "float32" everywhere (parameters and statistics always are)
     training.epochs_per_dispatch = 0  # epochs the device runs between two looks of the host; 0 = 1 on CPU, 10 elsewhere
     training.devices = 0  # to train on, of each process: 0 = all there are; each fold goes whole to one, and they train at once, with the numbers of one device
@@ -118,10 +118,10 @@ def _paper() -> ConfigDict:
     evaluation.resamples = 2000  # bootstrap resamples of every interval
 
     config.decision = decision = ConfigDict()
-    decision.rule = "calibrated"  # in expectation, on mpox held out by the folds; "certified" = with confidence; promising nothing: "paper" = 0.8526, "youden", "sensitivity"
-    decision.miss_rate = 0.1  # share of mpox cases that may be missed; "sensitivity" finds the rest of these very images
-    decision.confidence = 0.95  # of the certificate: "certified" misses more than miss_rate for at most 5 % of calibration sets
-    decision.false_alarm_rate = 0.1  # share of each group of other classes that may be called mpox-like; images between both thresholds cannot be told; 0 = no such bound
+    decision.rule = "calibrated"  # in expectation, on mpox held out by the folds; "certified" = with confidence; without a guarantee: "paper" = 0.8526, "youden", "sensitivity"
+    decision.miss_rate = 0.1  # share of mpox cases that may be missed; "sensitivity" reaches 1 - miss_rate on the images it is fitted on
+    decision.confidence = 0.95  # of "certified": it misses more than miss_rate for at most 5 % of calibration sets
+    decision.false_alarm_rate = 0.1  # share of each group of other classes that may be called mpox-like; between both thresholds the decision is "cannot tell"; 0 = no such bound
     return config
 
 

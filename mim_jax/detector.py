@@ -1,4 +1,4 @@
-"""Trained folds -> inpainted images, similarities, decisions: what people import to use a model.
+"""The detector: mask -> inpaint -> measure -> decide, by the trained folds of a run; what people load.
 
 The shape is scikit-learn's of novelty detection: `score_samples` is high for images like the training class,
 `predict` gives 1 for them and -1 for the rest. A score never depends on what else is in the batch.
@@ -22,8 +22,9 @@ from mim_jax.decide.decision import Calibration
 from mim_jax.decide.novelty_detector import NoveltyDetector, describe
 from mim_jax.inpaint.inference import abstract_variables, inpaint_all, network_fill
 from mim_jax.inpaint.networks import make_generator
+from mim_jax.measure import METRICS
 from mim_jax.measure import images as pixels
-from mim_jax.measure.similarity import METRICS, Measure, Similarities
+from mim_jax.measure.similarity import Measure, Similarities
 from mim_jax.train import workdir
 from mim_jax.train.workdir import fold_count
 
@@ -43,7 +44,7 @@ class Detector(NoveltyDetector):
       threshold: an image whose score is strictly greater is like the training class; None = not calibrated.
       threshold_origin: what the threshold was fitted on, for people to read.
       measure: metric and its options.
-      model: the name and options that `make_generator` had, and both sizes; what an export needs.
+      model: name and options of the generator, and both sizes; what an export needs.
       calibration: what `assess` decides by; None = not calibrated.
     """
 
@@ -74,7 +75,7 @@ class Detector(NoveltyDetector):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, fold: int | None = None) -> "Detector":
-        """The detector of a finished workdir: all folds, whose scores are averaged, or one of them.
+        """Load the detector of a finished workdir: all folds, whose scores are averaged, or one of them.
 
         Raises:
           ValueError: not a workdir, no such fold, or a checkpoint that is missing, damaged or of another
@@ -119,10 +120,9 @@ class Detector(NoveltyDetector):
         return cls(generator, variables, *sizes, threshold, origin, measure, model, calibration)
 
     def pure(self, *, each_fold: bool = False) -> tuple[Callable[[Any, jax.Array], Similarities], Any]:
-        """`(fn, variables)` for use inside other code's `jit`.
+        """The scorer as `(fn, variables)`, for use inside other code's `jit`.
 
         `fn(variables, images)` gives the five similarities, averaged over folds, or of `each_fold`.
-
         Images are uint8 or float in [0, 1], `[B, S, S, 3]`; each similarity is float32 `[B]`, or
         `[folds, B]`. Other sizes are a ValueError when `fn` is traced.
         """
@@ -143,20 +143,18 @@ class Detector(NoveltyDetector):
 
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
         """Each metric for each fold, float64 `[folds, N]`; images as `score_samples`."""
-        return self.measure.reduced(self._every_hole(images))._asdict()
+        return self.measure.reduced(self.hole_similarities(images))
 
     def hole_similarities(self, images: Images) -> dict[str, np.ndarray]:
         """Each metric for each hole of `measure` and each fold, float64 `[holes, folds, N]`."""
-        return self._every_hole(images)._asdict()
 
-    def _every_hole(self, images: Images) -> Similarities:
         def score(batch: np.ndarray) -> Similarities:
             settings = self.mask_size, self.margin, self.measure
             folds = [_hole_similarities(self.generator, v, batch, *settings) for v in self.variables]
             return jax.tree.map(lambda *scores: jnp.stack(scores, axis=1), *folds)
 
         empty = Similarities(*np.zeros((len(METRICS), self.measure.holes, len(self.variables), 0)))
-        return collect(score, padded_batches(images, size=self.image_size), empty)
+        return collect(score, padded_batches(images, size=self.image_size), empty)._asdict()
 
     def score_samples(self, images: Images) -> np.ndarray:
         """The chosen metric averaged over folds, float64 `[N]`; high = like the training class.
@@ -171,17 +169,14 @@ class Detector(NoveltyDetector):
         return self.measure.metric, self.similarities(images)
 
     def inpaint(self, images: np.ndarray | jax.Array, *, fold: int = 0) -> np.ndarray:
-        """The images with their centre as the generator of one fold paints it.
+        """Images with their centre as the generator of one fold paints it: float32 in [0, 1], `[N, S, S, 3]`.
 
         Args:
           images: one array, uint8 or float in [0, 1], `[N, S, S, 3]` or `[S, S, 3]`.
           fold: 0 to the number of folds less one.
 
-        Returns:
-          Float32 in [0, 1], `[N, S, S, 3]`.
-
         Raises:
-          ValueError: no array, another size or dtype, no such fold.
+          ValueError: not an array, another size or dtype, no such fold.
         """
         if not isinstance(images, np.ndarray | jax.Array):
             raise ValueError(

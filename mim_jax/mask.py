@@ -13,17 +13,21 @@ import jax.numpy as jnp
 
 
 def center_offset(size: int, mask_size: int) -> tuple[int, int]:
-    """Offset of the centred hole used at inference: (56, 56) for 224 and 112."""
+    """Offset of the centred hole used at inference.
+
+    >>> center_offset(224, 112)
+    (56, 56)
+    """
     check_sizes(size, mask_size)
     start = (size - mask_size) // 2
     return start, start
 
 
 def random_offsets(key: jax.Array, count: int, *, size: int, mask_size: int) -> jax.Array:
-    """Draws `count` hole positions, uniform over 0 .. size - mask_size inclusive on both axes.
+    """Draw hole positions, uniform over 0 .. size - mask_size inclusive on both axes: int32 `[count, 2]`.
 
-    Returns:
-      int32 `[count, 2]`, (row, column).
+    >>> random_offsets(jax.random.key(0), 5, size=224, mask_size=112).shape
+    (5, 2)
     """
     check_sizes(size, mask_size)
     return jax.random.randint(key, (count, 2), 0, size - mask_size + 1, dtype=jnp.int32)
@@ -39,16 +43,24 @@ _GRIDS: dict[int, tuple[tuple[float, float], ...]] = {
 
 
 def grid_offsets(size: int, mask_size: int, holes: int) -> tuple[tuple[int, int], ...]:
-    """Offsets of 1 hole (the centre), 4 (the corners), 5 (both) or 9 (three by three)."""
+    """Offsets of 1 hole (the centre), 4 (the corners), 5 (both) or 9 (three by three).
+
+    >>> grid_offsets(224, 112, 4)
+    ((0, 0), (0, 112), (112, 0), (112, 112))
+    """
     if holes not in _GRIDS:
-        raise ValueError(f"holes={holes} is no grid: choose one of {', '.join(map(str, _GRIDS))}")
+        raise ValueError(f"holes must be {', '.join(map(str, _GRIDS))}, got {holes}")
     check_sizes(size, mask_size)
     free = size - mask_size
     return tuple((int(row * free), int(column * free)) for row, column in _GRIDS[holes])
 
 
 def box_mask(offset: jax.Array | tuple[Any, Any], *, size: int, mask_size: int) -> jax.Array:
-    """Eq. 1: float32 `[size, size, 1]`, 1 inside the hole and 0 elsewhere."""
+    """The mask M of Eq. 1: float32 `[size, size, 1]`, 1 inside the hole and 0 elsewhere.
+
+    >>> int(box_mask((56, 56), size=224, mask_size=112).sum()) == 112**2
+    True
+    """
     check_sizes(size, mask_size)
     row, column = offset[0], offset[1]
     index = jnp.arange(size)
@@ -65,9 +77,12 @@ def hide(
     margin: int = 0,
     fill: float = 1.0,
 ) -> jax.Array:
-    """Eq. 2, `I' = I * (1 - M) + M`: the image `[S, S, C]` with its hole painted `fill` (1 = white).
+    """Image `[S, S, C]` with its hole painted `fill`, 1 = white (Eq. 2, `I' = I * (1 - M) + M`).
 
     `margin` pixels around the hole are hidden with it, as far as the image reaches.
+
+    >>> hide(jnp.zeros((4, 4, 3)), (1, 1), mask_size=2)[:, :, 0].sum()
+    Array(4., dtype=float32)
     """
     corner = offset[0] - margin, offset[1] - margin
     mask = box_mask(corner, size=image.shape[0], mask_size=mask_size + 2 * margin)
@@ -76,21 +91,29 @@ def hide(
 
 
 def cut(image: jax.Array, offset: jax.Array | tuple[int, int], *, mask_size: int) -> jax.Array:
-    """The pixels under the hole, `I_masked` of Eq. 3: `[mask_size, mask_size, C]`."""
+    """Pixels under the hole, `I_masked` of Eq. 3: `[mask_size, mask_size, C]`.
+
+    >>> cut(jnp.zeros((224, 224, 3)), (56, 56), mask_size=112).shape
+    (112, 112, 3)
+    """
     check_sizes(image.shape[0], mask_size)
     return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), (mask_size, mask_size, image.shape[-1]))
 
 
 def paste(image: jax.Array, patch: jax.Array, offset: jax.Array | tuple[int, int]) -> jax.Array:
-    """The image with `patch` `[M, M, C]` put into its hole; all other pixels bit-equal."""
+    """Image with `patch` `[M, M, C]` put into its hole; all other pixels bit-equal.
+
+    >>> paste(jnp.zeros((4, 4, 3)), jnp.ones((2, 2, 3)), (1, 1))[..., 0].sum()
+    Array(4., dtype=float32)
+    """
     check_sizes(image.shape[0], patch.shape[0])
     return jax.lax.dynamic_update_slice(image, patch.astype(image.dtype), (offset[0], offset[1], 0))
 
 
-def check_sizes(size: int, mask_size: int) -> None:
-    """Raises ValueError unless a hole of `mask_size` fits into an image of `size`."""
-    if not 0 < mask_size <= size:
-        raise ValueError(
-            f"the mask (mask_size={mask_size}) does not fit the image (size={size}): choose 1 <= mask_size "
-            "<= size"
+def check_sizes(size: int, mask_size: int, margin: int = 0) -> None:
+    """Raise ValueError unless a hole of `mask_size` with its margin fits into an image of `size`."""
+    if not 0 < mask_size <= size - 2 * margin:
+        hidden = f"mask_size={mask_size}" + (
+            f" + 2 x margin={margin} = {mask_size + 2 * margin}" if margin else ""
         )
+        raise ValueError(f"{hidden} does not fit the image (size={size}): choose 1 to {size}")

@@ -1,11 +1,14 @@
 """An invented run for the tests of the report: small, every number another, nothing trained."""
 
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
-from mim_jax.evaluate.panels import KINDS, Panels
 
+from mim_jax.evaluate.mim import Evaluated
+from mim_jax.evaluate.panels import KINDS, Panels
+from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.measure import METRIC_NAMES
 from mim_jax.report.figures import TRAINING_CURVES
 
@@ -39,14 +42,14 @@ def panels_of(count: int, *, size: int = 16, seed: int = 0) -> Panels:
     )
 
 
-def a_run(
+def evaluated(
     *,
     folds: int = 3,
     methods: tuple[str, ...] = METHODS,
     metric: str = "ssim_hbd",
     notice: str | None = None,
-) -> dict[str, Any]:
-    """The arguments of `write_report` for a small run that decides by `metric`; every number is another."""
+) -> Evaluated:
+    """A small run that decides by `metric`; every number is another."""
     generator = np.random.default_rng(0)
 
     def area(**first: float) -> dict[str, Any]:
@@ -168,31 +171,31 @@ def a_run(
         "clinical": a_clinical_test(generator, folds),
         "robustness": a_sheet(generator, folds),
     }
-    scores = [
-        {
-            "fold": fold,
-            "method": method,
-            "name": f"{i}.jpg",
-            "class": "mpox" if i < 6 else ("acne", "nv")[i % 2],
-            "group": str(i),
-            "copy": int(3 <= i < 6),
-            "augmented": True,
-            "plain": not 3 <= i < 6,
-            "positive": i < 6,
-            metric: "" if method in OWN_SCORE else value(),
-            "score": value() if method in OWN_SCORE else "",
-        }
-        for fold in range(folds)
+    index = np.arange(20)
+    images = ScoredImages(
+        names=np.array([f"{i}.jpg" for i in index]),
+        classes=np.where(index < 6, "mpox", np.array(["acne", "nv"])[index % 2]),
+        groups=index.astype(str),
+        copies=((index >= 3) & (index < 6)).astype(int),
+        positive=index < 6,
+        augmented=np.ones(20, bool),
+        plain=(index < 3) | (index >= 6),
+        similarities={},
+    )
+    scored = {
+        method: [
+            replace(images, similarities={"score" if method in OWN_SCORE else metric: generator.random(20)})
+            for _ in range(folds)
+        ]
         for method in methods
-        for i in range(20)
-    ]
+    }
     columns = {column for _, named in TRAINING_CURVES.values() for column in named}
     history: list[dict[str, Any]] = [{"event": "start", "fold": 0}]
     for fold in range(folds):
         for epoch in (1, 2):
             numbers = {column: value() for column in sorted(columns)}
             history.append({"event": "epoch", "fold": fold, "epoch": epoch, **numbers})
-    return {"results": results, "scores": scores, "history": history, "panels": panels_of(18)}
+    return Evaluated(results=results, methods=scored, history=history, panels=panels_of(18))
 
 
 def a_clinical_test(generator: np.random.Generator, folds: int) -> dict[str, Any]:

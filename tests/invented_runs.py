@@ -1,11 +1,12 @@
 """Invented finished runs on disk, of MIM and of classifiers, for the tests of the comparison."""
 
-import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 
 from mim_jax.classifiers import ood_scores
+from mim_jax.evaluate.scores import ScoredImages, write_scores
 from mim_jax.measure import METRICS
 from tests.invented import HOSTILE
 
@@ -16,8 +17,8 @@ COPIES = 5
 RESAMPLES = 50
 
 
-def fold_rows(fold, *, positives=4, of_class=6):
-    """The images of a fold as columns of scores.csv; a third of the known ones is not seen."""
+def fold_images(fold, *, positives=4, of_class=6):
+    """The test images of a fold, without scores; a third of the known classes is not seen."""
     rows = []
     for i in range(positives):
         for copy in range(COPIES):
@@ -25,45 +26,33 @@ def fold_rows(fold, *, positives=4, of_class=6):
     for name in CLASSES:
         for i in range(of_class):
             rows.append((name, f"{name}/{i}", f"{name}-{i}", 0, name in KNOWN and i % FOLDS != fold))
-    return [
-        {
-            "fold": fold,
-            "name": name,
-            "class": label,
-            "group": group,
-            "copy": copy,
-            "augmented": True,
-            "plain": copy == 0,
-            "positive": label == "mpox",
-            "seen": seen,
-        }
-        for label, name, group, copy, seen in rows
-    ]
+    return _images(*zip(*rows, strict=True))
 
 
-def clinical_rows(fold, *, count=10):
-    return [
-        {
-            "fold": fold,
-            "name": f"image {i}",
-            "class": "positive" if i < count else "negative",
-            "group": f"m{fold}-{i % 2}" if i < count else f"c{i}",
-            "copy": 0,
-            "augmented": True,
-            "plain": True,
-            "positive": i < count,
-            "seen": False,
-        }
-        for i in range(2 * count)
-    ]
+def clinical_images(fold, *, count=10):
+    index = range(2 * count)
+    return _images(
+        ["positive" if i < count else "negative" for i in index],
+        [f"image {i}" for i in index],
+        [f"m{fold}-{i % 2}" if i < count else f"c{i}" for i in index],
+        [0 for _ in index],
+        [False for _ in index],
+    )
 
 
-def write_rows(path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+def _images(classes, names, groups, copies, seen):
+    classes, copies = np.array(classes), np.array(copies)
+    return ScoredImages(
+        names=np.array(names),
+        classes=classes,
+        groups=np.array(groups),
+        copies=copies,
+        positive=np.isin(classes, ("mpox", "positive")),
+        augmented=np.ones(len(classes), bool),
+        plain=copies == 0,
+        similarities={},
+        seen=np.array(seen),
+    )
 
 
 def a_workdir(
@@ -77,42 +66,30 @@ def a_workdir(
     notice=None,
     size=96,
     pretrained="",
-    edit=None,
+    edit=lambda fold, images: images,
 ):
-    """A finished run of `method` with random scores, positives higher by `gap`."""
+    """A finished run with random scores, positives higher by `gap`, of the images that `edit` gives back."""
     generator = np.random.default_rng(seed)
     is_mim = method == "mim"
-    names = (*METRICS, "score") if is_mim else ood_scores.SCORES
+    columns = (*METRICS, "score") if is_mim else ood_scores.SCORES
+    methods = {method: METRICS if is_mim else ood_scores.SCORES}
+    if is_mim:
+        methods |= {"autoencoder": METRICS, "brightness": ("score",), "color_neighbors": ("score",)}
 
-    def scored(rows, name, held):
-        table = []
-        for row in rows:
-            values = {n: generator.normal(gap * row["positive"]) if n in held else "" for n in names}
-            table.append({**row, "method": name, **values, "decision": ""})
-            if is_mim:
-                del table[-1]["seen"]
-        return table
+    def scored(images, held):
+        return replace(images, similarities={n: generator.normal(gap * images.positive) for n in held})
 
-    methods = {
-        "mim": METRICS,
-        "autoencoder": METRICS,
-        "brightness": ("score",),
-        "color_neighbors": ("score",),
-    }
+    def write(file, fold, table):
+        write_scores(file, fold, table, scores=columns, seen=not is_mim)
+
     splits = []
     for fold in range(FOLDS):
-        rows = fold_rows(fold)
-        table = [
-            row
-            for name, held in (methods.items() if is_mim else [(method, names)])
-            for row in scored(rows, name, held)
-        ]
-        if edit:
-            table = edit(fold, table)
-        write_rows(path / f"fold_{fold}" / "scores.csv", table)
+        folder = path / f"fold_{fold}"
+        folder.mkdir(parents=True)
+        images = edit(fold, fold_images(fold))
+        write(folder / "scores.csv", fold, {name: scored(images, held) for name, held in methods.items()})
         if clinical:
-            held = METRICS if is_mim else names
-            write_rows(path / f"fold_{fold}" / "clinical.csv", scored(clinical_rows(fold), method, held))
+            write(folder / "clinical.csv", fold, {method: scored(clinical_images(fold), methods[method])})
         own = {"train": 8} if is_mim else {"train": {"chickenpox": 4, "hfmd": 4, "measles": 4, "mpox": 8}}
         splits.append({"fold": fold, **own, "test": 4, "augmented": 20})
     results = {
@@ -157,5 +134,5 @@ def four_workdirs(root):
         a_workdir(root / "r", "resnet50", seed=1, gap=-1.0),
         a_workdir(root / "mim", "mim", seed=2, gap=1.5, notice="Procedural.", size=224),
         a_workdir(root / "s", "swin_b", seed=3, gap=-0.5, merged=False, pretrained="swin.safetensors"),
-        a_workdir(root / "again", "resnet50", seed=4, gap=9.0),
+        a_workdir(root / "again", "resnet50", seed=4, gap=1.5),
     ]

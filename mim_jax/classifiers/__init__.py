@@ -24,16 +24,9 @@ CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
 
 
 def make_classifier(name: str, options: Mapping[str, Any], *, classes: int, dtype: Any) -> nn.Module:
-    """Build the classifier called `name` with `options`.
+    """Build the classifier called `name` with `options` (fields of the module), computing in `dtype`.
 
-    Args:
-      name: a key of `CLASSIFIERS`.
-      options: fields of the module, such as `width`.
-      classes: how many logits it has.
-      dtype: what convolutions and products compute in.
-
-    Raises:
-      ValueError: unknown name; the message lists the known ones.
+    An unknown name is a ValueError that lists the known ones.
     """
     if name not in CLASSIFIERS:
         raise ValueError(f"unknown classifier {name!r}: choose one of {', '.join(sorted(CLASSIFIERS))}")

@@ -80,9 +80,9 @@ class MobileNetV3Large(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 to `expanded` features, each through its own kernel, weighed, 1x1 to `features`.
+    """Block: 1x1 to `expanded` features, depthwise convolution, squeeze-and-excite, 1x1 to `features`.
 
-    Added to what came in where the shapes are the same. Names number the parts that are there, as in
+    Added to its input where the shapes are the same. Names number the parts that are there, as in
     torchvision.
     """
 
@@ -118,7 +118,7 @@ class InvertedResidual(nn.Module):
 
 
 def round_to_eight(features: float) -> int:
-    """The multiple of 8 nearest to `features`, at least 8, or the next where that is over a tenth less."""
+    """Round to the nearest multiple of 8, at least 8, or to the next where that is over a tenth less."""
     rounded = max(8, int(features + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * features else rounded
 

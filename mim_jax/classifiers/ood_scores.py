@@ -1,4 +1,4 @@
-"""Ways of a classifier to say "I don't know": scores from its logits and its features, high = mpox-like.
+"""OOD scores of a classifier, from its logits and its features, high = mpox-like, or known.
 
 Some ask how much an image looks like any training class ("known"), some how much it looks like mpox. What is
 fitted is fitted on training images alone. Everything is float64.
@@ -29,7 +29,7 @@ SCORE_NAMES = {
     "positive_neighbors": "neighbours among mpox",
 }
 SCORES = tuple(SCORE_NAMES)
-SCORE_CLAUSES = {  # what each of them is
+SCORE_CLAUSES = {  # a description of each
     "probability": "what the paper ranks by",
     "msp": "of any class the network was trained on (maximum softmax probability)",
     "energy": "how much evidence there is for any class: log of the summed exponentials of the logits",
@@ -45,27 +45,18 @@ NEIGHBORS = 5  # fixed before any image was scored
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What `score` needs of the training images; N images, F features, C classes, R = min(N, F).
+    """Statistics of N training images for `score`; F features, C classes, R = min(N, F)."""
 
-    Attributes:
-      means: of each class, float64 `[C, F]`.
-      axes: orthonormal directions in which images vary within their classes, float64 `[R, F]`.
-      variances: of the shrunk covariance along each of them, float64 `[R]`.
-      rest: its variance in every direction beside them.
-      directions: the features, each row scaled to length 1, float64 `[N, F]`.
-      labels: int `[N]`.
-    """
-
-    means: np.ndarray
-    axes: np.ndarray
-    variances: np.ndarray
-    rest: float
-    directions: np.ndarray
-    labels: np.ndarray
+    means: np.ndarray  # of each class, float64 `[C, F]`
+    axes: np.ndarray  # orthonormal directions in which images vary within their classes, float64 `[R, F]`
+    variances: np.ndarray  # of the shrunk covariance along each of them, float64 `[R]`
+    rest: float  # its variance in every direction beside them
+    directions: np.ndarray  # the features, each row scaled to length 1, float64 `[N, F]`
+    labels: np.ndarray  # int `[N]`
 
 
 def fit(features: np.ndarray, labels: np.ndarray, classes: int) -> Fitted:
-    """Class means, one covariance for all classes, and the training images as neighbours.
+    """Fit class means, one covariance for all classes, and the training images as neighbours.
 
     With X the features less their class means, m the mean of its variances, and a the shrinkage of Ledoit and
     Wolf ("A well-conditioned estimator for large-dimensional covariance matrices", Journal of Multivariate
@@ -76,14 +67,11 @@ def fit(features: np.ndarray, labels: np.ndarray, classes: int) -> Fitted:
     With few images and many features it is known by the singular vectors of X: along them its variances are
     (1 - a) s^2 / N + a m, in every other direction a m. No F x F matrix is inverted.
 
-    Args:
-      features: of the training images, float `[N, F]`.
-      labels: the class of each, int `[N]`, from 0.
-      classes: how many there are.
+    `features` are float `[N, F]`, `labels` int `[N]`, from 0 to below `classes`.
 
     Raises:
-      ValueError: lengths differ, a class without images, a label that is no class, features that are not
-        finite, or that do not vary within any class.
+      ValueError: lengths differ, a class without images, a label out of range, features that are not finite,
+        or that do not vary within any class.
     """
     features, labels = _checked(features, "training features"), np.asarray(labels)
     if labels.shape != (len(features),):
@@ -127,7 +115,7 @@ def fit(features: np.ndarray, labels: np.ndarray, classes: int) -> Fitted:
 def score(
     logits: np.ndarray, features: np.ndarray, fitted: Fitted, *, positive: int = 0
 ) -> dict[str, np.ndarray]:
-    """Every score of `SCORES`, all high = mpox-like, or known.
+    """Every score of `SCORES`, float64 `[M]`, all high = mpox-like, or known.
 
     "probability": softmax(logits)[positive], what the paper ranks by. It stays a probability for people to
     read: where a network is so sure that float64 rounds to 0 or 1, images tie, and count half.
@@ -142,17 +130,8 @@ def score(
     "positive_mahalanobis": minus the squared distance to the mean of the positive class.
     "positive_neighbors": as "neighbors", among training images of the positive class.
 
-    Args:
-      logits: float `[M, C]`.
-      features: of the same images, float `[M, F]`.
-      fitted: by `fit`, of the same network.
-      positive: the class that is mpox.
-
-    Returns:
-      name -> float64 `[M]`.
-
-    Raises:
-      ValueError: shapes that do not fit together, values that are not finite, a class that does not exist.
+    `logits` are float `[M, C]`, `features` `[M, F]`, `fitted` by `fit` for the same network; `positive` is
+    the class that is mpox. Other shapes, values that are not finite, or an unknown class are a ValueError.
     """
     logits, features = _checked(logits, "logits"), _checked(features, "features")
     classes, width = fitted.means.shape
@@ -163,7 +142,7 @@ def score(
             "image each"
         )
     if not 0 <= positive < classes:
-        raise ValueError(f"positive={positive} is no class: choose one between 0 and {classes - 1}")
+        raise ValueError(f"positive={positive} is not a class: choose one between 0 and {classes - 1}")
     chances = softmax(logits, axis=1)
     distances = _mahalanobis(features, fitted)
     apart = cdist(_directions(features), fitted.directions)
@@ -198,13 +177,13 @@ def _nearest(distances: np.ndarray) -> np.ndarray:
 
 
 def _directions(features: np.ndarray) -> np.ndarray:
-    """Rows scaled to length 1; one of zeros stays as it is."""
+    """Scale rows to length 1; one of zeros stays as it is."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.where(lengths > 0, lengths, 1)
 
 
 def _checked(values: np.ndarray, name: str) -> np.ndarray:
-    """`values` as float64 `[n, k]`."""
+    """Check `values`, float64 `[n, k]`."""
     values = np.asarray(values, np.float64)
     if values.ndim != 2:
         raise ValueError(f"{name} have the shape {list(values.shape)}: one row an image is needed")
@@ -219,17 +198,11 @@ def _checked(values: np.ndarray, name: str) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """One network and its variables.
+    """A network and its variables."""
 
-    Attributes:
-      network: images `[B, S, S, 3]`, train= -> logits `[B, C]`, features `[B, F]`.
-      variables: {"params", "batch_stats"}.
-      image_size: S.
-    """
-
-    network: nn.Module
-    variables: Any
-    image_size: int
+    network: nn.Module  # images `[B, S, S, 3]`, train= -> logits `[B, C]`, features `[B, F]`
+    variables: Any  # {"params", "batch_stats"}
+    image_size: int  # S
 
     def outputs(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
         """Logits `[N, C]` and features `[N, F]`, float64; images as for MIM's `score_samples`."""

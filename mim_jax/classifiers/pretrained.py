@@ -1,4 +1,4 @@
-"""Weights of the classifiers from safetensors files, in torchvision's or timm's naming.
+"""Published weights of the classifiers from safetensors files, in torchvision's or timm's naming.
 
 Parameters here carry torchvision's names with "_" for ".", so that a file is matched name by name; timm's
 names are rewritten to torchvision's first. Nothing of a file is ever run.
@@ -9,16 +9,14 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mim_jax.classifiers.mobilenet import MobileNetV3Large
-from mim_jax.classifiers.resnet import ResNet50
-from mim_jax.classifiers.swin import SwinB
+from mim_jax.classifiers import CLASSIFIERS
 from mim_jax.data import weight_files
 
 NAMED = 10  # wrong tensors that a message names; all are counted
@@ -32,47 +30,33 @@ BATCH_NORM_EPS = 1e-3  # of MobileNetV3Large, torchvision's
 TIMM_BATCH_NORM_EPS = 1e-5  # of timm's mobilenetv3_large_100
 
 
-class _Network(NamedTuple):
-    constructor: Callable[..., nn.Module]
-    head: str  # the last dense layer, in torchvision's naming
-
-
-_NETWORKS = {
-    "resnet50": _Network(ResNet50, "fc"),
-    "mobilenet_v3_large": _Network(MobileNetV3Large, "classifier.3"),
-    "swin_b": _Network(SwinB, "head"),
-}
+# The last dense layer of each, in torchvision's naming.
+_HEADS = {"resnet50": "fc", "mobilenet_v3_large": "classifier.3", "swin_b": "head"}
 
 
 def load_pretrained(
     name: str, path: str | os.PathLike[str], *, classes: int = 1000, key: jax.Array | None = None
 ) -> dict[str, Any]:
-    """The parameters and statistics of a classifier, from a safetensors file.
+    """Load the parameters and statistics of a classifier from a safetensors file.
 
     torchvision's `resnet50`, `mobilenet_v3_large` and `swin_b`, and timm's `resnet50`,
-    `mobilenetv3_large_100` and `swin_base_patch4_window7_224`, told apart by their names. In evaluation mode
+    `mobilenetv3_large_100` and `swin_base_patch4_window7_224`, recognised by their names. In evaluation mode
     the network gives the numbers of the one the file was saved from. timm's MobileNetV3 has a BatchNorm eps
     of 1e-5 where this one has 1e-3: the difference is put into the scales, which is exact as long as the
     running variances are those of the file, and close in training. (timm's `tf_mobilenetv3_large_100` has
     the same names, but another padding and eps, and gives other numbers here.)
 
-    Args:
-      name: "resnet50", "mobilenet_v3_large" or "swin_b", at their published width.
-      path: the file; half precision is lifted to float32.
-      classes: of the network wanted. Where the file has another number, its last layer is replaced by a fresh
-        one, the one that the network's `init` draws with `key`.
-      key: for that layer alone.
-
-    Returns:
-      {"params": ..., "batch_stats": ...} as the network's `init` gives them, float32; without BatchNorm,
-      "batch_stats" is empty.
+    `name` is a key of `CLASSIFIERS`, at its published width. Where the file has another number of `classes`,
+    its last layer is replaced by the fresh one that the network's `init` draws with `key`. Returns {"params":
+    ..., "batch_stats": ...} as the network's `init` gives them, float32; without BatchNorm "batch_stats" is
+    empty.
 
     Raises:
       ValueError: unknown `name`; fewer than one class; no file, a pickle, a damaged file, one of another
         network, or with tensors that are missing, not known or of another shape; no `key` for a fresh layer.
     """
-    if name not in _NETWORKS:
-        raise ValueError(f"unknown classifier {name!r}: choose one of {', '.join(sorted(_NETWORKS))}")
+    if name not in _HEADS:
+        raise ValueError(f"unknown classifier {name!r}: choose one of {', '.join(sorted(_HEADS))}")
     if classes < 1:
         raise ValueError(f"a classifier of {classes} classes was asked for: give at least 1")
     arrays = _read(path)
@@ -80,7 +64,7 @@ def load_pretrained(
     if likeness not in (name, None):
         raise ValueError(f"{path} looks like weights of {likeness}, not of {name}: load it as {likeness}")
     entries = _as_torchvision(name, arrays)
-    constructor, head = _NETWORKS[name]
+    head = _HEADS[name]
     _, last_weight = entries.get(f"{head}.weight", ("", np.empty(0)))
     found = last_weight.shape[0] if last_weight.ndim == 2 else classes
     variables = _fill(_shapes(name, found), entries, f"{path} does not fit {name}")
@@ -90,7 +74,7 @@ def load_pretrained(
                 f"{path} has {found} classes, not {classes}: give a key to draw a new last layer with"
             )
         layer = head.replace(".", "_")
-        variables["params"][layer] = _fresh_layer(constructor(classes=classes), layer)(key)
+        variables["params"][layer] = _fresh_layer(CLASSIFIERS[name](classes=classes), layer)(key)
     return variables
 
 
@@ -113,7 +97,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def _looks_like(names: Mapping[str, Any]) -> str | None:
-    """The network whose tell-tale names these are."""
+    """Recognise a network by tell-tale names."""
     if any(name.endswith("relative_position_bias_table") for name in names):
         return "swin_b"
     if "layer1.0.conv1.weight" in names:
@@ -124,15 +108,15 @@ def _looks_like(names: Mapping[str, Any]) -> str | None:
 
 
 def _shapes(name: str, classes: int) -> dict[str, Any]:
-    """What `init` would give, as shapes."""
-    network = _NETWORKS[name].constructor(classes=classes)
+    """Shapes that `init` would give."""
+    network = CLASSIFIERS[name](classes=classes)
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     shapes = jax.eval_shape(functools.partial(network.init, train=False), jax.random.key(0), images)
     return {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
 
 
 def _fresh_layer(network: nn.Module, layer: str) -> Callable[[jax.Array], dict[str, jax.Array]]:
-    """That layer as `init` draws it; compiled, so that no other is."""
+    """Make the function that draws a layer as `init` does; compiled, so that no other is drawn."""
 
     @jax.jit
     def draw(key: jax.Array) -> dict[str, jax.Array]:
@@ -222,10 +206,9 @@ def _with_our_eps(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _fill(shapes: Any, arrays: Mapping[str, tuple[str, np.ndarray]], complaint: str) -> dict[str, Any]:
-    """Every array in its place, turned to Flax's layout.
+    """Put every array in its place, turned to Flax's layout.
 
-    Raises:
-      ValueError: `complaint`, and what is missing, unknown or of another shape.
+    The ValueError is `complaint`, and the arrays that are missing, unknown or of another shape.
     """
     left = dict(arrays)
     wrong = []
@@ -242,7 +225,7 @@ def _fill(shapes: Any, arrays: Mapping[str, tuple[str, np.ndarray]], complaint: 
         if turned.shape != leaf.shape:
             wrong.append(f"{entry} has shape {turned.shape}, not {leaf.shape}")
         elif not jnp.issubdtype(array.dtype, jnp.floating):
-            wrong.append(f"{entry} holds {array.dtype}, no floating-point numbers")
+            wrong.append(f"{entry} holds {array.dtype}, not floating-point numbers")
         return np.array(turned, np.float32, order="C")
 
     by_name = {
@@ -260,7 +243,7 @@ def _fill(shapes: Any, arrays: Mapping[str, tuple[str, np.ndarray]], complaint: 
 
 
 def _turned(weight: np.ndarray, ndim: int) -> np.ndarray:
-    """PyTorch's `[O, I, k, k]` as `[k, k, I, O]`, `[O, I]` as `[I, O]`; 1x1 convolutions are dense layers."""
+    """Turn PyTorch's `[O, I, k, k]` to `[k, k, I, O]`, `[O, I]` to `[I, O]`, 1x1 convolutions to dense."""
     turned = weight.T if weight.ndim == 2 else weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight
     if ndim == 2 and turned.shape[:-2] == (1, 1):
         return turned[0, 0]

@@ -57,9 +57,9 @@ class ResNet50(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 to `features`, 3x3 with the stride, 1x1 to four times `features`, added to what came in.
+    """Block: 1x1 to `features`, 3x3 with the stride, 1x1 to four times `features`, added to its input.
 
-    With `project`, what came in goes through a 1x1 convolution first.
+    With `project` the input goes through a 1x1 convolution first.
     """
 
     features: int

@@ -1,4 +1,4 @@
-"""One update of a classifier: a pure function on explicit state. Nothing here touches a file."""
+"""The update of a classifier: a pure function on explicit state. Nothing here touches a file."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ DEVIATION = (0.229, 0.224, 0.225)
 
 
 class ClassifierState(struct.PyTreeNode):
-    """What training changes: the network, its statistics and the optimiser's state."""
+    """The state of a training: the network, its statistics and the optimiser's state."""
 
-    # As `training.AdversarialState.SCORING`.
+    # As `inpaint.gan.AdversarialState.SCORING`.
     SCORING: ClassVar = ("classifier", {"params": "params", "batch_stats": "batch_stats"})
 
     step: jax.Array  # int32 [], updates made
@@ -32,9 +32,9 @@ class ClassifierState(struct.PyTreeNode):
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """What is trained: network, optimiser and image size.
+    """Network, optimiser and image size of a training, hashable as a static argument of `jit`.
 
-    Hashable, so that it can be a static argument of `jit`. It is a `mim_jax.train.epochs.Task`.
+    It is a `mim_jax.train.epochs.Task`.
     """
 
     network: nn.Module  # images [B, S, S, 3], train= -> logits [B, classes], features [B, F]
@@ -44,30 +44,29 @@ class ClassifierConfig:
     flips: bool  # mirror training images left to right and upside down, each at random
 
     def init(self, key: jax.Array) -> ClassifierState:
-        """The state before the first update."""
         return init_state(key, self)
 
     def step(
         self, state: ClassifierState, batch: Mapping[str, jax.Array], key: jax.Array
     ) -> tuple[ClassifierState, Metrics]:
-        """`classification_step` on `batch["images"]` and `batch["labels"]`."""
+        """Update on `batch["images"]` and `batch["labels"]`."""
         return classification_step(self, state, batch["images"], batch["labels"], key)
 
 
 def normalize(images: jax.Array) -> jax.Array:
-    """uint8 or [0, 1] -> float32 with ImageNet's mean 0 and deviation 1 in each channel."""
+    """Scale uint8 or [0, 1] to float32 with ImageNet's mean 0 and deviation 1 in each channel."""
     mean, deviation = (jnp.array(values)[(None,) * (images.ndim - 1)] for values in (MEAN, DEVIATION))
     return (as_float(images) - mean) / deviation
 
 
 def init_state(key: jax.Array, config: ClassifierConfig) -> ClassifierState:
-    """A fresh network and optimiser state."""
+    """Draw a fresh network and optimiser state."""
     images = jnp.zeros((1, config.image_size, config.image_size, 3))
     return start_from(config, config.network.init(key, images, train=False))
 
 
 def start_from(config: ClassifierConfig, variables: Any) -> ClassifierState:
-    """The state before the first update of a network with these variables: published weights, for one."""
+    """Start from a network with these variables, such as published weights."""
     return ClassifierState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
@@ -79,17 +78,11 @@ def start_from(config: ClassifierConfig, variables: Any) -> ClassifierState:
 def classification_step(
     config: ClassifierConfig, state: ClassifierState, images: jax.Array, labels: jax.Array, key: jax.Array
 ) -> tuple[ClassifierState, Metrics]:
-    """One update on one batch, by the mean cross-entropy.
+    """Update the network once, on images `[B, S, S, 3]` and int32 labels `[B]`, by the mean cross-entropy.
 
-    Args:
-      config: network and optimiser.
-      state: before the update.
-      images: uint8 or float in [0, 1], `[B, S, S, 3]`.
-      labels: int32 `[B]`.
-      key: the run's key; folded with the step here, so the same key serves every update.
-
-    Returns:
-      The state after the update and scalar float32 metrics: loss, accuracy, learning rate.
+    `key` is the run's; it is folded with the step here, so the same key serves every update. Returns the
+    state after
+    the update and scalar float32 metrics: loss, accuracy, learning rate.
     """
     flip_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
     inputs = normalize(flip_at_random(flip_key, images) if config.flips else images)

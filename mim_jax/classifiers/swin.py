@@ -68,11 +68,11 @@ class SwinB(nn.Module):
                 )(x, train=train)
         x = _layer_norm(jnp.float32, "norm")(x)
         features = jnp.mean(x, (1, 2))
-        return _dense(self.classes, jnp.float32, "head")(features), features
+        return Dense(self.classes, dtype=jnp.float32, name="head")(features), features
 
 
 class PatchEmbedding(nn.Module):
-    """`[B, H, W, C]` -> `[B, H/4, W/4, features]`: a convolution whose stride is its kernel's size.
+    """Patches `[B, H, W, C]` -> `[B, H/4, W/4, features]`: a convolution whose stride is its kernel's size.
 
     Patches do not overlap, so it is one matrix product.
     """
@@ -96,10 +96,7 @@ class PatchEmbedding(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """`[B, H, W, C]` -> `[B, ceil(H/2), ceil(W/2), 2 C]`.
-
-    Four neighbours side by side, LayerNorm, one product.
-    """
+    """Merge four neighbours: `[B, H, W, C]` -> `[B, ceil(H/2), ceil(W/2), 2 C]`, LayerNorm, one product."""
 
     dtype: Any = jnp.float32
 
@@ -111,7 +108,7 @@ class PatchMerging(nn.Module):
         # torchvision's order of neighbours: (0, 0), (1, 0), (0, 1), (1, 1), rows before columns.
         x = x.transpose(0, 1, 3, 4, 2, 5).reshape(batch, rows, columns, 4 * channels)
         x = _layer_norm(self.dtype, "norm")(x)
-        return _dense(2 * channels, self.dtype, "reduction", use_bias=False)(x)
+        return Dense(2 * channels, dtype=self.dtype, name="reduction", use_bias=False)(x)
 
 
 class Block(nn.Module):
@@ -131,8 +128,10 @@ class Block(nn.Module):
         )
         x = x + drop(branch)
         branch = _layer_norm(self.dtype, "norm2")(x)
-        branch = nn.gelu(_dense(MLP_RATIO * features, self.dtype, "mlp_0")(branch), approximate=False)
-        return x + drop(_dense(features, self.dtype, "mlp_3")(branch))
+        branch = nn.gelu(
+            Dense(MLP_RATIO * features, dtype=self.dtype, name="mlp_0")(branch), approximate=False
+        )
+        return x + drop(Dense(features, dtype=self.dtype, name="mlp_3")(branch))
 
 
 class WindowAttention(nn.Module):
@@ -155,7 +154,7 @@ class WindowAttention(nn.Module):
         x = x.reshape(batch, rows, WINDOW, columns, WINDOW, features).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(batch, rows * columns, patches, features)
 
-        qkv = _dense(3 * features, self.dtype, "qkv")(x)
+        qkv = Dense(3 * features, dtype=self.dtype, name="qkv")(x)
         qkv = qkv.reshape(batch, rows * columns, patches, 3, heads, HEAD_FEATURES)
         query, key, value = (qkv[:, :, :, part] for part in range(3))
         scores = jnp.einsum(
@@ -172,7 +171,9 @@ class WindowAttention(nn.Module):
             scores = scores + _shift_mask(rows, columns, shifts)[None, :, None]
         weights = nn.softmax(scores, axis=-1).astype(self.dtype)
         x = jnp.einsum("bwhqk,bwkhd->bwqhd", weights, value, precision=precision(self.dtype))
-        x = _dense(features, self.dtype, "proj")(x.reshape(batch, rows * columns, patches, features))
+        x = Dense(features, dtype=self.dtype, name="proj")(
+            x.reshape(batch, rows * columns, patches, features)
+        )
 
         x = x.reshape(batch, rows, columns, WINDOW, WINDOW, features).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(batch, rows * WINDOW, columns * WINDOW, features)
@@ -200,12 +201,12 @@ def _shift_mask(rows: int, columns: int, shifts: tuple[int, int]) -> np.ndarray:
 
 
 def _pad(x: jax.Array, height: int, width: int) -> jax.Array:
-    """Zeros behind the last row and column, up to the size given."""
+    """Pad with zeros behind the last row and column, up to the size given."""
     return jnp.pad(x, ((0, 0), (0, height - x.shape[1]), (0, width - x.shape[2]), (0, 0)))
 
 
 class Dense(nn.Module):
-    """`[..., I]` -> `[..., features]`; one product of matrices."""
+    """Dense layer `[..., I]` -> `[..., features]` as one product of matrices."""
 
     features: int
     use_bias: bool = True
@@ -222,15 +223,11 @@ class Dense(nn.Module):
         return y.reshape(*x.shape[:-1], self.features)
 
 
-def _dense(features: int, dtype: Any, name: str, *, use_bias: bool = True) -> Dense:
-    return Dense(features, use_bias=use_bias, dtype=dtype, name=name)
-
-
 def _layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
     # E[(x - mean)^2]: the faster E[x^2] - mean^2 cancels where the mean is large.
     return nn.LayerNorm(epsilon=1e-5, dtype=dtype, use_fast_variance=False, name=name)
 
 
 def _uniform_init(inputs: int) -> nn.initializers.Initializer:
-    """+-1 / sqrt(inputs), as `torch.nn.Conv2d` draws kernel and bias."""
+    """Uniform within +-1 / sqrt(inputs), as `torch.nn.Conv2d` draws kernel and bias."""
     return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -(inputs**-0.5), inputs**-0.5)

@@ -25,7 +25,7 @@ LARGE = 64 * 224**2 * 64
 
 
 def check(settings: Settings) -> None:
-    """Raise ValueError for what can be known to be wrong before any image is read."""
+    """Raise ValueError for mistakes that are known before any image is read."""
     known, positive = settings.data.known, settings.data.positive
     if not known or positive in known:
         raise ValueError(
@@ -40,23 +40,23 @@ def check(settings: Settings) -> None:
 
 
 def classifier_settings(settings: Settings) -> ClassifierSettings:
-    """The section of a classifier; ValueError where the settings are those of MIM."""
+    """Section of a classifier in the settings; ValueError where they are those of MIM."""
     if settings.classifier is None:
         raise ValueError("this is the configuration of MIM, and a classifier's is needed")
     return settings.classifier
 
 
 def class_names(settings: Settings) -> tuple[str, ...]:
-    """The classes in the order of the logits."""
+    """Names of the classes in the order of the logits."""
     known = settings.data.known
     others = (" + ".join(known),) if classifier_settings(settings).merged else known
     return (settings.data.positive, *others)
 
 
 def split(settings: Settings, dataset: Dataset) -> list[Split]:
-    """The folds of Table 3.
+    """Split the images into the folds of Table 3.
 
-    The positives are split as for MIM. The known negatives are dealt like them, by group; those that share a
+    The positives are split as for MIM. The known negatives are split like them, by group; those that share a
     group with a positive neither train nor test.
 
     Raises:
@@ -76,12 +76,12 @@ def split(settings: Settings, dataset: Dataset) -> list[Split]:
     known = negatives[np.isin(dataset.labels[negatives], data.known)]
     how: dict[str, Any] = {"folds": data.folds, "seed": settings.seed, "grouped": data.grouped}
     positives = make_folds(dataset.groups[dataset.positives], **how)
-    dealt = make_folds(dataset.groups[known], **how)
+    negative_folds = make_folds(dataset.groups[known], **how)
     order = {dataset.positive: 0} | {
         name: 1 if merged else 1 + place for place, name in enumerate(data.known)
     }
     splits = []
-    for own, others in zip(positives, dealt, strict=True):
+    for own, others in zip(positives, negative_folds, strict=True):
         train = np.concatenate((dataset.positives[own.train], known[others.train]))
         labels = np.array([order[label] for label in dataset.labels[train].tolist()], np.int32)
         missing = set(order.values()) - set(labels.tolist())
@@ -105,7 +105,7 @@ def split(settings: Settings, dataset: Dataset) -> list[Split]:
 
 
 def trainings(experiment: Experiment, path: Path) -> list[Training]:
-    """The training of every fold; nothing is computed or read before they begin."""
+    """List the training of every fold; nothing is computed or read before they begin."""
     settings, splits = experiment.settings, experiment.splits
     own = classifier_settings(settings)
     make = functools.cache(lambda steps: make_config(settings, steps=steps))
@@ -137,7 +137,7 @@ def trainings(experiment: Experiment, path: Path) -> list[Training]:
 
 
 def make_config(settings: Settings, *, steps: int) -> ClassifierConfig:
-    """Network and optimiser for a training of `steps` updates."""
+    """Build network and optimiser for a training of `steps` updates."""
     optimizer, schedule = make_optimizer(settings.optimizer, steps=steps)
     network = make_network(settings, dtype=compute_dtype(settings))
     if hasattr(network, "recompute") and _is_large(settings):
@@ -159,13 +159,13 @@ def _is_large(settings: Settings) -> bool:
 
 
 def make_network(settings: Settings, *, dtype: Any = jnp.float32) -> Any:
-    """The untrained network; float32 unless it is to be trained."""
+    """Build the untrained network; float32 unless it is to be trained."""
     own = classifier_settings(settings)
     return make_classifier(own.name, own.options, classes=len(class_names(settings)), dtype=dtype)
 
 
 def load_start(settings: Settings) -> Mapping[str, Any]:
-    """The published variables that `config.classifier.pretrained` names, with a fresh last layer.
+    """Load the published variables that `config.classifier.pretrained` names, with a fresh last layer.
 
     Raises:
       ValueError: as `load_pretrained`, or a network that was made narrower than the published one.
@@ -185,7 +185,7 @@ def load_start(settings: Settings) -> Mapping[str, Any]:
 
 
 def describe_model(settings: Settings) -> dict[str, Any]:
-    """What a checkpoint must say so that its network can be built without the configuration."""
+    """Describe the network for a checkpoint, so that it can be built without the configuration."""
     own = classifier_settings(settings)
     return {
         "classifier": own.name,

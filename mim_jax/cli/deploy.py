@@ -1,4 +1,4 @@
-"""The modes of launch.py that pass a trained detector on: export, export_app, serve.
+"""The modes of launch.py that deploy a trained detector: export, export_app, serve.
 
 Each returns the exit status, and imports what it needs itself: mistakes should not wait for the rest.
 """
@@ -12,7 +12,7 @@ from mim_jax.train.settings import Settings
 
 
 def export(workdir: str) -> int:
-    """Writes `exported/` into the workdir: the detector as one folder, usable without its network's code."""
+    """Write `exported/` into the workdir: the detector as one folder, usable without its network's code."""
     from mim_jax.deploy.export import export as write
     from mim_jax.detector import Detector
 
@@ -27,7 +27,7 @@ def export(workdir: str) -> int:
 
 
 def export_app(workdir: str, *, fold: int) -> int:
-    """Writes `app/` into the workdir: the page that scores on a phone, by the network of one fold."""
+    """Write `app/` into the workdir: the page that scores on a phone, by the network of one fold."""
     try:
         from mim_jax.deploy.app import bundle
     except ModuleNotFoundError as error:
@@ -38,14 +38,9 @@ def export_app(workdir: str, *, fold: int) -> int:
 
 
 def serve(settings: Settings, workdir: str, *, app: str | None, host: str, port: int) -> int:
-    """Serves the scorer of a trained workdir, and the app, until it is interrupted.
+    """Serve the scorer of a trained workdir, and the app, until interrupted.
 
-    Args:
-      settings: the gate, and the miss rate where nothing is calibrated.
-      workdir: of the run.
-      app: folder that is served at /; None = `workdir/app` where there is one.
-      host: address to answer at.
-      port: 0 = any that is free.
+    `app` is the folder that is served at /; None = `workdir/app` where it exists. Port 0 = any that is free.
     """
     try:
         from mim_jax.deploy.server import serving

@@ -1,7 +1,8 @@
-"""The modes of launch.py by name; errors become one line on stderr and an exit status.
+"""Dispatch of launch.py's modes; errors become one line on stderr and an exit status.
 
-Exit status: 0 done, or as much as SIGTERM left time for, to be resumed; 1 an error, reported in
-one line; 2 some files could not be used; 130 stopped by Ctrl-C, to be resumed.
+Exit status: 0 done, or stopped by SIGTERM, to be resumed; 1 error, with a one-line message; 2 some files
+could not
+be used; 130 stopped by Ctrl-C, to be resumed.
 """
 
 import contextlib
@@ -68,9 +69,9 @@ def execute(
                 case "run":
                     return runs.run(settings, folder, profile=profile)
                 case "train":
-                    return runs.train(settings, folder, profile=profile)
+                    return runs.run(settings, folder, evaluation=False, profile=profile)
                 case "evaluate":
-                    return runs.evaluate(settings, folder)
+                    return runs.run(settings, folder, training=False)
                 case "check_data":
                     return runs.check_data(settings)
                 case "compare":
@@ -96,7 +97,7 @@ def execute(
             return 0 if error.number == signal.SIGTERM else INTERRUPTED
         if isinstance(error, OSError) and workdir and not Path(workdir).expanduser().exists():
             error = ValueError(
-                f"the workdir {workdir} has been removed under way ({error}): bring it back, or begin anew"
+                f"the workdir {workdir} was removed during the run ({error}): restore it, or begin anew"
             )
         elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
             error = ValueError(

@@ -27,7 +27,7 @@ from mim_jax.train.settings import Settings
 
 @dataclass(frozen=True)
 class _Kind:
-    """Where a kind of run trains, evaluates and reports."""
+    """The modules that train, evaluate and report a kind of run."""
 
     train: str  # module that is a `mim_jax.train.config.Method`
     evaluate: str  # its function `evaluate` gives what the report takes
@@ -63,7 +63,7 @@ class _Claimed:
 def run(
     settings: Settings, workdir: str, *, training: bool = True, evaluation: bool = True, profile: bool = False
 ) -> int:
-    """Train what is not trained yet, evaluate, and write the report."""
+    """Train the folds that are not trained yet, evaluate, and write the report; or only one of the two."""
     if settings.seeds:
         return _run_seeds(settings, workdir, training=training, evaluation=evaluation, profile=profile)
     began = time.perf_counter()
@@ -81,16 +81,6 @@ def run(
                     page = kind.evaluate_and_report(claimed.experiment, claimed.path, recorder, began)
                 print(f"report: {page}")
     return 0
-
-
-def train(settings: Settings, workdir: str, *, profile: bool = False) -> int:
-    """Only train."""
-    return run(settings, workdir, evaluation=False, profile=profile)
-
-
-def evaluate(settings: Settings, workdir: str) -> int:
-    """Only evaluate what is trained, and write the report."""
-    return run(settings, workdir, training=False)
 
 
 def _say_effort(experiment: Experiment) -> None:
@@ -148,7 +138,7 @@ def _claim(
 
 
 def _train(runs: Sequence[_Claimed], method: config.Method, *, profile: bool) -> None:
-    """Train what is not trained yet, of several runs at once."""
+    """Train the unfinished folds of several runs at once."""
     from mim_jax.train import trainer
     from mim_jax.train.metric_writer import Recorder, merge_events
 
@@ -174,7 +164,7 @@ def _train(runs: Sequence[_Claimed], method: config.Method, *, profile: bool) ->
 
 
 def _run_seeds(settings: Settings, workdir: str, *, training: bool, evaluation: bool, profile: bool) -> int:
-    """One run for each seed, in `workdir/seed_K`, and a page that shows their spread.
+    """Run each seed in `workdir/seed_K`, and write a page that shows their spread.
 
     Where several can train at once all are trained before the first is evaluated.
     """
@@ -197,7 +187,7 @@ def _run_seeds(settings: Settings, workdir: str, *, training: bool, evaluation: 
 
 
 def build(settings: Settings, method: config.Method, *, clinical: bool) -> Experiment:
-    """`config.build` with a word on what is being read, and on what cannot be used."""
+    """Build the experiment, and print what is read and what cannot be used."""
     with _reading(settings) as progress:
         experiment = config.build(settings, method, clinical=clinical, progress=progress)
     _say_problems(experiment.dataset)
@@ -206,7 +196,7 @@ def build(settings: Settings, method: config.Method, *, clinical: bool) -> Exper
 
 @contextlib.contextmanager
 def _reading(settings: Settings) -> Iterator[Callable[[int, int], None]]:
-    """Name the images, and show how far their reading is."""
+    """Print the source of the images, and show how far their reading is."""
     source = settings.data.root or ", ".join(settings.data.sources.values())
     source = source or "the embedded procedural images (they say nothing about mpox)"
     print(f"data: {source}", file=sys.stderr)
@@ -269,7 +259,7 @@ def compare(settings: Settings, workdir: str, paths: Sequence[str]) -> int:
         )
     root = Path(workdir).expanduser().resolve()
     if (root / "config.json").exists():
-        raise ValueError(f"{root} is the workdir of a run: name another folder for the comparison")
+        raise ValueError(f"{root} is the workdir of a run: give the comparison another folder")
     runs = [saved_run.read_run(path) for path in paths]
     found = comparison.compare(runs, resamples=settings.evaluation.resamples, seed=settings.seed)
     root.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a program settles once for its process: where it computes, what it keeps, what it records.
+"""Settings of the process: device, compilation cache, memory, profile.
 
 The library does none of this on its own; `mim_jax.cli.main` and the benchmarks do.
 """
@@ -12,7 +12,7 @@ import jax
 
 
 def choose_device(device: str) -> None:
-    """Settles where JAX computes. Raises ValueError where a GPU is asked for and none answers."""
+    """Choose where JAX computes; ValueError where a GPU is asked for and not found."""
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     elif device == "gpu":
@@ -26,7 +26,7 @@ def choose_device(device: str) -> None:
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs in a folder of this user alone: JAX trusts what it finds there."""
+    """Keep compiled programs in a folder of this user alone: JAX trusts what it finds there."""
     if jax.config.values["jax_compilation_cache_dir"]:
         return
     try:
@@ -39,19 +39,14 @@ def use_compilation_cache() -> None:
 
 
 class Profile:
-    """Records one dispatch of a training, once it is compiled: a trace for Perfetto or XProf.
-
-    Attributes:
-      folder: what is written.
-      done: is it?
-    """
+    """Recording of one dispatch of a training, once it is compiled: a trace for Perfetto or XProf."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.done = False
+        self.done = False  # whether the trace is written
 
     def wrap(self, run: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that runs epochs, whose second dispatch is recorded, unless another training's was."""
+        """Wrap a function that runs epochs: its second dispatch is recorded, unless one already is."""
         seen = set[int]()
 
         def dispatch(state: Any, epochs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""--mode=score: files in, a table and a row each out."""
+"""The mode that scores files: paths in, a table and a CSV file out."""
 
 import csv
 import os
@@ -24,7 +24,7 @@ UNUSABLE_FILES = 2  # an exit status
 
 @dataclass(frozen=True)
 class ScoredFile:
-    """One file, what was made of it, and its similarities, `metric -> one a fold`; none where unusable."""
+    """A file, its assessment, and its similarities, `metric -> one a fold`; none where unusable."""
 
     path: str
     assessment: Assessment
@@ -36,7 +36,7 @@ class ScoredFile:
 
 
 def find_files(paths: Sequence[str]) -> list[tuple[str, str]]:
-    """Files as named, folders as the images in them: (path, reason why it cannot be read, or "")."""
+    """List files as named, folders as the images in them: (path, reason why it cannot be read, or "")."""
     files: list[tuple[str, str]] = []
     for path in paths:
         if os.path.isdir(path):
@@ -50,7 +50,7 @@ def find_files(paths: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def score_files(detector: Detector, files: Sequence[tuple[str, str]], *, gate: Gate) -> Iterator[ScoredFile]:
-    """Scores files that pass the gate, in order, holding no more than one batch of them in memory."""
+    """Score files that pass the gate, in order, holding no more than one batch of them in memory."""
     size = batch_size()
     for start in range(0, len(files), size):
         images: list[np.ndarray] = []
@@ -85,7 +85,7 @@ def score_files(detector: Detector, files: Sequence[tuple[str, str]], *, gate: G
 
 
 def format_table(rows: Sequence[ScoredFile], detector: Detector) -> str:
-    """A table for the terminal: each metric averaged over folds, p-value, decision; and what decided."""
+    """Format a table for the terminal: each metric averaged over folds, p-value, decision; and the rule."""
     width = max([len("file"), *(len(printable(row.path)) for row in rows)])
     lines = ["  ".join([f"{'file':{width}}", *(f"{name:>8}" for name in (*METRICS, "p_value")), "decision"])]
     for row in rows:
@@ -106,7 +106,7 @@ def format_table(rows: Sequence[ScoredFile], detector: Detector) -> str:
 
 
 def write_csv(path: Path, rows: Sequence[ScoredFile], *, folds: int) -> None:
-    """One row a file: decision, reasons, p-value, the mean of each metric, and each metric of each fold."""
+    """Write one row a file: decision, reasons, p-value, the mean of each metric, each metric of each fold."""
     names = [(metric, k) for metric in METRICS for k in range(folds)]
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
@@ -128,10 +128,7 @@ def write_csv(path: Path, rows: Sequence[ScoredFile], *, folds: int) -> None:
 
 
 def score(settings: Settings, workdir: str, paths: Sequence[str]) -> int:
-    """Score files and folders with a trained workdir.
-
-    Prints a table and writes `scored.csv` into the workdir.
-    """
+    """Score files and folders with a trained workdir: print a table, and write `scored.csv` into it."""
     if not paths:
         raise ValueError(
             "--mode=score needs images or folders after the flags: launch.py --mode=score --workdir=RUN "

@@ -19,7 +19,7 @@ Plan = tuple[jax.Array, jax.Array, jax.Array]
 def augment_test(
     images: np.ndarray, *, mode: str = "fixed", seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Five images from each; all five lie side by side.
+    """Make five images from each; all five lie side by side.
 
     The paper's "44 -> 220" leaves open whether the original is among the five: in mode "fixed" it is.
 
@@ -32,9 +32,6 @@ def augment_test(
     Returns:
       uint8 `[5N, S, S, 3]`; `origin`, int `[5N]`, the index of the image each was made from; `copy`, int
       `[5N]`, 0 to 4 in "fixed", where 0 is the original bit for bit, 1 to 5 in "random", which has none.
-
-    Raises:
-      ValueError: the mode is unknown, or the images have another shape or type.
     """
     if mode not in _MODES:
         raise ValueError(f"unknown augmentation mode {mode!r}: choose one of {', '.join(_MODES)}")
@@ -53,7 +50,7 @@ def augment_test(
 
 @jax.jit
 def _apply(image: jax.Array, mirrored: jax.Array, upside_down: jax.Array, saturation: jax.Array) -> jax.Array:
-    """One image, uint8 `[S, S, 3]`, by all rows of a plan: uint8 `[5, S, S, 3]`."""
+    """Augment one image, uint8 `[S, S, 3]`, by all rows of a plan: uint8 `[5, S, S, 3]`."""
 
     def one(mirrored: jax.Array, upside_down: jax.Array, saturation: jax.Array) -> jax.Array:
         flipped = jnp.where(mirrored, pix.flip_left_right(image), image)

@@ -1,4 +1,4 @@
-"""Any number of images, a few at a time, in batches of one size: one compilation, and one rounding."""
+"""Batches of one size from any number of images: one compilation, and one rounding."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +16,7 @@ PIECE = 8  # batches between two words on progress
 
 
 def batch_size() -> int:
-    """Images scored at once: 8 on CPU, where more are not faster, else 32.
+    """Number of images scored at once: 8 on CPU, where more are not faster, else 32.
 
     One size for all: products of other numbers of rows are summed in another order, and an image's score
     would depend on how many came with it.
@@ -25,13 +25,11 @@ def batch_size() -> int:
 
 
 def padded_batches(images: Images, *, size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Batches of `batch_size()`, the last padded with zeros, and how many images of each are real.
+    """Yield batches of `batch_size()`, the last padded with zeros, and how many images of each are real.
 
     Never holds more than one batch of an iterable: a generator that reads files scores any number of them.
-
-    Args:
-      images: uint8, or float in [0, 1]; see `Images`.
-      size: side S that the images must have, in pixels.
+    `size` is
+    the side that the images must have.
 
     Raises:
       ValueError: another shape or dtype, or two dtypes in one iterable.
@@ -51,7 +49,7 @@ def padded_batches(images: Images, *, size: int) -> Iterator[tuple[np.ndarray, i
 
 
 def collect(score: Callable[[np.ndarray], Any], batches: Iterable[tuple[np.ndarray, int]], empty: Any) -> Any:
-    """What `score` makes of all batches: float64 arrays joined along their last axis, which is the images'.
+    """Score padded batches: float64 arrays joined along their last axis, which is the images'.
 
     The next batch is read while the device works on this one.
 
@@ -113,13 +111,9 @@ def check_batch(
     wanted: str = "[B, {0}, {0}, 3]",
     found: tuple[int, ...] | None = None,
 ) -> None:
-    """Raises ValueError unless `batch` is `[B, size, size, 3]`, uint8 or of a floating dtype.
+    """Raise ValueError unless `batch`, which may be traced, is `[B, size, size, 3]`, uint8 or floating.
 
-    Args:
-      batch: the images, which may be traced.
-      size: side that they must have, in pixels.
-      wanted: the shape that the message asks for.
-      found: the shape that the message tells of, where it is not the batch's.
+    The message asks for the shape `wanted`, and names the shape `found` where it is not the batch's.
     """
     if batch.ndim != 4 or batch.shape[1:] != (size, size, 3):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What a small file can make a decoder do without end, found before any pixel is decoded.
+"""Limits on the parts of an image file, which could keep a decoder busy without end; checked before decoding.
 
 The pixels of an image bound what decoding costs, except for what its container repeats: scans of a JPEG,
 chunks, segments, profiles, tags, strips and tiles. Each has a bound here, far beyond what encoders write.
@@ -27,7 +27,7 @@ class TooManyParts(ValueError):
 
 
 class Source(BytesIO):
-    """The bytes of a file, for at most `MAX_READS` reads; beyond them `TooManyParts`."""
+    """Bytes of a file, for at most `MAX_READS` reads; beyond them `TooManyParts`."""
 
     def __init__(self, data: bytes):
         super().__init__(data)
@@ -41,7 +41,7 @@ class Source(BytesIO):
 
 
 def check_parts(data: bytes, format: str) -> None:
-    """Raises `TooManyParts` for a "JPEG", "PNG" or "TIFF" with too many of its parts; others pass."""
+    """Raise `TooManyParts` for a "JPEG", "PNG" or "TIFF" with too many of its parts; others pass."""
     if format in _BLOCKS:
         mark, name = _BLOCKS[format]
         # Counted, not parsed: no marker or length that decoders read differently can hide one.
@@ -68,7 +68,7 @@ def _check_jpeg(data: bytes) -> None:
 
 
 def _check_tiff(data: bytes) -> None:
-    """The first directory of a TIFF or BigTIFF; what is cut off is left to the decoder."""
+    """Check the first directory of a TIFF or BigTIFF; a directory that is cut off is left to the decoder."""
     order = "<" if data[:2] == b"II" else ">"
     big = 0x2B in data[2:4]
     try:

@@ -1,4 +1,4 @@
-"""One `Dataset` type: images in memory, and what is known of each."""
+"""The `Dataset`: images in memory, and what is known of each."""
 
 import hashlib
 from collections import Counter
@@ -9,35 +9,24 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """N images that fit in memory, and what is known of each. The arrays are aligned.
+    """N images that fit in memory, and what is known of each. The arrays are aligned."""
 
-    Attributes:
-      images: uint8 `[N, S, S, 3]`, RGB.
-      labels: str `[N]`, class names.
-      groups: str `[N]`; images of one patient, lesion or photograph share a group and must not be split.
-      names: str `[N]`, path relative to the root with "/" between its parts.
-      source: where the images come from, for people to read.
-      positive: the class the network is trained on.
-      grouped: True where the groups are known; otherwise each image is a group of its own.
-      unusable: (name, reason) of every file that was left out.
-      group_problems: (name, what is wrong) where the manifest or the group pattern does not fit the files.
-      doubtful: (name, why) of images that the input gate would refuse, and that are here all the same.
-      duplicates: names of near-duplicates that were brought into one group, a tuple a set.
-      remarks: sentences for people, such as counts that are not those of the paper.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
+    images: np.ndarray  # uint8 `[N, S, S, 3]`, RGB
+    labels: np.ndarray  # str `[N]`, class names
+    # str `[N]`; images of one patient, lesion or photograph share a group and must not be split
     groups: np.ndarray
-    names: np.ndarray
-    source: str
-    positive: str
-    grouped: bool = False
-    unusable: tuple[tuple[str, str], ...] = ()
+    names: np.ndarray  # str `[N]`, path relative to the root with "/" between its parts
+    source: str  # where the images come from, for people to read
+    positive: str  # the class the network is trained on
+    grouped: bool = False  # True where the groups are known; otherwise each image is a group of its own
+    unusable: tuple[tuple[str, str], ...] = ()  # (name, reason) of every file that was left out
+    # (name, what is wrong) where the manifest or the group pattern does not fit the files
     group_problems: tuple[tuple[str, str], ...] = ()
+    # (name, why) of images that the input gate would refuse, and that are here all the same
     doubtful: tuple[tuple[str, str], ...] = ()
+    # names of near-duplicates that were brought into one group, a tuple a set
     duplicates: tuple[tuple[str, ...], ...] = ()
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # sentences for people, such as counts that are not those of the paper
 
     def __len__(self) -> int:
         return len(self.images)
@@ -54,7 +43,7 @@ class Dataset:
 
     @property
     def shared_negatives(self) -> np.ndarray:
-        """Those negatives that share a group with a positive, a patient or a near-duplicate.
+        """Sorted indices of negatives that share a group (patient, near-duplicates) with a positive.
 
         Some fold trains on that group, so they are not tested.
         """
@@ -63,11 +52,11 @@ class Dataset:
 
     @property
     def tested_negatives(self) -> np.ndarray:
-        """The other negatives."""
+        """Sorted indices of the negatives without a group in common with the positives."""
         return np.setdiff1d(self.negatives, self.shared_negatives)
 
     def select(self, indices: np.ndarray) -> "Dataset":
-        """The images at `indices` (int, or bool `[N]`), in that order."""
+        """Dataset of the images at `indices` (int, or bool `[N]`), in that order."""
         return replace(
             self,
             images=self.images[indices],
@@ -77,11 +66,11 @@ class Dataset:
         )
 
     def class_counts(self) -> dict[str, int]:
-        """Images of each class, sorted by class name."""
+        """Number of images of each class, sorted by class name."""
         return dict(sorted(Counter(self.labels.tolist()).items()))
 
     def digest(self) -> str:
-        """SHA-256 (hex) over names, labels, groups and pixels in their order, wherever the data lie."""
+        """SHA-256 (hex) over names, labels, groups and pixels in their order, wherever the files are."""
         sha = hashlib.sha256(f"{self.images.shape}".encode())
         for column in (self.names, self.labels, self.groups):
             sha.update("\0".join(column.tolist()).encode() + b"\1")
@@ -90,7 +79,7 @@ class Dataset:
 
 
 def from_lesions(*, size: int, positives: int, negatives: int, seed: int) -> Dataset:
-    """The embedded procedural images: `positives` of the training class, `negatives` of all others."""
+    """Draw the embedded procedural images: `positives` of the training class, `negatives` of all others."""
     from mim_jax.data.synthetic import lesions
 
     counts = lesions.quick_counts(positives, negatives)
@@ -107,7 +96,11 @@ def from_lesions(*, size: int, positives: int, negatives: int, seed: int) -> Dat
 
 
 def printable(value: object) -> str:
-    """The text of `value` on one line: bytes that are not UTF-8, breaks, control characters written out."""
+    r"""Text of `value` on one line: bytes that are not UTF-8, breaks, control characters written out.
+
+    >>> printable("a\tb")
+    'a\\tb'
+    """
     text = str(value)
     return text if text.isprintable() else "".join(map(_written_out, text))
 

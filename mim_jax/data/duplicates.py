@@ -1,4 +1,4 @@
-"""Near-duplicates that a split must not part: found by perceptual hash, put into one group, or refused."""
+"""Near-duplicates across groups: found by perceptual hash, then put into one group, or refused."""
 
 from dataclasses import replace
 
@@ -11,18 +11,11 @@ MODES = ("group", "error", "ignore")
 
 
 def settle(dataset: Dataset, mode: str, *, hash_distance: int = HASH_DISTANCE) -> Dataset:
-    """The data set with every near-duplicate in the group of its original, whatever its class.
+    """Put every near-duplicate into the group of its original, whatever its class; `duplicates` lists them.
 
     Groups that a near-duplicate links become one, under the first of their names. Within one group nothing
-    changes: that is what groups are for.
-
-    Args:
-      dataset: images and their groups.
-      mode: "group", as said; "error" refuses near-duplicates in different groups; "ignore" looks for none.
-      hash_distance: images whose hashes differ in at most this many of 63 bits are near-duplicates.
-
-    Returns:
-      The data set; `duplicates` lists the images that were brought together.
+    changes: that is what groups are for. Mode "error" refuses near-duplicates in different groups instead,
+    "ignore" looks for none. Near-duplicates have hashes that differ in at most `hash_distance` of 63 bits.
 
     Raises:
       ValueError: an unknown mode, or (error) near-duplicates in different groups.

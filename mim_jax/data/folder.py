@@ -1,4 +1,4 @@
-"""A folder tree of photographs, one folder a class, read into a `Dataset`."""
+"""Folder trees of photographs, one folder a class, read into a `Dataset`."""
 
 import csv
 import io
@@ -31,9 +31,9 @@ def from_folder(
     min_side: int = MIN_SIDE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    r"""Reads `root/<class>/**/*.{jpg,jpeg,jfif,png,webp,bmp,tif,tiff}`, sorted by name; suffixes in any case.
+    r"""Read `root/<class>/**/*.{jpg,jpeg,jfif,png,webp,bmp,tif,tiff}`, sorted by name; suffixes in any case.
 
-    Hidden files and what is no image are passed over. Images that cannot be used are left out and listed.
+    Hidden files and other types are passed over. Images that cannot be used are left out and listed.
 
     Args:
       root: the folder that holds one folder a class.
@@ -66,7 +66,7 @@ def from_folder(
         listed = "; ".join(f"{name}: {reason}" for name, reason in unusable[:3])
         raise ValueError(
             f"{len(unusable)} unusable files in {root} ({listed}): "
-            "mend or remove them, or allow that they are left out"
+            "fix or remove them, or allow that they are left out"
         )
 
     kept = [i for i, reason in enumerate(reasons) if not reason]
@@ -90,7 +90,7 @@ def from_folder(
 
 
 def list_images(folder: str | os.PathLike[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Sorted names, relative to `folder`, of all image files below it; (name, reason) of what is refused."""
+    """Sorted names of all image files below `folder`, relative to it; (name, reason) of the refused ones."""
     root = Path(folder).resolve()
     names: list[str] = []
     refused: list[tuple[str, str]] = []
@@ -153,7 +153,7 @@ def _decode(
     min_side: int,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[np.ndarray, list[str]]:
-    """All images uint8 `[N, size, size, 3]`, and for each the reason why it is unusable, or ""."""
+    """Decode all images, uint8 `[N, size, size, 3]`, and give the reason why each is unusable, or ""."""
     images = np.zeros((len(names), size, size, 3), dtype=np.uint8)
 
     def decode(i: int) -> str:
@@ -179,7 +179,7 @@ def _decode(
 def _find_groups(
     root: Path, names: Sequence[str], manifest: str, group_pattern: str
 ) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Name -> group where one is known, and (name, problem) where not."""
+    """Group of each name where one is known, and (name, problem) for the others."""
     if manifest and group_pattern:
         raise ValueError(
             f"both manifest={manifest!r} and group_pattern={group_pattern!r} are given: leave one empty"
@@ -261,7 +261,7 @@ def _read_manifest(path: Path) -> list[tuple[str, str]]:
 
 
 def _key(name: str) -> str:
-    """One spelling for the names of a file: systems differ in "/" or "\\" and in how they compose accents."""
+    r"""One spelling for a file's names: systems differ in "/" or "\\" and in how they compose accents."""
     return unicodedata.normalize("NFC", PurePosixPath(name.replace("\\", "/")).as_posix())
 
 

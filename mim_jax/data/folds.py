@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """One split: `train` and `test` are sorted int64 indices into what `make_folds` was given."""
+    """A split: `train` and `test` are sorted int64 indices into the groups that `make_folds` was given."""
 
     index: int
     train: np.ndarray
@@ -18,39 +18,33 @@ class Fold:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One fold of an experiment, as indices into its dataset.
+    """One fold of an experiment, as indices into its dataset."""
 
-    Attributes:
-      index: of the fold, from 0.
-      train: images trained on.
-      labels: int32, the class of each of them; 0 = the positive one.
-      held_out: positives kept out of training, for choices that must not see test images.
-      test: positives tested on.
-      seen: negatives whose group is trained on, so that the paper's Table 3 does not test them.
-    """
-
-    index: int
-    train: np.ndarray
-    labels: np.ndarray
-    held_out: np.ndarray
-    test: np.ndarray
-    seen: np.ndarray
+    index: int  # of the fold, from 0
+    train: np.ndarray  # images trained on
+    labels: np.ndarray  # int32, the class of each of them; 0 = the positive one
+    held_out: np.ndarray  # positives kept out of training, for choices that must not see test images
+    test: np.ndarray  # positives tested on
+    seen: np.ndarray  # negatives whose group is trained on, so that the paper's Table 3 does not test them
 
 
 def make_folds(
     groups: Sequence[str] | np.ndarray, *, folds: int, seed: int, grouped: bool = True
 ) -> list[Fold]:
-    """Splits N images into `folds` test sets that are disjoint and together are everything.
+    """Split N images into `folds` disjoint test sets that cover all of them.
 
-    Groups (or, ungrouped, single images) are shuffled; the largest are dealt first, each into the smallest
+    Groups (or, ungrouped, single images) are shuffled; the largest come first, each into the smallest
     test set so far. So test sets differ by no more images than the largest group has, ungrouped by at most
     one: 220 images in five folds are always 176 and 44. (scikit-learn's shuffled GroupKFold evens out the
     number of groups, not of images.)
 
+    >>> [len(fold.test) for fold in make_folds([str(i) for i in range(220)], folds=5, seed=0)]
+    [44, 44, 44, 44, 44]
+
     Args:
       groups: length N, the group (patient, lesion, cluster of near-duplicates) of each image.
       folds: number of folds, at least 2.
-      seed: seed of the shuffle; the same seed gives the same folds.
+      seed: of the shuffle; the same seed gives the same folds.
       grouped: keep every group on one side of each split.
 
     Raises:
@@ -79,7 +73,10 @@ def make_folds(
 
 
 def check_folds(folds: Sequence[Fold], groups: Sequence[str] | np.ndarray) -> None:
-    """Raises ValueError unless each image is in exactly one test set and no group on both sides."""
+    """Raise ValueError unless each image is in exactly one test set and no group on both sides.
+
+    >>> check_folds(make_folds(["a", "a", "b"], folds=2, seed=0), ["a", "a", "b"])
+    """
     groups = np.asarray(groups, dtype=str)
     tested = np.sort(np.concatenate([fold.test for fold in folds]))
     if not np.array_equal(tested, np.arange(len(groups))):

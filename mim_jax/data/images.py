@@ -1,4 +1,4 @@
-"""From the bytes of any photograph to clean pixels of one size, or to a plain reason why not.
+"""The image loader: the bytes of any photograph -> clean pixels of one size, or a plain reason why not.
 
 `decode_image` and `load_image` return uint8 RGB `[size, size, 3]` or raise `UnusableImage`, and nothing else,
 whatever the bytes are. The shorter side is scaled to `size` (bicubic, antialiased) and the centre is cut out.
@@ -28,7 +28,7 @@ MIN_SIDE = 32
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 
-# What a file that is refused, or too damaged to be opened, shows in its first bytes: (offset, bytes, name).
+# First bytes that name a file which is refused, or too damaged to be opened: (offset, bytes, name).
 _SIGNATURES = (
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -68,7 +68,11 @@ _TILE_WIDTH, _TILE_LENGTH = 0x0142, 0x0143
 
 
 class UnusableImage(ValueError):
-    """An image that cannot be used: `reason` says why in plain words; `path` is the file, or "" for bytes."""
+    """An image that cannot be used: `reason` says why in plain words; `path` is the file, or "" for bytes.
+
+    >>> str(UnusableImage("no such file", "a.jpg"))
+    'a.jpg: no such file'
+    """
 
     def __init__(self, reason: str, path: str = ""):
         super().__init__(reason, path)
@@ -88,7 +92,12 @@ def load_image(
     max_bytes: int = MAX_BYTES,
     min_side: int = MIN_SIDE,
 ) -> np.ndarray:
-    """`decode_image` of a file: uint8 `[size, size, 3]`, or `UnusableImage` for whatever is wrong with it."""
+    """Load a file as uint8 `[size, size, 3]`; arguments and `UnusableImage` as `decode_image`.
+
+    >>> load_image("missing.jpg", size=224)
+    Traceback (most recent call last):
+    mim_jax.data.images.UnusableImage: missing.jpg: no such file
+    """
     limits = {"max_pixels": max_pixels, "max_bytes": max_bytes, "min_side": min_side}
     try:
         return decode_image(read_bytes(path, max_bytes=max_bytes), size=size, gate=gate, **limits)
@@ -105,7 +114,12 @@ def decode_image(
     max_bytes: int = MAX_BYTES,
     min_side: int = MIN_SIDE,
 ) -> np.ndarray:
-    """Decodes the bytes of a JPEG, PNG, WEBP, BMP or TIFF image, or HEIC where pillow-heif is installed.
+    """Decode the bytes of a JPEG, PNG, WEBP, BMP or TIFF image, or HEIC where pillow-heif is installed.
+
+    >>> file = BytesIO()
+    >>> Image.new("RGB", (640, 480)).save(file, "PNG")
+    >>> decode_image(file.getvalue(), size=224).shape
+    (224, 224, 3)
 
     Args:
       data: the whole file.
@@ -115,9 +129,6 @@ def decode_image(
       max_bytes: larger files are refused.
       min_side: images with a shorter side than this, in pixels, are refused; a gate without `too_small`
         lowers it to `MIN_SIDE`.
-
-    Returns:
-      uint8 `[size, size, 3]`, RGB.
 
     Raises:
       UnusableImage: the bytes cannot be decoded safely and completely, hold more than one picture (which a
@@ -165,7 +176,7 @@ def decode_image(
 
 
 def read_bytes(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> bytes:
-    """The content of a regular file; `UnusableImage` where there is none, or it is too large."""
+    """Read a regular file; `UnusableImage` where it does not exist, or is too large."""
     path = Path(path)
     if "\0" in str(path):
         raise UnusableImage("no such file")
@@ -223,7 +234,7 @@ def _check_header(image: Image.Image, max_pixels: int, min_side: int, first_fram
 
 
 def _decode(image: Image.Image, size: int) -> tuple[Image.Image, Image.Transpose | None]:
-    """RGB pixels, enough of them for a square of `size`, and what turns them upright."""
+    """Decode RGB pixels, enough of them for a square of `size`; and the turn that makes them upright."""
     # A large JPEG is decoded at 1/2, 1/4 or 1/8 of its side, but never below twice the wanted size, where the
     # antialiased reduction that follows still decides the result.
     image.draft(None, (2 * size, 2 * size))
@@ -234,7 +245,7 @@ def _decode(image: Image.Image, size: int) -> tuple[Image.Image, Image.Transpose
 
 
 def _square(image: Image.Image, turn: Image.Transpose | None, size: int) -> np.ndarray:
-    """The centre, scaled and upright, uint8 `[size, size, 3]`."""
+    """Cut out the centre, scaled and upright, uint8 `[size, size, 3]`."""
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
@@ -266,7 +277,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_deep_grey(image: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits scaled by the range of its samples, 255 v / peak; Pillow itself would clip."""
+    """Scale grey of more than 8 bits by the range of its samples, 255 v / peak; Pillow itself would clip."""
     tags = getattr(image, "tag_v2", {})
     bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
     if bits > 16:
@@ -309,7 +320,7 @@ _filters = contextlib.ExitStack()
 
 @contextlib.contextmanager
 def _pillow_silenced() -> Iterator[None]:
-    """Keeps Pillow's warnings (large image, odd metadata) from the user: what matters is in the reason."""
+    """Keep Pillow's warnings (large image, odd metadata) from the user: what matters is in the reason."""
     global _decoding
     with _silence:
         if _decoding == 0:

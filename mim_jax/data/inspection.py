@@ -1,4 +1,5 @@
-"""What is in a data set, and what in it would spoil a result: duplicates, leaks between folds, lost files.
+"""The inspection of a data set for problems that would spoil a result: duplicates, leaks between folds, lost
+files.
 
 Near-duplicates are found by a perceptual hash. It survives scaling, compression and mild changes of colour,
 but not mirroring, turning or cropping. For images with hardly any contrast it means nothing, and is not used.
@@ -24,7 +25,7 @@ FLAT_STD = 4.0  # Grey levels of 255; below, compression decides the bits of the
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of finding: its name for programs, a title, each instance, and what to do about it."""
+    """One kind of problem: its name for programs, a title, each instance, and advice."""
 
     kind: str
     title: str
@@ -45,7 +46,7 @@ class FoldCounts:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found. `images` and `groups` count by class, the positive one first; `flat` have no hash."""
+    """Counts by class, the positive one first, and the problems found; `flat` images have no hash."""
 
     source: str
     size: int
@@ -64,13 +65,10 @@ def inspect(
     folds: Sequence[Fold] | None,
     hash_distance: int = HASH_DISTANCE,
 ) -> Inspection:
-    """Counts what is there and looks for everything that would spoil a result.
+    """Count classes and groups, and look for everything that would spoil a result.
 
-    Args:
-      dataset: the images, with their groups and the files that were left out.
-      positive: the class that is split into folds.
-      folds: of the images of the positive class, in their order in `dataset`; None where there are none.
-      hash_distance: images whose hashes differ in at most this many of 63 bits are near-duplicates.
+    `folds` split the images of the class `positive`, in their order in `dataset`; None where there are none.
+    Near-duplicates have hashes that differ in at most `hash_distance` of 63 bits.
     """
     images = {positive: 0} | dataset.class_counts()
     contents = _contents(dataset.images)
@@ -91,14 +89,13 @@ def inspect(
         findings=(
             *_about_pairs(dataset, positive, _identical_pairs(contents), "exact", "Identical images"),
             *_about_pairs(dataset, positive, near, "near", "Near-duplicates"),
-            *_about_groups(dataset),
-            *_about_files(dataset, positive),
+            *_about_the_rest(dataset, positive),
         ),
     )
 
 
 def near_duplicate_clusters(images: np.ndarray, *, hash_distance: int = HASH_DISTANCE) -> np.ndarray:
-    """Clusters of identical and near-identical images: uint8 `[N, S, S, 3]` to int `[N]`, cluster of each."""
+    """Cluster identical and near-identical images: uint8 `[N, S, S, 3]` -> int `[N]`, cluster of each."""
     hashes, flat = perceptual_hashes(images)
     pairs = [_identical_pairs(_contents(images)), _near_pairs(hashes, flat, hash_distance)]
     return _clusters(np.concatenate(pairs), len(images))
@@ -107,11 +104,7 @@ def near_duplicate_clusters(images: np.ndarray, *, hash_distance: int = HASH_DIS
 def perceptual_hashes(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """DCT hash (pHash) of each image: which of its 63 lowest frequencies but the mean lie above their median.
 
-    Args:
-      images: uint8 `[N, S, S, 3]`.
-
-    Returns:
-      uint64 `[N]`; bool `[N]`, True where the image is too flat for its hash to mean anything.
+    Returns uint64 `[N]`; and bool `[N]`, True where the image is too flat for its hash to mean anything.
     """
     grey = np.empty((len(images), 32, 32), dtype=np.float32)
     for i, image in enumerate(images):
@@ -122,7 +115,7 @@ def perceptual_hashes(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def format_inspection(inspection: Inspection, *, shown: int = 10) -> str:
-    """The inspection as plain text for a terminal, with the first `shown` instances of each finding."""
+    """Format an inspection for a terminal, with the first `shown` instances of each finding."""
     total = sum(inspection.images.values())
     side = inspection.size
     lines = [f"{total} images, {side}x{side} pixels, from {inspection.source}", ""]
@@ -145,7 +138,7 @@ def format_inspection(inspection: Inspection, *, shown: int = 10) -> str:
             lines.append(f"  ... and {len(finding.items) - shown} more")
         lines.append(f"  What to do: {finding.advice}")
     if not inspection.findings:
-        lines += ["", "Nothing was found that would need mending."]
+        lines += ["", "No problems were found."]
     lines += ["", "Copies that are mirrored, turned or cropped are not recognised."]
     if inspection.flat:
         lines.append(f"{inspection.flat} images with hardly any contrast were compared for identity only.")
@@ -153,7 +146,7 @@ def format_inspection(inspection: Inspection, *, shown: int = 10) -> str:
 
 
 def _contents(images: np.ndarray) -> np.ndarray:
-    """A number for each image, equal for images with the same pixels."""
+    """Number each image, equal for images with the same pixels."""
     digests = [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
     return np.unique(np.array(digests, dtype="S32"), return_inverse=True)[1]
 
@@ -171,7 +164,7 @@ def _near_pairs(hashes: np.ndarray, flat: np.ndarray, distance: int) -> np.ndarr
 
 
 def _pairs(count: int, related: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """All related i < j, int `[P, 2]`. `related` compares some rows with everything: bool `[rows, count]`."""
+    """Related i < j, int `[P, 2]`; `related` compares some rows with everything: bool `[rows, count]`."""
     found = [np.empty((0, 2), dtype=np.int64)]
     for start in range(0, count, 256):
         rows = np.arange(start, min(start + 256, count))
@@ -187,7 +180,7 @@ def _clusters(pairs: np.ndarray, count: int) -> np.ndarray:
 
 
 def _about_pairs(dataset: Dataset, positive: str, pairs: np.ndarray, kind: str, what: str) -> list[Finding]:
-    """Pairs sorted by what they spoil; within each sort, pairs that hang together are one item."""
+    """Sort pairs by the harm they do; within each sort, pairs that hang together are one item."""
     first, second = pairs.T
     across = dataset.labels[first] != dataset.labels[second]
     leak = ~across & (dataset.labels[first] == positive) & (dataset.groups[first] != dataset.groups[second])
@@ -221,59 +214,59 @@ def _about_pairs(dataset: Dataset, positive: str, pairs: np.ndarray, kind: str, 
 
 
 def _members(pairs: np.ndarray, count: int) -> list[np.ndarray]:
-    """The indices of each cluster of two or more."""
+    """Indices of each cluster of two or more."""
     clusters = _clusters(pairs, count)
     involved = np.unique(pairs)
     return [involved[clusters[involved] == cluster] for cluster in np.unique(clusters[involved])]
 
 
-def _about_groups(dataset: Dataset) -> list[Finding]:
-    findings = []
-    if not dataset.grouped:
-        findings.append(
-            Finding(
-                "ungrouped",
-                "No groups are known; each image is taken as a patient of its own",
-                (),
-                "if several images show one patient, say so in manifest.csv (columns file,group) or with "
-                "--config.data.group_pattern; otherwise the results flatter.",
-            )
-        )
+def _about_the_rest(dataset: Dataset, positive: str) -> list[Finding]:
+    """Groups, files and classes that need a look."""
     labels_of: dict[str, Counter[str]] = {}
     for group, label in zip(dataset.groups.tolist(), dataset.labels.tolist(), strict=True):
         labels_of.setdefault(group, Counter())[label] += 1
-    crossing = tuple(
-        f"{group}: " + ", ".join(f"{count} {label}" for label, count in sorted(labels.items()))
+    crossing = [
+        (group, ", ".join(f"{count} {label}" for label, count in sorted(labels.items())))
         for group, labels in sorted(labels_of.items())
         if len(labels) > 1
-    )
-    if crossing:
-        advice = (
-            "check the labels of these patients; where only the name recurs, put the class in front of it."
-        )
-        findings.append(Finding("groups_across_classes", "Groups in more than one class", crossing, advice))
-    if dataset.group_problems:
-        items = tuple(f"{name}: {problem}" for name, problem in dataset.group_problems)
-        advice = "correct the manifest or the group pattern."
-        findings.append(
-            Finding("group_problems", "Files that do not fit the manifest or pattern", items, advice)
-        )
-    return findings
-
-
-def _about_files(dataset: Dataset, positive: str) -> list[Finding]:
+    ]
     findings = []
-    if dataset.unusable:
-        items = tuple(f"{name}: {reason}" for name, reason in dataset.unusable)
-        advice = "mend or remove them; they are left out of training and results."
-        findings.append(Finding("unusable", "Unusable files", items, advice))
-    if dataset.doubtful:
-        items = tuple(f"{name}: {reason}" for name, reason in dataset.doubtful)
+    if not dataset.grouped:
+        title = "No groups are known; each image is taken as a patient of its own"
         advice = (
-            "look at them; --config.data.gate.training=refuse leaves them out. --mode=score refuses such."
+            "if several images show one patient, say so in manifest.csv (columns file,group) or with "
+            "--config.data.group_pattern; otherwise the results flatter."
         )
-        title = "Images that are no usable photographs of skin"
-        findings.append(Finding("doubtful", title, items, advice))
+        findings.append(Finding("ungrouped", title, (), advice))
+    for kind, title, named, advice in (
+        (
+            "groups_across_classes",
+            "Groups in more than one class",
+            crossing,
+            "check the labels of these patients; where only the name recurs, put the class in front of it.",
+        ),
+        (
+            "group_problems",
+            "Files that do not fit the manifest or pattern",
+            dataset.group_problems,
+            "correct the manifest or the group pattern.",
+        ),
+        (
+            "unusable",
+            "Unusable files",
+            dataset.unusable,
+            "fix or remove them; they are left out of training and results.",
+        ),
+        (
+            "doubtful",
+            "Images that are not usable photographs of skin",
+            dataset.doubtful,
+            "--config.data.gate.training=refuse leaves them out; --mode=score will refuse them.",
+        ),
+    ):
+        if named:
+            items = tuple(f"{name}: {words}" for name, words in named)
+            findings.append(Finding(kind, title, items, advice))
     if not np.any(dataset.labels != positive):
         advice = "add images of other conditions; without them a network can be trained but not evaluated."
         findings.append(Finding("no_negatives", f"There is no class but {positive}", (), advice))
@@ -286,7 +279,7 @@ def _count_fold(fold: Fold, groups: np.ndarray) -> FoldCounts:
 
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Aligned columns: the first and what is no number to the left, numbers to the right."""
+    """Aligned columns: the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = []
     for row in (header, *rows):

@@ -1,4 +1,4 @@
-"""The input gate: is this picture a usable photograph of skin? If not, a sentence says what to do about it.
+"""The input gate: is this picture a usable photograph of skin, and if not, what helps?
 
 A network that has learned one kind of image gives some score to anything, and a blurred or dark picture is
 easy to inpaint, so it resembles its inpainting whatever it shows. So pictures that cannot be judged are
@@ -55,7 +55,7 @@ MOST_FLAT, MOST_FLAT_SHARPNESS = (
 
 @dataclass(frozen=True)
 class Gate:
-    """Which checks are made; False turns one off."""
+    """Checks of the input gate; False turns one off."""
 
     too_small: bool = True
     several_frames: bool = True  # False takes the first one
@@ -71,7 +71,7 @@ MODES = ("list", "refuse", "off")
 
 @dataclass(frozen=True)
 class Measures:
-    """What the gate looks at; the module's docstring has the formulas. Shares are in [0, 1]."""
+    """Measures of the gate; the module's docstring has the formulas. Shares are in [0, 1]."""
 
     lit: float
     burnt: float
@@ -81,7 +81,7 @@ class Measures:
 
 
 def measure(image: np.ndarray) -> Measures:
-    """The measures of a square image, uint8 `[S, S, 3]` RGB, S at least 4."""
+    """Measure a square image, uint8 `[S, S, 3]` RGB, S at least 4."""
     if image.ndim != 3 or image.shape[0] != image.shape[1] or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"image must be uint8 [S, S, 3], got {image.dtype} {list(image.shape)}")
     if image.shape[0] < 4:
@@ -106,11 +106,10 @@ def measure(image: np.ndarray) -> Measures:
 
 
 def find_faults(image: np.ndarray, gate: Gate) -> dict[str, str]:
-    """What is wrong with a picture: the check's name in `Gate` -> a sentence; empty where nothing is.
+    """Find the faults of the square to be scored, uint8 `[S, S, 3]`: name of the check -> a sentence.
 
-    Args:
-      image: uint8 `[S, S, 3]`, the square that is to be scored.
-      gate: the checks to make.
+    >>> list(find_faults(np.zeros((128, 128, 3), np.uint8), Gate()))
+    ['underexposed', 'blurred', 'not_skin']
     """
     found = measure(image)
     sharp = f"{found.sharpness:.2g}"
@@ -146,15 +145,15 @@ def find_faults(image: np.ndarray, gate: Gate) -> dict[str, str]:
 
 
 def screen(dataset: "Dataset", gate: Gate, mode: str, *, strict: bool = False) -> "Dataset":
-    """Looks at the images of a data set; by default nothing is left out.
+    """Run the gate on the images of a data set; by default nothing is left out.
 
     People who collect images to train on may want odd ones, and a gate that changed what is trained on would
-    change results.
+    change results. Checks of size and frames are the reader's.
 
     Args:
       dataset: the images, at the size they were read at.
-      gate: the checks to make; those of size and frames are the reader's.
-      mode: "list" names what does not pass in `doubtful`; "refuse" moves it to `unusable`; "off" looks at
+      gate: the checks to make.
+      mode: "list" names what does not pass in `doubtful`; "refuse" moves it to `unusable`; "off" does
         nothing.
       strict: with "refuse", an image that does not pass is an error.
 
@@ -189,6 +188,6 @@ def screen(dataset: "Dataset", gate: Gate, mode: str, *, strict: bool = False) -
 
 
 def _laplacian(plane: np.ndarray) -> np.ndarray:
-    """The sum of the four neighbours less four times the pixel, `[H, W]`, mirrored as in `abcb|abc`."""
+    """Sum of the four neighbours less four times the pixel, `[H, W]`, mirrored as in `abcb|abc`."""
     wide = np.pad(plane, 1, mode="reflect")
     return wide[:-2, 1:-1] + wide[2:, 1:-1] + wide[1:-1, :-2] + wide[1:-1, 2:] - 4 * plane

@@ -1,4 +1,4 @@
-"""Arrays in safetensors files, which hold nothing that can run; one that cannot be read is a ValueError."""
+"""Files of arrays in the safetensors format, which can run nothing; an unreadable one is a ValueError."""
 
 import os
 from collections.abc import Mapping
@@ -33,8 +33,8 @@ def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read the arrays of a safetensors file, by name and in the order of the names.
 
     Raises:
-      ValueError: not such a file, or one that is cut short, has gaps or overlaps, a dtype that is not known
-        here, or a shape that no array can have.
+      ValueError: another format, or a file that is cut short, has gaps or overlaps, or has an unknown dtype
+        or an impossible shape.
     """
     data = Path(path).read_bytes()
     try:
@@ -43,4 +43,6 @@ def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             for name, entry in sorted(safetensors.deserialize(data), key=lambda item: item[0])
         }
     except (safetensors.SafetensorError, KeyError, ValueError, OverflowError) as error:
-        raise ValueError(f"{path} is no safetensors file, or is damaged ({error}): fetch it again") from error
+        raise ValueError(
+            f"{path} is not a safetensors file, or is damaged ({error}): fetch it again"
+        ) from error

@@ -1,8 +1,9 @@
-"""Thresholds and p-values with a stated guarantee, from scores that the model has not seen in training.
+"""Conformal thresholds and p-values with a stated guarantee, from scores that the model has not seen in
+training.
 
 Score = similarity, high = mpox-like. Scores of mpox alone bound the missed mpox; scores of other diseases,
-where there are any, bound the false alarms. How sure a bound is for one calibration set: `certificate`.
-NumPy alone, because whoever runs an export needs this.
+where there are any, bound the false alarms. How sure a bound is for one calibration set:
+`thresholds.certificate`.
 """
 
 import math
@@ -18,30 +19,33 @@ def miss_rate_threshold(scores: Scores, *, miss_rate: float) -> float:
 
     Split conformal detection. Among n calibration scores and one new score, exchangeable, every rank is
     equally likely (ties only help), so P(new < k-th smallest) <= k / (n + 1); the largest allowed k is
-    floor(miss_rate * (n + 1)). The promise is an expectation over calibration sets and new images drawn
-    alike: images of the same kind, from the same source, scored by a model that was trained on neither. It is
-    not a promise for another camera or population, nor for each single calibration set.
+    floor(miss_rate * (n + 1)). The guarantee is an expectation over calibration sets and new images drawn
+    alike: images of the same kind, from the same source, scored by a model that was trained on neither. It
+    does not transfer to another camera or population, nor hold for each single calibration set.
     Sources: Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005; Laxhammar and
     Falkman, "Conformal prediction for distribution-independent anomaly detection in streaming vessel data",
     2010.
 
+    >>> miss_rate_threshold([0.7, 0.6, 0.9, 0.8], miss_rate=0.2)
+    0.6
+
     Args:
       scores: similarities of n mpox images that the model has not seen in training, one an independent case
         (not one an augmented copy).
-      miss_rate: the promised share of mpox images called "not mpox", between 0 and 1.
+      miss_rate: the guaranteed share of mpox images called "not mpox", between 0 and 1.
 
     Returns:
       The threshold, one of the scores.
 
     Raises:
-      ValueError: a miss rate outside (0, 1), no or non-finite scores, or too few scores to carry the promise.
+      ValueError: a miss rate outside (0, 1), no or non-finite scores, or too few scores for the guarantee.
     """
     check_share("miss_rate", miss_rate)
     values = _checked(scores)
     rank = allowed_rank(miss_rate, len(values))
     if rank == 0:
         raise ValueError(
-            f"{len(values)} calibration images cannot promise a miss rate of {miss_rate:g}: use at least "
+            f"{len(values)} calibration images cannot guarantee a miss rate of {miss_rate:g}: use at least "
             f"{least_count(miss_rate)}, or allow a higher miss rate"
         )
     return float(np.sort(values)[rank - 1])
@@ -53,16 +57,19 @@ def false_alarm_threshold(
     """The least t for which "mpox-like where score > t" alarms at most so often in each group of classes.
 
     As `miss_rate_threshold` from the other side, group by group: of n scores and a new one of the same group,
-    P(new > k-th largest) <= k / (n + 1). The largest of the groups' thresholds keeps the promise in each of
+    P(new > k-th largest) <= k / (n + 1). The largest of the groups' thresholds keeps the guarantee in each of
     them, so that many images of an easy group cannot hide the false alarms in a hard one.
+
+    >>> false_alarm_threshold({"rashes": [0.2, 0.5, 0.4], "moles": [0.9]}, false_alarm_rate=0.25)
+    (0.5, ['moles'])
 
     Args:
       groups: name -> scores of its images, none of mpox, one an independent case.
-      false_alarm_rate: the promised share of images called "mpox", between 0 and 1.
+      false_alarm_rate: the guaranteed share of images called "mpox", between 0 and 1.
 
     Returns:
-      The threshold, None where no group can carry the promise; and the groups that have too few scores to,
-      for which nothing is promised.
+      The threshold, None where no group has enough scores for the guarantee; and the groups that have too
+      few, which it does not cover.
 
     Raises:
       ValueError: a rate outside (0, 1), or scores that are not finite.
@@ -86,6 +93,9 @@ def p_values(calibration_scores: Scores, scores: Scores) -> np.ndarray:
     is at most a, for every a; ties only lower it. Vovk, Gammerman and Shafer, "Algorithmic Learning in a
     Random World", 2005; for outliers Bates, Candes, Lei, Romano and Sesia, "Testing for outliers with
     conformal p-values", Annals of Statistics, 2023.
+
+    >>> p_values([0.6, 0.7, 0.8], [0.5, 0.75])
+    array([0.25, 0.75])
 
     Args:
       calibration_scores: `[n]` of mpox images that the model has not trained on, one an independent case.
@@ -130,7 +140,7 @@ def cross_p_values(folds: Sequence[Scores], scores: Sequence[Scores]) -> np.ndar
 
 
 def counts_not_above(folds: Sequence[Scores], scores: Sequence[Scores]) -> np.ndarray:
-    """How many calibration scores are at most the new ones, over all folds; int `[N]`, see above."""
+    """Count the calibration scores of all folds that are at most the new ones: int `[N]`."""
     return np.sum(
         [
             np.searchsorted(np.sort(_checked(known)), _checked(new), side="right")
@@ -141,10 +151,13 @@ def counts_not_above(folds: Sequence[Scores], scores: Sequence[Scores]) -> np.nd
 
 
 def proven_rate(alpha: float, *, count: int, folds: int) -> float:
-    """What share of new mpox is proven to have a p-value of at most `alpha`, at the most and on average.
+    """Proven bound on the mean share of new mpox that has a p-value of at most `alpha`.
 
     alpha for one fold; for K of them 2 ((n + 1) alpha + K - 1) / (n + K), from the two facts that
     `cross_p_values` states.
+
+    >>> proven_rate(0.1, count=99, folds=1), round(proven_rate(0.1, count=99, folds=5), 3)
+    (0.1, 0.269)
     """
     if folds == 1:
         return alpha
@@ -152,25 +165,29 @@ def proven_rate(alpha: float, *, count: int, folds: int) -> float:
 
 
 def allowed_rank(rate: float, count: int) -> int:
-    """floor(rate (count + 1)): how many of `count` exchangeable scores and a new one may be refused."""
-    # Rounded first: 0.29 * 100 is 28.999999999999996 in binary, and 29 is meant.
+    """Number of refusals that a rate allows among `count` exchangeable scores and a new one."""
+    # floor(rate (count + 1)). Rounded first: 0.29 * 100 is 28.999999999999996 in binary, and 29 is meant.
     return math.floor(round(rate * (count + 1), 9))
 
 
 def least_count(rate: float) -> int:
-    """The fewest calibration scores with which a rate can be promised: 1 / (n + 1) <= rate."""
+    """The fewest calibration scores that can guarantee a rate: 1 / (n + 1) <= rate.
+
+    >>> least_count(0.1)
+    9
+    """
     return math.ceil(round(1 / rate, 9)) - 1
 
 
 def just_below(threshold: float) -> float:
-    """ "At least the threshold", said with the strict comparison that every decision uses."""
+    """The next float64 below a threshold, for "score >= threshold" where decisions compare strictly."""
     return float(np.nextafter(threshold, -np.inf))
 
 
 def check_share(name: str, value: float) -> None:
-    """Raises ValueError unless 0 < value < 1."""
+    """Raise ValueError unless 0 < value < 1."""
     if not 0 < value < 1:
-        raise ValueError(f"{name} must lie between 0 and 1, got {value}")
+        raise ValueError(f"{name} must lie between 0 and 1 (both excluded), got {value}")
 
 
 def _checked(scores: Scores) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""From an image's similarities to a decision with its reasons, by a calibration that travels with a model.
+"""The decision rule: an image's similarities and a calibration -> a decision with its reasons.
 
-NumPy alone: an export assesses as its workdir does. `mim_jax.evaluate.decisions` fits calibrations.
+The calibration travels with the model, so that an export decides as its workdir does;
+`mim_jax.evaluate.decisions` fits it.
 """
 
 import math
@@ -18,25 +19,25 @@ RULES = ("calibrated", "certified", "paper", "youden", "sensitivity")
 
 
 class Decision(StrEnum):
-    """What can be said of an image."""
+    """The four possible decisions on an image."""
 
     MPOX_LIKE = "mpox_like"
     NOT_MPOX_LIKE = "not_mpox_like"
-    CANNOT_TELL = "cannot_tell"  # between the thresholds, or nothing to decide by
-    UNUSABLE = "unusable"  # no image to look at
+    CANNOT_TELL = "cannot_tell"  # between the thresholds, or there is no calibration
+    UNUSABLE = "unusable"  # not decoded, refused by the input gate, or without a finite score
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """A decision and what it rests on.
+    """The decision on one image, with the numbers and sentences it rests on.
 
     Attributes:
       score: the deciding metric, mean over folds; high = mpox-like. None where the image is unusable.
       similarities: every metric, mean over folds; none where the image is unusable.
-      p_value: of being like the mpox images calibrated on; None where there is nothing to compare with.
+      p_value: of being like the mpox images calibrated on; None where nothing was calibrated.
       decision: see `Decision`.
       reasons: plain sentences: what was found, which threshold decided, what it was fitted on, what it
-        promises.
+        guarantees.
     """
 
     score: float | None
@@ -48,7 +49,7 @@ class Assessment:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What decides about new images, and what it was fitted on; kept by `dataclasses.asdict`, `from_json`.
+    """The rule and thresholds for new images, and the scores behind them; saved by `dataclasses.asdict`.
 
     Attributes:
       metric: the deciding similarity.
@@ -60,8 +61,8 @@ class Calibration:
       lower: like mpox where the score is strictly greater; None = too few images for the rule.
       upper: to be called mpox-like a score must be strictly greater than this as well; None = no such bound.
       origin: a sentence: which threshold, fitted on what.
-      promise: a sentence on missed mpox.
-      band: a sentence on false alarms.
+      promise: a sentence on what is guaranteed of missed mpox.
+      band: a sentence on what is guaranteed of false alarms.
     """
 
     metric: str
@@ -98,10 +99,8 @@ class Calibration:
 
     @classmethod
     def from_json(cls, content: Any) -> "Calibration":
-        """What `dataclasses.asdict` gave, after its way through JSON.
-
-        Raises:
-          ValueError: a field is missing, unknown or impossible.
+        """Read back what `dataclasses.asdict` gave, after its way through JSON; ValueError where a field is
+        wrong.
         """
         names = {item.name for item in fields(cls)}
         if not isinstance(content, Mapping) or content.keys() != names:
@@ -114,43 +113,48 @@ class Calibration:
 
     @property
     def count(self) -> int:
-        """How many cases it was calibrated on."""
+        """Number of cases calibrated on."""
         return sum(map(len, self.scores))
 
-    def promise_at(self, alpha: float) -> str:
-        """The promise on missed mpox where the p-value decides at `alpha`."""
+    def guarantee_at(self, alpha: float) -> str:
+        """The guarantee on missed mpox where the p-value decides at `alpha`."""
         if self.rule != "calibrated" or alpha == self.miss_rate:
             return self.promise
-        return conformal_promise(self.positive, alpha, count=self.count, folds=len(self.scores))
+        return conformal_guarantee(self.positive, alpha, count=self.count, folds=len(self.scores))
 
 
-def conformal_promise(positive: str, alpha: float, *, count: int, folds: int) -> str:
-    """What refusing p-values of at most `alpha` promises, as sentences; a case is a group of images."""
+def conformal_guarantee(positive: str, alpha: float, *, count: int, folds: int) -> str:
+    """The guarantee of refusing p-values of at most `alpha`, as sentences; a case is a group of images."""
     if not allowed_rank(alpha, count):
         return (
-            f"{count} cases of {positive} cannot promise to miss at most {percent(alpha)}: at least "
+            f"{count} cases of {positive} cannot guarantee a miss rate of {percent(alpha)}: at least "
             f"{least_count(alpha)} are needed."
         )
     if folds == 1:
-        promised = (
-            f"At most {percent(alpha)} of {positive} cases like the {count} calibrated on are missed, in "
-            "expectation (split conformal)."
-        )
+        rate, source = f"at most {percent(alpha)}", "split conformal"
     else:
-        proven = proven_rate(alpha, count=count, folds=folds)
-        promised = (
-            f"About {percent(alpha)} of {positive} cases like the {count} calibrated on are missed, in "
-            f"expectation; proven is at most {percent(round(proven, 3))} (cross-conformal, {folds} folds)."
+        proven = percent(round(proven_rate(alpha, count=count, folds=folds), 3))
+        rate, source = (
+            f"about {percent(alpha)}",
+            f"cross-conformal, {folds} folds; the proven bound is {proven}",
         )
-    return f"{promised} Nothing is promised for another camera or population."
+    return (
+        f"The expected miss rate is {rate} for {positive} cases exchangeable with the {count} calibrated on "
+        f"({source}). The guarantee does not transfer to other cameras, clinics or populations."
+    )
 
 
 def percent(share: float) -> str:
+    """Share as text, `12.5 %`."""
     return f"{100 * share:g} %"
 
 
 def unusable(reason: str) -> Assessment:
-    """What can be said of an image that cannot be scored."""
+    """The assessment of an image that cannot be scored.
+
+    >>> unusable("no such file").decision
+    <Decision.UNUSABLE: 'unusable'>
+    """
     return Assessment(None, {}, None, Decision.UNUSABLE, (reason,))
 
 
@@ -161,12 +165,16 @@ def assess(
     metric: str,
     alpha: float = 0.1,
 ) -> list[Assessment]:
-    """One assessment an image.
+    """Decide on images by their similarities, one assessment an image.
 
     Under the rule "calibrated" an image is not like mpox where its cross-conformal p-value is at most
     `alpha`; under every other, where its score is not above `lower`. One that is like mpox is called so if
-    its score is above `upper` as well, or there is none; else it cannot be told. Without a calibration, or
-    with too small a one for `alpha`, nothing can.
+    its score is above `upper` as well, or there is no such bound; else it is undecided. So is every image
+    without a
+    calibration, or with too small a one for `alpha`.
+
+    >>> assess({"ssim": np.array([[0.5]])}, None, metric="ssim")[0].decision
+    <Decision.CANNOT_TELL: 'cannot_tell'>
 
     Args:
       similarities: metric -> float64 `[folds, N]`.
@@ -190,15 +198,13 @@ def assess(
     if calibration:
         counts[finite] = counts_not_above(calibration.scores, list(own[:, finite]))
     found = []
-    for place, (usable, count) in enumerate(zip(finite.tolist(), counts.tolist(), strict=True)):
+    for index, (usable, count) in enumerate(zip(finite.tolist(), counts.tolist(), strict=True)):
         if not usable:
             found.append(
-                unusable(
-                    "The image has no finite score: its pixels, or the network's weights, are no numbers."
-                )
+                unusable("The image has no finite score: its pixels or the network's weights contain NaN.")
             )
             continue
-        values = {name: float(column[place]) for name, column in means.items()}
+        values = {name: float(column[index]) for name, column in means.items()}
         found.append(_assess_one(values, metric, calibration, count, alpha))
     return found
 
@@ -219,7 +225,7 @@ def _assess_one(
             f"p-value {p_value:.3f}"
         )
     decision, words = _decide(score, calibration, count, alpha)
-    reasons = [f"{fact}.", words, f"Rule: {calibration.origin}.", calibration.promise_at(alpha)]
+    reasons = [f"{fact}.", words, f"Rule: {calibration.origin}.", calibration.guarantee_at(alpha)]
     if decision is not Decision.NOT_MPOX_LIKE:
         reasons.append(calibration.band)
     return Assessment(score, values, p_value, decision, tuple(dict.fromkeys(reasons)))
@@ -242,7 +248,5 @@ def _decide(score: float, calibration: Calibration, count: int, alpha: float) ->
         return Decision.MPOX_LIKE, f"Like {positive}: {words}."
     if score > upper:
         return Decision.MPOX_LIKE, f"Like {positive}: {words}, and the score exceeds {upper:.4f}."
-    return (
-        Decision.CANNOT_TELL,
-        f"Cannot tell: {words}, but the score does not exceed {upper:.4f}, which others may reach as well.",
-    )
+    other = f"other diseases often reach scores up to {upper:.4f}"
+    return Decision.CANNOT_TELL, f"Cannot tell: could be {positive} ({words}), but {other}."

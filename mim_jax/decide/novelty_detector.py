@@ -1,4 +1,4 @@
-"""What everything that scores images offers: novelty detection in scikit-learn's words and signs."""
+"""The interface of everything that scores images: novelty detection in scikit-learn's words and signs."""
 
 import abc
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from mim_jax.decide.decision import Assessment, Calibration
 
 
 class NoveltyDetector(abc.ABC):
-    """Scores, decisions and their opposite, on `score_samples` and a threshold.
+    """Decisions of a detector on top of its `score_samples`, threshold and calibration.
 
     Attributes:
       threshold: an image whose score is strictly greater is like the training class; None = not calibrated.
@@ -55,11 +55,11 @@ class NoveltyDetector(abc.ABC):
         return [decision.unusable(refused[k]) if k in refused else next(assessed) for k in range(count)]
 
     def anomaly_score(self, images: Images) -> np.ndarray:
-        """`1 - score_samples`, for those who count the other way."""
+        """Anomaly score `1 - score_samples`: high = unlike the training class."""
         return 1.0 - self.score_samples(images)
 
     def decision_function(self, images: Images) -> np.ndarray:
-        """`score_samples - threshold`: positive = like the training class.
+        """Score less the threshold: positive = like the training class.
 
         Raises:
           ValueError: no threshold, or an image without a finite score, which is on neither side of it.
@@ -74,12 +74,12 @@ class NoveltyDetector(abc.ABC):
             places = np.flatnonzero(~np.isfinite(scores))
             raise ValueError(
                 f"{len(places)} of {len(scores)} images have no finite score (first image {places[0]}): "
-                "their pixels or the network's weights are no numbers; assess() calls such images unusable"
+                "their pixels or the network's weights contain NaN; assess() calls such images unusable"
             )
         return scores - self.threshold
 
     def predict(self, images: Images) -> np.ndarray:
-        """1 = like the training class, -1 = not; int64 `[N]`."""
+        """Class of each image, int64 `[N]`: 1 = like the training class, -1 = not."""
         return np.where(self.decision_function(images) > 0, 1, -1)
 
 
@@ -91,9 +91,9 @@ def describe(detector: NoveltyDetector, **facts: object) -> str:
 
 
 def _usable(images: Iterable[np.ndarray | ValueError], refused: dict[int, str]) -> Iterator[np.ndarray]:
-    """The images, one by one; of what is none the reason is kept in `refused` by its place."""
-    for place, image in enumerate(images):
+    """Yield the images one by one; keep the reason of each refused one by its index."""
+    for index, image in enumerate(images):
         if isinstance(image, ValueError):
-            refused[place] = str(getattr(image, "reason", image))  # `UnusableImage`, which would bring Pillow
+            refused[index] = str(getattr(image, "reason", image))  # `UnusableImage`, which would bring Pillow
         else:
             yield image

@@ -1,6 +1,6 @@
-"""Thresholds by the named rules, with sentences on what each guarantees.
+"""Thresholds by the named rules, and the sentences on what each guarantees.
 
-The order statistics and the binomial law behind "certified" stand here as well.
+Here are also the order statistics and the binomial law behind "certified".
 """
 
 import math
@@ -17,7 +17,7 @@ from mim_jax.decide.conformal import (
     just_below,
     miss_rate_threshold,
 )
-from mim_jax.decide.decision import Calibration, conformal_promise, percent
+from mim_jax.decide.decision import Calibration, conformal_guarantee, percent
 
 # The threshold of the authors' application (section 3.4): mpox where the SSIM+HBD score is strictly greater.
 # (Its text says 0.8526, then 0.852.) It was chosen with test and clinical images in view and holds only for
@@ -27,37 +27,24 @@ PAPER_THRESHOLD = 0.8526
 
 @dataclass(frozen=True)
 class Rule:
-    """How thresholds are made.
+    """How thresholds are made."""
 
-    Attributes:
-      name: one of `mim_jax.decide.decision.RULES`.
-      miss_rate: share of the training class that may be missed.
-      confidence: of a certificate.
-      false_alarm_rate: share of each group of other classes that may be called mpox-like; 0 = no such bound.
-        It counts for "calibrated" and "certified" alone.
-    """
-
-    name: str = "calibrated"
-    miss_rate: float = 0.1
-    confidence: float = 0.95
+    name: str = "calibrated"  # one of `mim_jax.decide.decision.RULES`
+    miss_rate: float = 0.1  # share of the training class that may be missed
+    confidence: float = 0.95  # of a certificate
+    # share of each group of other classes that may be called mpox-like; 0 = no such bound. It counts for
+    # "calibrated" and "certified" alone.
     false_alarm_rate: float = 0.1
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The scores that thresholds are fitted on.
+    """The scores that thresholds are fitted on."""
 
-    Attributes:
-      lowest: for each fold the lowest score of each group of the training class.
-      positives: every plain score of the training class.
-      negatives: every score of another class.
-      highest: group of classes -> the highest score of each group of images.
-    """
-
-    lowest: list[np.ndarray]
-    positives: np.ndarray
-    negatives: np.ndarray
-    highest: dict[str, np.ndarray]
+    lowest: list[np.ndarray]  # for each fold the lowest score of each group of the training class
+    positives: np.ndarray  # every plain score of the training class
+    negatives: np.ndarray  # every score of another class
+    highest: dict[str, np.ndarray]  # group of classes -> the highest score of each group of images
 
 
 def _calibrated(found: Evidence, rule: Rule) -> float:
@@ -85,7 +72,7 @@ LOWER: dict[str, Callable[[Evidence, Rule], float]] = {
 
 
 def lower_threshold(found: Evidence, rule: Rule) -> tuple[float | None, str]:
-    """The threshold, or None and why not."""
+    """Threshold on missed mpox by a rule, or None and the reason."""
     try:
         return LOWER[rule.name](found, rule), ""
     except ValueError as error:
@@ -93,14 +80,14 @@ def lower_threshold(found: Evidence, rule: Rule) -> tuple[float | None, str]:
 
 
 def upper_threshold(found: Evidence, rule: Rule) -> tuple[float | None, list[str]]:
-    """The threshold on false alarms, and the groups of classes that are too small for the promise."""
+    """Threshold on false alarms, and the groups of classes that are too small for the guarantee."""
     if not rule.false_alarm_rate or rule.name not in ("calibrated", "certified"):
         return None, []
     return false_alarm_threshold(found.highest, false_alarm_rate=rule.false_alarm_rate)
 
 
 def describe(found: Evidence, metric: str, rule: Rule, positive: str) -> Calibration:
-    """The calibration with its sentences."""
+    """Calibration by a rule, with its sentences."""
     lower, trouble = lower_threshold(found, rule)
     upper, left_out = upper_threshold(found, rule)
     return Calibration(
@@ -112,15 +99,14 @@ def describe(found: Evidence, metric: str, rule: Rule, positive: str) -> Calibra
         lower=lower,
         upper=upper,
         origin=_origin(found, rule, positive),
-        promise=f"No promise: {trouble}." if trouble else _promise(found, rule, positive),
+        promise=f"No guarantee: {trouble}." if trouble else _guarantee(found, rule, positive),
         band=_band(found, rule, lower, upper, left_out),
     )
 
 
 def _origin(found: Evidence, rule: Rule, positive: str) -> str:
-    folds, count = len(found.lowest), sum(map(len, found.lowest))
-    by = "by a model that did not train on it" if folds == 1 else "by the fold that did not train on it"
-    cases = f"the lowest score of each of {count} groups of {positive}, {by}"
+    count = sum(map(len, found.lowest))
+    cases = f"the lowest held-out score in each of {count} {positive} groups"
     images = f"{len(found.positives)} test images of {positive}"
     return {
         "calibrated": (
@@ -136,7 +122,7 @@ def _origin(found: Evidence, rule: Rule, positive: str) -> str:
     }[rule.name]
 
 
-def _promise(found: Evidence, rule: Rule, positive: str) -> str:
+def _guarantee(found: Evidence, rule: Rule, positive: str) -> str:
     folds, count = len(found.lowest), sum(map(len, found.lowest))
     if rule.name == "calibrated":
         rate = certified_rate(count, allowed_rank(rule.miss_rate, count), confidence=rule.confidence)
@@ -144,31 +130,31 @@ def _promise(found: Evidence, rule: Rule, positive: str) -> str:
             f" The threshold misses at most {percent(round(rate, 3))} of {positive} like those calibrated "
             f"on, with {percent(rule.confidence)} confidence, from {count} cases"
         )
-        promised = conformal_promise(positive, rule.miss_rate, count=count, folds=folds) + words
+        guaranteed = conformal_guarantee(positive, rule.miss_rate, count=count, folds=folds) + words
     elif rule.name == "certified":
-        promised = (
+        guaranteed = (
             f"The threshold misses at most {percent(rule.miss_rate)} of {positive} like those calibrated on, "
             f"with {percent(rule.confidence)} confidence, from {count} cases"
         )
     else:
-        return "It promises nothing about new images."
-    return promised + ("." if folds == 1 else f", as if one model had scored them and not {folds}.")
+        return "It guarantees nothing about new images."
+    return guaranteed + ("." if folds == 1 else f", treating the {folds} models as one.")
 
 
 def _band(
     found: Evidence, rule: Rule, lower: float | None, upper: float | None, left_out: Sequence[str]
 ) -> str:
     if upper is None:
-        return "Nothing is promised about false alarms: many images of other classes may be called mpox-like."
+        return "False alarms have no guarantee: many images of other classes may be called mpox-like."
     kept = ", ".join(name for name in found.highest if name not in left_out)
     words = (
         f"In expectation at most {percent(rule.false_alarm_rate)} of the cases of each group of other "
         f"classes ({kept}) are called mpox-like."
     )
     if left_out:
-        words += f" Nothing is promised for {', '.join(left_out)}: too few images."
+        words += f" There is no guarantee for {', '.join(left_out)}: too few images."
     if lower is not None and upper <= lower:
-        words += " Both promises hold with one threshold, so that no image is left undecided."
+        words += " Both guarantees hold with one threshold, so that no image is left undecided."
     return words
 
 
@@ -180,10 +166,13 @@ def certificate(count: int, *, miss_rate: float, confidence: float) -> int:
 
         P(miss rate <= a) >= P(U_(k) <= a) = P(Binomial(n, a) >= k) = I_a(k, n - k + 1).
 
-    Ties only lower the miss rate. Unlike a conformal threshold, whose promise is an average over calibration
+    Ties only lower the miss rate. Unlike a conformal threshold, whose guarantee averages over calibration
     sets, this bounds the share of sets that turn out worse: 1 - confidence. Wilks, "Determination of sample
     sizes for setting tolerance limits", Annals of Mathematical Statistics, 1941; Vovk, "Conditional validity
     of inductive conformal predictors", 2012.
+
+    >>> certificate(29, miss_rate=0.1, confidence=0.95)
+    1
 
     Args:
       count: n, independent cases that the model has not trained on.
@@ -194,7 +183,7 @@ def certificate(count: int, *, miss_rate: float, confidence: float) -> int:
       k, from 1 to n: the threshold is the k-th smallest score.
 
     Raises:
-      ValueError: n is too small for even the smallest score; the sentence names the n that is not.
+      ValueError: n is too small for even the smallest score; the message names the n that suffices.
     """
     _check_shares(miss_rate, confidence)
     # I_a(k, n - k + 1) falls as k rises.
@@ -211,6 +200,9 @@ def images_needed(*, miss_rate: float, confidence: float, rank: int = 1) -> int:
     """The smallest n for which `certificate` gives at least `rank`.
 
     For rank 1 P(Binomial(n, a) >= 1) = 1 - (1 - a)^n, so n >= log(1 - c) / log(1 - a).
+
+    >>> images_needed(miss_rate=0.1, confidence=0.95)
+    29
     """
     _check_shares(miss_rate, confidence)
     if rank < 1:
@@ -228,10 +220,11 @@ def images_needed(*, miss_rate: float, confidence: float, rank: int = 1) -> int:
 def certified_rate(count: int, rank: int, *, confidence: float) -> float:
     """The miss rate that the `rank`-th smallest of `count` scores keeps with that confidence.
 
-    The quantile of Beta(k, n - k + 1): `certificate` solved for a.
+    The quantile of Beta(k, n - k + 1): `certificate` solved for a. A rank that is not among the scores, or a
+    confidence outside (0, 1), is a ValueError.
 
-    Raises:
-      ValueError: a rank that is not among the scores, or a confidence outside (0, 1).
+    >>> round(certified_rate(29, 1, confidence=0.95), 3)
+    0.098
     """
     check_share("confidence", confidence)
     if not 1 <= rank <= count:
@@ -256,8 +249,11 @@ def _check_shares(miss_rate: float, confidence: float) -> None:
 def youden_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
     """The threshold of the largest sensitivity + specificity - 1 on these very images.
 
-    Of several the lowest, which misses least. It is optimistic for the images it was fitted on and promises
+    Of several the lowest, which misses least. It is optimistic for the images it was fitted on and guarantees
     nothing for others. Youden, "Index for rating diagnostic tests", Cancer, 1950.
+
+    >>> round(youden_threshold(np.array([0.2, 0.4, 0.6, 0.8]), np.array([False, False, True, True])), 6)
+    0.6
 
     Args:
       scores: `[n]`.
@@ -273,23 +269,17 @@ def youden_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
             f"{np.sum(positive)} are of mpox and {np.sum(~np.isfinite(scores))} not finite"
         )
     thresholds = np.unique(scores)
-    rates = [
-        1 - np.searchsorted(np.sort(part), thresholds) / len(part)
-        for part in (scores[positive], scores[~positive])
-    ]
-    index = rates[0] - rates[1]
+    upper, lower = np.sort(scores[positive]), np.sort(scores[~positive])
+    # The index times both counts, less a constant: whole numbers, in which equal is equal.
+    index = np.searchsorted(lower, thresholds) * len(upper) - np.searchsorted(upper, thresholds) * len(lower)
     return just_below(float(thresholds[np.argmax(index)]))
 
 
 def sensitivity_threshold(scores: np.ndarray, *, sensitivity: float) -> float:
-    """The largest threshold that finds at least that share of these very images of mpox.
+    """The largest threshold that finds at least that share of these very images of mpox, scores `[n]`.
 
-    Args:
-      scores: `[n]` of mpox.
-      sensitivity: between 0 and 1.
-
-    Raises:
-      ValueError: no scores, or a sensitivity outside (0, 1).
+    >>> round(sensitivity_threshold(np.array([0.2, 0.4, 0.6, 0.8]), sensitivity=0.75), 6)
+    0.4
     """
     if not 0 < sensitivity < 1 or not len(scores):
         raise ValueError(

@@ -1,1 +1,1 @@
-"""A trained detector taken elsewhere: exports, the app on a phone, the server."""
+"""A trained detector used elsewhere: exports, the app on a phone, the server."""

@@ -1,4 +1,4 @@
-"""A trained detector as one folder that scores images with JAX, NumPy and safetensors, no network code.
+"""Exports: a trained detector as one folder that scores images with JAX, NumPy and safetensors alone.
 
 `export` writes it, `load_exported` checks and loads it. The scorer is a StableHLO program (`jax.export`) for
 CPU and CUDA and for any number of images; files and their hashes are in `mim_jax.deploy.format`. Nothing is
@@ -9,8 +9,6 @@ folder came over an untrusted way.
 import functools
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +24,8 @@ from mim_jax.data.batches import Images, check_batch, collect, padded_batches
 from mim_jax.decide.decision import Calibration
 from mim_jax.decide.novelty_detector import NoveltyDetector, describe
 from mim_jax.deploy import format
-from mim_jax.measure.similarity import METRICS, Similarities
+from mim_jax.measure import METRICS
+from mim_jax.measure.similarity import Similarities
 
 if TYPE_CHECKING:
     from mim_jax.detector import Detector
@@ -36,38 +35,25 @@ GOLDEN = 8  # images that travel with the weights
 
 
 def export(detector: "Detector", path: str | os.PathLike[str]) -> str:
-    """Writes the folder `path`, whole or not at all.
-
-    Args:
-      detector: all its folds are exported; the scorer averages them.
-      path: a folder that does not exist yet.
+    """Write a detector into the folder `path`, whole or not at all; its scorer averages all folds.
 
     Returns:
       The digest of the export, SHA-256 of its manifest.
 
     Raises:
       ValueError: the folder exists or lies below a file; the detector has no folds, a threshold that is not
-        finite, or a `model` that does not say how its generator is made.
+        finite, or a `model` that does not describe its generator.
     """
-    target = Path(path).expanduser().resolve()
-    exists = f"{target} exists: export into a new folder, or remove it first"
-    if target.exists():
-        raise ValueError(exists)
-    _check_detector(detector)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f"{target} lies below a file: export into a folder") from error
-    fn, variables = detector.pure(each_fold=True)
-    scorer = _trace(fn, variables, detector.image_size)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        (unfinished / format.SCORER).write_bytes(scorer.serialize())
+    with format.new_folder(path) as folder:
+        _check_detector(detector)
+        fn, variables = detector.pure(each_fold=True)
+        scorer = _trace(fn, variables, detector.image_size)
+        (folder / format.SCORER).write_bytes(scorer.serialize())
         images = golden_images(detector.image_size)
         scores = np.stack(jax.jit(scorer.call)(format.flatten(variables), images)).mean(axis=1)
-        format.save_golden(unfinished, images, scores.astype(np.float32))
-        digest = format.write(
-            unfinished,
+        format.save_golden(folder, images, scores.astype(np.float32))
+        return format.write(
+            folder,
             config={
                 "model": dict(detector.model),
                 "folds": len(variables),
@@ -84,16 +70,6 @@ def export(detector: "Detector", path: str | os.PathLike[str]) -> str:
                 "platforms": list(PLATFORMS),
             },
         )
-        unfinished.chmod(0o755)  # a temporary folder is private
-        try:
-            unfinished.rename(target)
-        except OSError as error:
-            if not target.exists():
-                raise
-            raise ValueError(exists) from error  # made by somebody else in the meantime
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return digest
 
 
 def _check_detector(detector: "Detector") -> None:
@@ -119,7 +95,7 @@ def _check_detector(detector: "Detector") -> None:
 def _trace(
     fn: Callable[[Any, jax.Array], Similarities], variables: Any, image_size: int
 ) -> jax.export.Exported:
-    """The pure scorer on arrays by name, for any number of images: `[folds, B]` for each of `METRICS`."""
+    """Trace the pure scorer on arrays by name, for any number of images: `[folds, B]` by metric."""
 
     def scorer(arrays: dict[str, jax.Array], images: jax.Array) -> tuple[jax.Array, ...]:
         scores = fn(format.unflatten(arrays), images)._asdict()
@@ -135,7 +111,7 @@ def _trace(
 
 
 def golden_images(size: int) -> np.ndarray:
-    """Smooth colours with grain, uint8 `[8, size, size, 3]`: nobody's skin."""
+    """Draw smooth colours with grain, uint8 `[8, size, size, 3]`: nobody's skin."""
     rng = np.random.default_rng(0)
     corners = rng.uniform(40, 215, (GOLDEN, 2, 2, 3))
     across = np.linspace(0, 1, size)
@@ -146,29 +122,18 @@ def golden_images(size: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class ExportedDetector(NoveltyDetector):
-    """A scorer read from an export.
+    """A scorer read from an export; `threshold` and `calibration` as of any `NoveltyDetector`."""
 
-    Attributes:
-      exported: the program, for use by `exported.call(arrays, images)`.
-      arrays: its weights by name.
-      image_size: pixels a side of the images it takes.
-      metric: the one that scores.
-      threshold: an image whose score is strictly greater is like the training class; None = not calibrated.
-      threshold_origin: what the threshold was fitted on, for people to read.
-      calibration: what `assess` decides by; None = not calibrated.
-      manifest: versions, platforms, hashes.
-      model: name and options of the network, and its sizes.
-    """
-
-    exported: jax.export.Exported
-    arrays: dict[str, jax.Array]
-    image_size: int
-    metric: str
+    exported: jax.export.Exported  # the program, for use by `exported.call(arrays, images)`
+    arrays: dict[str, jax.Array]  # its weights by name
+    image_size: int  # pixels a side of the images it takes
+    metric: str  # the one that scores
+    # an image whose score is strictly greater is like the training class; None = not calibrated
     threshold: float | None
-    threshold_origin: str
-    calibration: Calibration | None
-    manifest: dict[str, Any]
-    model: dict[str, Any]
+    threshold_origin: str  # what the threshold was fitted on, for people to read
+    calibration: Calibration | None  # what `assess` decides by; None = not calibrated
+    manifest: dict[str, Any]  # versions, platforms, hashes
+    model: dict[str, Any]  # name and options of the network, and its sizes
 
     def __repr__(self) -> str:
         return describe(
@@ -185,7 +150,7 @@ class ExportedDetector(NoveltyDetector):
         return len({name.split("/", 1)[0] for name in self.arrays})
 
     def pure(self) -> tuple[Callable[[Any, jax.Array], Similarities], Any]:
-        """`(fn, variables)` for use inside other code's `jit`.
+        """The scorer as `(fn, variables)`, for use inside other code's `jit`.
 
         `fn(variables, images)` takes uint8 `[B, S, S, 3]`, at least one image, and gives the five
         similarities, float32 `[B]`. It is a compiled program: it has no gradient and no `jax.vmap`.
@@ -243,7 +208,7 @@ def load(path: str | os.PathLike[str], *, digest: str | None = None, fold: int |
     if (root / format.MANIFEST).is_file():
         if fold is not None:
             raise ValueError(
-                f"{root} is an export, which holds all its folds together: leave out fold={fold}, or load "
+                f"{root} is an export, which holds all its folds as one: leave out fold={fold}, or load "
                 "its workdir"
             )
         return load_detector(root, digest=digest)
@@ -258,9 +223,7 @@ def load(path: str | os.PathLike[str], *, digest: str | None = None, fold: int |
 def load_detector(path: str | os.PathLike[str], *, digest: str | None = None) -> "Detector":
     """Load an export as a network: from its weights and config.json, not from its compiled program.
 
-    Args:
-      path: the folder that `export` wrote.
-      digest: what `export` returned; see `load_exported`.
+    Arguments as `load_exported`.
 
     Raises:
       ValueError: not an export, damaged, another digest, of another network, or golden images that do not
@@ -298,7 +261,7 @@ def load_detector(path: str | os.PathLike[str], *, digest: str | None = None) ->
 
 
 def load_exported(path: str | os.PathLike[str], *, digest: str | None = None) -> ExportedDetector:
-    """Reads an export, checks every hash, and runs the golden images through it.
+    """Load an export: check every hash, and run the golden images through it.
 
     Args:
       path: the folder that `export` wrote.

@@ -1,4 +1,4 @@
-"""A folder of files that vouch for each other: what an export is on disk. Needs JAX, NumPy, safetensors.
+"""Format of an export on disk: a folder of files with hashes of each other. Needs JAX, NumPy, safetensors.
 
 manifest.json       format, versions, and the SHA-256 of every other file
 config.json         network, sizes, metric, calibration: for people and for `load_detector`
@@ -12,7 +12,9 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ import numpy as np
 
 from mim_jax.data import weight_files
 from mim_jax.decide.decision import Calibration
-from mim_jax.measure.similarity import METRICS
+from mim_jax.measure import METRICS
 
 FORMAT = 2
 MANIFEST, CONFIG, WEIGHTS = "manifest.json", "config.json", "model.safetensors"
@@ -35,48 +37,60 @@ GOLDEN_TOLERANCE = 1e-3
 _WEIGHT = re.compile(r"(0|[1-9][0-9]*)/(params|batch_stats)(/[^/]+)+")
 
 
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a folder to write into, which becomes `path` at the end of the block, whole or not at all.
+
+    Raises:
+      ValueError: `path` exists, or lies below a file.
+    """
+    target = Path(path).expanduser().resolve()
+    exists = f"{target} exists: export into a new folder, or remove it first"
+    if target.exists():
+        raise ValueError(exists)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{target} lies below a file: export into a folder") from error
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield unfinished
+        unfinished.chmod(0o755)  # a temporary folder is private
+        try:
+            unfinished.rename(target)
+        except OSError as error:
+            if not target.exists():
+                raise
+            raise ValueError(exists) from error  # made by somebody else in the meantime
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
 @dataclass(frozen=True, eq=False)
 class Artefact:
-    """An export read from disk, whole and of the right kinds.
+    """An export read from disk, whole and of the right kinds."""
 
-    Attributes:
-      root: its folder.
-      manifest: versions, platforms, hashes.
-      model: name and options of the generator, and the sizes; what `make_generator` is given.
-      image_size: pixels a side of an image.
-      mask_size: pixels a side of the hole.
-      measure: the fields of `mim_jax.detector.Measure`, not yet checked.
-      metric: the one that scores.
-      threshold: finite; None = not calibrated.
-      origin: what the threshold was fitted on.
-      calibration: what decides; None = not calibrated.
-      weights: arrays by name, of folds 0, 1, ... as `unflatten` takes them.
-      images: golden images, uint8 `[N, S, S, 3]`.
-      similarities: what they scored when the folder was written, `[metrics, N]`.
-    """
-
-    root: Path
-    manifest: dict[str, Any]
-    model: dict[str, Any]
-    image_size: int
-    mask_size: int
-    measure: dict[str, Any]
-    metric: str
-    threshold: float | None
-    origin: str
-    calibration: Calibration | None
-    weights: dict[str, np.ndarray]
-    images: np.ndarray
-    similarities: np.ndarray
+    root: Path  # its folder
+    manifest: dict[str, Any]  # versions, platforms, hashes
+    model: dict[str, Any]  # name and options of the generator, and the sizes; what `make_generator` is given
+    image_size: int  # pixels a side of an image
+    mask_size: int  # pixels a side of the hole
+    measure: dict[str, Any]  # the fields of `mim_jax.detector.Measure`, not yet checked
+    metric: str  # the one that scores
+    threshold: float | None  # finite; None = not calibrated
+    origin: str  # what the threshold was fitted on
+    calibration: Calibration | None  # what decides; None = not calibrated
+    weights: dict[str, np.ndarray]  # arrays by name, of folds 0, 1, ... as `unflatten` takes them.
+    images: np.ndarray  # golden images, uint8 `[N, S, S, 3]`
+    similarities: np.ndarray  # what they scored when the folder was written, `[metrics, N]`
 
 
 def write(
     folder: Path, *, config: Mapping[str, Any], weights: Sequence[Any], facts: Mapping[str, Any]
 ) -> str:
-    """Writes config, weights and, over everything in the folder by then, the manifest. Returns its digest.
+    """Write config, weights and, over everything in the folder by then, the manifest; return its digest.
 
-    Raises:
-      ValueError: the config holds what JSON does not; NumPy's numbers become JSON's.
+    A config that JSON cannot hold is a ValueError; NumPy's numbers become JSON's.
     """
     try:
         text = json.dumps(config, indent=2, allow_nan=False, default=_plain)
@@ -93,18 +107,18 @@ def write(
 
 
 def verify(path: str | os.PathLike[str], *, digest: str | None = None) -> dict[str, Any]:
-    """The manifest, after every file has been held against it.
+    """Check every file against the manifest, and return that.
 
-    Args:
-      path: the folder.
-      digest: what `export` returned, where it is known: then nothing can have been exchanged.
+    `digest` is what `export` returned, where it is known: then nothing can have been exchanged.
 
     Raises:
       ValueError: not an export, of another format, or not as it was written.
     """
     root = Path(path).expanduser()
     if not (root / MANIFEST).is_file():
-        raise ValueError(f"{root} is no export, it has no {MANIFEST}: make one with launch.py --mode=export")
+        raise ValueError(
+            f"{root} is not an export, it has no {MANIFEST}: make one with launch.py --mode=export"
+        )
     found = _sha256(root / MANIFEST)
     if digest is not None and digest != found:
         raise ValueError(f"{root / MANIFEST} has the digest {found}, not {digest}: this is another export")
@@ -133,7 +147,7 @@ def verify(path: str | os.PathLike[str], *, digest: str | None = None) -> dict[s
 
 
 def read(path: str | os.PathLike[str], *, digest: str | None = None) -> Artefact:
-    """All of an export but its program, verified first.
+    """Read all of an export but its program, verified first.
 
     Raises:
       ValueError: as `verify`; a field that is missing, of another kind or impossible.
@@ -179,11 +193,7 @@ def read(path: str | os.PathLike[str], *, digest: str | None = None) -> Artefact
 
 
 def check_scores(found: Artefact, score: Callable[[np.ndarray], Mapping[str, np.ndarray]]) -> None:
-    """Runs the golden images through `score`, images -> metric -> `[N]`.
-
-    Raises:
-      ValueError: it fails, or gives other similarities than it gave when the folder was written.
-    """
+    """Score the golden images, images -> metric -> `[N]`; ValueError where the scores have changed."""
     with faults_named(found.root):
         scores = score(found.images)
     if found.similarities.shape != (len(scores), len(found.images)):
@@ -202,10 +212,10 @@ def check_scores(found: Artefact, score: Callable[[np.ndarray], Mapping[str, np.
 
 @contextlib.contextmanager
 def faults_named(path: Path) -> Iterator[None]:
-    """Makes whatever is raised inside one sentence about `path`, a ValueError.
+    """Turn whatever is raised inside into one sentence about `path`, a ValueError.
 
-    For what runs on a folder's word: neither a program nor a network with foreign options says beforehand
-    what it may raise.
+    For code that trusts a folder: neither a program nor a network with foreign options says beforehand what
+    it may raise.
     """
     try:
         yield
@@ -215,7 +225,7 @@ def faults_named(path: Path) -> Iterator[None]:
 
 
 def check_weights(weights: Sequence[Any], wanted: Any) -> None:
-    """Raises ValueError unless every fold has the arrays of `wanted`, a tree of shapes and dtypes."""
+    """Raise ValueError unless every fold has the arrays of `wanted`, a tree of shapes and dtypes."""
     expected = {name: (leaf.shape, leaf.dtype) for name, leaf in flatten([wanted]).items()}
     for fold, variables in enumerate(weights):
         found = {name: (leaf.shape, leaf.dtype) for name, leaf in flatten([variables]).items()}
@@ -228,13 +238,13 @@ def check_weights(weights: Sequence[Any], wanted: Any) -> None:
 
 
 def flatten(folds: Sequence[Any]) -> dict[str, Any]:
-    """Nested dictionaries, one a fold -> arrays by name, such as "0/params/down_0/kernel"."""
+    """Flatten nested dictionaries, one a fold, to arrays by name, such as "0/params/down_0/kernel"."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(list(folds))
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def unflatten(arrays: Mapping[str, Any]) -> list[Any]:
-    """What `flatten` was given, folds in order.
+    """Invert `flatten`, folds in order.
 
     A collection without arrays, such as the statistics of a network that keeps none, comes back empty.
     """
@@ -254,7 +264,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}): fetch it again") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no JSON object: fetch it again")
+        raise ValueError(f"{path} does not hold a JSON object: fetch it again")
     return content
 
 
@@ -263,11 +273,7 @@ def save_golden(folder: Path, images: np.ndarray, scores: np.ndarray) -> None:
 
 
 def field(content: Mapping[str, Any], name: str, *kinds: type, path: Path) -> Any:
-    """The value at a dotted name, `a.b` for `content["a"]["b"]`, of one of `kinds`.
-
-    Raises:
-      ValueError: it is not there, or of another kind.
-    """
+    """Value of one of `kinds` at a dotted name, `a.b` for `content["a"]["b"]`; ValueError where it is not."""
     value: Any = content
     for part in name.split("."):
         if not isinstance(value, Mapping) or part not in value:
@@ -297,7 +303,9 @@ def _read_weights(path: Path, folds: int) -> dict[str, np.ndarray]:
     weights = weight_files.load(path)
     strange = [name for name in weights if not _WEIGHT.fullmatch(name)]
     if strange:
-        raise ValueError(f"{path} holds {strange[0]!r:.60}, which names no weight of a fold: fetch it again")
+        raise ValueError(
+            f"{path} holds {strange[0]!r:.60}, which is not the name of a weight: fetch it again"
+        )
     found = {name.split("/", 1)[0] for name in weights}
     if len(found) != folds or found != {str(fold) for fold in range(len(found))}:
         raise ValueError(

@@ -20,14 +20,7 @@ from mim_jax.inpaint.networks.context_encoder import ChannelwiseDense, ContextEn
 
 
 class FoldedContextEncoder(nn.Module):
-    """What `fold` makes of a `ContextEncoder`: masked image `[B, S, S, 3]` -> patch `[B, S/2, S/2, 3]`.
-
-    Attributes:
-      width: as of the network that was folded.
-      bottleneck: likewise.
-      bottleneck_channels: likewise; left only of the bottleneck "global".
-      dtype: of the computation.
-    """
+    """Folded `ContextEncoder`: masked image `[B, S, S, 3]` -> patch `[B, S/2, S/2, 3]`; fields as there."""
 
     width: int = 64
     bottleneck: str = "pointwise"
@@ -62,7 +55,7 @@ class FoldedContextEncoder(nn.Module):
 
 
 class TransposeWithMap(nn.Module):
-    """A transposed convolution (stride 2, padding 1) whose bias differs from place to place."""
+    """Transposed convolution (stride 2, padding 1) whose bias differs from position to position."""
 
     features: int
     taps: int
@@ -78,20 +71,15 @@ class TransposeWithMap(nn.Module):
 
 
 def fold(generator: nn.Module, variables: Mapping[str, Any], *, image_size: int) -> tuple[nn.Module, Any]:
-    """The generator with everything linear multiplied out, and its variables.
+    """Fold a generator: multiply out everything linear in it and in its variables.
 
-    With y = W * x + b, statistics m and v, scale s and shift t, BatchNorm gives
-    s (y - m) / sqrt(v + eps) + t = (f W) * x + f (b - m) + t, where f = s / sqrt(v + eps). The bottleneck:
-    `layers.pointwise_then_transpose`. Its bias meets fewer taps at the border and becomes a map, which is why
-    the size of the images has to be known.
+    With y = W * x + b, statistics m and v, scale s and shift t, BatchNorm gives s (y - m) / sqrt(v + eps) + t
+    = (f W) * x + f (b - m) + t, where f = s / sqrt(v + eps). The bottleneck:
+    `convolution.pointwise_then_transpose`. Its bias meets fewer taps at the border and becomes a map, which
+    is why the size of the images has to be known.
 
-    Args:
-      generator: a `ContextEncoder`; any other module is given back as it is, with its variables.
-      variables: {"params", "batch_stats"}.
-      image_size: pixels a side.
-
-    Returns:
-      (module, {"params", "batch_stats"}), the same function of masked images to 1e-5.
+    Any module but a `ContextEncoder` is returned as it is. Returns (module, {"params", "batch_stats"}), the
+    same function of masked images to 1e-5.
     """
     if not isinstance(generator, ContextEncoder):
         return generator, variables

@@ -1,0 +1,1 @@
+"""From scored test images to results: test set, methods, decisions, robustness, comparison."""

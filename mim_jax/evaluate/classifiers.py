@@ -1,6 +1,6 @@
-"""A classifier's evaluation: MIM's test images scored by the fold that never saw their mpox.
+"""The evaluation of a classifier: MIM's test images, each scored by the fold that never saw its mpox.
 
-Trains nothing, and never lets a test image choose anything: what scores need is fitted on training images.
+It trains nothing, and never lets a test image choose anything: what scores need is fitted on training images.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from mim_jax.train.metric_writer import Recorder, read_events
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedClassifier:
-    """One fold: its images, its network, and what the scores know of its training images."""
+    """One fold: its images, its network, and the statistics of its training images that scores need."""
 
     split: Split
     network: Classifier
@@ -46,18 +46,10 @@ class TrainedClassifier:
 def evaluate(
     experiment: Experiment, path: Path, recorder: Recorder, *, began: float
 ) -> tuple[dict[str, Any], list[SavedRun]]:
-    """Score the test images and compute every table.
+    """Score the test images of a run, whose workdir is `path`, and compute every table.
 
-    Writes `fold_k/scores.csv`, `fold_k/clinical.csv` and `results.json`.
-
-    Args:
-      experiment: the run.
-      path: its workdir.
-      recorder: shows the progress.
-      began: when the run began, by `time.perf_counter`.
-
-    Returns:
-      The comparison of this run with nothing but the paper, and the run.
+    Writes `fold_k/scores.csv`, `fold_k/clinical.csv` and `results.json`. `began` is when the run began, by
+    `time.perf_counter`. Returns the comparison of this run with the paper alone, and the run.
 
     Raises:
       ValueError: a fold is not trained to its end.
@@ -106,7 +98,7 @@ def evaluate(
 
 
 def load_folds(experiment: Experiment, path: Path) -> list[TrainedClassifier]:
-    """Restore what was trained, and fit the scores on the images that each fold trained on.
+    """Restore the trained folds, and fit the scores on the images that each fold trained on.
 
     Raises:
       ValueError: a fold is not trained to its end, or its checkpoint is missing or damaged.
@@ -132,7 +124,7 @@ def _write(path: Path, name: str, fold: int, method: str, scored: ScoredImages) 
 def _describe_split(
     dataset: Dataset, classes: Sequence[str], split: Split, scored: ScoredImages
 ) -> dict[str, Any]:
-    """A fold's row of Table 3; `classes` are the known ones."""
+    """Row of Table 3 for a fold; `classes` are the known ones."""
     labels, counts = np.unique(dataset.labels[split.train], return_counts=True)
     known, seen = np.isin(scored.classes, classes), scored.seen
     return {
@@ -153,7 +145,7 @@ def _clinical(
     folds: Sequence[TrainedClassifier],
     recorder: Recorder,
 ) -> dict[str, Any]:
-    """The clinical test: the images and the noise that MIM gets."""
+    """Score the images and the noise of MIM's clinical test."""
     settings, count = experiment.settings, len(clinical)
     noise: dict[str, Any] = {"sigma": settings.evaluation.clinical_sigma, "seed": settings.seed}
     others = grouped(clinical, np.arange(count))

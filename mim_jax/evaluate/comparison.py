@@ -1,4 +1,4 @@
-"""MIM and classifiers on the very same images: the paper's Table 4, its clinical line, and fairer tests.
+"""The comparison of MIM with classifiers on the very same images: Table 4, the clinical test, fairer tests.
 
 A classifier of the paper has trained on four classes: mpox, and three that look like it. So the images it
 may be tested on are not MIM's. Four views say which images count:
@@ -23,7 +23,7 @@ from mim_jax.evaluate.saved_run import SavedRun, describe_training
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.statistics.summary import summarize
 
-SCORE = "score"  # what every method of a view is scored by: each has one score
+SCORE = "score"  # the one score that every method of a view has
 _FIELDS = {
     "names": "name",
     "classes": "class",
@@ -38,17 +38,14 @@ Methods = dict[str, list[ScoredImages]]
 
 
 def compare(runs: Sequence[SavedRun], *, resamples: int, seed: int) -> dict[str, Any]:
-    """Every view of the runs, with paired intervals: plain values, ready for JSON.
+    """Compare the runs in every view, with paired intervals: plain values, ready for JSON.
 
-    Args:
-      runs: at most one of MIM and one or more classifiers, all on the same images in the same folds; the
-        size of the images may differ.
-      resamples: of the cluster bootstrap.
-      seed: of the resamples.
+    The runs are at most one of MIM and one or more of classifiers, all on the same images in the same folds;
+    the size of the images may differ.
 
     Returns:
       "runs": {name: {"path", "method", "primary", "title", "training": item -> words}}, MIM first;
-      "methods": {method: {"run": a name of "runs" | None for a control, "score", "title"}};
+      "methods": {method: {"run": a name of "runs" | None for a baseline, "score", "title"}};
       "reference": the method that the others are compared with: MIM, or else the first run's probability;
       "shown": the reference, then the probabilities of the (other) classifiers;
       "known": the classes, beside mpox, that the classifiers trained on;
@@ -75,7 +72,7 @@ def compare(runs: Sequence[SavedRun], *, resamples: int, seed: int) -> dict[str,
         _method(run, name, score): {"run": name, "score": score, "title": _title(titles[name], run, score)}
         for name, run in named.items()
         for score in _scores(run)
-    } | {name: {"run": None, "score": name, "title": method_name(name)} for name in runs[0].controls}
+    } | {name: {"run": None, "score": name, "title": method_name(name)} for name in runs[0].baselines}
     first_name, first = next(iter(named.items()))
     reference = _method(first, first_name, first.primary)
     known = sorted({name for run in classifiers.values() for name in run.results["known"]})
@@ -134,7 +131,7 @@ def compare(runs: Sequence[SavedRun], *, resamples: int, seed: int) -> dict[str,
 
 
 def tested(runs: Sequence[SavedRun]) -> Methods:
-    """The images of the view "paper" by every method, controls included: name -> one entry a fold."""
+    """Images of the view "paper" by every method, baselines included: name -> one entry a fold."""
     runs = sorted(runs, key=lambda run: not run.is_mim)
     return _methods(dict(zip(run_names(runs), runs, strict=True)), [~seen for seen in _seen(runs)])
 
@@ -149,7 +146,7 @@ def shown_parts(comparison: Mapping[str, Any], part: str) -> dict[str, dict[str,
 
 
 def run_names(runs: Sequence[SavedRun]) -> list[str]:
-    """The method of each run; of several runs of one network also the workdir."""
+    """Method of each run; of several runs of one network also the workdir."""
     methods = [run.method for run in runs]
     return [
         run.method if methods.count(run.method) == 1 else f"{run.method} ({run.path.as_posix()})"
@@ -162,7 +159,7 @@ def _method(run: SavedRun, name: str, score: str) -> str:
 
 
 def _title(run_title: str, run: SavedRun, score: str) -> str:
-    """A run stands for its primary score; another score is named."""
+    """Title of a score: the run's for its primary score, otherwise with the score named."""
     return run_title if score == run.primary else f"{run_title}, {SCORE_NAMES[score]}"
 
 
@@ -171,14 +168,14 @@ def _scores(run: SavedRun) -> tuple[str, ...]:
 
 
 def _methods(runs: Mapping[str, SavedRun], masks: Sequence[np.ndarray]) -> Methods:
-    """Every method of the runs on those of the images of each fold, MIM and the controls first."""
+    """Every method of the runs on the masked images of each fold, MIM and its baselines first."""
     found: Methods = {}
     for name, run in runs.items():
         for score in _scores(run):
             found[_method(run, name, score)] = _alone(run.folds, score, masks)
-        for control, folds in run.controls.items():
+        for baseline, folds in run.baselines.items():
             own = run.primary if run.primary in folds[0].similarities else "score"
-            found[control] = _alone(folds, own, masks)
+            found[baseline] = _alone(folds, own, masks)
     return found
 
 
@@ -190,7 +187,7 @@ def _alone(folds: Sequence[ScoredImages], score: str, masks: Sequence[np.ndarray
 
 
 def _seen(runs: Sequence[SavedRun]) -> list[np.ndarray]:
-    """For each fold: did any of the runs train on that negative's group?"""
+    """For each fold whether any of the runs trained on that negative's group."""
     return [
         np.any(marks, axis=0)
         for marks in zip(*([fold.seen for fold in run.folds] for run in runs), strict=True)
@@ -211,7 +208,7 @@ def _open(classifiers: Mapping[str, SavedRun], known: Sequence[str]) -> Methods:
 
 
 def _clinical(runs: Mapping[str, SavedRun]) -> Methods:
-    """The clinical test of all runs, or of none."""
+    """Scores of the clinical test, empty unless every run has one."""
     found: Methods = {}
     for name, run in runs.items():
         if run.clinical is None:
@@ -274,7 +271,7 @@ def _check(runs: Sequence[SavedRun]) -> None:
 def _check_same(
     first: SavedRun, other: SavedRun, folds: Sequence[ScoredImages], others: Sequence[ScoredImages], kind: str
 ) -> None:
-    """Raises ValueError where the two runs do not hold the same images in the same folds."""
+    """Raise ValueError where the two runs do not hold the same images in the same folds."""
     difference = ""
     if len(folds) != len(others):
         difference = f"{len(folds)} folds there, {len(others)} here"

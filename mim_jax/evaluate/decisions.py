@@ -1,8 +1,8 @@
-"""Calibrations for new images, cutoffs for each fold's test images, and whether the guarantee was kept.
+"""Calibrations for new images, cutoffs for each fold's test images, and a check of the guarantee.
 
 A case is a group of images (a patient, say): groups are independent, images of one patient are not. Its
 lowest score stands for a group of the training class, its highest for one of another class, so that both
-promises are the harder ones.
+guarantees are the harder ones.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,21 +23,13 @@ OTHERS = "other classes"  # the group of the classes that are in none
 
 @dataclass(frozen=True)
 class Cutoffs:
-    """What judges one fold's test images.
+    """Thresholds that judge one fold's test images."""
 
-    Attributes:
-      metric: the score.
-      lower: like mpox where the score is strictly greater; None = too few images.
-      upper: called mpox-like where it is strictly greater than this too; None = no such bound.
-      unseen: the groups of other classes that these cutoffs were not fitted on.
-      carried: the groups of classes whose false alarms `upper` bounds.
-    """
-
-    metric: str
-    lower: float | None
-    upper: float | None
-    unseen: frozenset[str]
-    carried: tuple[str, ...] = ()
+    metric: str  # the score
+    lower: float | None  # like mpox where the score is strictly greater; None = too few images
+    upper: float | None  # called mpox-like where it is strictly greater than this too; None = no such bound
+    unseen: frozenset[str]  # the groups of other classes that these cutoffs were not fitted on
+    carried: tuple[str, ...] = ()  # the groups of classes whose false alarms `upper` bounds
 
     def decide(self, score: float) -> Decision:
         if self.lower is None:
@@ -47,13 +39,13 @@ class Cutoffs:
         return Decision.CANNOT_TELL if self.upper is not None and score <= self.upper else Decision.MPOX_LIKE
 
     def judges(self, scored: ScoredImages) -> np.ndarray:
-        """Which test images of the fold these cutoffs have not seen, bool `[n]`."""
+        """Which test images of the fold these cutoffs were not fitted on, bool `[n]`."""
         return scored.positive | np.isin(scored.groups, list(self.unseen))
 
 
 @dataclass(frozen=True)
 class Calibrations:
-    """For new images, scored by all folds together or by one; and for each fold's own test images."""
+    """Calibrations for new images, scored by all folds or by one alone, and cutoffs for each fold's own."""
 
     pooled: Calibration
     alone: list[Calibration]
@@ -68,23 +60,20 @@ def calibrate(
     positive: str,
     class_groups: Mapping[str, Sequence[str]],
 ) -> Calibrations:
-    """Calibrations and cutoffs from the plain test images, none of which its fold's model has trained on.
+    """Fit calibrations and cutoffs on the plain test images, none of which its fold's model has trained on.
 
     The test images of a fold are judged by cutoffs from the other folds' images of the training class and
-    from the images of other classes outside its own share of them: no group helps to set what judges it. New
-    images are judged by the scores of all, or, where one fold's model is used alone, by that model's.
+    from the images of other classes outside its own share of them: no group is judged by cutoffs it helped to
+    set. New images are judged by the scores of all, or, where one fold's model is used alone, by that
+    model's.
 
-    Proven is what `calibration.miss_rate_threshold` and `certificate` say for one fold's model alone, what
-    `calibration.cross_p_values` says for all folds together, and the bound on false alarms for both, because
+    The guarantees of `conformal.miss_rate_threshold` and `thresholds.certificate` are proven for one fold's
+    model, that of `conformal.cross_p_values` for all folds, and the bound on false alarms for both, because
     no model trained on other classes. The cutoffs of the folds, and any threshold on the mean score of
     several folds, are approximate: scores of different fold models are only roughly exchangeable.
 
-    Args:
-      scored: the test images of each fold; those of other classes are the same, in the same order.
-      metric: the score.
-      rule: how.
-      positive: the name of the training class.
-      class_groups: name -> classes; false alarms are bounded in each.
+    `scored` are the test images of each fold, those of other classes the same in the same order;
+    `class_groups` are name -> classes, and false alarms are bounded in each.
 
     Raises:
       ValueError: the folds tested different images of other classes, or an unknown rule.
@@ -132,7 +121,7 @@ def calibrate(
 
 
 def families(classes: np.ndarray, class_groups: Mapping[str, Sequence[str]]) -> np.ndarray:
-    """The group of classes that each class belongs to, `OTHERS` where it is in none; str `[n]`."""
+    """Group of classes of each class, `OTHERS` where it is in none; str `[n]`."""
     groups = {name: group for group, names in class_groups.items() for name in names}
     return np.array([groups.get(name, OTHERS) for name in classes.tolist()])
 
@@ -146,14 +135,13 @@ def per_group(images: ScoredImages, values: np.ndarray, extreme: np.ufunc) -> np
 
 
 def _shares(groups: np.ndarray, family: np.ndarray, count: int) -> list[frozenset[str]]:
-    """The groups of other classes dealt out to the folds, in turn through each group of classes."""
+    """Share the groups of other classes out to the folds, in turn through each group of classes."""
     order = dict.fromkeys(group for _, group in sorted(zip(family.tolist(), groups.tolist(), strict=True)))
-    dealt = list(order)
-    return [frozenset(dealt[k::count]) for k in range(count)]
+    return [frozenset(list(order)[k::count]) for k in range(count)]
 
 
 def judge(scored: ScoredImages, cutoffs: Cutoffs) -> ScoredImages:
-    """The images with their decisions.
+    """Add the decisions to the images.
 
     An image of another class is decided only in the fold whose cutoffs have not seen its group
     (`Cutoffs.judges`), so that each is decided once.
@@ -164,7 +152,7 @@ def judge(scored: ScoredImages, cutoffs: Cutoffs) -> ScoredImages:
 
 
 def count_decisions(folds: Iterable[ScoredImages]) -> dict[str, dict[str, int]]:
-    """Per class, over the plain test images of all folds: how many were decided upon, and each decision."""
+    """Count, per class over the plain test images of all folds, the decided ones and each decision."""
     kinds = (Decision.MPOX_LIKE, Decision.CANNOT_TELL, Decision.NOT_MPOX_LIKE)
     counts: dict[str, dict[str, int]] = {}
     for fold in folds:
@@ -184,18 +172,18 @@ def reliability(
     class_groups: Mapping[str, Sequence[str]],
     rates: Sequence[float] = RATES,
 ) -> list[dict[str, Any]]:
-    """The rule "calibrated" at several rates, each promised for missed mpox and for false alarms alike.
+    """Check the rule "calibrated" at several rates, each guaranteed for missed mpox and for false alarms.
 
-    Every case and image is judged once, by the cutoffs that have not seen it (`decisions.calibrate`). A case
+    Every case and image is judged once, by the cutoffs that have not seen it (`calibrate`). A case
     is missed where its lowest score is refused and a false alarm where its highest is called mpox-like. The
-    fewer are promised, the wider the band between the thresholds.
+    lower the rate, the wider the band between the thresholds.
 
     Returns:
-      One dict a rate that every fold can carry:
-      "rate": the promised one;
+      One dict for each rate that every fold has enough images for:
+      "rate": the guaranteed one;
       "missed": {"cases", "value", "low", "high"}: with the Clopper-Pearson interval, which counts the cases
         as independent although those of one fold share a model and a threshold;
-      "false_alarms": the same for each group of classes, in the folds that can promise it for that group;
+      "false_alarms": the same for each group of classes, in the folds that guarantee it for that group;
       "training", "others": {"images", "decided", "wrong"}: plain test images of the training class and of
         the others, those that were decided upon, and those of them that were decided wrongly.
     """

@@ -1,4 +1,4 @@
-"""The folds of a workdir as they were trained: networks to score with, and what they were trained on."""
+"""The trained folds of a workdir: networks to score with, and the images they were trained on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,23 +18,17 @@ from mim_jax.train.settings import Settings
 
 @dataclass(frozen=True, eq=False)
 class TrainedFold:
-    """One fold.
+    """The networks of one fold at the end of training, and its images."""
 
-    Attributes:
-      split: its images.
-      state: the networks at the end of training.
-      detector: MIM.
-      networks: what MIM is compared with, by name: "untrained", and "autoencoder" where it was trained.
-    """
-
-    split: Split
-    state: gan.AdversarialState
-    detector: Detector
+    split: Split  # its images
+    state: gan.AdversarialState  # the networks at the end of training
+    detector: Detector  # MIM
+    # what MIM is compared with, by name: "untrained", and "autoencoder" where it was trained
     networks: dict[str, Detector]
 
 
 def load_folds(experiment: Experiment, path: Path) -> list[TrainedFold]:
-    """Restore what `mim_jax.train.mim.trainings` saved in a workdir.
+    """Restore the folds that `mim_jax.train.mim.trainings` saved in a workdir.
 
     Raises:
       ValueError: a fold is not trained to its end, or its checkpoint is missing or damaged.

@@ -1,4 +1,4 @@
-"""What results.json says of a run besides its scores: data, splits, networks, versions, in plain values."""
+"""Facts of a run for results.json besides its scores: data, splits, networks, versions, in plain values."""
 
 import dataclasses
 import importlib.metadata
@@ -46,7 +46,7 @@ PACKAGES = (
 
 
 def class_groups(dataset: Dataset) -> dict[str, list[str]]:
-    """The groups of classes of the paper's data that occur here."""
+    """Groups of classes of the paper's data that occur here."""
     present = dataset.class_counts()
     groups = {
         name: [label for label in labels if label in present and label != dataset.positive]
@@ -58,7 +58,7 @@ def class_groups(dataset: Dataset) -> dict[str, list[str]]:
 def held_out_error(dataset: Dataset, folds: Sequence[TrainedFold]) -> dict[str, Any] | None:
     """Inpainting error of the central hole on the images held out of training, per fold.
 
-    What choices may be made by. None where nothing was held out.
+    Choices may be made by it. None where nothing was held out.
     """
     if not all(len(fold.split.held_out) for fold in folds):
         return None
@@ -76,13 +76,9 @@ def held_out_error(dataset: Dataset, folds: Sequence[TrainedFold]) -> dict[str, 
 def describe_splits(
     dataset: Dataset, splits: Sequence[Split], test_set: TestSet, parts: Sequence[np.ndarray]
 ) -> list[dict[str, Any]]:
-    """How many images each fold of MIM trains and tests on (the paper's Table 1).
+    """Count the images that each fold of MIM trains and tests on (the paper's Table 1).
 
-    Args:
-      dataset: the images.
-      splits: one a fold.
-      test_set: the test images.
-      parts: for each fold the positions in the test set that it is tested on.
+    `parts` are, for each fold, the positions in the test set that it is tested on.
     """
     positive = dataset.labels[test_set.index] == dataset.positive
     return [
@@ -101,12 +97,12 @@ def describe_splits(
 
 
 def notice(data: DataSettings) -> str | None:
-    """What has to stand above everything that comes of procedural images."""
+    """Sentence that stands above everything made of procedural images; None for others."""
     return NOTICE if data.procedural else None
 
 
 def describe_run(method: str, experiment: Experiment) -> dict[str, Any]:
-    """What is said of a run of any kind: title, data, environment, configuration."""
+    """Describe a run of any kind: title, data, environment, configuration."""
     settings, dataset = experiment.settings, experiment.dataset
     data = settings.data
     name = "procedural lesions" if data.procedural else ", ".join(data.sources) or Path(data.root).name
@@ -146,7 +142,7 @@ def describe_run(method: str, experiment: Experiment) -> dict[str, Any]:
 
 
 def describe_clinical(clinical: Dataset) -> dict[str, Any]:
-    """Which clinical images a test had."""
+    """Describe the images of the clinical test."""
     return {
         "source": clinical.source,
         "classes": clinical.class_counts(),
@@ -156,7 +152,7 @@ def describe_clinical(clinical: Dataset) -> dict[str, Any]:
 
 
 def count_parameters(params: Any) -> int:
-    """How many numbers a tree of arrays holds."""
+    """Count the numbers in a tree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
@@ -172,11 +168,9 @@ def wall_time(
 ) -> dict[str, Any]:
     """Seconds: "train" for each fold, "evaluate" and "total".
 
-    Args:
-      history: the epochs of all trainings; a fold's seconds are those inside them, compilation included.
-      folds: how many.
-      started: when the evaluation began, by `time.perf_counter`.
-      began: when the run began.
+    `history` holds the epochs of all trainings; a fold's seconds are those inside them, compilation included.
+    The
+    evaluation `started`, and the run `began`, at those times of `time.perf_counter`.
     """
     seconds = [0.0] * folds
     for event in history:

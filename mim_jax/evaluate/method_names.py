@@ -1,4 +1,4 @@
-"""What people call the methods that score the test images, in the order of every table."""
+"""Names of the methods that score the test images, in the order of every table."""
 
 from collections.abc import Iterable
 
@@ -22,7 +22,7 @@ METHOD_NAMES = {
     "mobilenet_v3_large": "MobileNetV3-Large",
     "swin_b": "Swin-B",
 }
-METHOD_CLAUSES = {  # what each method but MIM is
+METHOD_CLAUSES = {  # a description of each method but MIM
     "mean_fill": "the hole filled with the mean colour of the rest of the image",
     "harmonic_fill": "the hole filled smoothly from the pixels around it",
     "telea_fill": "the hole filled inwards from its rim by OpenCV's fast marching",
@@ -42,11 +42,11 @@ METHOD_CLAUSES = {  # what each method but MIM is
 
 
 def method_name(method: str) -> str:
-    """What people call a method; an unknown one keeps its own name."""
+    """Name of a method for people; an unknown one keeps its own."""
     return METHOD_NAMES.get(method, method)
 
 
 def ordered(methods: Iterable[str]) -> list[str]:
-    """The methods in the order of every table; unknown ones last, by name."""
+    """Sort methods in the order of every table; unknown ones last, by name."""
     places = {method: place for place, method in enumerate(METHOD_NAMES)}
     return sorted(methods, key=lambda method: (places.get(method, len(places)), method))

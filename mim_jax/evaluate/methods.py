@@ -1,6 +1,6 @@
-"""Everything that scores the test images: MIM, the panel of controls, and variants of MIM's own score.
+"""The methods that score the test images: MIM, the baselines, and variants of MIM's own score.
 
-A control shows what else explains MIM's AUROC; a variant is another way to use the same networks. None of
+A baseline shows what else explains MIM's AUROC; a variant is another way to use the same networks. None of
 them sees a test image before it scores it.
 """
 
@@ -14,8 +14,8 @@ from mim_jax import detector
 from mim_jax.data.batches import in_pieces
 from mim_jax.data.dataset import Dataset
 from mim_jax.detector import Detector
-from mim_jax.evaluate.baselines.image_statistics import SIMPLE_SCORES
-from mim_jax.evaluate.baselines.inpainting import CONTROLS
+from mim_jax.evaluate.baselines.image_statistics import STATISTICS
+from mim_jax.evaluate.baselines.inpainting import FILLS
 from mim_jax.evaluate.folds import TrainedFold
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.test_set import TestSet, scored_images
@@ -35,18 +35,12 @@ def score_methods(
     more_holes: int,
     recorder: Recorder,
 ) -> tuple[dict[str, list[ScoredImages]], list[str]]:
-    """Scores the test images of every fold by every method.
+    """Score the test images of every fold, `parts` of the test set, by every method.
 
-    Args:
-      dataset: where the images come from.
-      test_set: the test images.
-      parts: for each fold the positions in the test_set that it is tested on.
-      folds: what is scored with.
-      more_holes: holes of the variants "holes_mean" and "holes_min"; 1 = no such variants.
-      recorder: shows the progress.
+    With `more_holes` above 1 there are the variants "holes_mean" and "holes_min".
 
     Returns:
-      name -> one `ScoredImages` a fold, "mim" first, then the controls, then the variants; and the names of
+      name -> one `ScoredImages` a fold, "mim" first, then the baselines, then the variants; and the names of
       the variants.
     """
     measure = folds[0].detector.measure
@@ -56,9 +50,9 @@ def score_methods(
     with_region = measure.region == "image" and folds[0].detector.mask_size >= Options().filter_size
     # The unit is one hole of one image filled and compared, so that what is left can be foretold.
     rounds = 1 + len(networks) + (more_holes if more_holes > 1 else 0) + with_region
-    recorder.start("scoring", total=rounds * sum(sizes) + len(CONTROLS) * len(test_set.images))
+    recorder.start("scoring", total=rounds * sum(sizes) + len(FILLS) * len(test_set.images))
 
-    def dealt(by_fold: Sequence[Scores]) -> list[ScoredImages]:
+    def split_up(by_fold: Sequence[Scores]) -> list[ScoredImages]:
         return [scored_images(dataset, test_set, p, s) for p, s in zip(parts, by_fold, strict=True)]
 
     def by_network(models: Sequence[Detector]) -> list[ScoredImages]:
@@ -66,21 +60,21 @@ def score_methods(
         for model, part in zip(models, parts, strict=True):
             scores = in_pieces(model.similarities, test_set.images[part], recorder.advance)
             found.append({m: s[0] for m, s in scores.items()})
-        return dealt(found)
+        return split_up(found)
 
     methods = {"mim": by_network([fold.detector for fold in folds])}
-    for name, fill in CONTROLS.items():
-        # A fill is the same in every fold: score the test_set once and deal it out.
+    for name, fill in FILLS.items():
+        # A fill is the same in every fold: score the test set once.
         score = functools.partial(
             detector.measure_filled, fill, mask_size=folds[0].detector.mask_size, measure=measure
         )
         scores = in_pieces(score, test_set.images, recorder.advance)
-        methods[name] = dealt([{m: values[part] for m, values in scores.items()} for part in parts])
+        methods[name] = split_up([{m: values[part] for m, values in scores.items()} for part in parts])
     for name in networks:
         methods[name] = by_network([fold.networks[name] for fold in folds])
-    for name, simple in SIMPLE_SCORES.items():
+    for name, simple in STATISTICS.items():
         train = [dataset.images[fold.split.train] for fold in folds]
-        methods[name] = dealt(
+        methods[name] = split_up(
             [{"score": simple(test_set.images[part], own)} for part, own in zip(parts, train, strict=True)]
         )
     variants = []
@@ -88,7 +82,7 @@ def score_methods(
         several = _several_holes(test_set, parts, folds, more_holes, recorder)
         for reduce, by_fold in several.items():
             variants.append(f"holes_{reduce}")
-            methods[f"holes_{reduce}"] = dealt(by_fold)
+            methods[f"holes_{reduce}"] = split_up(by_fold)
     if with_region:
         masked = dataclasses.replace(measure, region="mask")
         variants.append("mask_region")
@@ -106,7 +100,7 @@ def _several_holes(
     holes: int,
     recorder: Recorder,
 ) -> dict[str, list[Scores]]:
-    """Reduction -> the scores of each fold: every hole is painted once for both."""
+    """Scores of each fold by reduction; every hole is painted once for both."""
     found: dict[str, list[Scores]] = {reduce: [] for reduce in REDUCTIONS}
     for fold, part in zip(folds, parts, strict=True):
         measure = dataclasses.replace(fold.detector.measure, holes=holes)

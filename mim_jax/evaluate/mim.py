@@ -1,6 +1,6 @@
-"""MIM's evaluation: every test image scored by the fold that never saw it, decisions, robustness.
+"""The evaluation of MIM: test images scored by the fold that never saw them, decisions, robustness.
 
-Trains nothing, and never lets a test image choose anything.
+It trains nothing, and never lets a test image choose anything.
 """
 
 import time
@@ -33,31 +33,20 @@ _SCORES = (*METRICS, "score")
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """What an evaluation found, as the report shows it.
+    """Findings of an evaluation, as the report shows them."""
 
-    Attributes:
-      results: what results.json holds.
-      methods: name -> the scored test images, one entry a fold.
-      history: the epochs of MIM's training.
-      panels: the images to show.
-    """
-
-    results: dict[str, Any]
-    methods: dict[str, list[ScoredImages]]
-    history: list[dict[str, Any]]
-    panels: Panels
+    results: dict[str, Any]  # what results.json holds
+    methods: dict[str, list[ScoredImages]]  # name -> the scored test images, one entry a fold
+    history: list[dict[str, Any]]  # the epochs of MIM's training
+    panels: Panels  # the images to show
 
 
 def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: float) -> Evaluated:
-    """Score the test images and compute every table.
+    """Score the test images of a run, whose workdir is `path`, and compute every table.
 
-    Writes `fold_k/scores.csv`, `fold_k/clinical.csv`, `calibration.json` and `results.json`.
-
-    Args:
-      experiment: the run.
-      path: its workdir.
-      recorder: shows the progress.
-      began: when the run began, by `time.perf_counter`.
+    Writes `fold_k/scores.csv`, `fold_k/clinical.csv`, `calibration.json` and `results.json`. `began` is when
+    the run
+    began, by `time.perf_counter`.
 
     Raises:
       ValueError: a fold is not trained to its end.
@@ -122,7 +111,7 @@ def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: f
 def _decide(
     experiment: Experiment, path: Path, scored: Sequence[ScoredImages], hashes: Sequence[str]
 ) -> tuple[list[decisions.Cutoffs], dict[str, Any]]:
-    """Write `calibration.json`. Returns what judges each fold's test images, and what results.json says."""
+    """Write `calibration.json`; return the cutoffs of each fold, and the entry in results.json."""
     own, dataset = mim_settings(experiment.settings), experiment.dataset
     rule, measure = own.rule, own.measure
     about: dict[str, Any] = {
@@ -180,7 +169,7 @@ def _stress(
     thresholds: Sequence[float | None],
     recorder: Recorder,
 ) -> Mapping[str, Any]:
-    """The clinical test, with its `fold_k/clinical.csv`, and the robustness sheet; None where not wanted."""
+    """Run the clinical test (`fold_k/clinical.csv`) and the robustness sheet; None where not wanted."""
     options, dataset, clinical = experiment.settings.evaluation, experiment.dataset, experiment.clinical
     models = [fold.detector for fold in folds]
     positives = [grouped(dataset, fold.split.test) for fold in folds]

@@ -1,4 +1,4 @@
-"""Which test images the report shows, with their inpaintings."""
+"""The choice of test images that the report shows, with their inpaintings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -16,33 +16,21 @@ KINDS = ("typical", "best", "worst")
 
 @dataclass(frozen=True, eq=False)
 class Panels:
-    """Test images with their inpaintings.
+    """Test images with their inpaintings."""
 
-    Attributes:
-      images: uint8, or float in [0, 1], `[n, S, S, 3]`.
-      inpainted: the composites, float in [0, 1], `[n, S, S, 3]`.
-      offset: (row, column) of the hole's first pixel.
-      mask_size: side of the hole in pixels.
-      names: str `[n]`.
-      classes: str `[n]`.
-      scores: the deciding metric under the model of the fold, `[n]`.
-      folds: int `[n]`, from 0.
-      positive: bool `[n]`: is it of the training class?
-      kind: str `[n]`: "typical" (median score), "best" (highest scores of its side) or "worst" (lowest).
-      maps: float `[n, S, S]`: SSIM of original and inpainted, each window's value at its centre, mean of the
-        channels, 1 where no window is centred.
-    """
-
-    images: np.ndarray
-    inpainted: np.ndarray
-    offset: tuple[int, int]
-    mask_size: int
-    names: np.ndarray
-    classes: np.ndarray
-    scores: np.ndarray
-    folds: np.ndarray
-    positive: np.ndarray
+    images: np.ndarray  # uint8, or float in [0, 1], `[n, S, S, 3]`
+    inpainted: np.ndarray  # the composites, float in [0, 1], `[n, S, S, 3]`
+    offset: tuple[int, int]  # (row, column) of the hole's first pixel
+    mask_size: int  # side of the hole in pixels
+    names: np.ndarray  # str `[n]`
+    classes: np.ndarray  # str `[n]`
+    scores: np.ndarray  # the deciding metric under the model of the fold, `[n]`
+    folds: np.ndarray  # int `[n]`, from 0
+    positive: np.ndarray  # bool `[n]`: is it of the training class?
+    # str `[n]`: "typical" (median score), "best" (highest scores of its side) or "worst" (lowest)
     kind: np.ndarray
+    # float `[n, S, S]`: SSIM of original and inpainted, each window's value at its centre, mean of the
+    # channels, 1 where no window is centred
     maps: np.ndarray
 
     def __post_init__(self) -> None:
@@ -66,7 +54,7 @@ def choose_panels(
     metric: str,
     extremes: int = 4,
 ) -> Panels:
-    """Figure 5: test images of median score in their fold or class, and the best and worst of both sides."""
+    """Choose the images of Figure 5: of median score, and the best and worst of both sides."""
     chosen: list[tuple[int, int, str]] = []  # fold, position within its test set, kind
     for fold, test in enumerate(scored):
         own = np.flatnonzero(test.positive & test.plain)

@@ -1,4 +1,4 @@
-"""A finished run as it lies in its workdir: what it says of itself, and the scores of its test images."""
+"""Finished runs read from their workdirs: their results, and the scores of their test images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,29 +12,22 @@ from mim_jax.evaluate.scores import ScoredImages, read_scores
 from mim_jax.measure import METRIC_NAMES
 from mim_jax.train import workdir
 
-CONTROLS = ("autoencoder", "color_neighbors")  # of a MIM run, those that a classifier should meet too
+BASELINES = ("autoencoder", "color_neighbors")  # of a MIM run, those to compare classifiers with too
 
 
 @dataclass(frozen=True, eq=False)
 class SavedRun:
-    """A run of MIM or of a classifier.
+    """A finished run of MIM or of a classifier."""
 
-    Attributes:
-      path: its workdir, as it was given.
-      method: "mim", or the classifier's name.
-      results: what its results.json holds.
-      primary: the score that stands for it: what a MIM run decides by, "probability" of a classifier.
-      folds: its scored test images, one `ScoredImages` a fold.
-      controls: of a MIM run, those of `CONTROLS` that it holds: name -> folds.
-      clinical: the images of its clinical test, one `ScoredImages` a fold; None = there is none.
-    """
-
-    path: Path
-    method: str
-    results: Mapping[str, Any]
-    primary: str
-    folds: list[ScoredImages]
-    controls: dict[str, list[ScoredImages]]
+    path: Path  # its workdir, as it was given
+    method: str  # "mim", or the classifier's name
+    results: Mapping[str, Any]  # what its results.json holds
+    primary: str  # the score that stands for it: what a MIM run decides by, "probability" of a classifier
+    folds: list[ScoredImages]  # its scored test images, one `ScoredImages` a fold
+    baselines: dict[
+        str, list[ScoredImages]
+    ]  # of a MIM run, those of `BASELINES` that it holds: name -> folds
+    # the images of its clinical test, one `ScoredImages` a fold; None = there is none
     clinical: list[ScoredImages] | None
 
     @property
@@ -43,7 +36,7 @@ class SavedRun:
 
 
 def read_run(path: str | Path) -> SavedRun:
-    """Reads the workdir of a finished run.
+    """Read the workdir of a finished run.
 
     Raises:
       ValueError: no results, a file of scores that is missing or damaged, or a fold without scores.
@@ -59,7 +52,7 @@ def read_run(path: str | Path) -> SavedRun:
     is_mim = results.get("kind") != "classifier"
     method = REFERENCE if is_mim else results["method"]
     primary = results["decision"]["metric"] if is_mim else "probability"
-    wanted = (method, *(CONTROLS if is_mim else ()))
+    wanted = (method, *(BASELINES if is_mim else ()))
     needed = (primary,) if is_mim else ("seen", *ood_scores.SCORES)
     tables = [
         read_scores(path / f"fold_{split['fold']}" / "scores.csv", methods=wanted, needed=needed)
@@ -77,7 +70,7 @@ def read_run(path: str | Path) -> SavedRun:
         results=results,
         primary=primary,
         folds=[table[method] for table in tables],
-        controls={
+        baselines={
             name: [table[name] for table in tables]
             for name in wanted[1:]
             if all(name in table for table in tables)
@@ -87,7 +80,7 @@ def read_run(path: str | Path) -> SavedRun:
 
 
 def describe_training(run: SavedRun) -> dict[str, str]:
-    """How the networks of a run were trained, item -> words; the same items for every run."""
+    """Describe the training of a run, item -> words; the same items for every run."""
     settings, training = workdir.flatten(run.results["config"]), run.results["training"]
     parameters = training["parameters"]
     if run.is_mim:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mim_jax.data.dataset import printable
+
 _FLAGS = {"True": True, "False": False}
 # Field of `ScoredImages` -> its column; score columns stand between "positive" and "decision".
 COLUMNS = {
@@ -21,36 +23,26 @@ COLUMNS = {
     "decisions": "decision",
     "seen": "seen",
 }
-FILES = ("scores.csv", "clinical.csv")  # in the folder of each fold
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredImages:
-    """The test images of one fold as one method scored them, one entry an image in every array.
+    """The test images of one fold as one method scored them, one entry an image in every array."""
 
-    Attributes:
-      names: str `[n]`.
-      classes: str `[n]`.
-      groups: str `[n]`: patient, near-duplicate cluster, or the image itself; the copies of one image share
-        it.
-      copies: int `[n]`: 0 = the untouched image, 1, 2, ... = its augmented copies.
-      positive: bool `[n]`: is it mpox?
-      augmented: bool `[n]`: belongs to the augmented test set (the paper's 220 positives); negatives do.
-      plain: bool `[n]`: belongs to the plain test set (the 44); negatives do.
-      similarities: score name -> float64 `[n]`; high = mpox-like. A baseline may hold one score alone.
-      decisions: str `[n]`: a `mim_jax.decide.decision.Decision`, or "" where nothing was decided.
-      seen: bool `[n]`: did the fold train on the group of that negative? Never so for MIM.
-    """
-
-    names: np.ndarray
-    classes: np.ndarray
+    names: np.ndarray  # str `[n]`
+    classes: np.ndarray  # str `[n]`
+    # str `[n]`: patient, near-duplicate cluster, or the image itself; the copies of one image share it
     groups: np.ndarray
-    copies: np.ndarray
-    positive: np.ndarray
+    copies: np.ndarray  # int `[n]`: 0 = the untouched image, 1, 2, ... = its augmented copies.
+    positive: np.ndarray  # bool `[n]`: is it mpox?
+    # bool `[n]`: belongs to the augmented test set (the paper's 220 positives); negatives do
     augmented: np.ndarray
-    plain: np.ndarray
+    plain: np.ndarray  # bool `[n]`: belongs to the plain test set (the 44); negatives do
+    # score name -> float64 `[n]`; high = mpox-like. A baseline may hold one score alone.
     similarities: dict[str, np.ndarray]
+    # str `[n]`: a `mim_jax.decide.decision.Decision`, or "" where nothing was decided
     decisions: np.ndarray = field(default_factory=lambda: np.zeros(0, str))
+    # bool `[n]`: did the fold train on the group of that negative? Never so for MIM
     seen: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     def __post_init__(self) -> None:
@@ -67,8 +59,8 @@ class ScoredImages:
             if not np.all(finite):
                 first = int(np.argmin(finite))
                 raise ValueError(
-                    f"{metric} of {self.names[first]} is {scores[first]} ({np.sum(~finite)} of {len(scores)} "
-                    "scores are not finite): check the image and the network that scored it"
+                    f"{metric} of {printable(self.names[first])} is {scores[first]} ({np.sum(~finite)} of "
+                    f"{len(scores)} scores are not finite): check the image and the network that scored it"
                 )
 
     def __len__(self) -> int:
@@ -80,7 +72,7 @@ class ScoredImages:
                 yield item.name, getattr(self, item.name)
 
     def select(self, mask: np.ndarray) -> "ScoredImages":
-        """The images where `mask` (bool `[n]`, or indices) holds."""
+        """Images where `mask` (bool `[n]`, or indices) holds."""
         columns = {name: column[mask] for name, column in self._columns()}
         return replace(
             self,
@@ -96,7 +88,7 @@ class ScoredImages:
 def two_sides(
     similarities: dict[str, np.ndarray], positive_groups: np.ndarray, negative_groups: np.ndarray
 ) -> ScoredImages:
-    """Positives, then negatives, of which nothing but the groups is known; none is a copy."""
+    """Table of positives, then negatives, of which only the groups are known; none is a copy."""
     groups = np.concatenate((np.asarray(positive_groups, str), np.asarray(negative_groups, str)))
     positive = np.arange(len(groups)) < len(positive_groups)
     return ScoredImages(
@@ -114,14 +106,11 @@ def two_sides(
 def write_scores(
     path: Path, fold: int, methods: Mapping[str, ScoredImages], *, scores: Sequence[str], seen: bool = False
 ) -> None:
-    """Write the table of a fold, whole or not at all.
+    """Write the table of a fold, method -> its images, as CSV, whole or not at all.
 
-    Args:
-      path: the CSV file.
-      fold: number of the fold.
-      methods: name -> the images as this method scored them.
-      scores: names of the score columns, in order; one that a method does not have is empty.
-      seen: whether to write the column "seen".
+    `scores` are the score columns, in order; one that a method does not have is empty. The column "seen" is
+    written
+    where it is asked for.
     """
     before = [name for name in COLUMNS if name not in ("decisions", "seen")]
     after = ["decisions", "seen"] if seen else ["decisions"]
@@ -148,12 +137,9 @@ def write_scores(
 
 
 def read_scores(path: Path, *, methods: Sequence[str], needed: Sequence[str]) -> dict[str, ScoredImages]:
-    """Read back what `write_scores` wrote: those of the methods that the file holds.
+    """Read back what `write_scores` wrote of these methods, as far as the file holds them.
 
-    Args:
-      path: the CSV file.
-      methods: to read; others are passed over.
-      needed: score columns, or "seen", that must be there; every other one is read where it has values.
+    `needed` are score columns, or "seen", that must be there; every other one is read where it has values.
 
     Raises:
       ValueError: the file is missing or damaged, or lacks a column.
@@ -190,7 +176,7 @@ def read_scores(path: Path, *, methods: Sequence[str], needed: Sequence[str]) ->
 
 
 def _images(table: Mapping[str, Sequence[str]]) -> ScoredImages:
-    """The rows of one method, as column -> texts; a score that the method does not have is empty."""
+    """Table of one method from column -> texts; a score that the method does not have is empty."""
     known = {"fold", "method", *COLUMNS.values()}
     return ScoredImages(
         names=np.array(table["name"]),
@@ -203,7 +189,7 @@ def _images(table: Mapping[str, Sequence[str]]) -> ScoredImages:
         similarities={
             name: np.array([_number(text, name) for text in column])
             for name, column in table.items()
-            if name not in known and column[0] != ""
+            if name not in known and any(column)
         },
         decisions=np.array(table.get("decision", ())),
         seen=_flags(table, "seen") if "seen" in table else np.zeros(0, bool),

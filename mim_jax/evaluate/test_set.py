@@ -1,4 +1,4 @@
-"""Every image that is ever tested, once, and which fold tests which."""
+"""The test set: every image that is ever tested, once, and the positions that each fold tests."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,25 +14,17 @@ from mim_jax.evaluate.scores import ScoredImages
 
 @dataclass(frozen=True, eq=False)
 class TestSet:
-    """The test images of all folds with their augmented copies. Arrays of length n.
+    """The test images of all folds with their augmented copies. Arrays of length n."""
 
-    Attributes:
-      images: uint8 `[n, S, S, 3]`.
-      index: position in the dataset.
-      copy: 0 = untouched, 1, 2, ... = augmented copies.
-      augmented: bool, belongs to the augmented test sets.
-      plain: bool, belongs to the plain test sets.
-    """
-
-    images: np.ndarray
-    index: np.ndarray
-    copy: np.ndarray
-    augmented: np.ndarray
-    plain: np.ndarray
+    images: np.ndarray  # uint8 `[n, S, S, 3]`
+    index: np.ndarray  # position in the dataset
+    copy: np.ndarray  # 0 = untouched, 1, 2, ... = augmented copies.
+    augmented: np.ndarray  # bool, belongs to the augmented test sets
+    plain: np.ndarray  # bool, belongs to the plain test sets
 
 
 def make_test_set(dataset: Dataset, *, mode: str, seed: int) -> TestSet:
-    """Positives with their five copies each (see `augment.augment_test`), then `dataset.tested_negatives`."""
+    """Make the test set: positives, five copies each (`augment.augment_test`), then the tested negatives."""
     positives, negatives = dataset.positives, dataset.tested_negatives
     copies, origin, number = augment.augment_test(dataset.images[positives], mode=mode, seed=seed)
     # The random mode has no untouched original among its five: it stands beside them, for the plain
@@ -54,7 +46,7 @@ def tested(test_set: TestSet, dataset: Dataset, split: Split) -> np.ndarray:
 def scored_images(
     dataset: Dataset, test_set: TestSet, part: np.ndarray, scores: Mapping[str, np.ndarray]
 ) -> ScoredImages:
-    """The images at positions `part` of the test_set with their scores, metric -> `[len(part)]`."""
+    """Table of the images at positions `part` of the test set with their scores, metric -> `[len(part)]`."""
     index = test_set.index[part]
     return ScoredImages(
         names=dataset.names[index],
@@ -69,5 +61,5 @@ def scored_images(
 
 
 def grouped(dataset: Dataset, index: np.ndarray) -> GroupedImages:
-    """The images at these positions in the dataset with their groups."""
+    """Images at these positions in the dataset with their groups."""
     return GroupedImages(dataset.images[index], dataset.groups[index])

@@ -63,13 +63,12 @@ def pointwise_then_transpose(
 
     With V, c the first's kernel and bias and W, b the second's, W * (V x + c) + b = (W V) * x + (W * c + b).
     W * c is a map: at the border fewer taps meet c. The product W V costs the same for any number of images.
+    `stride` and `padding` are those of the transposed convolution.
 
     Args:
       x: `[B, H, W, I]`.
       first: `[1, 1, I, M]` and `[M]`.
       second: `[k, k, M, O]` and `[O]`.
-      stride: of the transposed convolution.
-      padding: of it.
     """
     (inner, constant), (kernel, bias) = first, second
     einsum = functools.partial(jnp.einsum, precision=precision(x.dtype))
@@ -81,7 +80,7 @@ def pointwise_then_transpose(
 
 
 def saves_to_compose(positions: int, channels: int, inner: int, features: int, taps: int) -> bool:
-    """Does `pointwise_then_transpose` need fewer products than its two convolutions, one after the other?"""
+    """Whether `pointwise_then_transpose` needs fewer products than its two convolutions in turn."""
     apart = positions * inner * (channels + taps * taps * features)
     return taps * taps * features * channels * (inner + positions) < apart
 
@@ -125,7 +124,7 @@ def _conv_matrix(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> 
 
 
 def _windows(x: jax.Array, taps: int, stride: int, padding: int) -> list[jax.Array]:
-    """What each tap (a, b) sees, row by row: windows[taps * a + b][:, i, j] = padded[:, s i + a, s j + b]."""
+    """Pixels under each tap (a, b): windows[taps * a + b][:, i, j] = padded[:, s i + a, s j + b]."""
     height, width = ((n + 2 * padding - taps) // stride + 1 for n in x.shape[1:3])
     phases = _split_phases(x, stride, padding, taps)
     return [
@@ -138,10 +137,7 @@ def _windows(x: jax.Array, taps: int, stride: int, padding: int) -> list[jax.Arr
 
 
 def _split_phases(x: jax.Array, stride: int, padding: int, taps: int) -> list[list[jax.Array]]:
-    """phases[a][b][:, i, j] = padded[:, stride * i + a, stride * j + b].
-
-    Strided slices turned into plain ones.
-    """
+    """Strided slices as plain ones: phases[a][b][:, i, j] = padded[:, stride * i + a, stride * j + b]."""
     if stride == 1:
         return [[jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))]]
     batch, height, width, channels = x.shape
@@ -154,9 +150,9 @@ def _split_phases(x: jax.Array, stride: int, padding: int, taps: int) -> list[li
 
 
 def _conv_by_sums(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """Stride 1 with few output features.
+    """Convolution of stride 1 with few output features: multiply first, then shift and add k*k thin images.
 
-    Multiply first, then shift and add k*k thin images (less memory than k*k wide ones).
+    That takes less memory than k*k wide ones.
     """
     batch, height, width, channels = x.shape
     taps, features = kernel.shape[0], kernel.shape[-1]
@@ -251,7 +247,7 @@ def _max_pool_lax(x: jax.Array) -> jax.Array:
 
 
 def _max_pool_slices(x: jax.Array) -> jax.Array:
-    """Maxima of rows, then of columns: plain slices, where the other form's gradient scatters."""
+    """Maxima of rows, then of columns, by plain slices: the gradient of the other form scatters."""
     pads = ((0, 0), (1, 1 + x.shape[1] % 2), (1, 1 + x.shape[2] % 2), (0, 0))
     x = jnp.pad(x, pads, constant_values=-jnp.inf)
     x = x.reshape(x.shape[0], x.shape[1], x.shape[2] // 2, 2, x.shape[3])
@@ -269,7 +265,7 @@ def _first_max(a: jax.Array, b: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x @ kernel, `[N, I]` with `[I, O]`, whose kernel's gradient is written x^T dy.
+    """Matrix product x @ kernel, `[N, I]` with `[I, O]`, whose kernel's gradient is written x^T dy.
 
     Derived, it is (dy^T x)^T. On CPUs dy is then copied transposed, and XLA fuses into that copy the whole
     chain of gradients that dy was summed from: in a transformer a third of the time of a training step.
@@ -293,7 +289,7 @@ product.defvjp(_forward, _backward)
 
 
 def precision(dtype: jnp.dtype) -> lax.Precision:
-    """float32 means float32: without this, GPUs would quietly use TF32."""
+    """Products in full for float32, which GPUs would otherwise quietly shorten to TF32."""
     return lax.Precision.HIGHEST if dtype == jnp.float32 else lax.Precision.DEFAULT
 
 

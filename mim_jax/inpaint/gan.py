@@ -25,9 +25,9 @@ Metrics = dict[str, jax.Array]
 
 
 class AdversarialState(struct.PyTreeNode):
-    """What training changes: both networks, their statistics and their optimiser states."""
+    """The state of a training: both networks, their statistics and their optimiser states."""
 
-    # What scores images, for the checkpoints: its name there, and its collections -> the fields here.
+    # The network that scores images: its name in checkpoints, and its collections -> the fields here.
     SCORING: ClassVar = ("generator", {"params": "generator_params", "batch_stats": "batch_stats"})
 
     step: jax.Array  # int32 [], updates made
@@ -40,9 +40,9 @@ class AdversarialState(struct.PyTreeNode):
 
 @dataclass(frozen=True)
 class GanConfig:
-    """What is trained: networks, optimiser, losses and sizes.
+    """Networks, optimiser, losses and sizes of a training, hashable as a static argument of `jit`.
 
-    Hashable, so that it can be a static argument of `jit`. It is a `mim_jax.train.epochs.Task`.
+    It is a `mim_jax.train.epochs.Task`.
     """
 
     generator: nn.Module
@@ -55,43 +55,37 @@ class GanConfig:
     flips: bool  # mirror training images left to right and upside down, each at random
     pixel_weight: float  # Eq. 7, alpha_G
     adversarial_weight: float  # Eq. 7, beta_G
-    generator_target: float  # Eq. 5: 1 makes the game adversarial, the printed 0 does not
+    generator_target: float  # Eq. 5: 1 sets the networks against each other, the printed 0 does not
     real_weight: float  # Eq. 10, alpha_D
     fake_weight: float  # Eq. 10, beta_D
     real_input: str  # Eq. 9: "patch" (its text) or "masked_image" (its formula)
 
     def __post_init__(self) -> None:
-        mask.check_sizes(self.image_size, self.mask_size + 2 * self.margin)
+        mask.check_sizes(self.image_size, self.mask_size, self.margin)
         if self.real_input not in REAL_INPUTS:
             raise ValueError(
                 f"unknown real_input {self.real_input!r}: choose one of {', '.join(REAL_INPUTS)}"
             )
 
     def init(self, key: jax.Array) -> AdversarialState:
-        """The state before the first update."""
         return init_state(key, self)
 
     def step(
         self, state: AdversarialState, batch: Mapping[str, jax.Array], key: jax.Array
     ) -> tuple[AdversarialState, Metrics]:
-        """`adversarial_step` on `batch["images"]`, with `batch["adversary"]` where there is one."""
+        """Update on `batch["images"]`, with `batch["adversary"]` where there is one."""
         return adversarial_step(self, state, batch["images"], key, batch.get("adversary", 1.0))
 
 
 def init_state(key: jax.Array, config: GanConfig) -> AdversarialState:
-    """Fresh networks and optimiser states.
-
-    Raises:
-      ValueError: the generator does not paint patches of `config.mask_size`.
-    """
+    """Draw fresh networks and optimiser states; ValueError unless the patches have `config.mask_size`."""
     generator_key, discriminator_key = jax.random.split(key)
     images = jnp.zeros((1, config.image_size, config.image_size, 3))
     patch = jax.eval_shape(lambda: config.generator.init_with_output(generator_key, images, train=True)[0])
     if patch.shape[1] != config.mask_size:
         raise ValueError(
             f"this generator paints {patch.shape[1]} pixels a side for images of {config.image_size}, but "
-            "mask_size is "
-            f"{config.mask_size}: set mask_size={patch.shape[1]} (--config.mask.size)"
+            f"mask_size is {config.mask_size}: set mask_size={patch.shape[1]} (--config.mask.size)"
         )
     variables = config.generator.init(generator_key, images, train=True)
     patches = jnp.zeros((1, config.mask_size, config.mask_size, 3))
@@ -113,19 +107,19 @@ def adversarial_step(
     key: jax.Array,
     adversary: jax.Array | float = 1.0,
 ) -> tuple[AdversarialState, Metrics]:
-    """One update of both networks on one batch.
+    """Update both networks once, on one batch.
 
     Args:
       config: networks, optimiser, losses.
       state: before the update.
       images: uint8 or float32 in [0, 1], `[B, S, S, 3]`.
       key: the run's key; folded with the step here, so the same key serves every update.
-      adversary: 1, or 0 for a generator that is trained as an autoencoder and whose adversary only watches; a
-        number and not a switch, so that one compiled program serves both.
+      adversary: 1, or 0 to train the generator as an autoencoder beside an idle adversary; a number and not a
+        switch, so that one compiled program serves both.
 
     Returns:
       The state after the update and scalar float32 metrics: losses, the mean of D(real) and D(fake), and the
-      learning rate.
+        learning rate.
     """
     real = to_network_range(images)
     step_key = jax.random.fold_in(key, state.step)
@@ -147,7 +141,7 @@ def update_on(
     target: jax.Array,
     adversary: jax.Array | float = 1.0,
 ) -> tuple[AdversarialState, Metrics]:
-    """The update itself: masked images `[B, S, S, 3]` and their hidden patches `[B, M, M, 3]`, in [-1, 1]."""
+    """Update both networks on masked images `[B, S, S, 3]` and hidden patches `[B, M, M, 3]` in [-1, 1]."""
     adversarial_weight = config.adversarial_weight * adversary
 
     def discriminate(params: Any, x: jax.Array) -> Any:

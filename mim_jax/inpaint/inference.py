@@ -1,4 +1,4 @@
-"""What a trained generator paints into the hole of an image.
+"""Inference: a trained generator fills the hole of an image.
 
 Images outside the network are uint8 or in [0, 1]; inside they are in [-1, 1]. Only this package knows that.
 """
@@ -17,13 +17,21 @@ from mim_jax.measure import images as pixels
 
 
 def to_network_range(images: jax.Array) -> jax.Array:
-    """uint8 or [0, 1] -> float32 in [-1, 1]."""
+    """Scale uint8 or [0, 1] to float32 in [-1, 1].
+
+    >>> to_network_range(jnp.array([0, 255], jnp.uint8))
+    Array([-1.,  1.], dtype=float32)
+    """
     scale = 255.0 if images.dtype == jnp.uint8 else 1.0
     return images.astype(jnp.float32) * (2.0 / scale) - 1.0
 
 
 def from_network_range(x: jax.Array) -> jax.Array:
-    """[-1, 1] -> float32 in [0, 1], clipped."""
+    """Scale [-1, 1] to float32 in [0, 1], clipped.
+
+    >>> from_network_range(jnp.array([-1.0, 0.0, 1.5]))
+    Array([0. , 0.5, 1. ], dtype=float32)
+    """
     return jnp.clip((x.astype(jnp.float32) + 1.0) * 0.5, 0.0, 1.0)
 
 
@@ -36,10 +44,7 @@ def network_fill(
     mask_size: int,
     margin: int = 0,
 ) -> jax.Array:
-    """The hole at `offset` as a trained generator paints it.
-
-    Images `[B, S, S, 3]` -> patches `[B, M, M, 3]` in [0, 1].
-    """
+    """Patches `[B, M, M, 3]` in [0, 1] that a generator paints into the hole of images `[B, S, S, 3]`."""
     hide = functools.partial(mask.hide, offset=offset, mask_size=mask_size, margin=margin)
     patch: Any = generator.apply(variables, jax.vmap(hide)(to_network_range(images)), train=False)
     return from_network_range(patch)
@@ -53,7 +58,14 @@ def inpaint_all(
     mask_size: int,
     margin: int = 0,
 ) -> np.ndarray:
-    """Composites: `images` with their centre painted, float32 in [0, 1], `[N, S, S, 3]`."""
+    """Composites: `images` with their centre painted, float32 in [0, 1], `[N, S, S, 3]`.
+
+    >>> from mim_jax.inpaint.networks import UNet
+    >>> images = np.zeros((1, 32, 32, 3), np.uint8)
+    >>> variables = UNet(width=1).init(jax.random.key(0), images, train=False)
+    >>> inpaint_all(UNet(width=1), variables, images, mask_size=16).shape
+    (1, 32, 32, 3)
+    """
     shape = images.shape if images.ndim == 4 else (1, *images.shape)
     batches = padded_batches(images, size=shape[1])
     done = [
@@ -63,7 +75,7 @@ def inpaint_all(
 
 
 def abstract_variables(generator: nn.Module, image_size: int) -> Any:
-    """Shapes and dtypes of the generator's variables."""
+    """Shapes and dtypes of the generator's variables, as `jax.eval_shape` gives them."""
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     variables = jax.eval_shape(lambda key, x: generator.init(key, x, train=True), key, images)
@@ -71,7 +83,7 @@ def abstract_variables(generator: nn.Module, image_size: int) -> Any:
 
 
 def abstract_patch(generator: nn.Module, variables: Any, image_size: int) -> tuple[int, ...]:
-    """Shape of what the generator paints into one image; the variables may be shapes alone."""
+    """Shape of the patch painted into one image; the variables may be shapes alone."""
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     patch: Any = jax.eval_shape(lambda v, x: generator.apply(v, x, train=False), variables, images)
     return patch.shape

@@ -14,7 +14,7 @@ kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Conv(nn.Module):
-    """Convolution; kernel drawn from N(0, 0.02), bias 0 (context encoder's initialisation), unless told."""
+    """Convolution; unless given, the kernel is drawn from N(0, 0.02) and the bias is 0 (context encoder)."""
 
     features: int
     taps: int
@@ -53,7 +53,7 @@ class ConvPair(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """Each channel through its own taps x taps kernel, padded to keep the size before the stride; no bias."""
+    """Depthwise convolution, taps x taps, padded to keep the size before the stride; no bias."""
 
     taps: int
     stride: int = 1
@@ -75,11 +75,10 @@ def _scale_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
 
 
 class BatchNorm(nn.Module):
-    """`torch.nn.BatchNorm2d`, statistics in float32.
+    """`torch.nn.BatchNorm2d`, statistics in float32; unless given, the scale is drawn from N(1, 0.02).
 
-    Scale is drawn from N(1, 0.02) unless told, bias 0. `momentum` is the weight of the new statistics.
-
-    The running variance is the unbiased one, as in PyTorch (Flax keeps the biased one).
+    `momentum` is the weight of the new statistics. The running variance is the unbiased one, as in PyTorch
+    (Flax keeps the biased one).
     """
 
     train: bool
@@ -110,10 +109,7 @@ class BatchNorm(nn.Module):
 
 
 def instance_norm(x: jax.Array) -> jax.Array:
-    """`torch.nn.InstanceNorm2d` (eps 1e-5, no parameters).
-
-    Each image and channel by its own mean and variance; samples never mix.
-    """
+    """`torch.nn.InstanceNorm2d` (eps 1e-5, no parameters): samples never mix."""
     wide = x.astype(jnp.float32)
     mean = jnp.mean(wide, (1, 2), keepdims=True)
     var = jnp.mean(jnp.square(wide - mean), (1, 2), keepdims=True)
@@ -121,5 +117,5 @@ def instance_norm(x: jax.Array) -> jax.Array:
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
-    """Slope 0.2 (Flax's default is 0.01)."""
+    """LeakyReLU of slope 0.2 (Flax's default is 0.01)."""
     return nn.leaky_relu(x, 0.2)

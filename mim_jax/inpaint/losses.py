@@ -1,7 +1,6 @@
 """The losses of Eq. 3-10, one value per example; the caller averages (the expectation over I ~ D_in).
 
-Ranges: pixel losses are measured in the network's own range [-1, 1], where a difference is twice that of [0,
-1].
+Pixel losses are measured in the network's range [-1, 1], where a difference is twice that of [0, 1].
 """
 
 import jax
@@ -31,8 +30,5 @@ def generator_loss(
 def discriminator_loss(
     real: jax.Array, fake: jax.Array, *, real_weight: float, fake_weight: float
 ) -> jax.Array:
-    """Eq. 10 on score maps `[B, h, w, 1]`.
-
-    `alpha_D * MSE(D(real), 1) + beta_D * MSE(D(fake), 0)`, per example (Eq. 8-9).
-    """
+    """Eq. 10, `alpha_D * MSE(D(real), 1) + beta_D * MSE(D(fake), 0)` (Eq. 8-9), on maps `[B, h, w, 1]`."""
     return real_weight * mean_squared_error(real, 1.0) + fake_weight * mean_squared_error(fake, 0.0)

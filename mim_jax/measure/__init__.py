@@ -1,4 +1,4 @@
-"""The five similarities of an image and its inpainting (Eq. 11-15), and what people call them."""
+"""The five similarities of an image and its inpainting (Eq. 11-15), on JAX and NumPy alone."""
 
 # In the order of the paper's tables: name in code and files -> as the paper writes it.
 METRIC_NAMES = {"ssim_hbd": "SSIM+HBD", "ssim": "SSIM", "hbd": "HBD", "mae": "MAE", "mse": "MSE"}

@@ -9,14 +9,14 @@ import functools
 import jax
 import jax.numpy as jnp
 
-# The smallest Bhattacharyya coefficient told apart from 0; without it disjoint histograms would score -inf.
+# The floor of the Bhattacharyya coefficient; without it disjoint histograms would score -inf.
 SMALLEST_COEFFICIENT = 1e-12
 # float32 has every whole number up to here: one pixel more in a bin would be lost.
 MOST_PIXELS = 2**24
 
 
 def bhattacharyya(p: jax.Array, q: jax.Array, per_channel: bool) -> jax.Array:
-    """`1 + ln BC` of two histograms `[C, bins]` of equal mass, which need not be 1."""
+    """Similarity `1 + ln BC` of two histograms `[C, bins]` of equal mass, which need not be 1."""
     if not per_channel:
         p, q = p.reshape(1, -1), q.reshape(1, -1)
     product = p * q
@@ -38,12 +38,12 @@ def histogram(image: jax.Array, *, bins: int) -> jax.Array:
 
 def soft_histogram(image: jax.Array, *, bins: int) -> jax.Array:
     """Soft counts of an image `[H, W, C]`: float32 `[C, bins]`, piecewise linear in the pixels."""
-    # Bin b holds the levels 256 b / bins to 256 (b + 1) / bins - 1; a place is counted in bins from the
+    # Bin b holds the levels 256 b / bins to 256 (b + 1) / bins - 1; positions are counted in bins from the
     # centre of bin 0.
-    place = (255 * jnp.clip(image, 0.0, 1.0) + 0.5) * (bins / 256) - 0.5
-    place = jnp.clip(place, 0.0, bins - 1.0)
-    lower = jnp.floor(jax.lax.stop_gradient(place))
-    upper_share = place - lower
+    position = (255 * jnp.clip(image, 0.0, 1.0) + 0.5) * (bins / 256) - 0.5
+    position = jnp.clip(position, 0.0, bins - 1.0)
+    lower = jnp.floor(jax.lax.stop_gradient(position))
+    upper_share = position - lower
     index = jnp.where(jnp.isnan(lower), 0, lower).astype(jnp.int32)
     lower_counts = _counts(index, 1 - upper_share, bins=bins)
     return lower_counts + _counts(jnp.minimum(index + 1, bins - 1), upper_share, bins=bins)
@@ -61,16 +61,16 @@ def _counts(index: jax.Array, mass: jax.Array, *, bins: int) -> jax.Array:
 
 
 def _added_counts(index: jax.Array, mass: jax.Array, *, bins: int) -> jax.Array:
-    """Pixel by pixel: on CPU a plain loop, ten times as fast as the products below."""
+    """Counts added pixel by pixel: on CPU a plain loop, ten times as fast as the products below."""
     channels = index.shape[-1]
-    places = index + bins * jnp.arange(channels, dtype=jnp.int32).reshape(1, 1, channels)
+    positions = index + bins * jnp.arange(channels, dtype=jnp.int32).reshape(1, 1, channels)
     masses = mass.reshape(-1).astype(jnp.float32)
     counts = jnp.zeros(channels * bins, jnp.float32)
-    return counts.at[places.reshape(-1)].add(masses, mode="promise_in_bounds").reshape(channels, bins)
+    return counts.at[positions.reshape(-1)].add(masses, mode="promise_in_bounds").reshape(channels, bins)
 
 
 def _multiplied_counts(index: jax.Array, mass: jax.Array, *, bins: int) -> jax.Array:
-    """One matrix product a channel, of the one-hot high and low halves of each index.
+    """Counts by one matrix product a channel, of the one-hot high and low halves of each index.
 
     For accelerators, where additions that meet in one bin wait for each other.
     """
@@ -86,5 +86,6 @@ def _multiplied_counts(index: jax.Array, mass: jax.Array, *, bins: int) -> jax.A
 
 
 def check_bins(bins: int) -> None:
+    """Raise ValueError unless there are 1 to 256 bins."""
     if not 1 <= bins <= 256:
         raise ValueError(f"bins must be 1 to 256 (the levels of a byte), got {bins}")

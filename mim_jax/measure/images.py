@@ -1,4 +1,4 @@
-"""What counts as an image outside the network: `[..., H, W, C]`, uint8 or float in [0, 1].
+"""Images outside the network: `[..., H, W, C]`, uint8 or float in [0, 1], and their checks.
 
 Shapes, dtypes and known offsets are checked when a program is traced; pixel values are never read.
 """
@@ -15,7 +15,11 @@ Offset = jax.Array | np.ndarray | tuple[Any, Any]
 
 
 def as_float(image: jax.Array, max_val: float = 1.0) -> jax.Array:
-    """uint8 or floats -> float32 in [0, max_val]; other dtypes are a ValueError."""
+    """Convert uint8 or floats to float32 in [0, max_val]; other dtypes are a ValueError.
+
+    >>> as_float(jnp.array([0, 255], jnp.uint8))
+    Array([0., 1.], dtype=float32)
+    """
     if image.dtype == jnp.uint8:
         return image.astype(jnp.float32) * max_val / 255
     if not jnp.issubdtype(image.dtype, jnp.floating):
@@ -26,14 +30,14 @@ def as_float(image: jax.Array, max_val: float = 1.0) -> jax.Array:
 
 
 def as_float_pair(x: jax.Array, y: jax.Array, *, max_val: float = 1.0) -> tuple[jax.Array, jax.Array]:
-    """Both images as float32, or a ValueError about shapes or dtypes."""
+    """Convert two images of one shape to float32; ValueError where shapes or dtypes do not fit."""
     if shape_of(x) != shape_of(y):
         raise ValueError(f"the two images must have one shape, got {x.shape} and {y.shape}")
     return as_float(x, max_val), as_float(y, max_val)
 
 
 def shape_of(image: jax.Array) -> tuple[int, ...]:
-    """The shape of an array `[..., H, W, C]` with H, W > 0 and C = 1 or 3; else a ValueError."""
+    """Shape of an array `[..., H, W, C]` with H, W > 0 and C = 1 or 3; else a ValueError."""
     if not hasattr(image, "shape"):
         raise ValueError(f"images must be an array, got a {type(image).__name__}: np.stack joins single ones")
     shape = image.shape
@@ -49,12 +53,10 @@ def shape_of(image: jax.Array) -> tuple[int, ...]:
     return shape
 
 
-def place(image: jax.Array, patch: jax.Array, offset: Offset) -> jax.Array:
-    """The offset at which `patch` lies inside `image`, int32 `[2]` or `[..., 2]`, once all three fit.
+def checked_offset(image: jax.Array, patch: jax.Array, offset: Offset) -> jax.Array:
+    """Offset at which `patch` lies inside `image`, int32 `[2]` or `[..., 2]`; ValueError if it does not fit.
 
-    Raises:
-      ValueError: a patch or an offset that does not fit. Values are checked where they are known; those of a
-        traced offset are not.
+    Values are checked where they are known; those of a traced offset are not.
     """
     whole, part = shape_of(image), shape_of(patch)
     last = whole[-3] - part[-3], whole[-2] - part[-2]
@@ -85,14 +87,14 @@ def place(image: jax.Array, patch: jax.Array, offset: Offset) -> jax.Array:
 
 
 def flip_at_random(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirrors images `[B, H, W, C]` left to right and turns them upside down, each with probability 1/2."""
+    """Mirror images `[B, H, W, C]` left to right and turn them upside down, each with probability 1/2."""
     mirrored, turned = jax.random.bernoulli(key, 0.5, (2, len(images), 1, 1, 1))
     images = jnp.where(mirrored, images[:, :, ::-1], images)
     return jnp.where(turned, images[:, ::-1], images)
 
 
 def apart(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
-    """`function(*arrays)`; on CPU compiled by itself, its result written to memory.
+    """Compute `function(*arrays)`, on CPU as a program of its own whose result is written to memory.
 
     XLA for CPU fuses what produces an array into what consumes it: a blur along rows would be computed anew
     for each of the eleven columns that need it, and a slice of the batch loop would keep loops from being

@@ -22,8 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mim_jax.measure import METRICS as METRICS
-from mim_jax.measure import histogram, images
+from mim_jax.measure import METRICS, histogram, images
 from mim_jax.measure.each import each
 from mim_jax.measure.ssim import Options, check_window, checked, dissimilarity_map
 
@@ -40,14 +39,22 @@ class Similarities(NamedTuple):
 
 @jax.jit
 def mae(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Eq. 11: `1 - mean |x - y|`, in [0, 1]. `[..., H, W, C]` twice -> `[...]` float32."""
+    """Mean absolute error as a similarity (Eq. 11): `1 - mean |x - y|` of `[..., H, W, C]`, in [0, 1].
+
+    >>> mae(jnp.zeros((2, 8, 8, 3)), jnp.zeros((2, 8, 8, 3)))
+    Array([1., 1.], dtype=float32)
+    """
     x, y = images.as_float_pair(x, y)
     return 1 - jnp.mean(jnp.abs(x - y), axis=(-3, -2, -1))
 
 
 @jax.jit
 def mse(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Eq. 12: `1 - mean (x - y)^2`, in [0, 1]. `[..., H, W, C]` twice -> `[...]` float32."""
+    """Mean squared error as a similarity (Eq. 12): `1 - mean (x - y)^2` of `[..., H, W, C]`, in [0, 1].
+
+    >>> mse(jnp.zeros((8, 8, 3)), jnp.full((8, 8, 3), 0.5))
+    Array(0.75, dtype=float32)
+    """
     x, y = images.as_float_pair(x, y)
     return 1 - jnp.mean(jnp.square(x - y), axis=(-3, -2, -1))
 
@@ -63,6 +70,9 @@ def hbd(
     colour is shared. Pixels are rounded to the 256 levels of a byte, `round(255 x)`: an image has the same
     histogram as float and as uint8. The result is therefore piecewise constant in the pixels, with gradient
     zero; `soft=True` has a gradient.
+
+    >>> float(hbd(jnp.zeros((8, 8, 3)), jnp.zeros((8, 8, 3), jnp.uint8)))
+    1.0
 
     Args:
       x: images `[..., H, W, C]`.
@@ -87,12 +97,19 @@ def hbd(
 
 
 def ssim_hbd(x: jax.Array, y: jax.Array, **options: Any) -> jax.Array:
-    """The joint metric (Eq. 15), `weights[0] * ssim + weights[1] * hbd`; arguments as `similarities`."""
+    """The joint metric (Eq. 15), `weights[0] * ssim + weights[1] * hbd`; arguments as `similarities`.
+
+    >>> ssim_hbd(jnp.zeros((16, 16, 3)), jnp.zeros((16, 16, 3)))
+    Array(1., dtype=float32)
+    """
     return similarities(x, y, **options).ssim_hbd
 
 
 def similarities(x: jax.Array, y: jax.Array, **options: Any) -> Similarities:
     """All five metrics of image pairs `[..., H, W, C]`, each `[...]` float32.
+
+    >>> float(similarities(jnp.zeros((16, 16, 3)), jnp.full((16, 16, 3), 0.5)).mae)
+    0.5
 
     Args:
       x: images `[..., H, W, C]`.
@@ -120,13 +137,16 @@ def composite_similarities(
     patch's. Equal to `similarities(image, pasted)` to 1e-6; not to the last bit, because the same terms are
     added in another order.
 
+    >>> image, patch = jnp.zeros((32, 32, 3)), jnp.zeros((16, 16, 3))
+    >>> float(composite_similarities(image, patch, (8, 8)).ssim_hbd)
+    1.0
+
     Args:
       image: `[..., H, W, C]`.
       patch: `[..., M, N, C]` with the same leading axes; M <= H and N <= W.
       offset: (row, column) of the patch's first pixel: integers, or an integer array `[2]` for all images or
         `[..., 2]`. A traced offset that would reach outside the image is moved inside, as
-        `jax.lax.dynamic_slice` does. Slices at a place of its own in each image are a gather on accelerators:
-        one offset for all is faster.
+        `jax.lax.dynamic_slice` does. One offset for all is faster on accelerators, where many are a gather.
       region: "image" measures whole images, as the paper does; "mask" only the patch against what it
         replaces.
       **options: fields of `Options`.
@@ -137,7 +157,7 @@ def composite_similarities(
     """
     if region not in ("image", "mask"):
         raise ValueError(f"unknown region {region!r}: choose 'image' or 'mask'")
-    position = images.place(image, patch, offset)
+    position = images.checked_offset(image, patch, offset)
     return _composite_similarities(image, patch, position, region=region, options=checked(Options(**options)))
 
 
@@ -170,7 +190,7 @@ def _composite_similarities(
     near = (min(height, box_shape[0] + 2 * margin), min(width, box_shape[1] + 2 * margin), channels)
 
     def around(image: jax.Array, patch: jax.Array, offset: jax.Array) -> tuple[jax.Array, ...]:
-        """The pixels under the patch; and all that those windows see, before and after it is pasted."""
+        """The pixels under the patch, and what those windows see before and after it is pasted."""
         zero = jnp.zeros((), offset.dtype)  # one dtype for all indices, under jax_enable_x64 too
         leading = (zero,) * (image.ndim - 3)
 
@@ -219,7 +239,7 @@ def _joined(
     share: float,
     options: Options,
 ) -> Similarities:
-    """The metrics of one image from its parts; `difference` covers `share` of the pixels, the rest is 0."""
+    """Metrics of one image from their parts; `difference` covers `share` of the pixels, the rest is 0."""
     structure = jnp.minimum(1 - dissimilarity, 1.0)
     colour = histogram.bhattacharyya(*counts, options.per_channel)
     return Similarities(
@@ -240,13 +260,13 @@ REDUCTIONS: dict[str, Callable[[Any], Any]] = {
 
 @dataclass(frozen=True)
 class Measure:
-    """How an image is compared with its inpainting; see `mim_jax.measure.similarity`."""
+    """How an image is compared with its inpainting: one metric that scores, and options of all five."""
 
     metric: str = "ssim_hbd"  # the one that scores
     window: str = "gaussian"
     bins: int = 256
     region: str = "image"
-    holes: int = 1  # 1 is the centre; see `masks.grid_offsets`
+    holes: int = 1  # 1 is the centre; see `mask.grid_offsets`
     reduce: str = "mean"  # of several holes; or "min"
 
     def __post_init__(self) -> None:
@@ -264,5 +284,5 @@ class Measure:
         )
 
     def reduced(self, scores: Any) -> Any:
-        """A tree of `[holes, ...]` -> `[...]`."""
+        """Reduce a tree of `[holes, ...]` to `[...]`."""
         return jax.tree.map(REDUCTIONS[self.reduce], scores)

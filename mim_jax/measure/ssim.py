@@ -15,7 +15,7 @@ from mim_jax.measure.histogram import check_bins
 
 
 class Options(NamedTuple):
-    """What the functions that measure all five take as keywords; explained at `ssim` and `hbd`."""
+    """Keywords of the functions that compute all five metrics; explained at `ssim` and `hbd`."""
 
     weights: tuple[float, float] = (0.5, 0.5)  # of SSIM and HBD in Eq. 15: 0 or more, not both 0
     filter_size: int = 11
@@ -49,6 +49,9 @@ def ssim(
     similarity", IEEE Transactions on Image Processing, 2004: a Gaussian window at all positions inside the
     image, population variances, channel by channel. Matches `dm_pix.ssim` to 1e-6, and scikit-image
     (`gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1`) to 2e-5.
+
+    >>> float(ssim(jnp.zeros((16, 16, 3)), jnp.zeros((16, 16, 3))))
+    1.0
 
     Args:
       x: images `[..., H, W, C]`.
@@ -85,11 +88,7 @@ def ssim(
 
 
 def checked(options: Options, *, max_val: float = 1.0) -> Options:
-    """The options as hashable Python numbers; static arguments are hashed, and JSON holds lists.
-
-    Raises:
-      ValueError: one of them cannot be.
-    """
+    """The options as hashable Python numbers, which static arguments must be; ValueError if one cannot be."""
     if options.window not in ("gaussian", "global"):
         raise ValueError(f"unknown window {options.window!r}: choose 'gaussian' or 'global'")
     try:
@@ -111,6 +110,7 @@ def checked(options: Options, *, max_val: float = 1.0) -> Options:
 
 
 def check_window(shape: tuple[int, ...], options: Options) -> None:
+    """Raise ValueError where images of that shape are smaller than the SSIM window."""
     size = options.filter_size
     if options.window == "gaussian" and min(shape[-3:-1]) < size:
         raise ValueError(
@@ -150,7 +150,7 @@ def dissimilarity_map(x: jax.Array, y: jax.Array, *, options: Options, max_val: 
 
 
 def _window_mean(planes: jax.Array, channels: int, options: Options) -> jax.Array:
-    """The weighted mean of planes `[P, H, W C]` under every position of the window: `[P, H', W' C]`."""
+    """Weighted mean of planes `[P, H, W C]` under every position of the window: `[P, H', W' C]`."""
     if options.window == "global":
         count, height, width = planes.shape
         return jnp.mean(planes.reshape(count, height, width // channels, channels), axis=(1, 2))[:, None]

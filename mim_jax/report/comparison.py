@@ -1,4 +1,4 @@
-"""The page that sets MIM beside classifiers: the paper's Tables 3 and 4, Figure 6 and clinical test."""
+"""The page that compares MIM with classifiers: the paper's Tables 3 and 4, Figure 6 and clinical test."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,20 +24,16 @@ _PAPER: dict[str, tuple[tuple[float, ...], tuple[float, float]]] = {
     "swin_b": ((0.7073, 0.6036, 0.5422, 0.5821, 0.7178), (0.6306, 0.0698)),
 }
 _PAPER_CLINICAL_SWIN = 0.593  # section 3.4
-# What may explain a difference between two networks where it is not the same for both.
+# Settings that may explain a difference between two networks where they differ.
 _CONDITIONS = ("image size", "epochs", "batch", "weights at the start", "seed", "device")
 
 
 def write_comparison(
     path: Path, comparison: Mapping[str, Any], runs: Sequence[SavedRun], *, name: str = "comparison.html"
 ) -> Path:
-    """Write the page, `comparison.json` and `figures/*.png` into a folder, and return the path of the page.
+    """Write the page `name`, `comparison.json` and `figures/*.png` into a folder, and return the page's path.
 
-    Args:
-      path: the folder; made where it is missing.
-      comparison: what `mim_jax.evaluate.comparison.compare` returned for the runs.
-      runs: those runs.
-      name: of the page.
+    `comparison` is what `mim_jax.evaluate.comparison.compare` returned for these runs.
     """
     runs = sorted(runs, key=lambda run: not run.is_mim)
     notice = next((run.results["notice"] for run in runs if run.results["notice"]), None)
@@ -51,12 +47,12 @@ def write_comparison(
 
 
 def write_classifier_report(path: Path, found: tuple[Mapping[str, Any], Sequence[SavedRun]]) -> Path:
-    """Write `report.html` of a classifier: what `mim_jax.evaluate.classifiers.evaluate` found."""
+    """Write `report.html` of a classifier from the result of `mim_jax.evaluate.classifiers.evaluate`."""
     return write_comparison(path, *found, name="report.html")
 
 
 def _values(comparison: Mapping[str, Any], runs: Sequence[SavedRun]) -> dict[str, Any]:
-    """What the template needs: the comparison, and what follows from it."""
+    """Values for the template: the comparison, and what follows from it."""
     methods, views = comparison["methods"], comparison["views"]
     titles = {name: method["title"] for name, method in methods.items()}
     ours, *others = comparison["shown"]
@@ -100,7 +96,7 @@ def _values(comparison: Mapping[str, Any], runs: Sequence[SavedRun]) -> dict[str
 
 
 def _by_score(comparison: Mapping[str, Any], view: str) -> dict[str, list[str]]:
-    """Score -> the methods that rank by it in that view, one a classifier, in the order of the runs."""
+    """Score -> the methods ranked by it in that view, one a classifier, in the order of the runs."""
     held = comparison["views"][view]["auroc"]["augmented"]
     methods = {
         score: [

@@ -1,4 +1,4 @@
-"""Numbers, intervals and verdicts as text. What comes from data is escaped by the templates, not here."""
+"""Numbers, intervals and verdicts as text. The templates escape what comes from data."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ SHORT_NOTICE = "procedural images: says nothing about mpox"
 
 
 def number(value: float | None) -> str:
-    """Four digits behind the point, or "none"."""
+    """Format with four digits behind the point, or "none"."""
     return f"{value:.4f}".replace("-", "\u2212") if value is not None and math.isfinite(value) else "none"
 
 
@@ -25,19 +25,19 @@ def thousands(value: int) -> str:
 
 
 def span(values: list[int]) -> str:
-    """The number that all values are, or from the least to the most."""
+    """Format the range of values, or the number that all of them are."""
     least, most = min(values), max(values)
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def interval(estimate: Mapping[str, Any], kind: str = "") -> str:
-    """[low, high]; kind "_folds" is the interval that counts the folds as drawn, "none" for a single fold."""
+    """Format [low, high]; kind "_folds" counts the folds as drawn, and is "none" for a single fold."""
     low, high = estimate[f"low{kind}"], estimate[f"high{kind}"]
     return "none" if low is None else f"[{number(low)}, {number(high)}]"
 
 
 def intervals(estimate: Mapping[str, Any]) -> list[str]:
-    """The interval by images, and the one by images and folds where there is one."""
+    """Format the interval by images, and the one by images and folds where there is one."""
     both = [interval(estimate)]
     return both if estimate.get("low_folds") is None else [*both, interval(estimate, "_folds")]
 
@@ -54,12 +54,12 @@ def duration(seconds: float) -> str:
 
 
 def verdict(estimate: Mapping[str, Any], base: float = 0.0) -> tuple[str, str]:
-    """What the intervals of a difference, or of an AUROC against `base`, say.
+    """Read a verdict off the intervals of a difference, or of an AUROC against `base`.
 
     Returns:
       "better than", "worse than" or "not significantly different from", of which the first two need both
-      intervals on one side of `base`, where there are two; and what the interval by images alone would say,
-      where that is more.
+      intervals on one side of `base`, where there are two; and the verdict by images alone, where that is
+      stronger.
     """
     by_images = _side(estimate, "", base)
     by_folds = by_images if estimate["low_folds"] is None else _side(estimate, "_folds", base)

@@ -1,4 +1,4 @@
-"""The model card of a run: markdown that goes wherever its weights go."""
+"""The model card of a run: markdown to keep beside its weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,14 +7,13 @@ from mim_jax.evaluate.method_names import REFERENCE
 from mim_jax.report.render import render
 from mim_jax.report.sections import sections, sides
 
-_WORST = 5  # classes named as the worst
+_WORST = 5  # classes named
 
 
 def model_card(results: Mapping[str, Any]) -> str:
-    """Intended use, data, procedure, results with intervals, and limits: markdown with YAML front matter.
+    """Render a run's results as a model card: use, data, procedure, results with intervals, and limits.
 
-    Args:
-      results: what results.json holds. What comes from data in it is escaped.
+    Markdown with YAML front matter; what comes from data is escaped.
     """
     worst = {}
     for part in ("group", "class"):

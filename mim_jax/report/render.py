@@ -1,4 +1,4 @@
-"""Templates filled in: every value from outside is escaped, unless it is `Markup`."""
+"""Rendering of templates: every value from outside is escaped, unless it is `Markup`."""
 
 import base64
 import json
@@ -19,12 +19,12 @@ from mim_jax.report.sections import leading
 
 
 def render(template: str, **values: Any) -> str:
-    """The text of a template, `NAME.html.j2` or `NAME.md.j2`; a value that it lacks is an error."""
+    """Render a template, `NAME.html.j2` or `NAME.md.j2`; a value that it lacks is an error."""
     return environment(template.endswith(".md.j2")).get_template(template).render(**values)
 
 
 def embed(pngs: Mapping[str, bytes]) -> dict[str, Markup]:
-    """Each picture as a `data:` address, which no page has to fetch."""
+    """Embed each picture as a `data:` address, which no page has to fetch."""
     return {
         name: Markup(f"data:image/png;base64,{base64.b64encode(png).decode()}") for name, png in pngs.items()
     }
@@ -32,7 +32,7 @@ def embed(pngs: Mapping[str, bytes]) -> dict[str, Markup]:
 
 @cache
 def environment(markdown: bool) -> Environment:
-    """The templates' filters and names; `markdown` decides how values are escaped."""
+    """Set up the templates' filters and names; `markdown` decides how values are escaped."""
     made = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=not markdown,
@@ -65,17 +65,17 @@ def environment(markdown: bool) -> Environment:
 
 
 def _marked(function: Callable[..., str]) -> Callable[..., Markup]:
-    """For what can hold no markup, whatever it is given."""
+    """Mark the text of a function that can hold no markup, whatever it is given."""
     return lambda *args: Markup(function(*args))
 
 
 def _text(value: object) -> object:
-    """What Jinja2 then escapes for HTML."""
+    """Text that Jinja2 then escapes for HTML."""
     return value if isinstance(value, Markup) else printable(value)
 
 
 def _markdown(value: object) -> str:
-    """Markdown that shows a value from outside as it is."""
+    """Escape a value from outside for markdown."""
     return (
         value
         if isinstance(value, Markup)
@@ -84,10 +84,10 @@ def _markdown(value: object) -> str:
 
 
 def _code(value: object) -> str:
-    """A value from outside between backticks of markdown, which cannot be escaped there."""
+    """Format a value from outside for backticks of markdown, where nothing can be escaped."""
     return printable(value).replace("`", "'").replace("|", "/")
 
 
 def _quoted(value: object) -> str:
-    """A string of JSON, which is one of YAML as well."""
+    """Quote a value as a string of JSON, which is one of YAML as well."""
     return json.dumps(printable(value), ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""One self-contained page about a run: `report.html`, its figures inside and beside it, and a model card.
+"""The report of a run: `report.html` with its figures inside and beside it, and a model card.
 
 The page fetches nothing and needs no script. Whatever comes from data (file names, class names, texts) is
 escaped where it enters the HTML. The same input gives the same bytes.
@@ -17,12 +17,7 @@ from mim_jax.report.sections import sections
 
 
 def write_report(workdir: str | Path, found: Evaluated) -> Path:
-    """Write `report.html`, `model_card.md` and `figures/*.png`, and return the path of the page.
-
-    Args:
-      workdir: the run's directory, which exists.
-      found: what the evaluation of MIM found.
-    """
+    """Write `report.html`, `model_card.md` and `figures/*.png` into a workdir, and return the page's path."""
     results, panels = found.results, found.panels
     notice = SHORT_NOTICE if results["notice"] else ""
     pngs = figures.draw(found, notice=notice)

@@ -1,4 +1,4 @@
-"""What the sections of the report show: results -> plain values, picked and in order, for the templates."""
+"""The sections of the report: results -> plain values, picked and in order, for the templates."""
 
 import json
 from collections import Counter
@@ -11,7 +11,7 @@ from mim_jax.report.format import duration, verdict
 
 Results = Mapping[str, Any]
 
-# What a figure shows beside MIM and the best baseline, where there is room for a few methods only.
+# Methods beside MIM and the best baseline in figures that have room for a few.
 SHOWN = ("mean_fill", "autoencoder", "color_neighbors")
 AXES = {  # of the robustness sheet, in its order
     "noise": "noise",
@@ -27,7 +27,7 @@ AXES = {  # of the robustness sheet, in its order
 
 
 def sections(results: Results) -> dict[str, Any]:
-    """What the template of the report needs besides the figures: the results, and what follows from them."""
+    """Values for the template of the report besides the figures: the results, and what follows from them."""
     metric, data = results["decision"]["metric"], results["data"]
     augmented, positive = results["auroc"]["augmented"], data["positive"]
     groups = groups_of_classes(results)
@@ -77,7 +77,7 @@ def sections(results: Results) -> dict[str, Any]:
 
 
 def baselines(results: Results) -> list[str]:
-    """What MIM has to beat: every method that is neither MIM nor a variant of it, in order."""
+    """The baselines in order: every method that is neither MIM nor a variant of it."""
     return [method for method in ordered(results["differences"]) if method not in results["variants"]]
 
 
@@ -87,12 +87,12 @@ def metrics(values: Mapping[str, Any]) -> list[str]:
 
 
 def leading(values: Mapping[str, Any], metric: str) -> Any:
-    """What is held under `metric`, or by a method with a single score of its own under that."""
+    """Value under `metric`, or under the only score of a method that has one of its own."""
     return values[metric] if metric in values else next(iter(values.values()))
 
 
 def positive_share(results: Results) -> float:
-    """The share of positives in the augmented test sets, mean over the folds."""
+    """Share of positives in the augmented test sets, mean over the folds."""
     shares = [split["augmented"] / (split["augmented"] + split["negatives"]) for split in results["splits"]]
     return sum(shares) / len(shares)
 
@@ -106,7 +106,7 @@ def shown_methods(results: Results) -> list[str]:
 
 
 def extremes(results: Results) -> dict[str, int]:
-    """Places of the "best" and the "worst" fold by MIM's AUROC; one alone where they are the same."""
+    """Indices of the "best" and the "worst" fold by MIM's AUROC; one alone where they are the same."""
     summary = results["auroc"]["augmented"][REFERENCE][results["decision"]["metric"]]
     values = [fold["value"] for fold in summary["folds"]]
     best, worst = values.index(max(values)), values.index(min(values))
@@ -114,13 +114,13 @@ def extremes(results: Results) -> dict[str, int]:
 
 
 def ranked(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The methods in order, and the parts by MIM's mean AUROC, highest first."""
+    """Sort the methods in order, and the parts by MIM's mean AUROC, highest first."""
     order = sorted(parts[REFERENCE], key=lambda name: (-parts[REFERENCE][name]["mean"], name))
     return {method: {name: parts[method][name] for name in order} for method in ordered(parts)}
 
 
 def groups_of_classes(results: Results) -> dict[str, str]:
-    """Class -> group, for the classes other than the training class."""
+    """Map class -> group, for the classes other than the training class."""
     groups, positive = results["data"]["class_groups"], results["data"]["positive"]
     return {name: group for group, names in groups.items() for name in names if name != positive}
 
@@ -135,23 +135,23 @@ def axis_title(name: str) -> str:
 
 
 def axes(results: Results) -> dict[str, Any]:
-    """Title -> axis of the robustness sheet, in its order; empty without a sheet."""
+    """Map title -> axis of the robustness sheet, in its order; empty without a sheet."""
     sheet = results["robustness"]
     return {axis_title(name): sheet["axes"][name] for name in axis_names(sheet)} if sheet else {}
 
 
 def coverage(row: Mapping[str, Any]) -> float:
-    """The share of images that is decided upon, mean of both sides, so that both weigh alike."""
+    """Share of images that is decided, mean of both sides, so that both weigh alike."""
     return sum(row[side]["decided"] / row[side]["images"] for side in ("training", "others")) / 2
 
 
 def error_rate(side: Mapping[str, int]) -> float | None:
-    """The share of wrong decisions among those made; None where none was."""
+    """Share of wrong decisions among those made; None where none was made."""
     return side["wrong"] / side["decided"] if side["decided"] else None
 
 
 def sides(table: Mapping[str, Mapping[str, int]], positive: str) -> dict[str, dict[str, int]]:
-    """The decisions on the training class ("own") and on all others, summed over the classes."""
+    """Sum the decisions over classes: the training class ("own") and all "others"."""
     kinds = ("n", "mpox_like", "cannot_tell", "not_mpox_like")
 
     def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

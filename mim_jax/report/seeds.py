@@ -1,4 +1,4 @@
-"""The page of several seeds: how far every mean moves when all is trained anew; tables, figure, JSON."""
+"""The page of several seeds: the spread of every mean over trainings; tables, figure, JSON."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,11 +15,9 @@ from mim_jax.train import workdir
 
 
 def write_seeds(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> Path:
-    """Write `report.html`, `seeds.png` and `seeds.json` into the folder, and return the path of the page.
+    """Write `report.html`, `seeds.png` and `seeds.json` into `folder`, and return the page's path.
 
-    Args:
-      folder: holds the runs, each in its own folder; exists.
-      results: name of a run's folder in `folder` -> what its results.json holds, one or more, in order.
+    `results` maps each run's folder in `folder` to what its results.json holds, one or more, in order.
 
     Raises:
       ValueError: no results, or results that do not hold the same methods and metrics.

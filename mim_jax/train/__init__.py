@@ -1,0 +1,1 @@
+"""From a configuration to trained networks: settings, experiment, loop, checkpoints, workdir, devices."""

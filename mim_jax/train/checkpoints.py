@@ -1,4 +1,4 @@
-"""Checkpoints of one fold: the only file that knows Orbax.
+"""Checkpoints of one fold, saved, restored and verified; the only file that knows Orbax.
 
 A step holds three items: the network that scores images, called `generator` or `classifier` (parameters and
 statistics), `training` (everything else that training needs) and `model` (JSON: how to build that network
@@ -23,17 +23,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 FORMAT = 2  # of the model description; raised when an older reader could not understand a newer file
-DESCRIPTIONS = 2**20  # bytes, at most, of what Orbax writes beside arrays
+DESCRIPTIONS = 2**20  # bytes at most that Orbax writes beside arrays
 UNHASHED = 1  # the format without hashes, which is still read
 
 
 class State(Protocol):
-    """What a training changes: a dataclass with the number of updates made.
+    """The state of a training: a dataclass with the number of updates made."""
 
-    Attributes:
-      SCORING: name of the network that scores images, and its collections -> the fields that hold them.
-    """
-
+    # The network that scores images: its name, and its collections -> the fields that hold them.
     SCORING: ClassVar[tuple[str, Mapping[str, str]]]
     step: jax.Array
 
@@ -53,7 +50,7 @@ class FoldCheckpoints:
     """
 
     def __init__(self, directory: Path, *, keep: int = 2, read_only: bool = False):
-        """Opens `directory`, created unless `read_only`; `keep` is how many steps stay."""
+        """Open `directory`, created unless `read_only`; `keep` is how many steps stay."""
         self.directory = directory.resolve()
         if read_only and not self.directory.is_dir():
             raise CheckpointError(f"{self.directory} does not exist: train this fold first")
@@ -106,7 +103,7 @@ class FoldCheckpoints:
         return self._manager.latest_step()
 
     def save(self, state: State, model: Mapping[str, Any]) -> None:
-        """Saves `state` under its step; does nothing where that step is saved already."""
+        """Save `state` under its step, unless that step is saved already."""
         step = int(state.step)
         if step == self.latest_step():
             return
@@ -131,14 +128,14 @@ class FoldCheckpoints:
             )
 
     def wait(self) -> None:
-        """Until what is being saved is on the disk."""
+        """Wait until what is being saved is on the disk."""
         try:
             self._manager.wait_until_finished()
         except Exception as failure:
             raise self._unwritable(failure) from failure
 
     def restore(self, abstract: S, sharding: jax.sharding.Sharding | None = None) -> S:
-        """The newest state, in the structure, shapes and dtypes of `abstract` (from `jax.eval_shape`).
+        """Restore the newest state in the structure, shapes and dtypes of `abstract` (`jax.eval_shape`).
 
         It comes to `sharding`, or to the first device, wherever it was saved from.
         """
@@ -152,15 +149,15 @@ class FoldCheckpoints:
         return type(abstract)(**scoring, **found["training"])
 
     def model(self) -> dict[str, Any]:
-        """The description saved with the newest step."""
+        """Read the description of the model saved with the newest step."""
         return self._restore()["model"]
 
     def generator_variables(self, abstract: Any) -> Any:
-        """Only the generator of the newest step: {"params", "batch_stats"} as in `abstract`."""
+        """Restore the generator alone of the newest step: {"params", "batch_stats"} as in `abstract`."""
         return self._restore(generator=ocp.args.StandardRestore(_on_device(abstract)))["generator"]
 
     def _check_space(self, size: float) -> None:
-        """Raises before anything is written: tasks that Orbax leaves behind on a full disk cry after it.
+        """Raise before anything is written where the disk is too full, because Orbax's tasks fail late on it.
 
         Steps that go are removed when the new one is whole, so it needs room beside them.
         """
@@ -175,16 +172,16 @@ class FoldCheckpoints:
         """The error for a full, read-only or absent disk, of whatever type Orbax and TensorStore raise."""
         if self.directory.is_dir():
             why = failure if isinstance(failure, str) else _first_line(failure)
-            way_out = "free the disk"
+            way_out = "free space on the disk"
         else:
-            why, way_out = "the folder has been removed", "bring it back"
+            why, way_out = "the folder has been removed", "restore it"
         return CheckpointError(
             f"a checkpoint could not be written to {self.directory} ({why}): {way_out}, then start the same "
             "command again; it goes on from the newest whole checkpoint"
         )
 
     def _restore(self, **items: Any) -> dict[str, Any]:
-        """The items of the newest step and its model, each held against its hash."""
+        """Restore items of the newest step and its model, and compare each with its hash."""
         step = self.latest_step()
         if step is None:
             raise CheckpointError(f"{self.directory} holds no whole checkpoint: train this fold first")
@@ -250,7 +247,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _split(state: State) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The network that scores images, by collection, and the other fields."""
+    """Split a state into the network that scores images, by collection, and the other fields."""
     collections = state.SCORING[1]
     rest = {
         field.name: getattr(state, field.name)
@@ -262,13 +259,13 @@ def _split(state: State) -> tuple[dict[str, Any], dict[str, Any]]:
 
 @functools.cache
 def _write_alone(process: int) -> None:
-    """Has Orbax write arrays whole, where it would leave a part of each copy to the process that holds it."""
+    """Make Orbax write arrays whole: it would leave a part of each copy to the process that holds it."""
     handler = ocp.type_handlers.ArrayHandler(primary_host=process, use_replica_parallel=False)
     ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
 
 
 def _seen_by_another(leaf: jax.Array) -> jax.Array:
-    """The array, said to have a copy on a device of another process where there is one.
+    """The array with a pretended copy on a device of another process, where there is one.
 
     Orbax refuses arrays that one process of several has to itself, and leaves NumPy's to the first. It writes
     the first copy, which is ours; nobody looks for the other.
@@ -283,10 +280,7 @@ def _seen_by_another(leaf: jax.Array) -> jax.Array:
 
 
 def _on_device(abstract: Any, sharding: jax.sharding.Sharding | None = None) -> Any:
-    """Adds a sharding to every leaf.
-
-    Without one Orbax restores onto the devices that the file names, which may not be here.
-    """
+    """Add a sharding to every leaf: without one Orbax restores onto the devices that the file names."""
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract

@@ -1,4 +1,4 @@
-"""A configuration, read once: `parse` makes typed settings of it, `build` loads what they name.
+"""Configuration -> experiment: `parse` makes typed settings of it, `build` loads the images they name.
 
 Nothing behind this module takes the raw configuration or reads a field of it.
 """
@@ -30,7 +30,7 @@ from mim_jax.train.trainer import Training
 from mim_jax.train.workdir import flatten
 
 _MEASURE = tuple(field.name for field in dataclasses.fields(Measure))
-# Least and most of what a number in the configuration may be.
+# Bounds, both included, of numbers in the configuration.
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31 - 1),
     "data.folds": (2, 1000),
@@ -74,47 +74,39 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """A run with its images: what training and evaluation are given.
+    """A run with its images: the input of training and evaluation."""
 
-    Attributes:
-      settings: what the configuration says.
-      dataset: the images to train and test on.
-      splits: one a fold.
-      clinical: the images of the clinical test; None = there is none, or nothing is evaluated here.
-    """
-
-    settings: Settings
-    dataset: Dataset
-    splits: tuple[Split, ...]
+    settings: Settings  # what the configuration says
+    dataset: Dataset  # the images to train and test on
+    splits: tuple[Split, ...]  # one a fold
+    # the images of the clinical test; None = there is none, or nothing is evaluated here
     clinical: Dataset | None
 
 
 class Method(Protocol):
-    """What a kind of run trains: MIM (`mim_jax.train.mim`), a classifier (`mim_jax.classifiers.train`)."""
+    """A kind of run: MIM (`mim_jax.train.mim`) or a classifier (`mim_jax.classifiers.train`)."""
 
     def check(self, settings: Settings) -> None:
-        """Raise ValueError for what can be known to be wrong before any image is read."""
+        """Raise ValueError for mistakes that are known before any image is read."""
 
     def split(self, settings: Settings, dataset: Dataset) -> list[Split]:
-        """The folds; ValueError where the images cannot carry them."""
+        """Split the images into folds; ValueError where they are too few."""
 
     def trainings(self, experiment: Experiment, path: Path) -> list[Training]:
-        """What is trained in a workdir; nothing is computed yet."""
+        """List the trainings of a workdir, without computing anything."""
 
 
 def parse(config: Mapping[str, Any]) -> Settings:
-    """Read a configuration into typed settings.
-
-    Args:
-      config: what `get_config` of a file in configs/ gives, as a plain dict.
+    """Read a configuration, a plain dict as `get_config` of a file in configs/ gives it, into settings.
 
     Raises:
-      ValueError: a field is missing, unknown, or outside what it may be; the message names it.
+      ValueError: a field is missing, unknown, or out of range; the message names it.
     """
     flat = flatten(config)
     for name, (least, most) in RANGES.items():
         if name in flat and not least <= flat[name] <= most:
-            raise ValueError(f"config.{name} must lie between {least} and {most}, got {flat[name]}")
+            bounds = f"between {least} and {most}" if math.isfinite(most) else f"a finite number >= {least}"
+            raise ValueError(f"config.{name} must be {bounds}, got {flat[name]}")
     for name, known in CHOICES.items():
         if name in flat and flat[name] not in known:
             raise ValueError(f"unknown config.{name} {flat[name]!r}: choose one of {', '.join(known)}")
@@ -164,7 +156,7 @@ def _read_classifier(section: Mapping[str, Any]) -> typed.ClassifierSettings:
 
 
 def _read(kind: Any, section: Mapping[str, Any], name: str) -> Any:
-    """The section as a dataclass; ValueError where a field is missing or unknown."""
+    """Read a section into a dataclass; ValueError where a field is missing or unknown."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
     needed = {n for n, f in fields.items() if f.default is dataclasses.MISSING}
     for what, names in (
@@ -178,7 +170,7 @@ def _read(kind: Any, section: Mapping[str, Any], name: str) -> Any:
 
 
 def with_seed(settings: Settings, seed: int) -> Settings:
-    """The same run with one seed of `settings.seeds`."""
+    """Settings of the run with one seed of `settings.seeds`."""
     return replace(settings, seed=seed, seeds=(), given={**settings.given, "seed": seed, "seeds": ()})
 
 
@@ -189,16 +181,12 @@ def build(
     clinical: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Experiment:
-    """Load the images and split them.
+    """Load the images of a run and split them; `progress` is called with (images done, images in all).
 
-    Args:
-      settings: of the run.
-      method: what is trained; it splits the images.
-      clinical: whether to load those of the clinical test.
-      progress: called with (images done, images in all).
+    Without `clinical` those of the clinical test are left out.
 
     Raises:
-      ValueError: the images cannot be read, or cannot carry the folds.
+      ValueError: the images cannot be read, or are too few for the folds.
     """
     dataset = load_dataset(settings, progress)
     splits = tuple(method.split(settings, dataset))
@@ -213,7 +201,7 @@ def build(
 
 
 def load_dataset(settings: Settings, progress: Callable[[int, int], None] | None = None) -> Dataset:
-    """The images that the settings name: a folder, the paper's sources, or the procedural ones."""
+    """Load the images that the settings name: a folder, the paper's sources, or the procedural ones."""
     data = settings.data
     if data.root and data.sources:
         raise ValueError(
@@ -260,7 +248,7 @@ def load_dataset(settings: Settings, progress: Callable[[int, int], None] | None
 
 
 def load_clinical(settings: Settings) -> Dataset | None:
-    """The images of the clinical test, none of them mpox; None where the settings name none.
+    """Load the images of the clinical test, none of them mpox; None where the settings name none.
 
     For procedural data they are drawn with another seed.
     """
@@ -285,7 +273,7 @@ def load_clinical(settings: Settings) -> Dataset | None:
 
 
 def prepared_folder(data_dir: str) -> Path:
-    """Where sources are kept decoded. Raises ValueError where it is not given and the user has no home."""
+    """Folder of decoded sources; ValueError where it is not given and the user has no home."""
     if data_dir:
         return Path(data_dir).expanduser()
     try:
@@ -312,7 +300,7 @@ def check_negatives(dataset: Dataset) -> None:
 
 
 def compute_dtype(settings: Settings) -> Any:
-    """What convolutions and products compute in."""
+    """Data type of convolutions and products."""
     precision = settings.training.precision
     fast = precision == "bfloat16" or (precision == "auto" and jax.default_backend() == "gpu")
     return jnp.bfloat16 if fast else jnp.float32

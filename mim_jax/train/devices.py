@@ -1,18 +1,18 @@
-"""Where a training computes, which process trains it, and where processes wait for each other.
+"""Device groups, the processes of a run, and the barriers where these wait for each other.
 
 Trainings are placed, each on a device of its own, and not stacked along an axis of one program. Folds differ
 by a few images, so a stack would pad the short batch, and BatchNorm would see the padding; it would also keep
 a fold that is nearly done in step with one that was just resumed. `jit` runs where its operands lie, so the
-host puts each training in its place and dispatches to one after the other. The numbers are those of one
+host puts each training on its group and dispatches to one after the other. The numbers are those of one
 device, bit for bit, for the program is the same; the price is that every device compiles it (GPUs share one
 entry of the compilation cache).
 
-A place of several devices holds a training whole on each and splits its batches. Under `jit` a mean over the
+A group of several devices holds a training whole on each and splits its batches. Under `jit` a mean over the
 split axis is the mean over the whole batch: BatchNorm, losses and gradients need nothing of their own, and
 differ from one device by the order of summation alone.
 
-Several processes, one a host, are dealt the trainings. A place never reaches across them: each saves what it
-trains, and they meet only where `together` says so.
+Several processes, one a host, share out the trainings. A group never reaches across them: each saves what it
+trains, and they meet only at a `barrier`.
 """
 
 import os
@@ -41,14 +41,14 @@ class DeviceGroup:
 
     @property
     def whole(self) -> Sharding:
-        """Of what every device holds: parameters, images, keys."""
+        """Sharding of what every device holds: parameters, images, keys."""
         if len(self.devices) == 1:
             return SingleDeviceSharding(self.devices[0])
         return NamedSharding(self._mesh, PartitionSpec())
 
     @property
     def split(self) -> NamedSharding | None:
-        """Of a batch, along its first axis; None where one device has it whole."""
+        """Sharding of a batch, along its first axis; None where one device has it whole."""
         return None if len(self.devices) == 1 else NamedSharding(self._mesh, PartitionSpec("batch"))
 
     @property
@@ -56,17 +56,12 @@ class DeviceGroup:
         return Mesh(np.array(self.devices), ("batch",))
 
     def put(self, tree: Any) -> Any:
-        """Brings arrays here, whole."""
+        """Copy arrays, whole, to every device of the group."""
         return jax.device_put(tree, self.whole)
 
 
 def find_groups(*, devices: int, shards: int, batch_size: int) -> list[DeviceGroup]:
-    """The places of this process, on its own devices.
-
-    Args:
-      devices: how many to use; 0 = all.
-      shards: devices a place.
-      batch_size: examples an update.
+    """Group this process's devices (`devices` of them, 0 = all) by `shards` for batches of `batch_size`.
 
     Raises:
       ValueError: there are fewer devices, or they cannot be grouped so, or cannot share such a batch.
@@ -92,25 +87,25 @@ def find_groups(*, devices: int, shards: int, batch_size: int) -> list[DeviceGro
 
 
 def is_first() -> bool:
-    """Is this the process that claims the workdir, evaluates and reports?"""
+    """Whether this is the process that claims the workdir, evaluates and reports."""
     return jax.process_index() == 0
 
 
 def shard(items: Sequence[T]) -> list[T]:
-    """Those that fall to this process."""
+    """This process's share of the items."""
     return list(items[jax.process_index() :: jax.process_count()])
 
 
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Makes this process one of several, where it was started as one; before anything is computed.
+    """Join the processes of a run, where this one was started as one of several; before anything is computed.
 
     Args:
       coordinator: HOST:PORT of process 0, which listens there; None = what the scheduler says, or alone.
       processes: how many there are; None as above.
-      process: the number of this one; None as above.
+      process: index of this one; None as above.
 
     Raises:
-      ValueError: only some of the three are given, or the processes cannot be brought together.
+      ValueError: only some of the three are given, or the processes do not find each other.
     """
     given = [value is not None for value in (coordinator, processes, process)]
     if any(given) and not all(given):
@@ -137,7 +132,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
 
 
 def _scheduled() -> tuple[int, bool]:
-    """How many processes the scheduler started together, and whether this one has its host to itself.
+    """Number of processes that the scheduler started, and whether this one has its host to itself.
 
     SLURM sets these in a step (srun), and not in the batch script or the shell around it.
     """
@@ -150,11 +145,7 @@ def _scheduled() -> tuple[int, bool]:
 
 @contextmanager
 def barrier() -> Iterator[None]:
-    """A stretch of work that all processes leave together.
-
-    Raises:
-      FailedElsewhere: another one did not come to its end.
-    """
+    """Block that all processes leave at once; `FailedElsewhere` where another did not get to its end."""
     try:
         yield
     except Exception:
@@ -168,7 +159,7 @@ def barrier() -> Iterator[None]:
 
 
 def one_process_at_a_time(work: Callable[[], T]) -> T:
-    """What `work` returns here, once the first process is through with it; the others do it at once."""
+    """Do `work` in the first process, then in all others at once."""
     with barrier():
         done = work() if is_first() else None
     with barrier():
@@ -176,7 +167,7 @@ def one_process_at_a_time(work: Callable[[], T]) -> T:
 
 
 def _failures(*, failed: bool) -> list[int]:
-    """The processes that failed; returns when all have asked."""
+    """Indices of the processes that failed; returns when all have asked."""
     if jax.process_count() == 1:
         return []
     return np.flatnonzero(multihost_utils.process_allgather(np.array(failed))).tolist()

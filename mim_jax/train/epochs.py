@@ -4,7 +4,7 @@ This is the one place where a training is jitted, scanned and its state donated.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax
@@ -13,18 +13,16 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 Metrics = dict[str, jax.Array]
-# State, and the indices of a batch's examples -> the state after the update, and its scalar metrics.
-Step = Callable[[Any, jax.Array], tuple[Any, Metrics]]
 
 
 class Task(Protocol):
-    """What is trained: a frozen, hashable object of pure functions, such as `inpaint.gan.GanConfig`."""
+    """A network to train: a frozen, hashable object of pure functions, such as `inpaint.gan.GanConfig`."""
 
     def init(self, key: jax.Array) -> Any:
-        """The state before the first update."""
+        """Draw the state before the first update."""
 
     def step(self, state: Any, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[Any, Metrics]:
-        """One update on a batch of examples.
+        """Update once, on a batch of examples.
 
         `key` is that of the whole training: it is folded with the number of the update.
         """
@@ -32,7 +30,7 @@ class Task(Protocol):
 
 @functools.partial(jax.jit, static_argnames="task")
 def init_state(task: Task, key: jax.Array) -> Any:
-    """The state before the first update."""
+    """Draw the state before the first update, as one program."""
     return task.init(key)
 
 
@@ -51,7 +49,7 @@ def run_epochs(
     drop_last: bool,
     split: NamedSharding | None = None,
 ) -> tuple[Any, Metrics]:
-    """Whole epochs in one dispatch.
+    """Run whole epochs in one dispatch.
 
     Args:
       task: what is trained.
@@ -59,55 +57,6 @@ def run_epochs(
       epochs: int32 `[E]`, the epoch numbers to run.
       examples: arrays `[N, ...]` by name, all on the device; a batch has their rows.
       scalars: what every batch has besides.
-      key: the fold's key.
-      batch_size: as `scan_epochs`.
-      drop_last: as `scan_epochs`.
-      split: as `scan_epochs`.
-
-    Returns:
-      As `scan_epochs`.
-    """
-    step_key = jax.random.fold_in(key, 1)
-
-    def step(state: Any, index: jax.Array) -> tuple[Any, Metrics]:
-        batch = {name: column[index] for name, column in examples.items()}
-        return task.step(state, {**batch, **scalars}, step_key)
-
-    count = len(next(iter(examples.values())))
-    return scan_epochs(
-        step, state, count, epochs, key, batch_size=batch_size, drop_last=drop_last, split=split
-    )
-
-
-def steps_per_epoch(examples: int, batch_size: int, *, drop_last: bool) -> int:
-    """Updates in one pass over the data; a short last batch counts unless dropped."""
-    return examples // batch_size if drop_last else -(-examples // batch_size)
-
-
-def epoch_orders(key: jax.Array, examples: int, epochs: jax.Array) -> jax.Array:
-    """For each epoch number in `epochs` `[E]`, its own shuffle of 0 .. examples-1: int32 `[E, examples]`."""
-    shuffle = jax.random.fold_in(key, 0)
-    return jax.vmap(lambda e: jax.random.permutation(jax.random.fold_in(shuffle, e), examples))(epochs)
-
-
-def scan_epochs(
-    step: Step,
-    state: Any,
-    examples: int,
-    epochs: jax.Array,
-    key: jax.Array,
-    *,
-    batch_size: int,
-    drop_last: bool,
-    split: NamedSharding | None = None,
-) -> tuple[Any, Metrics]:
-    """Whole epochs in one dispatch.
-
-    Args:
-      step: one update on a batch of examples.
-      state: before the first of these epochs.
-      examples: how many there are.
-      epochs: int32 `[E]`, the epoch numbers to run.
       key: the fold's key; the order of epoch e comes from it and e alone.
       batch_size: examples an update; the last, shorter batch has its own static shape (no padding that
         BatchNorm would see).
@@ -118,8 +67,14 @@ def scan_epochs(
     Returns:
       The state, and the metrics averaged over each epoch's examples: `[E]` each.
     """
-    full = examples // batch_size
-    rest = 0 if drop_last else examples % batch_size
+    step_key = jax.random.fold_in(key, 1)
+    count = len(next(iter(examples.values())))
+    full = count // batch_size
+    rest = 0 if drop_last else count % batch_size
+
+    def step(state: Any, index: jax.Array) -> tuple[Any, Metrics]:
+        batch = {name: column[index] for name, column in examples.items()}
+        return task.step(state, {**batch, **scalars}, step_key)
 
     def update(state: Any, batch: jax.Array) -> tuple[Any, Metrics]:
         if split is None:
@@ -138,7 +93,18 @@ def scan_epochs(
             total = {name: value + last[name] * rest for name, value in total.items()}
         return state, {name: value / (full * batch_size + rest) for name, value in total.items()}
 
-    return lax.scan(epoch, state, epoch_orders(key, examples, epochs))
+    return lax.scan(epoch, state, epoch_orders(key, count, epochs))
+
+
+def steps_per_epoch(examples: int, batch_size: int, *, drop_last: bool) -> int:
+    """Updates in one pass over the data; a short last batch counts unless dropped."""
+    return examples // batch_size if drop_last else -(-examples // batch_size)
+
+
+def epoch_orders(key: jax.Array, examples: int, epochs: jax.Array) -> jax.Array:
+    """For each epoch number in `epochs` `[E]`, its own shuffle of 0 .. examples-1: int32 `[E, examples]`."""
+    shuffle = jax.random.fold_in(key, 0)
+    return jax.vmap(lambda e: jax.random.permutation(jax.random.fold_in(shuffle, e), examples))(epochs)
 
 
 def _whole(split: NamedSharding) -> NamedSharding:

@@ -53,5 +53,5 @@ def make_room(size: float) -> None:
     block = _kept.malloc(int(size) + SPARE)
     grew = _kept.sbrk(0) != end
     _kept.free(block)
-    if grew:
+    if grew or size >= LARGEST:  # what compiling left is of no use for a block that is mapped
         _kept.malloc_trim(0)

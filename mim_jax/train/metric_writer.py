@@ -1,21 +1,27 @@
-"""What a run writes while it goes: metrics.jsonl, TensorBoard events and a progress bar."""
+"""The records of a run while it goes: metrics.jsonl, TensorBoard events and a progress bar."""
 
+import io
 import json
 import os
+import socket
+import struct
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+from PIL import Image
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import masked_crc32c
 from tqdm import tqdm
-
-from mim_jax.train.tensorboard import Events
 
 
 class Recorder:
-    """Writes to `workdir/metrics.jsonl` (one line an event), to TensorBoard, and to the person waiting.
+    """Writer of `workdir/metrics.jsonl` (one line an event), TensorBoard events and the progress bar.
 
     Every process but the first writes its events to a file of its own, until `merge_events`.
     """
@@ -35,7 +41,7 @@ class Recorder:
         self.finish()
 
     def rewind(self, role: str, fold: int, epoch: int, step: int) -> None:
-        """Forgets what was written of this training of `fold` after `epoch`, its update `step`."""
+        """Forget what was written of this training of `fold` after `epoch`, its update `step`."""
         where = self._tensorboard / _title(role, fold)
         self._events[role, fold] = Events(where, purge_step=step + 1)
         if not self.path.exists():
@@ -49,16 +55,16 @@ class Recorder:
         _write_events(self.path, kept)
 
     def epoch(self, role: str, fold: int, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
-        """Records the means of one epoch."""
+        """Record the means of one epoch."""
         self._write({"event": "epoch", "role": role, "fold": fold, "epoch": epoch, "step": step, **metrics})
         self._events[role, fold].scalars(metrics, step)
 
     def panel(self, role: str, fold: int, step: int, image: np.ndarray) -> None:
-        """Records a picture, uint8 `[H, W, 3]`, in TensorBoard."""
+        """Record a picture, uint8 `[H, W, 3]`, in TensorBoard."""
         self._events[role, fold].image("inpainting", image, step)
 
     def start(self, title: str, total: int) -> None:
-        """Begins a stretch of work of `total` units; a bar on a terminal, a line now and then elsewhere."""
+        """Begin a stretch of work of `total` units; a bar on a terminal, a line now and then elsewhere."""
         self.finish()
         # mininterval keeps piped logs short: there tqdm would print a line at each update.
         interval = 0.1 if sys.stderr.isatty() else 20.0
@@ -71,29 +77,29 @@ class Recorder:
         )
 
     def advance(self, count: int = 1, **shown: float) -> None:
-        """Moves the bar and shows some numbers beside it."""
+        """Move the bar and show some numbers beside it."""
         if self._bar is not None:
             if shown:
                 self._bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
             self._bar.update(count)
 
     def skip(self, count: int) -> None:
-        """Moves the bar past work that was done earlier and says nothing about the speed."""
+        """Move the bar past work that was done earlier, which says nothing about the speed."""
         if self._bar is not None:
             self._bar.initial += count
             self._bar.update(count)
 
     def say(self, sentence: str) -> None:
-        """Tells the person waiting, above the bar."""
+        """Print a sentence above the bar."""
         tqdm.write(sentence, file=sys.stderr)
 
     def describe(self, title: str) -> None:
-        """Renames the stretch of work."""
+        """Rename the stretch of work."""
         if self._bar is not None:
             self._bar.set_description(title, refresh=False)
 
     def finish(self) -> None:
-        """Ends the stretch of work."""
+        """End the stretch of work."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -108,7 +114,7 @@ def _title(role: str, fold: int) -> str:
 
 
 def merge_events(workdir: Path) -> None:
-    """Brings what each process recorded into `workdir/metrics.jsonl`; of two of an epoch the later one."""
+    """Merge the events of all processes into metrics.jsonl; of two of an epoch the later one stays."""
     parts = sorted(workdir.glob("metrics.process_*.jsonl"))
     if not parts:
         return
@@ -127,7 +133,7 @@ def _write_events(path: Path, events: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """The events of a metrics.jsonl; lines cut short by a crash are left out."""
+    """Read a metrics.jsonl, without lines that a crash cut short."""
     events = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -135,3 +141,44 @@ def read_events(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
     return events
+
+
+class Events:
+    """A file of TensorBoard events; every call appends one and closes the file.
+
+    No thread holds what a crash or a full disk would lose. The container is that of TensorFlow's records:
+    length,
+    its checksum, bytes, their checksum
+    (https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details).
+    """
+
+    def __init__(self, folder: Path, *, purge_step: int):
+        """Begin a file in `folder`, which is made; what older files say from `purge_step` on is void."""
+        folder.mkdir(parents=True, exist_ok=True)
+        # TensorBoard reads files in the order of their names.
+        self._path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+        self._write(Event(file_version="brain.Event:2"), 0)
+        self._write(Event(session_log=SessionLog(status=SessionLog.START)), purge_step)
+
+    def scalars(self, metrics: Mapping[str, float], step: int) -> None:
+        """Append some numbers at a step."""
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+        self._write(Event(summary=Summary(value=values)), step)
+
+    def image(self, tag: str, image: np.ndarray, step: int) -> None:
+        """Append a picture, uint8 `[H, W, 3]`."""
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        height, width, _ = image.shape
+        picture = Summary.Image(
+            height=height, width=width, colorspace=3, encoded_image_string=file.getvalue()
+        )
+        self._write(Event(summary=Summary(value=[Summary.Value(tag=tag, image=picture)])), step)
+
+    def _write(self, event: Event, step: int) -> None:
+        event.wall_time, event.step = time.time(), step
+        data = event.SerializeToString()
+        length = struct.pack("<Q", len(data))
+        checks = [struct.pack("<I", masked_crc32c(part)) for part in (length, data)]
+        with self._path.open("ab") as file:
+            file.write(length + checks[0] + data + checks[1])

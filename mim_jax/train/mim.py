@@ -1,4 +1,4 @@
-"""MIM's trainings: its folds, its networks, every fold with and without the adversary."""
+"""The trainings of MIM: its folds, its networks, every fold with and without the adversary."""
 
 import dataclasses
 import functools
@@ -21,12 +21,12 @@ from mim_jax.train.optimizer import make_optimizer
 from mim_jax.train.settings import MimSettings, Settings
 from mim_jax.train.trainer import Training
 
-# The trainings of a fold: where their checkpoints lie, and whether there is an adversary.
+# The trainings of a fold: name -> folder of the checkpoints, and whether there is an adversary.
 ROLES = {"mim": ("checkpoints", True), "autoencoder": ("autoencoder", False)}
 
 
 def check(settings: Settings) -> None:
-    """Raise ValueError for what can be known to be wrong before any image is read."""
+    """Raise ValueError for mistakes that are known before any image is read."""
     own, size = mim_settings(settings), settings.data.image_size
     measure = own.measure
     if own.rule.name == "paper" and measure != Measure():
@@ -34,7 +34,7 @@ def check(settings: Settings) -> None:
             "config.decision.rule=paper is a threshold on SSIM+HBD of the whole image; with "
             f"{measure} it means nothing: use config.decision.rule=calibrated"
         )
-    mask.check_sizes(size, own.mask_size + 2 * own.margin)
+    mask.check_sizes(size, own.mask_size, own.margin)
     for holes in (measure.holes, settings.evaluation.more_holes):
         mask.grid_offsets(size, own.mask_size, holes)
     images, patches = (
@@ -46,18 +46,14 @@ def check(settings: Settings) -> None:
 
 
 def mim_settings(settings: Settings) -> MimSettings:
-    """The section of MIM; ValueError where the settings are those of a classifier."""
+    """Section of MIM in the settings; ValueError where they are those of a classifier."""
     if settings.mim is None:
         raise ValueError("this is the configuration of a classifier, and MIM's is needed")
     return settings.mim
 
 
 def split(settings: Settings, dataset: Dataset) -> list[Split]:
-    """The folds of the positive images, each with its held-out part.
-
-    Raises:
-      ValueError: as `mim_jax.data.folds.make_folds`.
-    """
+    """Split the positive images into folds, each with its held-out part; errors as `make_folds`."""
     data, splits = settings.data, []
     how: dict[str, Any] = {"seed": settings.seed, "grouped": data.grouped}
     for fold in make_folds(dataset.groups[dataset.positives], folds=data.folds, **how):
@@ -81,7 +77,7 @@ def split(settings: Settings, dataset: Dataset) -> list[Split]:
 
 
 def trainings(experiment: Experiment, path: Path) -> list[Training]:
-    """The training of every fold in every role; nothing is computed before they begin."""
+    """List the training of every fold in every role; nothing is computed before they begin."""
     settings, splits = experiment.settings, experiment.splits
     make = functools.cache(lambda steps: make_gan(settings, steps=steps))
     images = [experiment.dataset.images[one.train] for one in splits]
@@ -114,18 +110,18 @@ def trainings(experiment: Experiment, path: Path) -> list[Training]:
 
 
 def fold_updates(settings: Settings, one: Split) -> int:
-    """Updates in an epoch of a fold."""
+    """Number of updates in an epoch of a fold."""
     training = settings.training
     return steps_per_epoch(len(one.train), training.batch_size, drop_last=training.drop_last)
 
 
 def fold_key(settings: Settings, one: Split) -> jax.Array:
-    """The key that everything random in the trainings of a fold comes from."""
+    """Random key of everything in the trainings of a fold."""
     return jax.random.fold_in(jax.random.key(settings.seed), one.index)
 
 
 def make_gan(settings: Settings, *, steps: int) -> gan.GanConfig:
-    """Networks, optimiser and losses for a training of `steps` updates."""
+    """Build networks, optimiser and losses for a training of `steps` updates."""
     own, dtype = mim_settings(settings), compute_dtype(settings)
     optimizer, schedule = make_optimizer(settings.optimizer, steps=steps)
     return gan.GanConfig(
@@ -142,7 +138,7 @@ def make_gan(settings: Settings, *, steps: int) -> gan.GanConfig:
 
 
 def describe_model(settings: Settings) -> dict[str, Any]:
-    """What a checkpoint must say so that its generator can be built without the configuration."""
+    """Describe the generator for a checkpoint, so that it can be built without the configuration."""
     own = mim_settings(settings)
     return {
         "generator": own.generator,
@@ -154,7 +150,7 @@ def describe_model(settings: Settings) -> dict[str, Any]:
 
 
 def _panel(config: gan.GanConfig, state: gan.AdversarialState, *, images: np.ndarray) -> np.ndarray:
-    """Rows of original | inpainted, uint8."""
+    """Draw rows of original | inpainted, uint8."""
     variables = {"params": state.generator_params, "batch_stats": state.batch_stats}
     sizes = {"mask_size": config.mask_size, "margin": config.margin}
     painted = inference.inpaint_all(config.generator, variables, images, **sizes)

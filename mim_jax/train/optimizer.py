@@ -18,10 +18,10 @@ DECAYS: dict[str, Callable[[float, int], optax.Schedule]] = {
 
 
 def make_schedule(decay: str, *, learning_rate: float, steps: int) -> optax.Schedule:
-    """The learning rate after n of `steps` updates. The paper says only that it decays; cosine to zero is the
-    default.
+    """Learning rate after n of `steps` updates; the paper says only that it decays.
 
-    "exponential" ends at 1 % of the start; "step" divides by ten at half and at three quarters.
+    "cosine", the default, ends at 0, "exponential" at 1 % of the start; "step" divides by ten at half and at
+    three quarters.
     """
     if decay not in DECAYS:
         raise ValueError(f"unknown learning-rate decay {decay!r}: choose one of {', '.join(DECAYS)}")
@@ -31,6 +31,6 @@ def make_schedule(decay: str, *, learning_rate: float, steps: int) -> optax.Sche
 def make_optimizer(
     rates: OptimizerSettings, *, steps: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Adam, and its learning rate, for a training of `steps` updates."""
+    """Build Adam, and its learning rate, for a training of `steps` updates."""
     schedule = make_schedule(rates.decay, learning_rate=rates.learning_rate, steps=steps)
     return optax.adam(schedule, b1=rates.b1, b2=rates.b2), schedule

@@ -1,4 +1,4 @@
-"""Asked to stop: Ctrl-C lets what is under way come to its end; a scheduler's SIGTERM has a few seconds.
+"""Requests to stop: Ctrl-C lets the epoch under way finish; a scheduler's SIGTERM leaves a few seconds.
 
 Python runs a signal's handler when the main thread comes back from compiled code, and an epoch or a
 compilation may keep it there for minutes. So another thread hears of SIGTERM too, through a pipe that the
@@ -21,21 +21,16 @@ class Terminated(KeyboardInterrupt):
 
 
 class Request:
-    """A request to stop that a loop looks at between two steps.
-
-    Attributes:
-      number: of the signal; None while nobody has asked.
-      lock: held by whoever writes checkpoints.
-      rescues: what saves each thing under way as it last stood, and says where that was; by any key.
-    """
+    """A request to stop that a loop looks at between two steps."""
 
     def __init__(self) -> None:
-        self.number: int | None = None
-        self.lock = threading.Lock()
+        self.number: int | None = None  # of the signal; None while nobody has asked
+        self.lock = threading.Lock()  # held by whoever writes checkpoints
+        # Each saves a training under way as it last stood, and says where that was; by any key.
         self.rescues: dict[object, Callable[[], str]] = {}
 
     def rescue(self) -> str:
-        """Saves everything that is under way; the sentence that says so."""
+        """Save everything that is under way, and return the sentence that says so."""
         with self.lock:  # never released: the process ends with it
             saved = [save() for save in list(self.rescues.values())]
         return f"stopped after {' and '.join(saved) or 'what was done'} and saved: {GOES_ON}"
@@ -43,7 +38,7 @@ class Request:
 
 @contextmanager
 def requested(say: Callable[[str], None]) -> Iterator[Request]:
-    """Notes the first SIGINT or SIGTERM in the request, so that the epoch under way can be saved.
+    """Note the first SIGINT or SIGTERM in a request, so that the epoch under way can be saved.
 
     A second SIGINT stops at once. Where the block still lasts `GRACE` seconds after SIGTERM, `Request.rescue`
     is called and the process ends with status 0.
@@ -65,7 +60,7 @@ def requested(say: Callable[[str], None]) -> Iterator[Request]:
 
 @contextmanager
 def terminable(sentence: str) -> Iterator[None]:
-    """SIGTERM raises `Terminated` and, `GRACE` seconds later, ends the process: `sentence`, status 0."""
+    """Raise `Terminated` at SIGTERM and, `GRACE` seconds later, end the process: `sentence`, status 0."""
 
     def terminate(number: int) -> None:
         raise Terminated
@@ -107,7 +102,7 @@ def _handled(handlers: Mapping[int, Callable[[int], None]], rescue: Callable[[],
 
 
 def _leave(rescue: Callable[[], str]) -> None:
-    """Ends the process now: what a device computes cannot be called off, and leaving would wait for it."""
+    """End the process now: what a device computes cannot be called off, and leaving would wait for it."""
     status = 0
     try:
         sentence = rescue()

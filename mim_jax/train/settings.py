@@ -1,4 +1,4 @@
-"""What a configuration says, as typed, frozen objects; `mim_jax.train.config.parse` makes them.
+"""The settings of a run as typed, frozen objects; `mim_jax.train.config.parse` makes them.
 
 The fields have the names, units and meaning of configs/mim.py and configs/classifiers.py, which hold every
 default. A default here stands for a field that one of the two kinds of run does not have.
@@ -112,7 +112,7 @@ class MimSettings:
 
 @dataclass(frozen=True)
 class ClassifierSettings:
-    """The network of a classifier and what it tells apart."""
+    """The network of a classifier and its classes."""
 
     name: str
     options: Mapping[str, Any]
@@ -122,11 +122,7 @@ class ClassifierSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """A run. One of `mim` and `classifier` is None.
-
-    Attributes:
-      given: the configuration as it was given, for config.json and results.json alone.
-    """
+    """A run. One of `mim` and `classifier` is None."""
 
     seed: int
     seeds: tuple[int, ...]
@@ -136,4 +132,5 @@ class Settings:
     evaluation: EvaluationSettings
     mim: MimSettings | None
     classifier: ClassifierSettings | None
+    # the configuration as it was given, for config.json and results.json alone
     given: Mapping[str, Any] = field(repr=False, compare=False)

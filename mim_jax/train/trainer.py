@@ -1,4 +1,4 @@
-"""The training loop: every training from its newest checkpoint, watched, stopped, saved.
+"""The training loop: every training from its newest checkpoint, recorded, stopped on request, saved.
 
 It knows states, epochs and files, and not what is trained. Each training is a generator that pauses when its
 epochs are dispatched, so that one thread keeps every device group busy; one group trains them in turn.
@@ -27,55 +27,37 @@ RunEpochs = Callable[[Any, jax.Array], tuple[Any, Metrics]]
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """One training of one fold.
+    """One training of one fold."""
 
-    Attributes:
-      role: what is trained, for metrics.jsonl.
-      fold: of the split.
-      title: for the person waiting.
-      folder: of its checkpoints.
-      task: the networks and their update.
-      examples: arrays `[N, ...]` by name, on the host, to train on.
-      scalars: what every batch has besides.
-      key: that everything random comes from.
-      updates: in an epoch.
-      model: how to build the network that scores, for the checkpoints.
-      shown: metrics that stand beside the progress bar.
-      start: makes the state to begin with; None = `task.init(key)`.
-      panel: state -> a picture for TensorBoard.
-      panel_every: epochs between two of them; 0 = none.
-      recorder: of its own run, where those of several runs are trained together; None = that of `train`.
-      smaller: the options that make it need less memory.
-    """
-
-    role: str
-    fold: int
-    title: str
-    folder: Path
-    task: Task
-    examples: Mapping[str, np.ndarray]
-    scalars: Mapping[str, np.ndarray]
-    key: jax.Array
-    updates: int
-    model: Mapping[str, Any]
-    shown: tuple[str, ...]
-    start: Callable[[], Any] | None = None
-    panel: Callable[[Any], np.ndarray] | None = None
-    panel_every: int = 0
+    role: str  # what is trained, for metrics.jsonl
+    fold: int  # of the split
+    title: str  # for the person waiting
+    folder: Path  # of its checkpoints
+    task: Task  # the networks and their update
+    examples: Mapping[str, np.ndarray]  # arrays `[N, ...]` by name, on the host, to train on
+    scalars: Mapping[str, np.ndarray]  # what every batch has besides
+    key: jax.Array  # that everything random comes from
+    updates: int  # in an epoch
+    model: Mapping[str, Any]  # how to build the network that scores, for the checkpoints
+    shown: tuple[str, ...]  # metrics that stand beside the progress bar
+    start: Callable[[], Any] | None = None  # makes the state to begin with; None = `task.init(key)`
+    panel: Callable[[Any], np.ndarray] | None = None  # state -> a picture for TensorBoard
+    panel_every: int = 0  # epochs between two of them; 0 = none
+    # of its own run, where those of several runs are trained together; None = that of `train`
     recorder: Recorder | None = None
-    smaller: tuple[str, ...] = ("training.batch_size", "data.image_size")
+    smaller: tuple[str, ...] = ("training.batch_size", "data.image_size")  # options that save memory
 
     @property
     def count(self) -> int:
-        """How many examples there are."""
+        """Number of examples."""
         return len(next(iter(self.examples.values())))
 
     def init(self) -> Any:
-        """The state before the first update."""
+        """Make the state before the first update."""
         return self.start() if self.start else init_state(self.task, self.key)
 
     def begin(self, group: DeviceGroup, settings: TrainingSettings) -> Program:
-        """Bring the examples to a device group; the function that runs epochs there."""
+        """Copy the examples to a device group, and return the program that runs epochs there."""
         return Program(
             self.task,
             **group.put({"examples": self.examples, "scalars": self.scalars, "key": self.key}),
@@ -86,11 +68,7 @@ class Training:
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and has saved what it had; the message says how to go on.
-
-    Attributes:
-      number: of the signal that asked.
-    """
+    """The run was asked to stop by signal `number` and has saved its state; the message says how to go on."""
 
     def __init__(self, message: str, number: int):
         super().__init__(message)
@@ -108,17 +86,17 @@ def train(
     *,
     wrap: Callable[[RunEpochs], RunEpochs] = lambda run: run,
 ) -> None:
-    """Runs every training of this process that is not finished, from its newest checkpoint.
+    """Run every training of this process that is not finished, from its newest checkpoint.
 
     Args:
       trainings: of all processes, in the order in which they begin.
       settings: of the loop.
-      recorder: what happens is told to it.
-      wrap: what stands around each function that runs epochs, such as a profiler.
+      recorder: of metrics and progress.
+      wrap: put around each function that runs epochs, such as a profiler.
 
     Raises:
       Interrupted: on SIGINT or SIGTERM, after saving.
-      NonFiniteLoss: a loss is infinite or not a number; the last good checkpoint stays.
+      NonFiniteLoss: a loss is infinite or NaN; the last good checkpoint stays.
       ValueError: as `devices.find_groups` and `memory.check_program`.
     """
     groups = deque(find_device_groups(settings))
@@ -151,12 +129,12 @@ def train(
 
 
 def find_device_groups(settings: TrainingSettings) -> list[DeviceGroup]:
-    """The groups that the settings ask for; ValueError as `devices.find_groups`."""
+    """Group the devices as the settings ask; errors as `devices.find_groups`."""
     return find_groups(devices=settings.devices, shards=settings.shards, batch_size=settings.batch_size)
 
 
 def restore(folder: Path, *, updates: int, init: Callable[[], Any]) -> Any:
-    """The state at the end of a training of `updates` updates.
+    """Restore the state at the end of a training of `updates` updates.
 
     Raises:
       ValueError: it is not trained to its end, or its checkpoint is missing or damaged.
@@ -180,7 +158,7 @@ def _train_one(
     stop: preemption.Request,
     wrap: Callable[[RunEpochs], RunEpochs],
 ) -> Generator[None, None, str | None]:
-    """Trains to the end; pauses whenever the device has something to do. Returns where it was stopped."""
+    """Train to the end, pausing whenever the device has work; returns where it was stopped."""
     # Orbax takes a second to import; mistakes should not wait.
     from mim_jax.train.checkpoints import FoldCheckpoints
 
@@ -218,7 +196,7 @@ def _run_epochs(
     run = wrap(program)
 
     def rescue(state: Any, epoch: int) -> Callable[[], str]:
-        """Saves the state after `epoch`; with no state there is only what is being saved to wait for."""
+        """Make the function that saves the state after `epoch`, or waits for the save under way if None."""
 
         def save() -> str:
             if state is not None:
@@ -231,7 +209,7 @@ def _run_epochs(
 
     saved, lasted, needed = epoch, 0.0, None
     while epoch < settings.epochs:
-        count = _epochs_until_look(settings, training.panel_every, epoch)
+        count = _epochs_to_dispatch(settings, training.panel_every, epoch)
         # From the host: a range made on the first device would wait for the training there.
         numbers = group.put(np.arange(epoch, epoch + count, dtype=np.int32))
         if needed is None:
@@ -270,8 +248,8 @@ def _run_epochs(
     return None
 
 
-def _epochs_until_look(settings: TrainingSettings, panel_every: int, epoch: int) -> int:
-    """Epochs to dispatch at once: never across a checkpoint, a panel or the end."""
+def _epochs_to_dispatch(settings: TrainingSettings, panel_every: int, epoch: int) -> int:
+    """Number of epochs to dispatch at once: never across a checkpoint, a panel or the end."""
     most = settings.epochs_per_dispatch or (1 if jax.default_backend() == "cpu" else 10)
     stops = [settings.checkpoint_every, panel_every or settings.checkpoint_every]
     return min([most, settings.epochs - epoch, *(every - epoch % every for every in stops)])
@@ -288,7 +266,7 @@ def _check_finite(means: Mapping[str, float], fold: int, epoch: int, step: int, 
 
 
 def _check_state(state: Any, fold: int, epoch: int, checkpoints: Any) -> None:
-    """Finite losses can leave parameters that are not: such a state must not push out the last good one."""
+    """Raise before a state that is not finite, which finite losses can leave, replaces the last good one."""
     # By NumPy, which needs no device: that may be busy with what is being given up.
     if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(state)):
         raise NonFiniteLoss(

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-# What may change in a workdir: sections that do not touch training, so that a finished run may be evaluated
-# again under others, the place of the images, which are known by their digest, and the devices.
+# Fields that may change in a workdir: sections that do not touch training, so that a finished run may be
+# evaluated again under others, the location of the images, which are known by their digest, and the devices.
 FREE = (
     *("evaluation", "decision", "data.root", "data.sources", "data.data_dir"),
     "data.gate",  # what it leaves out changes the digest
@@ -26,12 +26,9 @@ CALIBRATION, CALIBRATION_FORMAT = "calibration.json", 2  # what an evaluation le
 
 
 def claim(path: str | os.PathLike[str], config: Mapping[str, Any], data: Mapping[str, Any]) -> Path:
-    """Makes `path` the workdir of `config` and of the images that `data` describes.
+    """Make `path` the workdir of `config` and of the images that `data` describes, and return it absolute.
 
     `config.json` and `data.json` in it hold both.
-
-    Returns:
-      The absolute path.
 
     Raises:
       ValueError: as `check`, or the images are others than those the workdir began with: folds made anew
@@ -51,10 +48,10 @@ def claim(path: str | os.PathLike[str], config: Mapping[str, Any], data: Mapping
 
 
 def share(path: str | os.PathLike[str], data: Mapping[str, Any]) -> Path:
-    """The workdir that the first process of this run has claimed, for another one.
+    """Find the workdir that the first process of this run has claimed, from another process.
 
     Raises:
-      ValueError: it is not to be seen from here, or the images here are others than those there.
+      ValueError: it is not visible from here, or the images here are others than those there.
     """
     workdir = Path(path).expanduser().resolve()
     if not (workdir / "data.json").exists():
@@ -72,9 +69,9 @@ def share(path: str | os.PathLike[str], data: Mapping[str, Any]) -> Path:
 
 
 def check(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
-    """Raises ValueError where `path` cannot be written, or where another configuration has claimed it.
+    """Check that `path` can be written and is not the workdir of another configuration; return it absolute.
 
-    The message lists the fields that differ. Returns the absolute path.
+    The ValueError lists the fields that differ.
     """
     workdir = Path(path).expanduser().resolve()
     try:
@@ -106,9 +103,10 @@ def check(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
 
 @contextlib.contextmanager
 def hold(workdir: Path) -> Iterator[None]:
-    """Keeps other runs out of a workdir, which exists, while the `with` block lasts.
+    """Keep other runs out of a workdir, which exists, while the `with` block lasts.
 
-    The kernel does, and lets go when this process dies, however it dies: there is no stale lock. Where the
+    The kernel holds the lock and releases it when this process dies, however it dies: no lock is ever stale.
+    Where the
     file system has no locks a warning says so.
 
     Raises:
@@ -135,7 +133,7 @@ def hold(workdir: Path) -> Iterator[None]:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    """Flatten a tree: {"a": {"b": 1}} -> {"a.b": 1}."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
@@ -146,7 +144,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file, less its seal; ValueError names the file where it is missing or damaged."""
+    """Read a JSON file and take off its seal; ValueError names the file where it is missing or damaged."""
     try:
         content = json.loads(path.read_text())
         if isinstance(content, dict) and content.pop(SEAL, seal := _hash(content)) != seal:
@@ -159,12 +157,12 @@ def read_json(path: Path) -> Any:
 
 
 def fold_count(root: Path) -> int:
-    """How many folds the run of a workdir has."""
+    """Number of folds of the run of a workdir."""
     return int(read_json(root / "config.json")["data"]["folds"])
 
 
 def read_calibration(root: Path) -> dict[str, Any]:
-    """What an evaluation left in calibration.json; ValueError where an older version wrote it."""
+    """Read calibration.json; ValueError where another version wrote it."""
     found = read_json(root / CALIBRATION)
     if not isinstance(found, Mapping) or found.get("format") != CALIBRATION_FORMAT:
         raise ValueError(
@@ -175,7 +173,7 @@ def read_calibration(root: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Any, *, sealed: bool = False) -> None:
-    """Writes the file whole or not at all; `sealed` with its hash, by which `read_json` finds a change."""
+    """Write a JSON file whole or not at all; `sealed` with its hash, by which `read_json` finds a change."""
     if sealed:
         content = {**content, SEAL: _hash(content)}
     temporary = path.with_suffix(path.suffix + ".tmp")
@@ -184,7 +182,7 @@ def write_json(path: Path, content: Any, *, sealed: bool = False) -> None:
 
 
 def hash_scores(workdir: Path) -> dict[str, str]:
-    """SHA-256 of every fold's tables of scores, by their place in the workdir."""
+    """SHA-256 of every fold's tables of scores, by their path in the workdir."""
     tables = sorted(path for name in SCORES for path in workdir.glob(f"fold_*/{name}"))
     return {
         path.relative_to(workdir).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in tables
@@ -192,7 +190,7 @@ def hash_scores(workdir: Path) -> dict[str, str]:
 
 
 def check_scores(workdir: Path, results: Mapping[str, Any]) -> None:
-    """Raises ValueError where a table of scores is not what `results` were computed from."""
+    """Raise ValueError where a table of scores is not the one that `results` were computed from."""
     found = hash_scores(workdir)
     for name, value in results.get("scores_sha256", {}).items():  # older results have none
         if name in found and found[name] != value:
@@ -203,7 +201,7 @@ def check_scores(workdir: Path, results: Mapping[str, Any]) -> None:
 
 
 def _hash(content: Mapping[str, Any]) -> str:
-    """SHA-256 of what the file says, however it is laid out."""
+    """SHA-256 of the content of a JSON file, however it is laid out."""
     # As it is read back: numbers that name something have become strings, and sort otherwise.
     read = json.loads(json.dumps(content))
     said = {name: value for name, value in read.items() if name not in (SEAL, CLOCK)}

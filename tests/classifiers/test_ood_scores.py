@@ -107,7 +107,7 @@ def test_errors_name_what_is_wrong():
         ood_scores.score(logits[:-1], features, fitted)
     with pytest.raises(ValueError, match=r"features \[25, 11\]"):
         ood_scores.score(logits, features[:, 1:], fitted)
-    with pytest.raises(ValueError, match="positive=4 is no class"):
+    with pytest.raises(ValueError, match="positive=4 is not a class"):
         ood_scores.score(logits, features, fitted, positive=4)
     logits[4, 0] = np.inf
     with pytest.raises(ValueError, match="logits of image 4"):

@@ -9,8 +9,8 @@ import optax
 import pytest
 from flax import linen as nn
 
-from mim_jax.classifiers import step as classification
-from mim_jax.classifiers.step import Task
+from mim_jax.classifiers.step import ClassifierConfig, classification_step
+from mim_jax.train.epochs import init_state, run_epochs
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -30,31 +30,37 @@ class Small(nn.Module):
         return nn.Dense(3)(nn.Dropout(self.rate, deterministic=not train)(features)), features
 
 
-def make_task(rate=0.0, flips=False):
-    return Task(Small(rate), optax.sgd(0.1), optax.constant_schedule(0.1), image_size=8, flips=flips)
+def make_config(rate=0.0, flips=False):
+    return ClassifierConfig(
+        Small(rate), optax.sgd(0.1), optax.constant_schedule(0.1), image_size=8, flips=flips
+    )
 
 
-step = jax.jit(classification.classification_step, static_argnames="task")
-run = jax.jit(
-    functools.partial(classification.train_epochs, batch_size=4, drop_last=False), static_argnames="task"
-)
+step = jax.jit(classification_step, static_argnames="config")
+
+
+def run(config, state, images, labels, epochs):
+    examples = {"images": images, "labels": labels}
+    return run_epochs(
+        config, state, epochs, examples=examples, scalars={}, key=KEY, batch_size=4, drop_last=False
+    )
 
 
 def test_one_update_follows_the_gradient_of_the_cross_entropy():
-    task = make_task()
-    state = classification.init_state(KEY, task)
+    config = make_config()
+    state = init_state(config, KEY)
 
     def loss_of(params):
         mean = np.array([0.485, 0.456, 0.406], np.float32)[None, None, None]
         deviation = np.array([0.229, 0.224, 0.225], np.float32)[None, None, None]
         inputs = (IMAGES.astype(np.float32) / 255 - mean) / deviation
         variables = {"params": params, "batch_stats": state.batch_stats}
-        (logits, _), _ = task.network.apply(variables, inputs, train=True, mutable=["batch_stats"])
+        (logits, _), _ = config.network.apply(variables, inputs, train=True, mutable=["batch_stats"])
         shares = jnp.exp(logits) / jnp.exp(logits).sum(axis=1, keepdims=True)
         return -jnp.log(shares[np.arange(10), LABELS]).mean(), logits
 
     (loss, logits), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    after, metrics = step(task, state, IMAGES, LABELS, KEY)
+    after, metrics = step(config, state, IMAGES, LABELS, KEY)
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, grads)
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), after.params, expected)
     assert metrics["loss"] == pytest.approx(float(loss), abs=1e-5)
@@ -65,11 +71,10 @@ def test_one_update_follows_the_gradient_of_the_cross_entropy():
 
 
 def test_epochs_are_their_updates_and_can_be_cut_in_two():
-    task = make_task(rate=0.5, flips=True)
-    state = classification.init_state(KEY, task)
-    whole, metrics = run(task, state, IMAGES, LABELS, jnp.arange(2), KEY)
-    first, _ = run(task, state, IMAGES, LABELS, jnp.arange(1), KEY)
-    second, again = run(task, first, IMAGES, LABELS, jnp.arange(1, 2), KEY)
+    config = make_config(rate=0.5, flips=True)
+    whole, metrics = run(config, init_state(config, KEY), IMAGES, LABELS, jnp.arange(2))
+    first, _ = run(config, init_state(config, KEY), IMAGES, LABELS, jnp.arange(1))
+    second, again = run(config, first, IMAGES, LABELS, jnp.arange(1, 2))
     jax.tree.map(np.testing.assert_array_equal, whole, second)
     assert int(whole.step) == 6  # batches of 4, 4, 2
     np.testing.assert_array_equal(metrics["loss"][1], again["loss"][0])
@@ -80,15 +85,15 @@ def test_labels_stay_with_their_images():
     images = np.zeros((30, 8, 8, 3), np.uint8)
     labels = np.arange(30, dtype=np.int32) % 3
     images[np.arange(30), :, :, labels] = 255
-    task = make_task()
-    _, metrics = run(task, classification.init_state(KEY, task), images, labels, jnp.arange(20), KEY)
+    config = make_config()
+    _, metrics = run(config, init_state(config, KEY), images, labels, jnp.arange(20))
     assert metrics["accuracy"][-1] == 1
 
 
 def test_dropout_and_flips_change_with_the_step_and_not_with_the_call():
-    task = make_task(rate=0.5, flips=True)
-    state = classification.init_state(KEY, task)
+    config = make_config(rate=0.5, flips=True)
+    state = init_state(config, KEY)
     losses = [
-        float(step(task, s, IMAGES, LABELS, KEY)[1]["loss"]) for s in (state, state, state.replace(step=1))
+        float(step(config, s, IMAGES, LABELS, KEY)[1]["loss"]) for s in (state, state, state.replace(step=1))
     ]
     assert losses[0] == losses[1] != losses[2]

@@ -92,7 +92,7 @@ def test_unusable_files_are_listed_and_left_out(root, tmp_path):
         np.testing.assert_array_equal(image, np.asarray(Image.open(root / name)))
     assert done == [(i, 8) for i in range(1, 9)]
     with pytest.raises(
-        ValueError, match=r"7 unusable files .*linked: link outside the root; loop: .*mend or remove"
+        ValueError, match=r"7 unusable files .*linked: link outside the root; loop: .*fix or remove"
     ):
         read(root, strict=True)
 

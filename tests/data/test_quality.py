@@ -12,7 +12,7 @@ from mim_jax.data import images, quality
 from mim_jax.data.dataset import Dataset, from_lesions
 from mim_jax.data.images import UnusableImage, decode_image, load_image
 from mim_jax.data.quality import Gate, Measures, find_faults, measure
-from mim_jax.train import config as protocol
+from mim_jax.train.config import load_dataset, parse
 
 OPEN = dict.fromkeys(Gate.__dataclass_fields__, False)
 SKIN = (190, 140, 115)
@@ -230,15 +230,18 @@ def test_the_configuration_reaches_the_data(tmp_path):
         Image.fromarray(pixels).save(tmp_path / name)
     config = mim.get_config("quick").to_dict()
     config["data"]["root"] = str(tmp_path)
-    assert protocol.make_gate(config) == Gate()
-    assert [name for name, _ in protocol.load_data(config).doubtful] == ["mpox/3.png"]
-    config["data"]["gate"]["training"] = "refuse"
-    assert len(protocol.load_data(config)) == 2
-    config["data"]["gate"]["not_skin"] = False
-    assert protocol.make_gate(config) == Gate(not_skin=False) and len(protocol.load_data(config)) == 3
-    config["data"]["gate"]["training"] = "drop"
+
+    def read(**gate):
+        config["data"]["gate"] |= gate
+        return parse(config)
+
+    assert read().data.gate == Gate()
+    assert [name for name, _ in load_dataset(read()).doubtful] == ["mpox/3.png"]
+    assert len(load_dataset(read(training="refuse"))) == 2
+    without = read(not_skin=False)
+    assert without.data.gate == Gate(not_skin=False) and len(load_dataset(without)) == 3
     with pytest.raises(ValueError, match=r"config\.data\.gate\.training 'drop'"):
-        protocol.check(config)
+        read(training="drop")
 
 
 @pytest.mark.parametrize(

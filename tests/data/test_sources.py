@@ -430,10 +430,10 @@ import socket, sys
 def refuse(*args, **kwargs):
     raise SystemExit("network")
 socket.socket.connect = socket.getaddrinfo = refuse
-from mim_jax.data import sources
+from mim_jax.data.sources import load
 assert "tensorflow_datasets" not in sys.modules
 folders = {{"dermnet": {str(downloads / "dermnet")!r}}}
-sources.load_sources(folders, data_dir={str(tmp_path)!r}, size=16, per_class=1, positive="hpv")
+load.load_sources(folders, data_dir={str(tmp_path)!r}, size=16, per_class=1, positive="hpv")
 assert "tensorflow_datasets" in sys.modules and "tensorflow" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)

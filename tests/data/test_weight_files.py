@@ -77,7 +77,9 @@ def test_files_of_earlier_versions_are_read(tmp_path):
 def test_headers_that_lie_are_refused(tmp_path, entry):
     body = bytes(8) if entry["data_offsets"][1] else b""
     write(tmp_path / "x", json.dumps({"a": entry}).encode(), body)
-    with pytest.raises(ValueError, match=r"x is no safetensors file, or is damaged \(.*\): fetch it again"):
+    with pytest.raises(
+        ValueError, match=r"x is not a safetensors file, or is damaged \(.*\): fetch it again"
+    ):
         weight_files.load(tmp_path / "x")
 
 
@@ -86,7 +88,7 @@ def test_headers_that_lie_are_refused(tmp_path, entry):
 )
 def test_what_is_no_such_file_is_refused(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
-    with pytest.raises(ValueError, match="x is no safetensors file, or is damaged"):
+    with pytest.raises(ValueError, match="x is not a safetensors file, or is damaged"):
         weight_files.load(tmp_path / "x")
 
 

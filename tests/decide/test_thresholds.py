@@ -1,13 +1,14 @@
-"""Certificates against SciPy's binomial and beta distributions, and by simulation, ties included."""
+"""Certificates against SciPy's binomial and beta distributions and by simulation; Youden's index; ties."""
 
 import math
 
 import numpy as np
 import pytest
 import scipy.stats
+from sklearn.metrics import roc_curve
 
-from mim_jax.decide.thresholds import certificate, certified_rate, images_needed
-from mim_jax.evaluate.statistics.auroc import share_estimate
+from mim_jax.decide.conformal import just_below
+from mim_jax.decide.thresholds import certificate, certified_rate, images_needed, youden_threshold
 
 CASES = [(29, 0.1, 0.95), (128, 0.1, 0.95), (128, 0.05, 0.9), (60, 0.3, 0.99), (500, 0.2, 0.5)]
 
@@ -66,10 +67,33 @@ def test_as_many_calibration_sets_as_promised_keep_the_miss_rate(count, miss_rat
         assert kept <= exact + error
 
 
-def test_shares_have_the_interval_of_clopper_and_pearson():
-    for hits, count in ((0, 7), (3, 20), (13, 128), (9, 9)):
-        found = share_estimate(hits, count)
-        expected = scipy.stats.binomtest(hits, count).proportion_ci(0.95, method="exact")
-        assert (found.value, *found[1:]) == pytest.approx((hits / count, expected.low, expected.high))
-    with pytest.raises(ValueError, match="got 3 of 2"):
-        share_estimate(3, 2)
+def test_youdens_threshold_is_the_lowest_of_the_largest_index_on_scikit_learns_curve():
+    generator = np.random.default_rng(0)
+    several = 0
+    for trial in range(300):
+        positive = np.arange(generator.integers(2, 40)) < generator.integers(1, 2 + trial % 20)
+        positive[-1] = False
+        levels = int(generator.choice([3, 10, 1000]))  # so that many scores tie, or none
+        gap = generator.choice([-0.2, 0, 0.3])
+        scores = generator.integers(0, levels, len(positive)) / 7 + positive * gap
+        false_rate, true_rate, thresholds = roc_curve(positive, scores, drop_intermediate=False)
+        # In whole numbers: shares that are equal on paper are not always so in floating point.
+        hits, alarms = (true_rate * positive.sum()).round(), (false_rate * (~positive).sum()).round()
+        index = hits * (~positive).sum() - alarms * positive.sum()
+        best = thresholds[index == index.max()]
+        several += len(best) > 1
+        assert youden_threshold(scores, positive) == just_below(best.min())
+    assert several > 30
+
+
+@pytest.mark.parametrize(
+    ("scores", "positive", "found"),
+    [
+        ([0.1, np.nan], [True, False], "2 scores of which 1 are of mpox and 1 not finite"),
+        ([0.1, 0.2], [True, True], "2 scores of which 2 are of mpox and 0 not finite"),
+        ([], [], "0 scores of which 0 are of mpox"),
+    ],
+)
+def test_youdens_threshold_needs_finite_scores_of_both_kinds(scores, positive, found):
+    with pytest.raises(ValueError, match=found):
+        youden_threshold(np.array(scores), np.array(positive, bool))

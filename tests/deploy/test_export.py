@@ -306,7 +306,7 @@ def test_an_odd_configuration_is_named(copy, fields, message):
         ({"model__mask_size": 12}, r"says mask_size=12, and its network paints \[1, 16, 16, 3\]"),
         ({"measure__sort": 1}, r"config\.json cannot be used .*sort"),
         ({"measure__metric": "psnr"}, "unknown metric 'psnr'"),
-        ({"measure__holes": 3}, "cannot be used .*holes=3 is no grid"),
+        ({"measure__holes": 3}, "cannot be used .*holes must be 1, 4, 5, 9, got 3"),
         ({"measure__holes": []}, "cannot be used"),
         ({"measure__bins": "64"}, "cannot be used .*bins"),
         ({"measure__bins": 32}, "hbd of its golden images differs by"),
@@ -419,7 +419,7 @@ def test_slips_are_sentences(exported, tmp_path):
     detector, path, _ = exported
     with pytest.raises(ValueError, match="exists: export into a new folder"):
         export.export(detector, path)
-    with pytest.raises(ValueError, match=r"is no export, it has no manifest\.json"):
+    with pytest.raises(ValueError, match=r"is not an export, it has no manifest\.json"):
         export.load_exported(tmp_path)
     (tmp_path / format.MANIFEST).write_text("{")
     with pytest.raises(ValueError, match="damaged"):

@@ -43,11 +43,19 @@ def white(place):
 LIMITS = {
     "rate_zero": ({"optimizer.learning_rate": 0.0}, None, ""),
     "rate_ten": ({"optimizer.learning_rate": 10.0}, None, ""),
-    "rate_below_zero": ({"optimizer.learning_rate": -1.0}, None, "learning_rate must lie between 0"),
-    "rate_no_number": ({"optimizer.learning_rate": float("nan")}, None, "learning_rate must lie between 0"),
+    "rate_below_zero": (
+        {"optimizer.learning_rate": -1.0},
+        None,
+        "learning_rate must be a finite number >= 0",
+    ),
+    "rate_no_number": (
+        {"optimizer.learning_rate": float("nan")},
+        None,
+        "learning_rate must be a finite number >= 0",
+    ),
     "rate_infinite": ({"optimizer.learning_rate": float("inf")}, None, "lower --config.optimizer"),
-    "memory_of_one": ({"optimizer.b1": 1.0}, None, "b1 must lie between"),
-    "weight_infinite": ({"loss.pixel_weight": float("inf")}, None, "pixel_weight must lie between"),
+    "memory_of_one": ({"optimizer.b1": 1.0}, None, "b1 must be between"),
+    "weight_infinite": ({"loss.pixel_weight": float("inf")}, None, "pixel_weight must be between"),
     "white": ({}, white, "form 1 groups, too few for 2 folds"),
     "white_apart": ({"data.duplicates": "ignore"}, white, ""),
 }
@@ -89,7 +97,7 @@ def test_weights_that_are_no_numbers_decide_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"3 of 3 images have no finite score \(first image 0\)"):
         broken.predict(images)
     for assessment in broken.assess(images):
-        assert assessment.decision is Decision.UNUSABLE and "weights, are no numbers" in assessment.reasons[0]
+        assert assessment.decision is Decision.UNUSABLE and "weights contain NaN" in assessment.reasons[0]
     with pytest.raises(ValueError, match="finite"):
         export(broken, tmp_path / "export")
 

@@ -24,8 +24,8 @@ from mim_jax import Detector, load_exported, load_image
 from mim_jax.cli import main
 from mim_jax.data.images import decode_image
 from mim_jax.data.synthetic import lesions
-from mim_jax.evaluate.baselines.image_statistics import SIMPLE_SCORES
-from mim_jax.evaluate.baselines.inpainting import CONTROLS
+from mim_jax.evaluate.baselines.image_statistics import STATISTICS
+from mim_jax.evaluate.baselines.inpainting import FILLS
 from mim_jax.train.workdir import read_json, write_json
 
 ROOT = Path(__file__).parent.parent
@@ -118,7 +118,7 @@ def test_a_run_leaves_what_the_readme_names(finished):
         assert f"{fold['value']:.4f}" in page
         assert fold["low"] <= fold["value"] <= fold["high"]
     networks, several = {"mim", "autoencoder", "untrained"}, {"holes_mean", "holes_min", "mask_region"}
-    assert set(results["auroc"]["augmented"]) == {*networks, *several, *CONTROLS, *SIMPLE_SCORES}
+    assert set(results["auroc"]["augmented"]) == {*networks, *several, *FILLS, *STATISTICS}
     assert set(results["variants"]) == several
     assert results["clinical"]["images"]["negatives"] == 18
     assert results["robustness"]["images"] == {

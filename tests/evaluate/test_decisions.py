@@ -12,6 +12,7 @@ from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.measure.similarity import METRICS
 
 GROUPS = {"skin": ["eczema"]}
+ABOUT = {"metric": "ssim", "positive": "mpox", "class_groups": GROUPS}
 
 
 def scored(positives, groups, negatives=(0.1, 0.2), classes=("eczema", "acne"), other_groups=None):
@@ -39,9 +40,9 @@ FOLDS = [
 ]
 
 
-def calibrate(folds, *, class_groups=GROUPS, **rule):
+def calibrate(folds, **rule):
     rule = decisions.Rule(**{"false_alarm_rate": 0.0, **rule})
-    return decisions.calibrate(folds, metric="ssim", rule=rule, positive="mpox", class_groups=class_groups)
+    return decisions.calibrate(folds, rule=rule, **ABOUT)
 
 
 def drawn(seed, folds=4, positives=30, negatives=120):
@@ -115,7 +116,7 @@ def test_thresholds_that_cross_leave_no_band():
 def test_a_promise_the_images_cannot_carry_is_not_made():
     found = calibrate(FOLDS, miss_rate=0.05)
     assert [each.lower for each in found.folds] == [None] * 3 and found.pooled.lower is None
-    assert "6 calibration images cannot promise a miss rate of 0.05" in found.pooled.promise
+    assert "6 calibration images cannot guarantee a miss rate of 0.05" in found.pooled.promise
     assert found.folds[0].decide(0.4) is Decision.CANNOT_TELL
     certified = calibrate(FOLDS, name="certified", miss_rate=0.1).pooled
     assert certified.lower is None and "use at least 29" in certified.promise
@@ -126,7 +127,7 @@ def test_the_named_alternatives():
     assert paper.pooled.lower == PAPER_THRESHOLD == 0.8526 and paper.pooled.upper is None
     assert paper.folds[0].decide(0.8526) is Decision.NOT_MPOX_LIKE  # strict
     assert paper.folds[0].decide(0.85261) is Decision.MPOX_LIKE
-    assert "promises nothing" in paper.pooled.promise
+    assert "guarantees nothing" in paper.pooled.promise
     scores = np.array([0.1, 0.2, 0.35, 0.3, 0.4, 0.5])
     threshold = youden_threshold(scores, np.array([False, False, False, True, True, True]))
     found = [np.mean(scores[3:] > t) - np.mean(scores[:3] > t) for t in (threshold, *scores)]
@@ -150,18 +151,42 @@ def test_slips_are_sentences():
 def test_every_image_is_decided_once():
     folds = drawn(1)
     found = calibrate(folds, miss_rate=0.2, false_alarm_rate=0.2)
-    table = [row for k, fold in enumerate(folds) for row in decisions.rows(k, "mim", fold, found.folds[k])]
-    counts = decisions.count_decisions(table)
+    judged = [decisions.judge(fold, cutoffs) for fold, cutoffs in zip(folds, found.folds, strict=True)]
+    counts = decisions.count_decisions(judged)
     assert {name: count["n"] for name, count in counts.items()} == {"acne": 60, "eczema": 60, "mpox": 120}
     assert all(sum(count.values()) == 2 * count["n"] for count in counts.values())
-    kinds = {row["decision"] for row in table}
+    kinds = set(np.concatenate([fold.decisions for fold in judged]).tolist())
     assert kinds == {"", "mpox_like", "cannot_tell", "not_mpox_like"}
-    assert {row["decision"] for row in decisions.rows(0, "mean_fill", FOLDS[0])} == {""}
+    for fold, cutoffs in zip(judged, found.folds, strict=True):
+        for score, decision, own in zip(
+            fold.similarities["ssim"].tolist(), fold.decisions.tolist(), cutoffs.judges(fold), strict=True
+        ):
+            assert decision == (cutoffs.decide(score) if own else "")
 
 
-def test_scores_are_written_as_they_are(tmp_path):
-    decisions.write_csv(tmp_path / "scores.csv", decisions.rows(0, "mean_fill", FOLDS[0]))
-    header, first, *_ = (tmp_path / "scores.csv").read_text().splitlines()
-    row = dict(zip(header.split(","), first.split(","), strict=True))
-    assert list(row)[:4] == ["fold", "method", "name", "class"] and row["decision"] == ""
-    assert float(row["ssim"]) == pytest.approx(0.5, abs=0)
+def test_guarantees_are_kept_on_average_over_runs():
+    """Forty runs of four folds: sixty cases of mpox and sixty of others in each, two images a case."""
+    rates, runs = (0.05, 0.1, 0.3), 40
+    missed, alarms = np.zeros(len(rates)), np.zeros((len(rates), 2))
+    for seed in range(runs):
+        found = decisions.reliability(
+            drawn(seed), metric="ssim", positive="mpox", class_groups=GROUPS, rates=rates
+        )
+        assert [row["rate"] for row in found] == list(rates)
+        missed += [row["missed"]["value"] for row in found]
+        alarms += [[each["value"] for each in row["false_alarms"].values()] for row in found]
+        assert all(row["missed"]["cases"] == 60 for row in found)
+        decided = [row["training"]["decided"] + row["others"]["decided"] for row in found]
+        assert decided == sorted(decided)  # a lower promise is a wider band
+    for place, rate in enumerate(rates):
+        error = 4 * np.sqrt(rate * (1 - rate) / (60 * runs))
+        assert abs(missed[place] / runs - rate) < error + 0.022  # floor(rate (n + 1)) / (n + 1) is below rate
+        assert missed[place] / runs < rate + error
+        assert np.all(alarms[place] / runs < rate + error)
+
+
+def test_rates_that_the_folds_cannot_carry_are_left_out():
+    found = decisions.reliability(
+        drawn(0, folds=2, positives=10), metric="ssim", positive="mpox", class_groups=GROUPS
+    )
+    assert min(row["rate"] for row in found) == pytest.approx(0.2)  # five groups of the other fold: 1/6

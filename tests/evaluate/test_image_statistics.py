@@ -6,7 +6,7 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from mim_jax.evaluate.baselines.image_statistics import (
-    SIMPLE_SCORES,
+    STATISTICS,
     brightness,
     color_mahalanobis,
     color_neighbors,
@@ -96,31 +96,31 @@ def test_images_like_the_training_images_score_high(name):
     red = photographs(9, 40)
     red[..., 1:] //= 3
     green = red[..., [1, 0, 2]]
-    scores = SIMPLE_SCORES[name](np.concatenate([red[20:], green[20:]]), red[:20])
+    scores = STATISTICS[name](np.concatenate([red[20:], green[20:]]), red[:20])
     assert np.mean(scores[:20, None] > scores[None, 20:]) > 0.95  # the AUROC
 
 
-@pytest.mark.parametrize("name", sorted(SIMPLE_SCORES))
+@pytest.mark.parametrize("name", sorted(STATISTICS))
 def test_a_score_depends_on_its_own_image_alone(name):
     images, train = photographs(10, 37), photographs(11, 9)
-    scores = SIMPLE_SCORES[name](images, train)
+    scores = STATISTICS[name](images, train)
     assert scores.dtype == np.float64
     assert np.all(np.isfinite(scores))
     order = np.random.default_rng(12).permutation(37)
-    np.testing.assert_array_equal(SIMPLE_SCORES[name](images[order], train), scores[order])
-    np.testing.assert_array_equal(SIMPLE_SCORES[name](images[20:21], train), scores[20:21])
-    assert SIMPLE_SCORES[name](images[:0], train).shape == (0,)
+    np.testing.assert_array_equal(STATISTICS[name](images[order], train), scores[order])
+    np.testing.assert_array_equal(STATISTICS[name](images[20:21], train), scores[20:21])
+    assert STATISTICS[name](images[:0], train).shape == (0,)
 
 
-@pytest.mark.parametrize("name", sorted(SIMPLE_SCORES))
+@pytest.mark.parametrize("name", sorted(STATISTICS))
 def test_images_of_one_colour_have_finite_scores(name):
     flat = np.full((4, 8, 8, 3), 120, np.uint8)
-    assert np.all(np.isfinite(SIMPLE_SCORES[name](np.concatenate([flat, photographs(13, 2, 8)]), flat)))
+    assert np.all(np.isfinite(STATISTICS[name](np.concatenate([flat, photographs(13, 2, 8)]), flat)))
 
 
 def test_errors_name_what_is_wrong():
     images = photographs(14, 4)
-    for name, score in SIMPLE_SCORES.items():
+    for name, score in STATISTICS.items():
         with pytest.raises(ValueError, match=r"images must be uint8 .* got float32 \[4, 20, 20, 3\]"):
             score(images.astype(np.float32), images)
         with pytest.raises(ValueError, match=r"images must be uint8 .* got uint8 \[20, 20, 3\]"):

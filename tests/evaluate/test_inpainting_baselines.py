@@ -6,7 +6,7 @@ import pytest
 import scipy.sparse
 import scipy.sparse.linalg
 
-from mim_jax.evaluate.baselines.inpainting import CONTROLS, harmonic_fill, mean_fill, telea_fill
+from mim_jax.evaluate.baselines.inpainting import FILLS, harmonic_fill, mean_fill, telea_fill
 
 
 def sparse_solution(image: np.ndarray, offset: tuple[int, int], mask_size: int) -> np.ndarray:
@@ -90,22 +90,22 @@ def test_mean_fill_is_the_mean_of_the_rest():
     np.testing.assert_allclose(patches, np.broadcast_to(expected[:, None, None], (2, 8, 8, 3)), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(CONTROLS))
+@pytest.mark.parametrize("name", sorted(FILLS))
 def test_fills_do_not_depend_on_the_batch(name):
     # Batches of the sizes that images are scored in.
     images = np.random.default_rng(6).random((32, 32, 32, 3)).astype(np.float32)
-    patches = np.asarray(CONTROLS[name](images, (8, 8), 16))
-    np.testing.assert_array_equal(CONTROLS[name](images[:8], (8, 8), 16), patches[:8])
-    np.testing.assert_array_equal(CONTROLS[name](images[::-1], (8, 8), 16)[::-1], patches)
+    patches = np.asarray(FILLS[name](images, (8, 8), 16))
+    np.testing.assert_array_equal(FILLS[name](images[:8], (8, 8), 16), patches[:8])
+    np.testing.assert_array_equal(FILLS[name](images[::-1], (8, 8), 16)[::-1], patches)
 
 
-@pytest.mark.parametrize("name", sorted(CONTROLS))
+@pytest.mark.parametrize("name", sorted(FILLS))
 def test_fills_do_not_see_the_hole_nor_other_images(name):
     images = np.random.default_rng(3).random((3, 24, 24, 3)).astype(np.float32)
-    before = np.asarray(CONTROLS[name](images, (6, 6), 12))
+    before = np.asarray(FILLS[name](images, (6, 6), 12))
     images[:, 6:18, 6:18] = 0.5
-    np.testing.assert_array_equal(CONTROLS[name](images, (6, 6), 12), before)
-    np.testing.assert_allclose(CONTROLS[name](images[1:2], (6, 6), 12)[0], before[1], atol=1e-6)
+    np.testing.assert_array_equal(FILLS[name](images, (6, 6), 12), before)
+    np.testing.assert_allclose(FILLS[name](images[1:2], (6, 6), 12)[0], before[1], atol=1e-6)
 
 
 def test_errors_name_what_is_wrong():

@@ -237,7 +237,7 @@ def test_the_clinical_test(experiment):
 def test_images_get_the_noise_of_the_clinical_test(experiment):
     """Whatever scores them: MIM inside its program, a classifier outside."""
     (model, _), positives, negatives = experiment
-    drawn = sheet.draw(positives, 11, sigma=0.1, seed=3)
+    drawn = sheet.draw_clinical(positives, 11, sigma=0.1, seed=3)
     noisy = sheet.add_noise(drawn[1].images, sigma=0.1, seed=3, first=2 * 11)
     _, scored = clinical_test([model, model], positives, negatives, sigma=0.1, batch=4, resamples=5, seed=3)
     expected = scored[1].similarities["mae"][scored[1].positive]
@@ -271,7 +271,7 @@ def test_errors_name_what_is_wrong(experiment):
         clinical_test(models, positives, none)
     with pytest.raises(ValueError, match="there are no positives of fold 1"):
         clinical_test(models, [positives[0], none], negatives)
-    with pytest.raises(ValueError, match=r"sigma=-0\.1 is no standard deviation"):
+    with pytest.raises(ValueError, match=r"sigma=-0\.1 is not a standard deviation"):
         clinical_test(models, positives, negatives, sigma=-0.1)
     with pytest.raises(ValueError, match="1 models for 2 sets of positives"):
         clinical_test(models[:1], positives, negatives)

@@ -1,4 +1,4 @@
-"""AUROC and its intervals against scikit-learn, slow resampling and known standard errors."""
+"""The tables of a run: every figure recomputed from the scores, methods of one score, seeds."""
 
 import dataclasses
 import json
@@ -7,145 +7,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from mim_jax.evaluate.scores import ScoredImages
-from mim_jax.evaluate.statistics.auroc import auroc, cluster_bootstrap, draw_groups, resampled_aurocs, roc
+from mim_jax.evaluate.statistics.auroc import auroc, draw_groups, sample_aurocs
 from mim_jax.evaluate.statistics.summary import summarize, summarize_seeds
-
-
-def scored(
-    seed: int,
-    *,
-    positives: int = 12,
-    negatives: int = 40,
-    copies: int = 1,
-    negatives_a_group: int = 1,
-    gap: float = 1.0,
-    decimals: int = 1,
-) -> ScoredImages:
-    """One fold of normal scores, rounded so that many tie; `copies` of each positive share its group."""
-    generator = np.random.default_rng(seed)
-    base = np.repeat(generator.normal(gap, 1, positives), copies)
-    count = positives * copies
-    total = count + negatives
-    origin = np.repeat(np.arange(positives), copies)
-    copy = np.concatenate([np.tile(np.arange(copies), positives), np.zeros(negatives, int)])
-    noise = generator.normal(0, 0.3, count) * (copy[:count] > 0)
-    other = generator.normal(0, 1, negatives)
-    scores = np.round(np.concatenate([base + noise, other]), decimals)
-    return ScoredImages(
-        names=np.array([f"mpox/{seed}-{i}" for i in range(count)] + [f"other/{i}" for i in range(negatives)]),
-        classes=np.array(
-            ["mpox"] * count + [("eczema", "measles", "nevus")[i % 3] for i in range(negatives)]
-        ),
-        groups=np.array(
-            [f"p{seed}-{i}" for i in origin] + [f"n{i // negatives_a_group}" for i in range(negatives)]
-        ),
-        copies=copy,
-        positive=np.arange(total) < count,
-        augmented=np.ones(total, bool),
-        plain=copy == 0,
-        similarities={"ssim_hbd": scores, "mae": scores**3 + np.round(generator.normal(0, 1, total), 1)},
-    )
-
-
-def slow_aurocs(
-    fold: ScoredImages, metric: str, positive_draws: np.ndarray, negative_draws: np.ndarray
-) -> list[float]:
-    """AUROC of every resample, by building the resampled images and asking scikit-learn."""
-    result = []
-    for positive_weights, negative_weights in zip(positive_draws, negative_draws, strict=True):
-        drawn = []
-        for positive, weights in ((True, positive_weights), (False, negative_weights)):
-            for group, times in zip(np.unique(fold.groups[fold.positive == positive]), weights, strict=True):
-                members = np.flatnonzero((fold.groups == group) & (fold.positive == positive))
-                drawn += list(members) * int(times)
-        result.append(roc_auc_score(fold.positive[drawn], fold.similarities[metric][drawn]))
-    return result
-
-
-def test_auroc_is_scikit_learns_and_the_share_of_pairs_won():
-    for seed in range(5):
-        fold = scored(seed, positives=20, negatives=30)
-        scores, positive = fold.similarities["ssim_hbd"], fold.positive
-        difference = scores[positive][:, None] - scores[~positive][None, :]
-        assert np.any(difference == 0)
-        assert auroc(scores, positive) == pytest.approx(np.mean((np.sign(difference) + 1) / 2), abs=1e-12)
-        assert auroc(scores, positive) == pytest.approx(roc_auc_score(positive, scores), abs=1e-12)
-    assert auroc(np.array([0.7, 0.7, 0.9, 0.1]), np.array([1, 0, 1, 0])) == 0.875
-    assert auroc(np.ones(4), np.array([1, 0, 1, 0])) == 0.5
-
-
-def test_roc_encloses_the_auroc():
-    fold = scored(1)
-    false_rate, true_rate = roc(fold.similarities["mae"], fold.positive)
-    assert false_rate[0] == true_rate[0] == 0 and false_rate[-1] == true_rate[-1] == 1
-    area = np.trapezoid(true_rate, false_rate)
-    assert area == pytest.approx(auroc(fold.similarities["mae"], fold.positive), abs=1e-12)
-
-
-def test_resamples_are_what_slow_resampling_gives():
-    folds = [scored(seed, copies=3, negatives_a_group=2) for seed in (1, 2)]
-    draws = draw_groups(folds, resamples=60, seed=3)
-    fast = resampled_aurocs(folds, "ssim_hbd", draws)
-    slow = np.array(
-        [
-            slow_aurocs(fold, "ssim_hbd", draws.positive[index], draws.negative[index])
-            for index, fold in enumerate(folds)
-        ]
-    )
-    np.testing.assert_allclose(fast, slow, atol=1e-12)
-    each, mean = cluster_bootstrap(folds, "ssim_hbd", resamples=60, seed=3)
-    for fold, row, estimate in zip(folds, slow, each, strict=True):
-        value = roc_auc_score(fold.positive, fold.similarities["ssim_hbd"])
-        np.testing.assert_allclose(estimate, (value, *np.percentile(row, [2.5, 97.5])), atol=1e-12)
-    np.testing.assert_allclose(mean[1:], np.percentile(slow.mean(axis=0), [2.5, 97.5]), atol=1e-12)
-    # Every group is drawn as often as there are groups: the folds' positives apart, the negatives together.
-    assert all(np.all(draw.sum(axis=1) == 12) for draw in draws.positive)
-    assert draws.negative[0].shape == (60, 20) and np.all(draws.negative[0].sum(axis=1) == 20)
-    assert all(draw is draws.negative[0] for draw in draws.negative)
-
-
-def test_folds_may_test_on_different_negatives_and_share_the_draw_of_those_in_common():
-    folds = [scored(seed, copies=3, negatives_a_group=2) for seed in (1, 2)]
-    names = [np.unique(fold.groups[~fold.positive]) for fold in folds]
-    kept = [own[place:] if place else own[:-3] for place, own in enumerate(names)]
-    folds = [f.select(f.positive | np.isin(f.groups, own)) for f, own in zip(folds, kept, strict=True)]
-    draws = draw_groups(folds, resamples=60, seed=3)
-    fast = resampled_aurocs(folds, "ssim_hbd", draws)
-    for index, fold in enumerate(folds):
-        slow = slow_aurocs(fold, "ssim_hbd", draws.positive[index], draws.negative[index])
-        np.testing.assert_allclose(fast[index], slow, atol=1e-12)
-    common = [np.isin(own, np.intersect1d(*kept)) for own in kept]
-    np.testing.assert_array_equal(*(draw[:, own] for draw, own in zip(draws.negative, common, strict=True)))
-    # Folds whose few negatives are seldom drawn are never left without any.
-    few = [
-        f.select(f.positive | (f.groups == own[-i]))
-        for i, (f, own) in enumerate(zip(folds, kept, strict=True))
-    ]
-    assert all(draw.any(axis=1).all() for draw in draw_groups(few, resamples=200, seed=0).negative)
-
-
-def test_spread_of_ungrouped_images_is_that_of_delong():
-    fold = scored(4, positives=80, negatives=150, decimals=6)
-    scores, positive = fold.similarities["ssim_hbd"], fold.positive
-    wins = (scores[positive][:, None] > scores[~positive][None, :]).astype(float)
-    # DeLong, DeLong and Clarke-Pearson, Biometrics, 1988: the variances of the two classes' placements.
-    expected = np.sqrt(wins.mean(axis=1).var(ddof=1) / 80 + wins.mean(axis=0).var(ddof=1) / 150)
-    resampled = resampled_aurocs([fold], "ssim_hbd", draw_groups([fold], resamples=2000, seed=0))
-    assert resampled.std() == pytest.approx(expected, rel=0.15)
-
-
-def test_copies_do_not_make_an_interval_narrower():
-    fold = scored(5, positives=15)
-    five = np.concatenate([np.repeat(np.flatnonzero(fold.positive), 5), np.flatnonzero(~fold.positive)])
-    once = cluster_bootstrap([fold], "ssim_hbd", resamples=300, seed=1)
-    copied = cluster_bootstrap([fold.select(five)], "ssim_hbd", resamples=300, seed=1)
-    assert copied[1] == once[1]
-    # Taken for independent images they would.
-    selected = fold.select(five)
-    alone = dataclasses.replace(selected, groups=np.array([str(i) for i in range(len(selected))]))
-    low, high = cluster_bootstrap([alone], "ssim_hbd", resamples=300, seed=1)[1][1:]
-    assert high - low < 0.75 * (once[1].high - once[1].low)
+from tests.evaluate.invented_folds import scored
 
 
 def test_summary_holds_every_figure_of_the_report():
@@ -170,7 +34,7 @@ def test_summary_holds_every_figure_of_the_report():
         np.std(values, ddof=0)
     )
     assert found["low"] < found["mean"] < found["high"]
-    mean = cluster_bootstrap(folds, "mae", resamples=200, seed=0)[1]
+    mean = sample_aurocs(folds, "mae", draw_groups(folds, resamples=200, seed=0)).mean()
     assert (found["mean"], found["low"], found["high"]) == mean
 
     plain = [
@@ -309,24 +173,6 @@ def test_plain_and_augmented_sets_may_be_disjoint_in_positives():
 
 def test_errors_name_what_is_wrong():
     fold = scored(7)
-    with pytest.raises(ValueError, match="12 of 12 images are positive"):
-        auroc(np.zeros(12), np.ones(12, bool))
-    with pytest.raises(ValueError, match="score 1 is inf"):
-        auroc(np.array([0.0, np.inf]), np.array([True, False]))
-    with pytest.raises(ValueError, match=r"\(3,\) and \(2,\)"):
-        auroc(np.zeros(3), np.array([True, False]))
-    broken = {**fold.similarities, "mae": fold.similarities["mae"].copy()}
-    broken["mae"][[14, 20]] = np.nan
-    with pytest.raises(ValueError, match=r"mae of other/2 is nan \(2 of 52 scores are not finite\)"):
-        dataclasses.replace(fold, similarities=broken)
-    with pytest.raises(ValueError, match="mae has 3 entries for 52 images"):
-        dataclasses.replace(fold, similarities={"mae": np.zeros(3)})
-    with pytest.raises(ValueError, match="fold 1 has no positive"):
-        draw_groups([fold, fold.select(~fold.positive)])
-    with pytest.raises(ValueError, match="fold 0 has no negative"):
-        draw_groups([fold.select(fold.positive)])
-    with pytest.raises(ValueError, match="no folds"):
-        draw_groups([])
     with pytest.raises(ValueError, match="reference method 'mim'"):
         summarize({"mean_fill": [fold]})
     with pytest.raises(ValueError, match="unknown metric 'psnr'"):

@@ -1,5 +1,6 @@
 """The figures take the rows and the methods that they are about."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,32 +9,29 @@ from sklearn.metrics import auc, roc_auc_score
 from mim_jax.report import figures
 from mim_jax.report.figures import charts
 from mim_jax.report.sections import shown_methods
-from tests.invented import a_run, panels_of
+from tests.invented import evaluated, panels_of
 
 
 def test_figures_take_the_rows_that_they_are_about(monkeypatch):
-    run = a_run()
-    run["results"]["auroc"]["augmented"]["brightness"]["score"]["mean"] = 0.99  # the best baseline is shown
-    folds = run["results"]["auroc"]["augmented"]["mim"]["ssim_hbd"]["folds"]
+    run = evaluated()
+    run.results["auroc"]["augmented"]["brightness"]["score"]["mean"] = 0.99  # the best baseline is shown
+    folds = run.results["auroc"]["augmented"]["mim"]["ssim_hbd"]["folds"]
     for value, fold in zip((0.7, 0.9, 0.6), folds, strict=True):
         fold["value"] = value
-    for row in run["scores"]:  # rows outside the augmented set would be seen at once
-        if row["name"] == "0.jpg":
-            row |= {"augmented": False, "score" if row["ssim_hbd"] == "" else "ssim_hbd": 5.0}
+    for folds in run.methods.values():  # rows outside the augmented set would be seen at once
+        for images in folds:
+            images.augmented[0] = False
+            next(iter(images.similarities.values()))[0] = 5.0
     seen: dict[str, list[Any]] = {"roc": [], "histogram": []}
     monkeypatch.setattr(charts, "roc_figure", lambda curves, *_, **__: seen["roc"].append(curves) or b"")
     monkeypatch.setattr(charts, "histogram_figure", lambda *args, **_: seen["histogram"].append(args) or b"")
-    figures.draw(run["results"], run["scores"], [], panels_of(0))
-    for fold, curves in zip((1, 2), seen["roc"], strict=True):
-        assert list(curves) == shown_methods(run["results"])
+    figures.draw(replace(run, history=[], panels=panels_of(0)))
+    for place, curves in zip((1, 2), seen["roc"], strict=True):
+        assert list(curves) == shown_methods(run.results)
         for method in curves:
-            rows = [
-                row
-                for row in run["scores"]
-                if row["fold"] == fold and row["method"] == method and row["name"] != "0.jpg"
-            ]
-            column = "score" if method == "brightness" else "ssim_hbd"
-            expected = roc_auc_score([row["positive"] for row in rows], [row[column] for row in rows])
+            images = run.methods[method][place]
+            scores = images.similarities["score" if method == "brightness" else "ssim_hbd"]
+            expected = roc_auc_score(images.positive[1:], scores[1:])
             assert auc(*curves[method]) == pytest.approx(expected)
     ((series, thresholds, pooled),) = seen["histogram"]
     assert {name: len(values) for name, values in series.items()} == {
@@ -45,7 +43,7 @@ def test_figures_take_the_rows_that_they_are_about(monkeypatch):
 
 
 def test_few_methods_are_shown_the_best_baseline_among_them():
-    results = a_run()["results"]
+    results = evaluated().results
     aurocs = results["auroc"]["augmented"]
     aurocs["harmonic_fill"]["ssim_hbd"]["mean"] = 0.98
     aurocs["mask_region"]["ssim_hbd"]["mean"] = 0.99  # a variant is no baseline

@@ -6,7 +6,7 @@ from mim_jax.classifiers import ood_scores
 from mim_jax.evaluate.method_names import METHOD_CLAUSES, METHOD_NAMES, ordered
 from mim_jax.report.format import interval, number, percent, signed, verdict
 from mim_jax.report.sections import baselines, positive_share
-from tests.invented import a_run
+from tests.invented import evaluated
 
 
 def test_everything_with_a_name_has_a_clause():
@@ -15,7 +15,7 @@ def test_everything_with_a_name_has_a_clause():
 
 
 def test_methods_have_one_order_whatever_order_they_come_in():
-    results = a_run()["results"]
+    results = evaluated().results
     results["differences"] = dict(sorted(results["differences"].items()))
     assert baselines(results) == ["mean_fill", "harmonic_fill", "autoencoder", "brightness"]
     assert ordered(["zebra", "brightness", "aardvark", "mim"]) == [

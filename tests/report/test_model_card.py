@@ -6,7 +6,7 @@ import re
 import pytest
 
 from mim_jax.report.model_card import model_card
-from tests.invented import HOSTILE, a_run
+from tests.invented import HOSTILE, evaluated
 
 yaml = pytest.importorskip("yaml", reason="front matter is read by another implementation")
 
@@ -20,7 +20,7 @@ def cells(line: str) -> int:
 
 
 def test_front_matter_names_the_headline_and_the_data():
-    results = a_run()["results"]
+    results = evaluated().results
     header = front(model_card(results))
     (entry,) = header["model-index"]
     (result,) = entry["results"]
@@ -32,7 +32,7 @@ def test_front_matter_names_the_headline_and_the_data():
 
 
 def test_card_states_use_results_failures_and_hashes():
-    results = a_run()["results"]
+    results = evaluated().results
     difference = results["differences"]["brightness"]["ssim_hbd"]
     difference |= {"mean": -0.1, "low": -0.2, "high": -0.05, "low_folds": -0.3, "high_folds": -0.01}
     results["per_class"]["mim"]["nv"]["mean"] = 0.0123
@@ -53,13 +53,13 @@ def test_card_states_use_results_failures_and_hashes():
 
 
 def test_a_run_on_procedural_images_says_that_it_says_nothing():
-    card = model_card(a_run(notice="These say nothing about mpox.")["results"])
+    card = model_card(evaluated(notice="These say nothing about mpox.").results)
     assert card.index("say nothing about mpox") < card.index("## Intended use")
     assert "procedural-images" in front(card)["tags"]
 
 
 def test_what_comes_from_data_stays_text():
-    results = a_run(notice=HOSTILE)["results"]
+    results = evaluated(notice=HOSTILE).results
     data, clinical, sheet = results["data"], results["clinical"], results["robustness"]
     results["title"] = data["source"] = data["digest"] = results["decision"]["rule"] = HOSTILE
     clinical["source"] = clinical["digest"] = HOSTILE
@@ -78,7 +78,7 @@ def test_what_comes_from_data_stays_text():
 
 
 def test_a_small_run_has_a_card_and_the_same_results_the_same_one():
-    results = a_run(folds=1, methods=("mim",))["results"]
+    results = evaluated(folds=1, methods=("mim",)).results
     results["clinical"] = results["robustness"] = None
     results["decision"] |= {"table": {}, "thresholds": [None]}
     card = model_card(results)

@@ -5,9 +5,9 @@ import io
 import matplotlib
 import numpy as np
 import pytest
-from mim_jax.evaluate.panels import Panels
 from PIL import Image
 
+from mim_jax.evaluate.panels import Panels
 from mim_jax.report.figures.pictures import arrange, cell_side, panel_figure
 from tests.invented import panels_of
 

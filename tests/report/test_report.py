@@ -2,19 +2,19 @@
 
 import base64
 import io
-from typing import Any
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
-from mim_jax.evaluate.panels import Panels
+from mim_jax.evaluate.mim import Evaluated
 from mim_jax.report import figures
 from mim_jax.report.figures.pictures import arrange, cell_side, panel_figure
 from mim_jax.report.format import SHORT_NOTICE
 from mim_jax.report.report import write_report
-from tests.invented import HOSTILE, Page, a_run, panels_of
+from tests.invented import HOSTILE, Page, evaluated, panels_of
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def undrawn(monkeypatch):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """The path of a page with a notice and all its figures."""
-    return write_report(tmp_path_factory.mktemp("run"), **a_run(notice="These are procedural images."))
+    return write_report(tmp_path_factory.mktemp("run"), evaluated(notice="These are procedural images."))
 
 
-def page_of(workdir, run: dict[str, Any]) -> Page:
-    return Page(write_report(workdir, **run).read_text(encoding="utf-8"))
+def page_of(workdir, run: Evaluated) -> Page:
+    return Page(write_report(workdir, run).read_text(encoding="utf-8"))
 
 
 def test_one_file_with_every_figure_inside_and_nothing_fetched(written):
@@ -52,8 +52,8 @@ def test_one_file_with_every_figure_inside_and_nothing_fetched(written):
 
 
 def test_what_comes_from_data_cannot_become_markup(tmp_path):
-    run = a_run(notice=HOSTILE)
-    results, data = run["results"], run["results"]["data"]
+    run = evaluated(notice=HOSTILE)
+    results, data = run.results, run.results["data"]
     results["title"] = data["source"] = data["digest"] = results["decision"]["rule"] = HOSTILE
     data["unusable"] = data["group_problems"] = [[HOSTILE, HOSTILE + "\udcff"]]
     data["duplicates"], data["left_out"], data["remarks"] = [[HOSTILE, HOSTILE]], [HOSTILE], [HOSTILE]
@@ -77,11 +77,8 @@ def test_what_comes_from_data_cannot_become_markup(tmp_path):
     results["environment"]["versions"] = {HOSTILE: HOSTILE}
     for part in ("per_class", "per_group"):
         results[part] = {method: {HOSTILE: values.popitem()[1]} for method, values in results[part].items()}
-    panels = run["panels"]
-    panels.names[:] = panels.classes[:] = "placeholder"
-    run["panels"] = Panels(
-        **{**vars(panels), "names": np.array([HOSTILE] * 18), "classes": np.array([HOSTILE] * 18)}
-    )
+    named = np.array([HOSTILE] * len(run.panels.names))
+    run = replace(run, panels=replace(run.panels, names=named, classes=named))
     page = page_of(tmp_path, run)
     assert "script" not in {tag for tag, _ in page.elements}
     allowed = {"class", "src", "alt", "lang", "charset", "name", "content", "http-equiv", "tabindex", "scope"}
@@ -101,12 +98,11 @@ def test_notice_stands_in_every_title(written):
 
 
 def test_without_a_notice_nothing_is_said_of_procedural_images(tmp_path, undrawn):
-    assert "procedural" not in page_of(tmp_path, a_run()).text
+    assert "procedural" not in page_of(tmp_path, evaluated()).text
 
 
 def test_notice_is_drawn_into_every_figure(written):
-    run = a_run()
-    without = figures.draw(run["results"], run["scores"], run["history"], run["panels"])
+    without = figures.draw(evaluated())
     assert len(without) > 14
     for name, png in without.items():
         noted = (written.parent / "figures" / f"{name}.png").read_bytes()
@@ -131,14 +127,14 @@ def test_notice_is_drawn_into_every_figure(written):
 def test_summary_says_what_the_intervals_of_each_difference_allow(
     tmp_path, undrawn, images, folds, words, method, name
 ):
-    run = a_run()
+    run = evaluated()
     estimate = dict(zip(("low", "high", "low_folds", "high_folds"), (*images, *folds), strict=True))
-    run["results"]["differences"][method]["ssim_hbd"] = {"mean": 0.0123, **estimate}
+    run.results["differences"][method]["ssim_hbd"] = {"mean": 0.0123, **estimate}
     assert words.format(name) in page_of(tmp_path, run).text.split("AUROC by metric")[0]
 
 
 def test_summary_names_every_baseline_and_every_variant_once_and_apart(tmp_path, undrawn):
-    text = page_of(tmp_path, a_run()).text.split("AUROC by metric")[0]
+    text = page_of(tmp_path, evaluated()).text.split("AUROC by metric")[0]
     baselines, variants = text.split("other ways to use the same networks")
     for name in ("mean-colour fill", "harmonic fill", "autoencoder", "darkness"):
         assert baselines.count(f" {name}") == 1 and f" {name}" not in variants
@@ -148,8 +144,8 @@ def test_summary_names_every_baseline_and_every_variant_once_and_apart(tmp_path,
 
 
 def test_summary_compares_with_chance(tmp_path, undrawn):
-    run = a_run()
-    estimate = run["results"]["auroc"]["augmented"]["mim"]["ssim_hbd"]
+    run = evaluated()
+    estimate = run.results["auroc"]["augmented"]["mim"]["ssim_hbd"]
     estimate |= {"low": 0.51, "high": 0.6, "low_folds": 0.505, "high_folds": 0.7}
     assert "3 folds): better than chance (0.5)." in page_of(tmp_path, run).text
     estimate |= {"low_folds": 0.49}
@@ -158,17 +154,16 @@ def test_summary_compares_with_chance(tmp_path, undrawn):
 
 
 def test_summary_is_by_the_metric_that_decides(tmp_path, undrawn):
-    run = a_run(metric="hbd")
+    run = evaluated(metric="hbd")
     text = page_of(tmp_path, run).text
     assert "HBD, the metric that the configuration names" in text
     for kind in ("augmented", "plain"):
-        assert (
-            f"{run['results']['auroc'][kind]['mim']['hbd']['mean']:.4f}" in text.split("AUROC by metric")[0]
-        )
+        mean = run.results["auroc"][kind]["mim"]["hbd"]["mean"]
+        assert f"{mean:.4f}" in text.split("AUROC by metric")[0]
 
 
 def test_data_sheet_tells_what_was_left_out_joined_and_noticed(tmp_path, undrawn):
-    run = a_run()
+    run = evaluated()
     page = page_of(tmp_path, run)
     for words in (
         "1 file could not be used.",
@@ -186,7 +181,7 @@ def test_data_sheet_tells_what_was_left_out_joined_and_noticed(tmp_path, undrawn
     (own,) = [cells for name, cells in others.items() if name.startswith("calibrated")]
     assert own == ["0.5625", "1 8.3 %", "4 33.3 %", "9 33.3 %", "14 51.9 %"]
     promised = page.table("Table. Guaranteed and observed")["10.0 %"]
-    found = run["results"]["decision"]["reliability"][0]
+    found = run.results["decision"]["reliability"][0]
     assert promised[0].startswith(f"{100 * found['missed']['value']:.1f} %")
     assert promised[-3:] == ["41.7 %", "33.3 %", "33.3 %"]  # the mean of 6/12 and 9/27; 2/6; 3/9
     assert page.table("Table. Near-duplicates")["1"] == ["mpox/1.jpg, mpox/2.jpg"]
@@ -194,7 +189,7 @@ def test_data_sheet_tells_what_was_left_out_joined_and_noticed(tmp_path, undrawn
 
 def test_same_input_gives_the_same_bytes_and_leaves_matplotlib_alone(tmp_path, written):
     before = dict(matplotlib.rcParams)
-    again = write_report(tmp_path, **a_run(notice="These are procedural images."))
+    again = write_report(tmp_path, evaluated(notice="These are procedural images."))
     assert again.read_bytes() == written.read_bytes()
     assert dict(matplotlib.rcParams) == before
     for file in (tmp_path / "figures").iterdir():
@@ -208,8 +203,8 @@ def test_page_of_full_size_images_stays_below_eight_megabytes(written):
 
 
 def test_small_runs_have_a_page_too(tmp_path):
-    run = a_run(folds=1, methods=("mim",)) | {"history": [], "panels": panels_of(0)}
-    results = run["results"]
+    run = replace(evaluated(folds=1, methods=("mim",)), history=[], panels=panels_of(0))
+    results = run.results
     results["per_group"], results["differences"] = {}, {}
     results["per_class"] = {"mim": {"acne": results["per_class"]["mim"]["acne"]}}
     results["data"] |= {"classes": {"acne": 9, "mpox": 12}, "class_groups": {}, "grouped": False}

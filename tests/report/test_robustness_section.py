@@ -6,17 +6,17 @@ from matplotlib.axes import Axes
 from mim_jax.report import figures
 from mim_jax.report.figures import charts
 from mim_jax.report.report import write_report
-from tests.invented import Page, a_run
+from tests.invented import Page, evaluated
 
 
 def page_of(workdir, monkeypatch, run):
     monkeypatch.setattr(figures, "draw", lambda *_, **__: {})
-    return Page(write_report(workdir, **run).read_text(encoding="utf-8"))
+    return Page(write_report(workdir, run).read_text(encoding="utf-8"))
 
 
 def test_numbers_of_both_tests_are_those_of_the_results(tmp_path, monkeypatch):
-    run = a_run()
-    test, sheet = run["results"]["clinical"], run["results"]["robustness"]
+    run = evaluated()
+    test, sheet = run.results["clinical"], run.results["robustness"]
     page = page_of(tmp_path, monkeypatch, run)
     rows = page.table("Table. AUROC of the clinical test")
     for name, metric in (("SSIM+HBD", "ssim_hbd"), ("MSE", "mse")):
@@ -40,8 +40,8 @@ def test_numbers_of_both_tests_are_those_of_the_results(tmp_path, monkeypatch):
 
 
 def test_without_thresholds_nothing_is_missed_and_the_page_says_why(tmp_path, monkeypatch):
-    run = a_run()
-    sheet = run["results"]["robustness"]
+    run = evaluated()
+    sheet = run.results["robustness"]
     sheet["thresholds"] = [None] * 3
     for entry in [sheet["plain"], *(e for axis in sheet["axes"].values() for e in axis["entries"])]:
         entry["missed"] = entry["false_alarms"] = {"mean": None, "folds": [None] * 3}
@@ -65,7 +65,7 @@ def drawn(monkeypatch):
 
 
 def test_every_panel_begins_with_the_untouched_image(drawn):
-    sheet = a_run()["results"]["robustness"]
+    sheet = evaluated().results["robustness"]
     charts.robustness_figure(sheet)
     assert [label for label, _, _ in drawn] == ["AUROC", "mpox missed", "false alarms"] * 2
     # Noise comes first, whatever the order of the results; a patch is untouched at its full size.
@@ -76,7 +76,7 @@ def test_every_panel_begins_with_the_untouched_image(drawn):
 
 
 def test_noise_sweep_shows_both_curves(drawn):
-    test = a_run()["results"]["clinical"]
+    test = evaluated().results["clinical"]
     charts.noise_sweep_figure(test)
     assert [(label, y) for label, _, y in drawn] == [
         ("noise on mpox alone", [area["mean"] for area in test["noise_sweep"]["positives"]]),

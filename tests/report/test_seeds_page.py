@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from mim_jax.report.seeds import write_seeds
-from tests.invented import HOSTILE, Page, a_run
+from tests.invented import HOSTILE, Page, evaluated
 
 
 def runs(*, notice: str | None = None):
-    first = a_run(notice=notice)["results"]
+    first = evaluated(notice=notice).results
     second = copy.deepcopy(first)
     for kind in second["auroc"].values():
         for method in kind.values():

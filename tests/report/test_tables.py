@@ -9,17 +9,17 @@ import pytest
 from mim_jax.measure import METRIC_NAMES
 from mim_jax.report import figures
 from mim_jax.report.report import write_report
-from tests.invented import LEVELS, Page, a_run
+from tests.invented import LEVELS, Page, evaluated
 
 BOTH = ("low", "high", "low_folds", "high_folds")
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """The page of `a_run`; no figure is drawn, which takes most of the time."""
+    """The page of `evaluated()`; no figure is drawn, which takes most of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "draw", lambda *_, **__: {})
-        return Page(write_report(tmp_path_factory.mktemp("run"), **a_run()).read_text(encoding="utf-8"))
+        return Page(write_report(tmp_path_factory.mktemp("run"), evaluated()).read_text(encoding="utf-8"))
 
 
 def numbers(cell: str) -> list[float]:
@@ -32,7 +32,7 @@ def check(cell: str, estimate: dict[str, Any], *keys: str) -> None:
 
 @pytest.mark.parametrize(("kind", "title"), [("augmented", "Table 2."), ("plain", "Table 2, plain.")])
 def test_table_2_is_mim_beside_the_paper(page, kind, title):
-    rows, mim = page.table(title), a_run()["results"]["auroc"][kind]["mim"]
+    rows, mim = page.table(title), evaluated().results["auroc"][kind]["mim"]
     for column, metric in enumerate(METRIC_NAMES):
         check(rows["this run, mean ± std"][column], mim[metric], "mean", "std")
         check(rows["95 % by images"][column], mim[metric], "low", "high")
@@ -46,7 +46,7 @@ def test_table_2_is_mim_beside_the_paper(page, kind, title):
 
 
 def test_panel_holds_every_method_once_and_marks_scores_of_their_own(page):
-    results = a_run()["results"]
+    results = evaluated().results
     rows = page.table("Table. MIM, baselines and variants by SSIM+HBD on the augmented")
     assert [row.replace(" *", "") for row in rows][1:] == [
         *("MIM", "Baselines", "mean-colour fill", "harmonic fill", "autoencoder", "darkness"),
@@ -63,7 +63,7 @@ def test_panel_holds_every_method_once_and_marks_scores_of_their_own(page):
 
 
 def test_the_other_metrics_are_those_of_the_methods_that_have_them(page):
-    results = a_run()["results"]
+    results = evaluated().results
     areas = page.table("Table. AUROC ± std by every metric")
     differences = page.table("Table. Difference (MIM \u2212 method) by every metric")
     for column, metric in enumerate(METRIC_NAMES):
@@ -75,7 +75,7 @@ def test_the_other_metrics_are_those_of_the_methods_that_have_them(page):
 
 
 def test_operating_points_stand_beside_the_share_of_positives(page):
-    results = a_run()["results"]
+    results = evaluated().results
     rows = page.table("Table. Operating points")
     for name, method in (("MIM", "mim"), ("darkness *", "brightness")):
         operating = results["operating"][method]
@@ -96,7 +96,7 @@ def test_operating_points_stand_beside_the_share_of_positives(page):
 
 
 def test_classes_are_listed_for_every_method(page):
-    results = a_run()["results"]
+    results = evaluated().results
     rows = page.table("Table. AUROC of SSIM+HBD by class")
     assert rows["class"][1:] == [
         *("MIM", "mean-colour fill", "harmonic fill", "autoencoder", "darkness *"),

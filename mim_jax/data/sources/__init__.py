@@ -1,0 +1,1 @@
+"""The data sources of the paper, from folders that a person downloaded."""

@@ -1,4 +1,4 @@
-"""The folders that people download: which of their images belong to the data of the paper, by their names.
+"""Layouts of downloaded folders: which of their images belong to the data of the paper, by their names.
 
 Nothing is decoded here. Every layout is read the same way on every system: names sorted, upper and lower case
 alike, stray files (`Thumbs.db`, `.DS_Store`, `__MACOSX`) passed over, any depth of unpacking.
@@ -17,7 +17,7 @@ import numpy as np
 from mim_jax.data.folder import list_images
 from mim_jax.data.images import UnusableImage, read_bytes
 
-# What the paper takes of the six classes of MSLD v2.0: no cowpox and no healthy skin is among its 1,690.
+# The classes of MSLD v2.0 that the paper takes: no cowpox and no healthy skin is among its 1,690.
 _MSLD = {"monkeypox": "mpox", "chickenpox": "chickenpox", "measles": "measles", "hfmd": "hfmd"}
 # v1.0 has one class for chickenpox and measles together; nothing in it tells them apart.
 _MSLD_V1 = {"monkeypox": "mpox", "others": "others"}
@@ -58,7 +58,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a folder holds: images sorted by name; (name, reason) of what is refused or lacks its group."""
+    """Contents of a folder: images sorted by name; (name, reason) of those refused or without a group."""
 
     title: str
     entries: tuple[Entry, ...]
@@ -67,7 +67,7 @@ class Contents:
 
 
 def read_layout(source: str, folder: Path) -> Contents:
-    """What the downloaded folder of a source holds; ValueError says what is missing or wrong in it."""
+    """Read the downloaded folder of a source; ValueError says what is missing or wrong in it."""
     if source not in LAYOUTS:
         raise ValueError(f"unknown data source {source!r}: the known ones are {', '.join(sorted(LAYOUTS))}")
     if not folder.is_dir():
@@ -87,7 +87,7 @@ def read_layout(source: str, folder: Path) -> Contents:
 
 
 def draw(entries: Iterable[Entry], *, seed: int) -> dict[str, list[Entry]]:
-    """The images of each class in the order in which they are drawn; a class is not moved by the others."""
+    """Shuffle the images of each class; the order of one class does not depend on the others."""
     classes: dict[str, list[Entry]] = {}
     for entry in entries:
         classes.setdefault(entry.label, []).append(entry)
@@ -98,7 +98,7 @@ def draw(entries: Iterable[Entry], *, seed: int) -> dict[str, list[Entry]]:
 
 
 def fingerprint(folder: Path, entries: Iterable[Entry]) -> str:
-    """SHA-256 (hex) over names, classes, groups and file sizes: is this the folder that was prepared?"""
+    """SHA-256 (hex) over names, classes, groups and file sizes, by which a prepared folder is recognised."""
     sha = hashlib.sha256()
     for entry in entries:
         size = (folder / entry.name).stat().st_size
@@ -133,7 +133,7 @@ def _msld(folder: Path, names: list[str]) -> Contents:
 
 
 def _msld_v2(folder: Path, found: list[tuple[str, re.Match[str]]]) -> Contents:
-    """Each of the five shipped folds holds all images, in Train, Valid or Test; an image is taken once."""
+    """Read MSLD v2.0: each of its five folds holds all images, and an image is taken once."""
     parts = {(match[1], match[2]) for _, match in found}
     missing = [
         f"fold{fold}/{part.title()}"
@@ -268,7 +268,7 @@ def _clinical(folder: Path, names: list[str]) -> Contents:
     return Contents("clinical images", entries, stray)
 
 
-# Data source -> what reads its folder.
+# Data source -> reader of its folder.
 LAYOUTS: dict[str, Callable[[Path, list[str]], Contents]] = {
     "msld": _msld,
     "isic2018": _isic2018,

@@ -1,8 +1,8 @@
-"""The data of the paper from the folders that a person downloaded: prepared once, verified on each reading.
+"""The data of the paper from downloaded folders: prepared once, verified on each reading.
 
 A preparation is a folder of TFDS, `data_dir/<source>/<options>/<version>`, with `prepared.json` in it:
 SHA-256 of its files, a fingerprint of the downloaded folder, and the images that could not be used. One that
-does not fit is refused, never mended.
+does not match is refused, never repaired.
 """
 
 import contextlib
@@ -37,11 +37,10 @@ def load_sources(
     min_side: int = MIN_SIDE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """The images of several sources as one data set, sorted by name; the first call prepares them.
+    """Load several sources as one data set, sorted by name; the first call prepares them.
 
-    Names and groups begin with their source, so that those of two sources never meet. The
-    builders in `mim_jax.data.sources.load.tfds` say what the folders must hold. All are looked through before
-    anything is decoded.
+    Names and groups begin with their source, so that those of two sources never meet. The builders in
+    `mim_jax.data.sources.tfds` say what the folders must hold. All are checked before anything is decoded.
 
     Args:
       folders: source ("msld", "isic2018", "dermnet", "clinical") -> the folder that a person downloaded.
@@ -55,7 +54,7 @@ def load_sources(
 
     Raises:
       ValueError: a folder is missing, incomplete or contradicts itself, two sources have one class,
-        `positive` is none of the classes, or what was prepared is damaged or belongs to another folder.
+        `positive` is not a class, or a preparation is damaged or belongs to another folder.
     """
     if not folders:
         raise ValueError("no data source is named: give at least the folder of one, such as msld")
@@ -82,13 +81,13 @@ def load_clinical(
     min_side: int = MIN_SIDE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """A clinical set without mpox, one folder a class, such as hospital and normal; as `load_sources`."""
+    """Load a clinical set without mpox, one folder a class (hospital, normal); as `load_sources`."""
     plan = _plan("clinical", folder, data_dir, size, 0, 0, min_side)
     return _join([_load(plan, _count_images([plan], progress) if progress else None)], positive)
 
 
 def count_differences(dataset: Dataset) -> list[str]:
-    """One sentence for each class whose number of images is not the paper's (Figure 1b, section 2.2)."""
+    """Report each class whose number of images differs from the paper's (Figure 1b, section 2.2)."""
     found = dataset.class_counts()
     sentences = [
         f"{label}: {_number(found.get(label, 0))}, the paper has {expected:,}."
@@ -112,7 +111,7 @@ def count_differences(dataset: Dataset) -> list[str]:
 
 
 def shortfalls(dataset: Dataset, *, per_class: int) -> list[str]:
-    """One sentence for each class that has fewer usable images than `load_sources` was asked for."""
+    """Report each class that has fewer usable images than `load_sources` was asked for."""
     sources = {name.split("/")[0] for name in dataset.names.tolist()}
     counts = dataset.class_counts()
     return [
@@ -125,7 +124,7 @@ def shortfalls(dataset: Dataset, *, per_class: int) -> list[str]:
 
 @dataclass(frozen=True)
 class _Plan:
-    """One source to load: where it lies, what it holds, where and how it is prepared."""
+    """A source to load: its folder and contents, and how it is prepared."""
 
     source: str
     folder: Path
@@ -139,7 +138,7 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """The examples of one source, sorted by name, and what was left out."""
+    """Images of one source, sorted by name, and those left out."""
 
     plan: _Plan
     images: np.ndarray
@@ -181,7 +180,7 @@ def _check_labels(plans: list[_Plan], positive: str) -> None:
 
 
 def _count_images(plans: list[_Plan], progress: Callable[[int, int], None]) -> Callable[[int], None]:
-    """What adds up the images of all sources for `progress`; unusable ones that are replaced count too."""
+    """Make the function that adds up the images of all sources for `progress`; replaced ones count too."""
     total = sum(
         min(count, plan.per_class or count)
         for plan in plans
@@ -240,7 +239,7 @@ def _prepare(builder: Any, plan: _Plan, where: Path, mark: str, report: Callable
 
 
 def _verify(where: Path, plan: _Plan, mark: str) -> list[tuple[str, str]]:
-    """The unusable images of a preparation that is whole and of this folder; ValueError where it is not."""
+    """Check that a preparation is whole and of this folder, and return its unusable images."""
     way_out = f"delete {where} to prepare {plan.source} again"
     try:
         record = json.loads((where / RECORD).read_text(encoding="utf-8"))
@@ -276,7 +275,7 @@ def _hash_files(where: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the progress bars and log lines of TFDS from the user; `progress` is ours."""
+    """Keep the progress bars and log lines of TFDS from the user; `progress` is ours."""
     import tensorflow_datasets as tfds
     from absl import logging
 

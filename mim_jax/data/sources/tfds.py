@@ -32,23 +32,16 @@ SPLIT = "images"
 
 @dataclasses.dataclass(kw_only=True)
 class Preparation(tfds.core.BuilderConfig):
-    """How the images are prepared; `configuration` makes one, with the name that tells it from others.
+    """Options of a preparation; `configuration` makes one, under a name of its own."""
 
-    Attributes:
-      size: side of the square images, in pixels.
-      min_side: images with a shorter side, in pixels, are unusable.
-      per_class: images drawn from each class; 0 takes all.
-      seed: of the draw.
-    """
-
-    size: int
-    min_side: int
-    per_class: int
-    seed: int
+    size: int  # side of the square images, in pixels
+    min_side: int  # images with a shorter side, in pixels, are unusable
+    per_class: int  # images drawn from each class; 0 takes all
+    seed: int  # of the draw
 
 
 def configuration(*, size: int, min_side: int = MIN_SIDE, per_class: int = 100, seed: int = 0) -> Preparation:
-    """A preparation under a name that holds all of its options, so that each has a folder of its own."""
+    """Make a preparation under a name that holds all of its options, so that each has a folder of its own."""
     drawn = f"{per_class}_of_seed_{seed}" if per_class else "all"
     return Preparation(
         name=f"{size}px_from_{min_side}px_{drawn}",
@@ -61,14 +54,10 @@ def configuration(*, size: int, min_side: int = MIN_SIDE, per_class: int = 100, 
 
 # TFDS makes no secret of this argument, but mypy sees no types there.
 class Source(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """What the builders share: one split, one decoder, and a list of what could not be used.
+    """Base of the builders: one split, one decoder, and a list of unusable images.
 
     Features of an example: `image` uint8 `[size, size, 3]` RGB; `label`, `group` ("" = unknown) and `name`
-    (path below the downloaded folder) as UTF-8 text, with bytes that are no UTF-8 escaped.
-
-    Attributes:
-      unusable: (name, reason) of each image that was drawn and could not be used, after the preparation.
-      on_image: called after each image that was tried, from the thread that prepares.
+    (path below the downloaded folder) as UTF-8 text, with other bytes escaped.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -78,11 +67,12 @@ class Source(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
     LICENCE: str
     CITATION: str
 
+    # Called after each image that was tried, from the thread that prepares.
     on_image: Callable[[], None] | None = None
 
     def __init__(self, *, config: Preparation, **options: Any):
         super().__init__(config=config, **options)
-        self.unusable: list[tuple[str, str]] = []
+        self.unusable: list[tuple[str, str]] = []  # (name, reason) of images drawn, after the preparation
 
     def _info(self) -> tfds.core.DatasetInfo:
         size = self.builder_config.size
@@ -106,7 +96,7 @@ class Source(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
         return {SPLIT: self._generate_examples(Path(dl_manager.manual_dir))}
 
     def _generate_examples(self, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Draws the wanted number from each class; an image that cannot be used is replaced by the next."""
+        """Draw the wanted number from each class; an unusable image is replaced by the next."""
         used = 0
         config = self.builder_config
         classes = draw(read_layout(self.name, folder).entries, seed=config.seed)
@@ -256,7 +246,7 @@ class Clinical(Source):
     """
 
 
-# Data source -> its builder; the names are those of `layouts.LAYOUTS` and of TFDS.
+# Data source -> its builder; the names are those of `folders.LAYOUTS` and of TFDS.
 BUILDERS: dict[str, type[Source]] = {
     "msld": Msld,
     "isic2018": Isic2018,

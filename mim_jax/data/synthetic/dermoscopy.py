@@ -6,7 +6,7 @@ from mim_jax.data.synthetic.fields import centres, falling, noise, ring, strokes
 from mim_jax.data.synthetic.photographs import Recipe
 from mim_jax.data.synthetic.skin import EVERYWHERE, Canvas, Patient, Window, exposed, honeycomb, lit
 
-Place = tuple[float, float, float]
+Disc = tuple[float, float, float]  # x, y, radius
 
 
 def dermoscoped(rng: np.random.Generator) -> Patient:
@@ -32,7 +32,7 @@ def dermoscoped(rng: np.random.Generator) -> Patient:
 
 
 def dermoscope(rng: np.random.Generator, canvas: Canvas) -> np.ndarray:
-    """Takes the picture through a dermatoscope: gel bubbles, a ruler, the dark round field stop; uint8."""
+    """Take the picture through a dermatoscope: gel bubbles, a ruler, the dark round field stop; uint8."""
     colour, size, axis = lit(canvas), canvas.size, centres(canvas.size)
     if rng.random() < 0.3:
         for _ in range(rng.integers(3, 25)):
@@ -63,7 +63,7 @@ def _ruler(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def _lesion(
     rng: np.random.Generator, c: Canvas, radius: tuple[float, float], *, wobble: float, stretch: float = 1.5
-) -> tuple[np.ndarray, Place]:
+) -> tuple[np.ndarray, Disc]:
     """The lesion in the middle: rho over the whole image, and its place (x, y, radius)."""
     x, y = rng.normal(0.5, 0.035, 2)
     r = rng.uniform(*radius)
@@ -80,7 +80,7 @@ def _network(rng: np.random.Generator, c: Canvas, *, meshes: tuple[int, int]) ->
 
 
 def _dots(
-    rng: np.random.Generator, c: Canvas, place: Place, count: int, radius: tuple[float, float]
+    rng: np.random.Generator, c: Canvas, place: Disc, count: int, radius: tuple[float, float]
 ) -> list[tuple[Window, np.ndarray]]:
     """Windows and rho of dots strewn over the lesion at `place`, (x, y, radius)."""
     x, y, r = place

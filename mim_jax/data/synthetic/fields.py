@@ -1,4 +1,4 @@
-"""Fields on the unit square, sampled at `size` pixels: noise, blur, soft steps, strokes; and places in it.
+"""Fields on the unit square, sampled at `size` pixels: noise, blur, soft steps, strokes; and positions in it.
 
 Lengths are image sides, so that the size changes the sharpness and not the scene. NumPy only.
 """
@@ -98,13 +98,11 @@ def ring(rho: np.ndarray, at: float, width: float) -> np.ndarray:
 def strokes(size: int, control: np.ndarray, width: np.ndarray) -> np.ndarray:
     """Coverage [size, size] in [0, 1] of quadratic Bezier strokes.
 
-    Every stroke is cut into samples that carry their own area, and each sample is shared out over the four
-    nearest pixels; a hair thinner than a pixel thus gets paler, not ragged.
-
-    Args:
-      size: image side in pixels.
-      control: control points [K, 3, 2] as (row, column) in image sides.
-      width: stroke widths [K] in image sides.
+    `control` holds their control points [K, 3, 2] as (row, column), `width` their widths [K], in image sides.
+    Every
+    stroke is cut into samples that carry their own area, and each sample is divided among the four nearest
+    pixels; a
+    hair thinner than a pixel thus gets paler, not ragged.
     """
     first, middle, last = (control[:, i, None, :] for i in range(3))
     reach = np.abs(np.diff(control, axis=1)).sum(axis=(1, 2)).max(initial=0)
@@ -136,9 +134,9 @@ def strokes(size: int, control: np.ndarray, width: np.ndarray) -> np.ndarray:
 def scatter(
     rng: np.random.Generator, count: int, apart: float, *, spread: float | None = None
 ) -> list[tuple[float, float]]:
-    """Up to `count` places (x, y), `apart` from each other, all over the image or in a cluster.
+    """Draw up to `count` positions (x, y), `apart` from each other, all over the image or in a cluster.
 
-    `spread` is the cluster's standard deviation, above 1 all over; left out, it is drawn.
+    `spread` is the cluster's standard deviation, above 1 all over; None = drawn.
     """
     if spread is None:
         spread = float(rng.choice([0.18, 0.3, 9.0], p=[0.15, 0.25, 0.6]))

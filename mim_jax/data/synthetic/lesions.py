@@ -41,17 +41,17 @@ PAPER_COUNTS: dict[str, int] = {
 
 _RECIPES = PHOTOGRAPHED | DERMOSCOPED
 
-# How many images each of ten patients has, dealt anew for every ten. Real collections have about 1.7 as well.
+# Images of each of ten patients, shuffled anew for every ten. Real collections have about 1.7 as well.
 _IMAGES_PER_PATIENT = (1, 2, 1, 3, 1, 2, 2, 1, 3, 1)
 
 
 def render(label: str, index: int, *, size: int, seed: int = 0) -> np.ndarray:
-    """One image of a class, uint8 RGB [size, size, 3].
+    """Draw one image of a class, uint8 RGB [size, size, 3].
 
     The scene depends on (seed, label, index) alone and is the same at every size.
 
-    Raises:
-      ValueError: the label is unknown, the size below 16, the index or the seed negative.
+    >>> render("mpox", 0, size=32).shape
+    (32, 32, 3)
     """
     if label not in _RECIPES:
         raise ValueError(f"unknown lesion class {label!r}; the known ones are {', '.join(_RECIPES)}.")
@@ -75,11 +75,11 @@ def render(label: str, index: int, *, size: int, seed: int = 0) -> np.ndarray:
 def lesion_images(
     counts: Mapping[str, int], *, size: int, seed: int = 0
 ) -> tuple[np.ndarray, list[str], list[str], list[str]]:
-    """The first images of each class in `counts`, in its order.
+    """Draw the first images of each class in `counts`, in its order.
 
-    Returns:
-      images uint8 [N, size, size, 3]; labels; groups such as "mpox/patient-0004", shared by the images of one
-      patient, who keeps skin, light and camera; names such as "mpox/0007.png".
+    Returns images uint8 [N, size, size, 3]; labels; groups such as "mpox/patient-0004", shared by the images
+    of one
+    patient, who keeps skin, light and camera; names such as "mpox/0007.png".
     """
     shots = [(label, index) for label, count in counts.items() for index in range(count)]
     images = np.empty((len(shots), size, size, 3), np.uint8)
@@ -92,11 +92,7 @@ def lesion_images(
 
 
 def quick_counts(positives: int, negatives: int) -> dict[str, int]:
-    """Counts for a small set: negatives spread over the eighteen classes as in the paper, at least one each.
-
-    Raises:
-      ValueError: fewer than one positive, or fewer negatives than classes.
-    """
+    """Counts for a small set: at least one negative a class, shared among them as in the paper."""
     shares = {label: count for label, count in PAPER_COUNTS.items() if label != "mpox"}
     if positives < 1 or negatives < len(shares):
         raise ValueError(
@@ -117,7 +113,7 @@ def _generator(seed: int, label: str, stream: str, number: int) -> np.random.Gen
 
 
 def _patient(label: str, index: int, seed: int) -> int:
-    """The patient of an image, found without looking at how many images are wanted."""
+    """Patient of an image, which does not depend on how many images are wanted."""
     block, place = divmod(index, sum(_IMAGES_PER_PATIENT))
     sizes = _generator(seed, label, "block", block).permutation(_IMAGES_PER_PATIENT)
     return block * len(_IMAGES_PER_PATIENT) + int(np.searchsorted(np.cumsum(sizes), place, side="right"))

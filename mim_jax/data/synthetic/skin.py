@@ -141,7 +141,7 @@ class Canvas:
         return (rows, columns), rho
 
     def smear(self, where: Window, colour: tuple[float, float, float], alpha: np.ndarray) -> None:
-        """Lays paint over the scene; the patient's own pigment dulls it a little."""
+        """Lay paint over the scene; the patient's own pigment dulls it a little."""
         tint = np.asarray(colour, np.float32) * np.exp(-0.35 * self.patient.tone * MELANIN)
         alpha = np.clip(alpha, 0, 1)
         paint, cover = self.paint[:, *where], self.cover[where]
@@ -189,7 +189,7 @@ def bare_skin(
 
 
 def _skin_lines(rng: np.random.Generator, canvas: Canvas, fine: float) -> None:
-    """Two crossing families of fine furrows, as on the back of a hand; too fine for the pixels, they fade."""
+    """Add two crossing families of fine furrows, as on a hand; too fine for the pixels, they fade."""
     size, axis = canvas.size, centres(canvas.size)
     angle = rng.uniform(0, np.pi)
     warp = 1.2 * noise(rng, 6, size) + 0.35 * canvas.warp
@@ -203,7 +203,7 @@ def _skin_lines(rng: np.random.Generator, canvas: Canvas, fine: float) -> None:
 
 
 def _marks(rng: np.random.Generator, canvas: Canvas, close: bool) -> None:
-    """Creases, freckles and hairs."""
+    """Add creases, freckles and hairs."""
     size, patient = canvas.size, canvas.patient
     creases = int(rng.integers(1, 4))
     if not close and rng.random() < 0.45:
@@ -235,7 +235,7 @@ def _marks(rng: np.random.Generator, canvas: Canvas, close: bool) -> None:
 
 
 def photograph(rng: np.random.Generator, canvas: Canvas, *, backdrop: bool) -> np.ndarray:
-    """Lights the scene, with a backdrop past the edge of the limb if wanted, and takes the picture, uint8."""
+    """Light the scene, with a backdrop past the edge of the limb if wanted, and take the picture, uint8."""
     colour = lit(canvas)
     if backdrop:
         colour = _before_backdrop(rng, colour)
@@ -268,7 +268,7 @@ def lit(canvas: Canvas) -> np.ndarray:
 
 
 def _before_backdrop(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
-    """Lets the limb end at a curved edge, darker where it turns away, with cloth or wall behind it."""
+    """End the limb at a curved edge, darker where it turns away, with cloth or wall behind it."""
     size, axis = colour.shape[-1], centres(colour.shape[-1])
     angle, distance, bend = rng.uniform(0, 2 * np.pi), rng.uniform(0.28, 0.5), rng.uniform(-0.5, 0.6)
     u, v = axis[None, :] - np.float32(0.5), axis[:, None] - np.float32(0.5)
@@ -285,7 +285,7 @@ def _before_backdrop(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray
 
 
 def exposed(rng: np.random.Generator, colour: np.ndarray, patient: Patient) -> np.ndarray:
-    """The camera: vignette, white balance, contrast, blur (more in colour than in light), grain; uint8."""
+    """Expose: vignette, white balance, contrast, blur (more in colour than in light), grain; uint8."""
     size = colour.shape[-1]
     axis = centres(size) - 0.5
     corner = 2 * (axis[None, :] ** 2 + axis[:, None] ** 2)

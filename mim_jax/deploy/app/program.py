@@ -34,17 +34,17 @@ OUTPUTS = ("similarities", "inpainted", "map")
 OPSET = 17
 # In the order of size; the export takes the first whose golden similarities stay within the tolerance.
 KINDS = ("int8", "float16", "float32")
-# What golden similarities may be off by: rounding of weights, or of sums in another order.
+# Greatest error of golden similarities: rounding of weights, or of sums in another order.
 TOLERANCE = {"int8": 1e-3, "float16": 1e-3, "float32": 1e-4}
 # Inputs below which a factor for each tap and feature would take more room than it saves.
 FEWEST_INPUTS = 8
 
-# What a call holds its program under, by the name of its primitive.
+# Primitive of a call -> its parameter that holds the program.
 _CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr"}
 
 
 def folded(detector: Detector) -> Detector:
-    """The detector with each generator folded; the same scores to rounding."""
+    """Fold each generator of a detector; the same scores to rounding."""
     pairs = [
         fuse.fold(detector.generator, variables, image_size=detector.image_size)
         for variables in detector.variables
@@ -53,14 +53,11 @@ def folded(detector: Detector) -> Detector:
 
 
 def viewer(detector: Detector) -> Callable[[jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
-    """What the app asks of a detector of one fold, as a function of one image, uint8 `[S, S, 3]`.
+    """Make the function of the app, of one image uint8 `[S, S, 3]`, from a detector of one fold.
 
     It returns the five similarities float32 `[5]`, in the order of `METRICS`; the image with its centre
     painted, uint8 `[S, S, 3]`; and SSIM of the two, float32 `[S, S]`: the mean over channels of the window
     around each pixel, 1 along the border, where no window is centred.
-
-    Raises:
-      ValueError: a detector of several folds.
     """
     if len(detector.variables) != 1:
         raise ValueError(
@@ -93,10 +90,11 @@ def viewer(detector: Detector) -> Callable[[jax.Array], tuple[jax.Array, jax.Arr
 
 
 def primitive(function: Callable[..., Any], *shapes: jax.ShapeDtypeStruct) -> Callable[..., list[Any]]:
-    """The same function in plain float32 operations: what `lax.platform_dependent` calls the default form.
+    """Rewrite a function in plain float32 operations: the form that `lax.platform_dependent` calls default.
 
-    Calls are inlined, branches that the platform decides are taken, what does not depend on the arguments is
-    computed beforehand, and bfloat16 becomes float32.
+    Calls are inlined, branches that the platform decides are taken, constants are computed beforehand, and
+    bfloat16
+    becomes float32.
     """
     program = jax.make_jaxpr(function)(*shapes)
     return lambda *arguments: _run(program, arguments)
@@ -143,11 +141,7 @@ def _bind(primitive: Any, inputs: Sequence[Any], params: dict[str, Any], known: 
 
 
 def to_onnx(detector: Detector) -> onnx.ModelProto:
-    """The ONNX program of a detector of one fold, weights in float32.
-
-    Raises:
-      ValueError: several folds; jax2onnx is not installed.
-    """
+    """Convert a detector of one fold to ONNX, weights in float32; ValueError without jax2onnx."""
     try:
         import jax2onnx
     except ImportError as error:
@@ -172,29 +166,22 @@ def to_onnx(detector: Detector) -> onnx.ModelProto:
 
 
 def run(model: bytes, images: np.ndarray) -> np.ndarray:
-    """The similarities that onnxruntime computes, one image after the other: `[N, 5]`."""
-    session = _session(model)
-    return np.stack([session.run(OUTPUTS[:1], {INPUT: image})[0] for image in images])
-
-
-def _session(model: bytes) -> Any:
+    """Similarities `[N, 5]` that onnxruntime computes, one image after the other."""
     try:
         import onnxruntime
     except ImportError as error:
         raise ValueError(
             f"onnxruntime is needed to check what was written ({error}): pip install 'mim-jax[app]'"
         ) from error
-    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return np.stack([session.run(OUTPUTS[:1], {INPUT: image})[0] for image in images])
 
 
 def shrink(model: onnx.ModelProto, kind: str) -> onnx.ModelProto:
-    """A copy of the program whose kernels are stored as `kind`.
+    """Copy the program with kernels stored as `kind`; an unknown one is a ValueError.
 
     int8: w = f q with q in -127 to 127, and one float32 factor f for each tap and output feature, so that
     only the weights that are summed for it share their steps. float16: rounded.
-
-    Raises:
-      ValueError: unknown kind.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of weights {kind!r}: choose one of {', '.join(KINDS)}")
@@ -221,14 +208,14 @@ def shrink(model: onnx.ModelProto, kind: str) -> onnx.ModelProto:
 
 
 def replace(field: Any, items: list[Any]) -> None:
-    """Puts `items` in the place of all that a repeated field of a message holds."""
+    """Replace all items of a repeated field of a message."""
     items = [type(item).FromString(item.SerializeToString()) for item in items]
     del field[:]
     field.extend(items)
 
 
 def _is_kernel(array: np.ndarray) -> bool:
-    """`[..., inputs, features]`: neither a bias, nor a map of them, nor a few numbers."""
+    """Whether an array is a kernel `[..., inputs, features]`, not a bias, a map of them, or a few numbers."""
     return array.dtype == np.float32 and array.ndim >= 3 and min(array.shape) > 1 and array.size > 1024
 
 

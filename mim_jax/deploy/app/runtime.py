@@ -18,10 +18,10 @@ TIMEOUT = 300  # seconds
 
 
 def fetch() -> tuple[bytes, bytes]:
-    """The script and the WebAssembly of the CPU backend.
+    """Fetch the script and the WebAssembly of the CPU backend.
 
     Raises:
-      ValueError: npm is absent or fails, or the package is not the one that this was written for.
+      ValueError: npm is absent or fails, or the package has another hash than the expected one.
     """
     npm = shutil.which("npm")
     if npm is None:
@@ -44,11 +44,7 @@ def fetch() -> tuple[bytes, bytes]:
 
 
 def unpack(package: Path) -> tuple[bytes, bytes]:
-    """The two files of a package whose hash is right.
-
-    Raises:
-      ValueError: it is another package.
-    """
+    """Take the two files out of a package; ValueError where its hash is not the expected one."""
     found = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
     if found != INTEGRITY:
         raise ValueError(
@@ -63,5 +59,5 @@ def unpack(package: Path) -> tuple[bytes, bytes]:
 
 
 def packed(data: bytes) -> bytes:
-    """gzip without a date: the page unpacks it itself, so that any web server sends little."""
+    """Compress with gzip, without a date: the page unpacks it itself, so that any web server sends little."""
     return gzip.compress(data, compresslevel=9, mtime=0)

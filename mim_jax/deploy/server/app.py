@@ -80,7 +80,7 @@ _UPLOAD = {
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits on one request, and on all of them together."""
+    """Limits on one request, and on all of them at once."""
 
     upload: int = 16 * 2**20  # bytes of a request
     seconds: float = 30.0  # from its first byte to the answer
@@ -133,7 +133,7 @@ def create_app(
     limits: Limits | None = None,
     hosts: Sequence[str] | None = LOOPBACK,
 ) -> FastAPI:
-    """The server, to be run by uvicorn or by a test.
+    """Create the server, to be run by uvicorn or by a test.
 
     Args:
       assess: uint8 images `[image_size, image_size, 3]` -> as many `mim_jax.Assessment`, such as
@@ -142,7 +142,7 @@ def create_app(
       min_side: images with a shorter side than this, in pixels, are too small.
       gate: the checks that an image must pass; None = all.
       folder: what is served at /; it needs an index.html. None = only the scorer.
-      versions: of what scores; part of every answer.
+      versions: of the scorer; part of every answer.
       limits: None = the defaults.
       hosts: names by which this server may be called, without port; others are refused, because a page of
         another site could take on a name of its own for 127.0.0.1. None = any.
@@ -151,7 +151,7 @@ def create_app(
       ValueError: the folder has no index.html.
     """
     limits = limits or Limits()
-    told = dict(versions or {})
+    versions_shown = dict(versions or {})
     if folder is not None and not Path(folder, "index.html").is_file():
         raise ValueError(
             f"{folder} holds no index.html: name a folder that --mode=export_app wrote, or none to serve "
@@ -183,13 +183,13 @@ def create_app(
                 image = await loop.run_in_executor(app.state.decoders, decode, data)
             except UnusableImage as error:
                 nothing: dict[str, Any] = {"score": None, "similarities": {}, "p_value": None}
-                return Answer(**nothing, decision="unusable", reasons=[error.reason], versions=told)
+                return Answer(**nothing, decision="unusable", reasons=[error.reason], versions=versions_shown)
         found = await asyncio.wrap_future(app.state.scorer.submit(image))
-        return Answer(**dataclasses.asdict(found), versions=told)
+        return Answer(**dataclasses.asdict(found), versions=versions_shown)
 
     @app.post("/score", responses=_FAILURES, openapi_extra={"requestBody": _UPLOAD})
     async def score(request: Request) -> Answer:
-        """Assesses one image, the file `image` of a multipart form: JPEG, PNG, WEBP, BMP or TIFF."""
+        """Assess one image, the file `image` of a multipart form: JPEG, PNG, WEBP, BMP or TIFF."""
         try:
             async with asyncio.timeout(limits.seconds):
                 return await answer(request)
@@ -201,14 +201,14 @@ def create_app(
             raise _failure(400, "malformed request: the upload was cut off") from None
         except HTTPException:
             raise
-        # The fence: what goes wrong with one image is told to the one who sent it, without a traceback.
+        # The fence: a failure on one image is reported to its sender, without a traceback.
         except Exception as error:
             raise _failure(500, f"the scorer failed on this image ({type(error).__name__})") from error
 
     @app.get("/healthz")
     async def health() -> dict[str, Any]:
-        """Answers as long as the server does, and says what it is."""
-        return {"status": "ok", "image_size": image_size, "versions": told}
+        """Report that the server runs, and its versions."""
+        return {"status": "ok", "image_size": image_size, "versions": versions_shown}
 
     @app.get("/docs", include_in_schema=False)
     async def documentation() -> HTMLResponse:
@@ -223,14 +223,14 @@ def create_app(
 
 
 class _UploadMemory:
-    """The memory that all uploads share."""
+    """Memory that all uploads share."""
 
     def __init__(self, size: int):
         self.size = self.free = size
 
     @contextmanager
     def share(self) -> Iterator[Callable[[int], None]]:
-        """Give a function that takes bytes, and free what it took at the end."""
+        """Give a function that takes bytes; at the end free the bytes it took."""
         taken = 0
 
         def take(size: int) -> None:
@@ -247,7 +247,7 @@ class _UploadMemory:
 
 
 async def _read_image(request: Request, most: int, take: Callable[[int], None]) -> bytes:
-    """The content of the one file of a form; `take` is called with the size of each chunk."""
+    """Read the one file of a form; `take` is called with the size of each chunk."""
     kind = request.headers.get("content-type", "")
     if kind.partition(";")[0].strip().lower() != "multipart/form-data":
         raise _failure(415, f"multipart/form-data with a file named image is needed, got {kind or 'nothing'}")
@@ -315,7 +315,7 @@ class _Files(StaticFiles):
 
 
 class _Headers:
-    """Adds `HEADERS` to every answer; what is not a file of the app is not to be kept."""
+    """Middleware that adds `HEADERS` to every answer; only files of the app may be cached."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -332,7 +332,7 @@ class _Headers:
 
 
 def _document(schema: Mapping[str, Any], limits: Limits) -> str:
-    """The routes and failures, as a page without scripts or styles."""
+    """Page of the routes and failures, without scripts or styles."""
     rows = "".join(
         f"<li><code>{method.upper()} {path}</code>: {details.get('description', '')}</li>"
         for path, methods in schema["paths"].items()

@@ -1,4 +1,4 @@
-"""One thread scores for everybody: images that wait are scored together, and each has its own answer."""
+"""Queue in front of the scorer: one thread scores waiting images in batches, and each has its own answer."""
 
 import queue
 import threading
@@ -12,11 +12,11 @@ Answer = TypeVar("Answer")
 
 
 class Busy(Exception):
-    """As many images as may wait are waiting."""
+    """The queue is full."""
 
 
 class ScoringQueue(Generic[Answer]):
-    """Calls one function from one thread, with a few images at a time.
+    """Calls of one function from one thread, with a few images at a time.
 
     A device runs one program at a time, so a thread for each caller would gain nothing and hold memory for
     each. An image whose batch fails is scored again by itself, so that no image can spoil another's answer.
@@ -25,12 +25,9 @@ class ScoringQueue(Generic[Answer]):
     def __init__(
         self, score: Callable[[Sequence[np.ndarray]], Sequence[Answer]], *, batch: int = 8, waiting: int = 64
     ):
-        """Starts the thread.
+        """Start the thread. At most `waiting` images wait, and `batch` of them go into one call of `score`.
 
-        Args:
-          score: images to answers, one each and in their order; no answer may depend on other images.
-          batch: images at most in one call.
-          waiting: images at most that wait; one more is refused.
+        `score` maps images to answers, one each and in their order; no answer may depend on other images.
         """
         self._score = score
         self._batch = batch
@@ -39,7 +36,7 @@ class ScoringQueue(Generic[Answer]):
         self._thread.start()
 
     def submit(self, image: np.ndarray) -> Future[Answer]:
-        """The answer to come; cancelled before it is begun, it is never scored. Raises `Busy`."""
+        """Queue an image, and return the answer to come; cancelled before its turn it is never scored."""
         future: Future[Answer] = Future()
         try:
             self._waiting.put_nowait((image, future))
@@ -48,7 +45,7 @@ class ScoringQueue(Generic[Answer]):
         return future
 
     def close(self) -> None:
-        """Ends the thread after what waits is done."""
+        """End the thread when the waiting images are done."""
         self._waiting.put(None)
         self._thread.join()
 

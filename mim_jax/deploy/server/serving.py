@@ -1,4 +1,4 @@
-"""The server on an address: a detector behind the app, and limits on connections in front of it."""
+"""The running server: a detector behind the app at an address, and limits on connections in front of it."""
 
 import asyncio
 import functools
@@ -21,7 +21,7 @@ from mim_jax.deploy.server.app import HEADERS, LOOPBACK, create_app
 
 
 class Scorer(Protocol):
-    """The part of a `Detector` that is needed."""
+    """The methods of a `Detector` that the server needs."""
 
     @property
     def image_size(self) -> int: ...
@@ -42,7 +42,7 @@ def serve(
     port: int,
     tell: Callable[[str], None],
 ) -> None:
-    """Answers until it is interrupted.
+    """Serve until interrupted.
 
     Args:
       scorer: a `Detector`.
@@ -51,7 +51,7 @@ def serve(
       folder: of the app; None = only the scorer.
       host: address to answer at; any but one of this machine itself brings a warning.
       port: 0 = any that is free.
-      tell: called with sentences for people: a warning, and where the server is.
+      tell: called with sentences for people: a warning, and the address of the server.
 
     Raises:
       ValueError: the folder is not an app, or the address cannot be listened at.
@@ -106,7 +106,7 @@ class Connection(H11Protocol):
 
     uvicorn itself waits for ever for headers and for a client that does not read, beyond its limit of
     connections refuses the honest with the rest, and answers malformed HTTP without asking the app.
-    RELIABILITY.md has the figures of other servers.
+    docs/reliability.md has the figures of other servers.
     """
 
     header_seconds = 10.0  # from a request's first byte, or from the connection, to the end of the headers
@@ -117,7 +117,7 @@ class Connection(H11Protocol):
     _reading_ends: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Takes one more; where there are too many, the one whose headers have been awaited longest goes."""
+        """Accept a connection; beyond 512 the one whose headers have been awaited longest is closed."""
         # uvicorn forgets a connection only some time after it was closed.
         others = [each for each in self.connections if not each.transport.is_closing()]
         super().connection_made(transport)
@@ -128,13 +128,13 @@ class Connection(H11Protocol):
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets the clocks, which would keep the connection in memory."""
+        """Cancel the clocks, which would keep the connection in memory."""
         self._forget_headers()
         self._forget_reading()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Starts a clock at the first byte of a request and stops it at the end of its headers.
+        """Start a clock at the first byte of a request and stop it at the end of its headers.
 
         What is left of a body after its answer counts as the next request, so it comes to an end as well.
         """
@@ -147,23 +147,23 @@ class Connection(H11Protocol):
             self._forget_headers()
 
     def on_response_complete(self) -> None:
-        """Starts the clock for what is left to be read."""
+        """Start the clock for the unread rest."""
         super().on_response_complete()
         if self.transport.get_write_buffer_size():
             self._await_reading()
 
     def pause_writing(self) -> None:
-        """Starts the clock for the client to read."""
+        """Start the clock for the client to read."""
         super().pause_writing()
         self._await_reading()
 
     def resume_writing(self) -> None:
-        """Starts it anew: the client has read."""
+        """Restart the clock, because the client has read."""
         super().resume_writing()
         self._await_reading()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers malformed HTTP, where an answer is still possible."""
+        """Answer malformed HTTP, where an answer is still possible."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
             return

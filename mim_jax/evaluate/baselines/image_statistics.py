@@ -1,4 +1,4 @@
-"""Scores that inpaint nothing: what an image's sharpness, brightness or colours alone tell.
+"""Baselines that inpaint nothing: an image scored by its sharpness, brightness or colours alone.
 
 A score here that separates mpox from other images as well as the network shows what else explains the
 network's AUROC. Images are uint8 `[N, S, S, 3]`, scores float64 `[N]`; each depends on its own image and the
@@ -22,12 +22,7 @@ def laplacian_variance(images: np.ndarray) -> np.ndarray:
     is the five-point one, mirrored at the border, luma in [0, 1] (not rounded); on the same luma the variance
     is that of `cv2.Laplacian(luma, cv2.CV_64F).var()`. Pech-Pacheco, Cristobal, Chamorro-Martinez and
     Fernandez-Valdivia, "Diatom autofocusing in brightfield microscopy: a comparative study", ICPR 2000.
-
-    Args:
-      images: uint8 `[N, S, S, 3]`, S at least 2.
-
-    Returns:
-      float64 `[N]`; 27.6 for an image of one luma, whose variance of 0 counts as 1e-12.
+    An image of one luma, whose variance of 0 counts as 1e-12, has 27.6.
     """
     _check_images(images, "images")
     variances = [_laplacian_variances(_to_luma(block)) for block in _blocks(images)]
@@ -49,17 +44,12 @@ def brightness(images: np.ndarray) -> np.ndarray:
 def color_mahalanobis(images: np.ndarray, train: np.ndarray) -> np.ndarray:
     """Minus the Mahalanobis distance of each channel's mean and standard deviation to the training images.
 
-    One Gaussian over the six numbers (pixels in [0, 1]), fitted on the training images; its covariance is
-    shrunk towards a multiple of the identity by the amount of Ledoit and Wolf, "A well-conditioned estimator
-    for large-dimensional covariance matrices", Journal of Multivariate Analysis, 2004.
-
-    Args:
-      images: uint8 `[N, S, S, 3]`.
-      train: uint8 `[T, S, S, 3]`, at least two; 1e-9 on the diagonal of the covariance keeps a distance
-        defined where they do not differ.
-
-    Returns:
-      float64 `[N]`, at most 0.
+    One Gaussian over the six numbers (pixels in [0, 1]), fitted on the training images, of which there are at
+    least
+    two; its covariance is shrunk towards a multiple of the identity by the amount of Ledoit and Wolf, "A
+    well-conditioned estimator for large-dimensional covariance matrices", Journal of Multivariate Analysis,
+    2004.
+    1e-9 on the diagonal of the covariance keeps a distance defined where images do not differ.
     """
     # scikit-learn takes a second to import, and only this score needs it.
     from sklearn.covariance import ledoit_wolf
@@ -76,19 +66,11 @@ def color_mahalanobis(images: np.ndarray, train: np.ndarray) -> np.ndarray:
 
 
 def color_neighbors(images: np.ndarray, train: np.ndarray, k: int = 3) -> np.ndarray:
-    """Minus the mean distance to the `k` training images with the nearest colours.
+    """Minus the mean distance to the `k` training images with the nearest colours, from -sqrt(2) to 0.
 
     Distances are Euclidean between square roots of joint histograms, 6x6x6 bins of RGB that sum to 1, which
     makes them sqrt(2) times the Hellinger distance: 0 for the same colours, sqrt(2) for none shared. A
     training image that is scored counts as its own neighbour: score held-out images.
-
-    Args:
-      images: uint8 `[N, S, S, 3]`.
-      train: uint8 `[T, S, S, 3]`, at least `k`.
-      k: neighbours to average over.
-
-    Returns:
-      float64 `[N]`, from -sqrt(2) to 0.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1 neighbour, got {k}")
@@ -97,7 +79,7 @@ def color_neighbors(images: np.ndarray, train: np.ndarray, k: int = 3) -> np.nda
     return -_nearest_distance(_color_roots(images), _color_roots(train), k)
 
 
-SIMPLE_SCORES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "laplacian_variance": lambda images, train: laplacian_variance(images),
     "brightness": lambda images, train: brightness(images),
     "color_mahalanobis": color_mahalanobis,

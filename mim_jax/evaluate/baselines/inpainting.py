@@ -1,7 +1,7 @@
-"""Controls: holes filled without any training, to be scored like the network's inpaintings.
+"""Baselines that fill the hole without any training, scored like the network's inpaintings.
 
-A control that separates mpox from other images as well as the network shows that the learned inpainting is
-not what does it. Images `[B, S, S, C]`, floats in [0, 1]; one hole of `mask_size` at `offset` = (row, column)
+A baseline that separates mpox from other images as well as the network shows that the learned inpainting is
+not the reason. Images `[B, S, S, C]`, floats in [0, 1]; one hole of `mask_size` at `offset` = (row, column)
 for all; the result is the patch `[B, M, M, C]` float32. Call them with arrays, not under `jax.jit`: those
 that can be compiled are, by themselves; `telea_fill` runs on the host.
 """
@@ -21,7 +21,7 @@ TELEA_RADIUS = 3  # pixels; the value of OpenCV's own example of this method
 
 @functools.partial(jax.jit, static_argnames=("offset", "mask_size"))
 def mean_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) -> jax.Array:
-    """Fills the hole with the mean colour of the rest of the image, channel by channel."""
+    """Fill the hole with the mean colour of the rest of the image, channel by channel."""
     size = _check(images, offset, mask_size)
     _check_something_is_left(size, mask_size)
     kept = 1 - mask.box_mask(offset, size=size, mask_size=mask_size)
@@ -34,10 +34,10 @@ def mean_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) -> jax
 
 @functools.partial(jax.jit, static_argnames=("offset", "mask_size"))
 def harmonic_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) -> jax.Array:
-    """Fills the hole with the harmonic function that continues the ring of pixels around it.
+    """Fill the hole with the harmonic function that continues the ring of pixels around it.
 
-    It is the end state of diffusion from the ring inwards. Solves the discrete Laplace equation, 4 u[i, j] =
-    u[i-1, j] + u[i+1, j] + u[i, j-1] + u[i, j+1] in the hole with u = image on the ring, exactly: the sine
+    It is the end state of diffusion from the ring inwards. It solves the discrete Laplace equation, 4 u[i, j]
+    = u[i-1, j] + u[i+1, j] + u[i, j-1] + u[i, j+1] in the hole with u = image on the ring, exactly: the sine
     transform S (symmetric, S S = 1) diagonalises the second difference, so U = S ((S B S) / (e_i + e_j)) S,
     where B holds the ring's values on the hole's edge pixels and e_k = 2 - 2 cos(pi k / (M + 1)). Diffusion
     inpainting: Bertalmio, Sapiro, Caselles and Ballester, "Image inpainting", SIGGRAPH 2000; the harmonic
@@ -51,11 +51,11 @@ def harmonic_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) ->
 
 
 def telea_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) -> jax.Array:
-    """Fills the hole from its rim inwards by weighted means of what is known within three pixels.
+    """Fill the hole from its rim inwards by weighted means of what is known within three pixels.
 
     Telea, "An image inpainting technique based on the fast marching method", Journal of Graphics Tools, 2004,
     as `cv2.inpaint` has it, channel by channel in 16 bits: in 8 its rounding drifts by up to eleven levels
-    across a flat hole of 112 pixels, which a comparison of histograms would hold against it. It runs on the
+    across a flat hole of 112 pixels, which would count in a comparison of histograms. It runs on the
     host and is no callback inside a compiled program: `jax.pure_callback` with images as arguments hangs
     where there is one core.
     """
@@ -82,7 +82,7 @@ def telea_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) -> ja
     return jnp.asarray(np.moveaxis(patches, 1, -1))
 
 
-CONTROLS: dict[str, Callable[[jax.Array, tuple[int, int], int], jax.Array]] = {
+FILLS: dict[str, Callable[[jax.Array, tuple[int, int], int], jax.Array]] = {
     "mean_fill": mean_fill,
     "harmonic_fill": harmonic_fill,
     "telea_fill": telea_fill,
@@ -90,7 +90,7 @@ CONTROLS: dict[str, Callable[[jax.Array, tuple[int, int], int], jax.Array]] = {
 
 
 def _ring(images: jax.Array, offset: tuple[int, int], mask_size: int) -> jax.Array:
-    """The pixels next to the hole: above, below, left and right of it, `[B, 4, M, C]`."""
+    """Pixels next to the hole: above, below, left and right of it, `[B, 4, M, C]`."""
     row, column = offset
     around = images[:, row - 1 : row + mask_size + 1, column - 1 : column + mask_size + 1]
     sides = jnp.stack([around[:, 0], around[:, -1], around[:, :, 0], around[:, :, -1]], axis=1)
@@ -98,7 +98,7 @@ def _ring(images: jax.Array, offset: tuple[int, int], mask_size: int) -> jax.Arr
 
 
 def _middle(ring: jax.Array) -> jax.Array:
-    """The middle of the ring's range, `[B, 1, 1, C]`.
+    """Middle of the ring's range, `[B, 1, 1, C]`.
 
     The equations hold for u plus any constant, and around the middle there is less to round. A mean would do
     as well, but its last bit can change with the size of the batch.
@@ -115,7 +115,7 @@ def _spread(sides: jax.Array) -> jax.Array:
 
 
 def _inverse_laplacian(planes: jax.Array) -> jax.Array:
-    """Solves -D u = planes `[B, M, M, C]`, D the five-point Laplacian with zeros around."""
+    """Solve -D u = planes `[B, M, M, C]`, D the five-point Laplacian with zeros around."""
     transform, eigenvalues = _sine_transform(planes.shape[1])
     sine = jnp.asarray(transform, jnp.float32)
     scale = (eigenvalues[:, None] + eigenvalues[None, :])[None, :, :, None]
@@ -139,7 +139,7 @@ def _sine_transform(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check(images: jax.Array, offset: tuple[int, int], mask_size: int) -> int:
-    """The side of the images, or a ValueError about images or hole."""
+    """Side of the images; ValueError where images or hole do not fit."""
     if images.ndim != 4 or images.shape[1] != images.shape[2]:
         raise ValueError(f"images must be [B, S, S, C], got {images.shape}")
     if not jnp.issubdtype(images.dtype, jnp.floating):
@@ -163,7 +163,7 @@ def _check_something_is_left(size: int, mask_size: int) -> None:
 
 
 def _check_ring(size: int, offset: tuple[int, int], mask_size: int) -> None:
-    """Raises ValueError unless pixels of the image surround the hole."""
+    """Raise ValueError unless pixels of the image surround the hole."""
     if min(offset) < 1 or max(offset) + mask_size + 1 > size:
         raise ValueError(
             f"a hole of {mask_size} at {tuple(offset)} touches the border of a {size}x{size} image: "

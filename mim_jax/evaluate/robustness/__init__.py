@@ -1,0 +1,1 @@
+"""Detection on corrupted images, with other holes, and on clinical images."""

@@ -1,8 +1,9 @@
 """Images scored under other conditions than they were taken in: corrupted, or with another hole.
 
-A condition is a corruption at a strength, a place of the hole and a side of the patch that is pasted into it.
-All of them are one program: a batch goes to the device once and is scored in every condition. What Pillow
-does to it (JPEG) it does before, on the host: the batch is sent as it is and as each of these makes it.
+A condition is a corruption at a strength, a position of the hole and a side of the patch that is pasted into
+it.
+All of them are one program: a batch goes to the device once and is scored in every condition. Corruptions of
+Pillow (JPEG) are made before, on the host: the batch is sent as it is and in each of these versions.
 """
 
 import functools
@@ -20,48 +21,41 @@ from mim_jax.evaluate.robustness.corruptions import CORRUPTIONS
 from mim_jax.evaluate.scores import two_sides
 from mim_jax.evaluate.statistics.auroc import draw_groups, sample_aurocs
 from mim_jax.inpaint.inference import network_fill
+from mim_jax.measure import METRICS
 from mim_jax.measure import images as pixels
-from mim_jax.measure.similarity import METRICS, Measure, Similarities
+from mim_jax.measure.similarity import Measure, Similarities
 
 Scores = dict[str, np.ndarray]  # each metric, float64 [conditions, N]
 _ON_DEVICE = [name for name, corruption in CORRUPTIONS.items() if not corruption.on_host]
 
 
 class Condition(NamedTuple):
-    """How an image is scored; the defaults are the plain score.
+    """The way an image is scored; the defaults are the plain score."""
 
-    corruption: one of `CORRUPTIONS`, at `strength`.
-    position: of the hole, from 0 = the centre to 1 = the upper left corner.
-    side: of the patch that is pasted, as a share of the hole's side, at most 1. The network always paints the
-      hole it was trained on; around the middle of it the image's own pixels come back.
-    """
-
-    corruption: str = "noise"
+    corruption: str = "noise"  # one of `CORRUPTIONS`
     strength: float = 0.0
-    position: float = 0.0
+    position: float = 0.0  # of the hole, from 0 = the centre to 1 = the upper left corner
+    # Of the patch that is pasted, as a share of the hole's side. The network always paints the hole it was
+    # trained on; around the middle of it the image's own pixels come back.
     side: float = 1.0
 
 
 class GroupedImages(NamedTuple):
-    """Images uint8 or float in [0, 1], `[N, S, S, 3]`, and what each belongs to (its patient), `[N]`."""
+    """Images uint8 or float in [0, 1], `[N, S, S, 3]`, and the group of each (its patient), `[N]`."""
 
     images: np.ndarray
     groups: np.ndarray
 
     def take(self, index: np.ndarray) -> "GroupedImages":
-        """The images at these positions."""
+        """Images at these positions."""
         return GroupedImages(self.images[index], np.asarray(self.groups)[index])
 
 
 class _Numbers(NamedTuple):
-    """Conditions as arrays: int32 `[n]` twice, float32 `[n]`, int32 `[n, 2]`, int32 `[n]`.
+    """Conditions as arrays: int32 `[n]` twice, float32 `[n]`, int32 `[n, 2]`, int32 `[n]`."""
 
-    source: 0 = the images as they are, 1 and more = what the host made of them.
-    corruption: its place among those on the device.
-    """
-
-    source: jax.Array
-    corruption: jax.Array
+    source: jax.Array  # 0 = the images as they are, 1 and more = versions made on the host
+    corruption: jax.Array  # index among those on the device
     strength: jax.Array
     offset: jax.Array
     side: jax.Array
@@ -84,11 +78,11 @@ def score_conditions(
     Args:
       models: detectors of one fold each, alike but for their variables.
       images: uint8 or float in [0, 1], `[N, S, S, 3]`.
-      conditions: what to score.
+      conditions: to score in.
       key: of the noise; that of image i depends on `key` and `first + i` alone.
       first: number of the first image.
       batch: images at once; the last batch is padded, so that nothing compiles twice.
-      progress: told after each batch how many images one model has finished with.
+      progress: called after each batch with the number of images that one model has finished.
     """
     on_host = list(
         dict.fromkeys((c.corruption, c.strength) for c in conditions if CORRUPTIONS[c.corruption].on_host)
@@ -128,12 +122,12 @@ def score_folds(
     batch: int,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[list[Scores], list[Scores]]:
-    """For each fold the scores of its own positives, and of the negatives that all folds share.
+    """Scores of each fold's own positives, and of the negatives that all folds share.
 
     Every image has noise of its own, the same for all models.
 
     Raises:
-      ValueError: models and images that do not fit together, or a side without images.
+      ValueError: models and images that do not match, or a side without images.
     """
     _check(models, positives, negatives, batch)
     score = functools.partial(
@@ -157,13 +151,11 @@ def areas(
 ) -> list[dict[str, Any]]:
     """AUROC in every condition: {"mean", "low", "high", "folds": [floats]}.
 
-    Args:
-      upper: scores of each fold's positives, `[conditions, P_k]`.
-      lower: scores of the negatives by each fold's model, `[conditions, N]`.
-      positives: of each fold, for their groups.
-      negatives: for their groups.
-      resamples: of the cluster bootstrap; the same for all conditions.
-      seed: of the resamples.
+    `upper` are the scores of each fold's positives, `[conditions, P_k]`, `lower` those of the negatives by
+    each
+    fold's model, `[conditions, N]`; of `positives` and `negatives` the groups count. The resamples of the
+    cluster
+    bootstrap are the same for all conditions.
     """
     folds = []
     for own, other, images in zip(upper, lower, positives, strict=True):
@@ -192,9 +184,9 @@ def _similarities(
     margin: int,
     measure: Measure,
 ) -> Similarities:
-    """Each metric `[conditions, B]` of images `[sources, B, S, S, 3]`, one condition after the other.
+    """Each metric `[conditions, B]` of images `[sources, B, S, S, 3]`.
 
-    So memory is that of one condition.
+    One condition at a time, so that memory is that of one.
     """
     images = pixels.as_float(images)
     corruptions = [functools.partial(CORRUPTIONS[name], key, index=index) for name in _ON_DEVICE]

@@ -1,4 +1,4 @@
-"""What a camera, a hand or a network does to a photograph: seven corruptions, each with one strength.
+"""Seven corruptions of a photograph by a camera, a hand or a network, each with one strength.
 
 Pure functions of one image `[S, S, 3]`, float in [0, 1], RGB, to the same; the strength may be traced, so
 that all strengths of one corruption are one compilation. Only `jpeg` runs on the host, and cannot be traced.
@@ -20,12 +20,12 @@ from PIL import Image
 
 
 def gaussian_noise(key: jax.Array, image: jax.Array, sigma: jax.Array | float) -> jax.Array:
-    """Adds normal noise of standard deviation `sigma` to every value, clipped (section 3.4 of the paper)."""
+    """Add normal noise of standard deviation `sigma` to every value, clipped (section 3.4 of the paper)."""
     return jnp.clip(image + sigma * jax.random.normal(key, image.shape, image.dtype), 0, 1)
 
 
 def gaussian_blur(image: jax.Array, sigma: jax.Array | float) -> jax.Array:
-    """Blurs with a Gaussian of `sigma` pixels, mirrored at the border (`cv2.BORDER_REFLECT_101`).
+    """Blur with a Gaussian of `sigma` pixels, mirrored at the border (`cv2.BORDER_REFLECT_101`).
 
     Not truncated to a kernel of fixed size, so `sigma` may be traced. The mirror image is taken once on each
     side, which is all that matters while `sigma` is well below the side of the image.
@@ -45,7 +45,7 @@ def gaussian_blur(image: jax.Array, sigma: jax.Array | float) -> jax.Array:
 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """Saves the image as JPEG (4:2:0, `quality` 1 to 100) and reads it back: Pillow, on the host.
+    """Save the image as JPEG (4:2:0, `quality` 1 to 100) and read it back: Pillow, on the host.
 
     uint8 comes back as uint8; floats are rounded to the 256 levels of a byte first.
     """
@@ -58,18 +58,18 @@ def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def darken(image: jax.Array, share: jax.Array | float) -> jax.Array:
-    """Takes `share` of its value away from every pixel: `(1 - share) * image`."""
+    """Take `share` of its value away from every pixel: `(1 - share) * image`."""
     return image * (1 - share)
 
 
 def white_balance(image: jax.Array, stops: jax.Array | float) -> jax.Array:
-    """A warmer light: red times `2^(stops / 2)`, blue times `2^(-stops / 2)`, green as it is; clipped."""
+    """Warm the light: red times `2^(stops / 2)`, blue times `2^(-stops / 2)`, green as it is; clipped."""
     gains = jnp.exp2(jnp.array([0.5, 0.0, -0.5], image.dtype) * stops)
     return jnp.clip(image * gains[None, None, :], 0, 1)
 
 
 def rotate(image: jax.Array, degrees: jax.Array | float) -> jax.Array:
-    """Turns the image counterclockwise about its centre: bilinear, mirrored at the border.
+    """Turn the image counterclockwise about its centre: bilinear, mirrored at the border.
 
     `scipy.ndimage.rotate(image, degrees, reshape=False, order=1, mode="mirror")`.
     """
@@ -85,7 +85,7 @@ def rotate(image: jax.Array, degrees: jax.Array | float) -> jax.Array:
 
 
 def crop(image: jax.Array, share: jax.Array | float) -> jax.Array:
-    """Cuts `share` of the side away around the centre and enlarges what is left, bilinearly, to full size."""
+    """Cut `share` of the side away around the centre and enlarge the rest, bilinearly, to full size."""
     size = image.shape[0]
     first = share * size / 2
     # Centres of pixels are at half-integers: the result's pixel i lies at (i + 1/2) (1 - share) of the crop,
@@ -97,24 +97,17 @@ def crop(image: jax.Array, share: jax.Array | float) -> jax.Array:
 
 @dataclass(frozen=True)
 class Corruption:
-    """One kind of corruption, for batches.
+    """One kind of corruption, for batches."""
 
-    Attributes:
-      apply: key, image `[S, S, 3]`, strength -> image.
-      unit: of the strengths, for people to read.
-      strengths: five, increasing; 0 would be the identity.
-      on_host: NumPy arrays in and out, never traced.
-    """
-
-    apply: Callable[[Any, Any, Any], Any]
-    unit: str
-    strengths: tuple[float, float, float, float, float]
-    on_host: bool = False
+    apply: Callable[[Any, Any, Any], Any]  # key, image `[S, S, 3]`, strength -> image
+    unit: str  # of the strengths, for people to read
+    strengths: tuple[float, float, float, float, float]  # five, increasing; 0 would be the identity
+    on_host: bool = False  # NumPy arrays in and out, never traced
 
     def __call__(self, key: jax.Array, images: Any, strength: jax.Array | float, *, index: Any) -> Any:
-        """Images `[B, S, S, 3]`, float in [0, 1], at one strength for all.
+        """Corrupt images `[B, S, S, 3]`, float in [0, 1], at one strength for all.
 
-        What is random about an image depends on `key` and its own entry of `index` (int32 `[B]`, its number
+        The randomness of an image depends on `key` and its own entry of `index` (int32 `[B]`, its number
         in the whole data set): not on the batch, and not on the strength.
         """
         if self.on_host:

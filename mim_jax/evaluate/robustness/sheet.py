@@ -1,4 +1,4 @@
-"""What detection is worth on worse photographs, and on clinical ones.
+"""The robustness sheet and the clinical test: AUROC on worse photographs, and on clinical ones.
 
 Two experiments on the fold models: a sheet of corruptions, mask positions and mask sizes at five strengths
 each, and the clinical test of the paper (section 3.4). Nothing is fitted here; thresholds come from outside.
@@ -14,7 +14,7 @@ from mim_jax.detector import Detector
 from mim_jax.evaluate.robustness.conditions import Condition, GroupedImages, areas, score_folds
 from mim_jax.evaluate.robustness.corruptions import CORRUPTIONS
 from mim_jax.evaluate.scores import ScoredImages, two_sides
-from mim_jax.measure.similarity import METRICS
+from mim_jax.measure import METRICS
 
 POSITIONS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the hole, 0 = the centre; see `Condition`
 SIDES = (0.9, 0.8, 0.65, 0.5, 0.35)  # of the patch pasted, 1 = the hole; see `Condition`
@@ -37,32 +37,26 @@ def robustness_sheet(
     """AUROC and missed mpox under seven corruptions, mask positions and mask sizes, at five strengths each.
 
     Mpox and other images are corrupted alike. Read missed mpox beside the false alarms: a corruption that
-    makes every image easy to inpaint misses none. A hole larger than the trained one cannot be painted, so
-    sizes are shares of it.
+    makes every image easy to inpaint misses nothing but raises a false alarm every time. A hole larger than
+    the
+    trained one cannot be painted, so sizes are shares of it. Arguments as `clinical_test`, and:
 
     Args:
-      models: one detector a fold, of one fold each.
-      positives: for each fold its mpox test images.
-      negatives: the other images, which all folds share.
       thresholds: for each fold, mpox-like where the score is strictly greater; None = none is stated.
       limit: at most so many mpox images a fold, and so many others in all, drawn by `seed`; None = all. An
         image costs each model that scores it 46 scores.
-      batch: images at once, at least 2.
-      resamples: of the cluster bootstrap; the same for every condition.
-      seed: of the noise, the limited draw and the resamples. An image has the same noise at every strength.
-      progress: told after each batch how many images one model has finished with.
 
     Returns:
       Plain values, ready for JSON: "metric"; "limit"; "seed"; "images": {"positives": [used in each fold],
-      "negatives": used, "of_positives": [given], "of_negatives": given}; "thresholds"; "plain": an entry;
-      "axes": {name: {"unit": str, "strengths": [5 floats], "entries": [5 entries]}}, named as in
-      `CORRUPTIONS`, then "mask_position" and "mask_size". An entry is {"auroc": {"mean", "low", "high",
-      "folds"}, "missed": {"mean", "folds"}, "false_alarms": {"mean", "folds"}}: means over folds, the 95 %
-      interval of the cluster bootstrap, the share of mpox not above the fold's threshold, and the share of
-      others above it; shares are None where there is no threshold.
+        "negatives": used, "of_positives": [given], "of_negatives": given}; "thresholds"; "plain": an entry;
+        "axes": {name: {"unit": str, "strengths": [5 floats], "entries": [5 entries]}}, named as in
+        `CORRUPTIONS`, then "mask_position" and "mask_size". An entry is {"auroc": {"mean", "low", "high",
+        "folds"}, "missed": {"mean", "folds"}, "false_alarms": {"mean", "folds"}}: means over folds, the 95 %
+        interval of the cluster bootstrap, the share of mpox not above the fold's threshold, and the share of
+        others above it; shares are None where there is no threshold.
 
     Raises:
-      ValueError: models, images or thresholds that do not fit together, a side without images, no limit.
+      ValueError: models, images or thresholds that do not match, a side without images, a limit below 1.
     """
     if len(thresholds) != len(models):
         raise ValueError(
@@ -126,13 +120,13 @@ def clinical_test(
 
     Args:
       models: one detector a fold, of one fold each.
-      positives: for each fold its untouched mpox test images.
-      negatives: the clinical images, none of them mpox.
+      positives: for each fold its mpox test images.
+      negatives: the other images, which all folds share.
       sigma: standard deviation of the noise, values in [0, 1].
       batch: images at once, at least 2.
       resamples: of the cluster bootstrap, in which the copies of one image, and of one group, are one.
-      seed: of the draw, the noise and the resamples.
-      progress: told after each batch how many images one model has finished with.
+      seed: of draws, noise and resamples. An image has the same noise at every strength.
+      progress: called after each batch with the number of images that one model has finished.
 
     Returns:
       1. Plain values, ready for JSON: "sigma"; "seed"; "images": {"positives": drawn in each fold,
@@ -143,7 +137,7 @@ def clinical_test(
       2. The scores behind "auroc", a fold each: the drawn images, then the clinical ones.
 
     Raises:
-      ValueError: models and images that do not fit together, a side without images, a negative sigma.
+      ValueError: models and images that do not match, a side without images, a negative sigma.
     """
     count = len(negatives.images)
     drawn = draw_clinical(positives, count, sigma=sigma, seed=seed)
@@ -189,19 +183,15 @@ def clinical_test(
 def draw_clinical(
     positives: Sequence[GroupedImages], count: int, *, sigma: float, seed: int
 ) -> list[GroupedImages]:
-    """For each fold `count` of its mpox test images, in shuffled rounds: none again before every other.
-
-    Raises:
-      ValueError: a sigma that is no standard deviation.
-    """
+    """Draw `count` mpox test images for each fold, in shuffled rounds: none again before every other."""
     if not 0 <= sigma < np.inf:
-        raise ValueError(f"sigma={sigma} is no standard deviation: give 0 or more, for values in [0, 1]")
+        raise ValueError(f"sigma={sigma} is not a standard deviation: give 0 or more, for values in [0, 1]")
     generator = np.random.default_rng(seed)
     return [own.take(_rounds(generator, len(own.images), count)) for own in positives]
 
 
 def add_noise(images: np.ndarray, *, sigma: float, seed: int, first: int) -> np.ndarray:
-    """Images uint8 `[N, S, S, 3]` with clipped Gaussian noise, float32 in [0, 1].
+    """Add clipped Gaussian noise to images uint8 `[N, S, S, 3]`: float32 in [0, 1].
 
     Image i has the noise of number `first + i`, as in `conditions.score_conditions`.
     """
@@ -217,7 +207,7 @@ def add_noise(images: np.ndarray, *, sigma: float, seed: int, first: int) -> np.
 def describe_clinical(
     positives: Sequence[GroupedImages], count: int, *, sigma: float, seed: int
 ) -> dict[str, Any]:
-    """What the test was, for results.json."""
+    """Describe the test for results.json."""
     return {
         "sigma": float(sigma),
         "seed": seed,
@@ -236,7 +226,7 @@ def _rounds(generator: np.random.Generator, count: int, wanted: int) -> np.ndarr
 
 
 def _axes() -> dict[str, tuple[str, Sequence[float], list[Condition]]]:
-    """Name -> unit, strengths, conditions."""
+    """Axes of the sheet: name -> unit, strengths, conditions."""
     axes: dict[str, tuple[str, Sequence[float], list[Condition]]] = {
         name: (kind.unit, kind.strengths, [Condition(name, strength) for strength in kind.strengths])
         for name, kind in CORRUPTIONS.items()
@@ -257,7 +247,7 @@ def _axes() -> dict[str, tuple[str, Sequence[float], list[Condition]]]:
 def _shares(
     scores: Sequence[np.ndarray], thresholds: Sequence[float | None], *, above: bool
 ) -> dict[str, Any]:
-    """The share of each fold's images above its threshold, or not above it, and the mean over folds."""
+    """Share of each fold's images above its threshold, or not above it, and the mean over folds."""
     folds = [
         None if threshold is None else float(np.mean((values > threshold) == above))
         for values, threshold in zip(scores, thresholds, strict=True)

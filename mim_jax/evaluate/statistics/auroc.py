@@ -26,6 +26,9 @@ _NORMAL = 1e6  # degrees of freedom from which a t distribution is the normal on
 def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
     """Area under the ROC curve: the chance that a positive scores above a negative, a tie counting half.
 
+    >>> auroc(np.array([0.2, 0.5, 0.5, 0.9]), np.array([False, False, True, True]))
+    0.875
+
     Raises:
       ValueError: lengths differ, a class is missing, or a score is not finite.
     """
@@ -36,15 +39,14 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
 
 
 def roc(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ROC curve (Figure 6): false and true positive rates, from 0 to 1; errors as `auroc`."""
-    false_rate, true_rate, _ = roc_thresholds(scores, positive)
-    return false_rate, true_rate
+    """The ROC curve (Figure 6): false and true positive rates, from 0 to 1; errors as `auroc`.
 
-
-def roc_thresholds(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `roc`, with the falling thresholds of "score >= threshold" behind the rates, the first infinite."""
+    >>> roc(np.array([0.1, 0.9]), np.array([False, True]))
+    (array([0., 0., 1.]), array([0., 1., 1.]))
+    """
     scores, positive = checked(scores, positive)
-    return roc_curve(positive, scores)
+    false_rate, true_rate, _ = roc_curve(positive, scores)
+    return false_rate, true_rate
 
 
 def checked(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +67,7 @@ def checked(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _count_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """How many of the others lie below each value, ties counting half."""
+    """Number of the others below each value, ties counting half."""
     ordered = np.sort(others)
     below = np.searchsorted(ordered, values, side="left")
     not_above = np.searchsorted(ordered, values, side="right")
@@ -84,6 +86,9 @@ def share_estimate(hits: int, count: int) -> Estimate:
     """A share of `count` independent cases with its exact interval (Clopper and Pearson, Biometrika, 1934).
 
     The ends are quantiles of Beta(hits, count - hits + 1) and Beta(hits + 1, count - hits).
+
+    >>> [round(end, 3) for end in share_estimate(0, 10)]
+    [0.0, 0.0, 0.308]
 
     Raises:
       ValueError: no case, or more hits than cases.
@@ -141,53 +146,49 @@ def fold_half_width(values: np.ndarray, shared_variance: float) -> float | None:
 
 
 class Resamples(NamedTuple):
-    """How often each group was drawn, shared by all metrics and methods so that their differences are paired.
+    """Draws of each group, shared by all metrics and methods so that their differences are paired.
 
-    positive, negative: for each fold float32 `[resamples, its positive (negative) groups]`: whole numbers in
-      the type that matrix products are fast in. The groups are in the order of `np.unique`. A negative group
-      that several folds test on has one draw for all of them.
-    places: for each fold where its negative groups stand among those of all folds.
+    `positive` and `negative` are for each fold float32 `[resamples, its groups]`: whole numbers in the type
+    that matrix products are fast in. The groups are in the order of `np.unique`. A negative group that
+    several folds test on has one draw for all of them.
     """
 
     positive: tuple[np.ndarray, ...]
     negative: tuple[np.ndarray, ...]
-    places: tuple[np.ndarray, ...]
+    places: tuple[
+        np.ndarray, ...
+    ]  # for each fold the indices of its negative groups among those of all folds
 
 
 @dataclass(frozen=True, eq=False)
 class AurocSamples:
-    """An AUROC, or the difference of two, in every fold and resample.
+    """An AUROC, or the difference of two, in every fold and resample."""
 
-    Attributes:
-      values: of the folds as they are, float64 `[folds]`.
-      resampled: float64 `[folds, resamples]`.
-      pulls: how far each negative group pulls the value, float64 `[folds, negative groups]`: its share of the
-        sum that the AUROC is, minus what it would have at that AUROC. They add up to zero.
-    """
-
-    values: np.ndarray
-    resampled: np.ndarray
+    values: np.ndarray  # of the folds as they are, float64 `[folds]`
+    resampled: np.ndarray  # float64 `[folds, resamples]`
+    # how far each negative group pulls the value, float64 `[folds, negative groups]`: its share of the sum
+    # that the AUROC is, minus what it would have at that AUROC. They add up to zero.
     pulls: np.ndarray
 
     def minus(self, other: "AurocSamples") -> "AurocSamples":
-        """The paired difference: both must come from the same draws of the same images."""
+        """Paired difference: both must come from the same draws of the same images."""
         return AurocSamples(
             self.values - other.values, self.resampled - other.resampled, self.pulls - other.pulls
         )
 
     def folds(self) -> list[Estimate]:
-        """The value of each fold with its percentile interval."""
+        """Value of each fold with its percentile interval."""
         return [
             Estimate(float(value), *percentile_interval(row))
             for value, row in zip(self.values, self.resampled, strict=True)
         ]
 
     def mean(self) -> Estimate:
-        """The mean over the folds' models as they are, with its percentile interval: images vary."""
+        """Mean over the folds' models as they are, with its percentile interval: images vary."""
         return Estimate(float(np.mean(self.values)), *percentile_interval(np.mean(self.resampled, axis=0)))
 
     def mean_over_drawn_folds(self, *, least: float, most: float) -> Estimate | None:
-        """The mean with an interval in which folds, their models included, vary as well as images.
+        """Mean with an interval in which folds, their models included, vary as well as images.
 
         It is that of `fold_half_width`, and never narrower than that of `mean`, which holds less; cut to
         `[least, most]`. None for a single fold.
@@ -203,7 +204,7 @@ class AurocSamples:
 
 
 def draw_groups(folds: Sequence[ScoredImages], *, resamples: int = 2000, seed: int = 0) -> Resamples:
-    """Draws groups with replacement: positives within each fold, negatives once for all folds.
+    """Draw groups with replacement: positives within each fold, negatives once for all folds.
 
     The folds' positives are disjoint, while the same negatives are scored by every fold's model, most of them
     at least: what the folds share is shared here too. Negative groups are drawn among those that the same
@@ -262,23 +263,6 @@ def sample_aurocs(folds: Sequence[ScoredImages], metric: str, draws: Resamples) 
         drawn_pairs = (drawn @ positive_sizes) * (others @ negative_sizes.astype(np.float32))
         resampled[index] = np.sum(drawn * (others @ wins.T), axis=1) / drawn_pairs
     return AurocSamples(values, resampled, pulls)
-
-
-def resampled_aurocs(folds: Sequence[ScoredImages], metric: str, draws: Resamples) -> np.ndarray:
-    """AUROC of every fold in every resample: float64 `[folds, resamples]`."""
-    return sample_aurocs(folds, metric, draws).resampled
-
-
-def cluster_bootstrap(
-    folds: Sequence[ScoredImages], metric: str, *, resamples: int = 2000, seed: int = 0
-) -> tuple[list[Estimate], Estimate]:
-    """AUROC of each fold, and its mean over the folds, with percentile intervals of the cluster bootstrap.
-
-    Returns:
-      One `Estimate` a fold, and one of the mean.
-    """
-    samples = sample_aurocs(folds, metric, draw_groups(folds, resamples=resamples, seed=seed))
-    return samples.folds(), samples.mean()
 
 
 def _group_wins(

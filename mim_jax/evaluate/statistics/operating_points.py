@@ -1,7 +1,7 @@
-"""Average precision, and what a score gives up of sensitivity for specificity and the reverse.
+"""Average precision, and the sensitivity that a score has at a given specificity and the reverse.
 
 The thresholds are read off the ROC curve of the very images that are described: these numbers describe the
-curve and decide nothing. Thresholds that decide come from `calibration`.
+curve and decide nothing. Thresholds that decide come from `mim_jax.decide`.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class OperatingPoints(NamedTuple):
 
 
 def operating_points(scores: np.ndarray, positive: np.ndarray) -> OperatingPoints:
-    """The operating points of one set of scores, with no leading shape; errors as `ranking.auroc`."""
+    """The operating points of one set of scores, with no leading shape; errors as `auroc`."""
     scores, positive = checked(scores, positive)
     positives, negatives = np.array([np.sum(positive)]), np.array([np.sum(~positive)])
     # All images of a kind in one group, drawn once.
@@ -71,16 +71,11 @@ def resampled_operating_points(
 def _counts_above(
     scores: np.ndarray, positive: np.ndarray, own: np.ndarray, other: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How many images of each group score at least each distinct score of a positive, highest first.
+    """Count the images of each group that score at least each distinct score of a positive, highest first.
 
-    Args:
-      scores: float64 `[n]`.
-      positive: bool `[n]`.
-      own: the positives' groups, from 0, `[positives]`.
-      other: the negatives' groups, from 0, `[negatives]`.
-
-    Returns:
-      float32 `[positive groups, T]` and `[negative groups, T]`.
+    `own` and `other` are the groups of positives and negatives, from 0. Returns float32 `[positive groups,
+    T]` and
+    `[negative groups, T]`.
     """
     ascending = np.unique(scores[positive])
     counts = []

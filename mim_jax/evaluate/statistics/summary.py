@@ -142,7 +142,7 @@ def _breakdown(
     resamples: int,
     seed: int,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """AUROC of all positives against the negatives of each part, whose groups are drawn for themselves.
+    """AUROC of all positives against the negatives of each part, whose groups have draws of their own.
 
     A part of which some fold tests no image is left out; "n" counts the images of all folds.
     """
@@ -224,7 +224,7 @@ def _number_groups(methods: Mapping[str, Folds]) -> dict[str, list[ScoredImages]
 
 
 def _leading_metric(name: str, folds: Folds, primary: str) -> str:
-    """What a method is broken down and compared by: `primary`, or the one score that it has."""
+    """The score that a method is broken down and compared by: `primary`, or the only one that it has."""
     held = list(folds[0].similarities)
     for index, fold in enumerate(folds):
         if list(fold.similarities) != held:
@@ -262,7 +262,7 @@ def _check_methods(methods: Mapping[str, Folds], reference: str) -> None:
 
 
 def summarize_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Runs that differ in their seed alone, as a distribution: what training anew does to each mean.
+    """Summarise runs that differ in their seed alone: the spread of each mean over trainings.
 
     Args:
       results: one a seed, each with "auroc" and "differences" as `summarize` returns them.

@@ -19,15 +19,11 @@ GENERATORS: dict[str, Callable[..., nn.Module]] = {"context_encoder": ContextEnc
 
 
 def make_generator(name: str, options: Mapping[str, Any], *, dtype: Any) -> nn.Module:
-    """Build the generator called `name` with those of `options` that it takes.
+    """Build the generator called `name`, convolving in `dtype`, with those of `options` that it takes.
 
-    Args:
-      name: a key of `GENERATORS`.
-      options: fields of the section `generator` of a configuration.
-      dtype: what convolutions compute in.
-
-    Raises:
-      ValueError: unknown name; the message lists the known ones.
+    `options` are fields of the section `generator` of a configuration. An unknown name is a ValueError that
+    lists
+    the known ones.
     """
     if name not in GENERATORS:
         raise ValueError(f"unknown generator {name!r}: choose one of {', '.join(sorted(GENERATORS))}")

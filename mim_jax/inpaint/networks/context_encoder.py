@@ -94,9 +94,9 @@ class ContextEncoder(nn.Module):
 
 
 class ChannelwiseDense(nn.Module):
-    """Each feature map through its own dense layer over positions (Pathak et al.
+    """Dense layer over positions, one for each feature map: C (n^4 + n^2) parameters for n x n maps.
 
-    2016, section 3.1): C (n^4 + n^2) parameters for n x n maps.
+    Pathak et al. 2016, section 3.1.
     """
 
     dtype: Any = jnp.float32
@@ -116,7 +116,7 @@ class ChannelwiseDense(nn.Module):
 
 
 def check_image_size(name: str, size: int, multiple: int) -> None:
-    """Raises ValueError, naming sizes that fit, unless `size` is a positive multiple of `multiple`."""
+    """Raise ValueError, naming sizes that fit, unless `size` is a positive multiple of `multiple`."""
     if size < multiple or size % multiple:
         below, above = size // multiple * multiple, (size // multiple + 1) * multiple
         fits = f"{below} or {above}" if below else f"{above}"

@@ -1,4 +1,4 @@
-"""The discriminator: a convolutional network that says, patch by patch, whether pixels are real."""
+"""The discriminator: a convolutional network that judges, patch by patch, whether pixels are real."""
 
 from typing import Any
 
@@ -10,9 +10,7 @@ from mim_jax.inpaint.layers import Conv, instance_norm, leaky_relu
 
 
 class PatchDiscriminator(nn.Module):
-    """Patch `[B, M, M, 3]` in [-1, 1] -> scores `[B, M/8, M/8, 1]`, linear.
-
-    A least-squares GAN: 1 = real, 0 = generated.
+    """Patch `[B, M, M, 3]` in [-1, 1] -> scores `[B, M/8, M/8, 1]`, linear; least squares, 1 = real.
 
     1,555,585 parameters at width 64. The layout of the PyTorch-GAN context encoder: receptive field 47
     pixels, no sigmoid, InstanceNorm, so that the score of one image never depends on another.

@@ -1,4 +1,4 @@
-"""Figures of a run: which there are, and the rows of results and scores that each takes."""
+"""The figures of a run, and the results and scores that each of them shows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ TRAINING_CURVES = {  # figure -> (axis title, {column of the history: name in wo
 
 
 def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
-    """Every figure of the report that there are data for: name -> PNG, `notice` written above each."""
+    """Draw every figure of the report that there are data for: name -> PNG, `notice` written above each."""
     results, methods, panels = found.results, found.methods, found.panels
     metric = results["decision"]["metric"]
     shown = shown_methods(results)
@@ -81,7 +81,7 @@ def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
 
 
 def _scores_by_group(results: Mapping[str, Any], folds: Sequence[ScoredImages]) -> dict[str, np.ndarray]:
-    """The network's scores of the plain test images: the training class, then the groups of the others."""
+    """Scores of the plain test images by MIM: the training class, then the groups of the others."""
     groups, positive, rest = groups_of_classes(results), results["data"]["positive"], "other classes"
     series: dict[str, list[float]] = {name: [] for name in (positive, *groups.values(), rest)}
     for fold in folds:

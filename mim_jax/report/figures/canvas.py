@@ -1,4 +1,4 @@
-"""Canvas of every figure: size, style, colours, letters, and its PNG bytes.
+"""The canvas of every figure: size, style, colours, letters, and its PNG bytes.
 
 Figures are about 4.6 inches wide, so that their text can still be read on a phone. Colours are those of
 Okabe and Ito ("Color universal design", 2008), with line style and marker as a second sign. Canvases are made
@@ -37,7 +37,7 @@ STYLE: Any = {
 
 
 def series(index: int) -> dict[str, Any]:
-    """Colour, line style and small marker of the series drawn at that place."""
+    """Colour, line style and small marker of the series with that index."""
     return {
         "color": COLORS[index % 7],
         "linestyle": LINES[index % 4],
@@ -47,7 +47,7 @@ def series(index: int) -> dict[str, Any]:
 
 
 def blank(height: float, notice: str) -> Figure:
-    """A figure of that height in inches, with the notice above."""
+    """Make a figure of that height in inches, with the notice above."""
     figure = Figure(figsize=(WIDTH, height + (0.25 if notice else 0)), dpi=160, layout="constrained")
     if notice:
         figure.suptitle(notice, x=0.01, fontsize=8, **NOTICE_STYLE)
@@ -55,7 +55,7 @@ def blank(height: float, notice: str) -> Figure:
 
 
 def legend_above(figure: Figure, axes: Any) -> None:
-    """Entries in rows above the axes, where a single one says nothing and is left out."""
+    """Put the legend in rows above the axes, unless it has a single entry."""
     _, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
         longest = max(map(len, labels))
@@ -65,14 +65,14 @@ def legend_above(figure: Figure, axes: Any) -> None:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG, without a date or a program's name."""
+    """Encode the figure as PNG, without a date or a program's name."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def drawable(value: object, limit: int) -> str:
-    """At most `limit` characters, the middle left out; those that the font lacks are drawn as "?"."""
+    """Shorten to `limit` characters, the middle left out; characters that the font lacks become "?"."""
     text = "".join(char if ord(char) in _glyphs() else "?" for char in printable(value))
     if len(text) <= limit:
         return text

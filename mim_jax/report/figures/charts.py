@@ -124,9 +124,7 @@ def curve_figure(
 def reliability_figure(rows: Sequence[Mapping[str, Any]], *, positive: str, notice: str = "") -> bytes:
     """Observed against guaranteed rates: missed mpox with its interval, false alarms by group of classes.
 
-    Args:
-      rows: as `reliability.reliability` gives them, one at least.
-      positive: the name of the training class.
+    `rows` are those of `mim_jax.evaluate.decisions.reliability`, one at least.
     """
     rates = [row["rate"] for row in rows]
     with matplotlib.rc_context(canvas.STYLE):
@@ -158,10 +156,7 @@ def reliability_figure(rows: Sequence[Mapping[str, Any]], *, positive: str, noti
 
 
 def coverage_figure(rows: Sequence[Mapping[str, Any]], *, positive: str, notice: str = "") -> bytes:
-    """Error among the decided images against the share that is decided, both sides counting alike.
-
-    Args: as `reliability_figure`.
-    """
+    """Error among the decided images against the share that is decided, both sides counting alike."""
     sides = {"training": f"{canvas.drawable(positive, 18)} missed", "others": "false alarms"}
     shares = [coverage(row) for row in rows]
     with matplotlib.rc_context(canvas.STYLE):
@@ -230,7 +225,7 @@ def robustness_figure(sheet: Mapping[str, Any], *, notice: str = "") -> bytes:
 
 
 def seed_figure(summary: Mapping[str, Any], *, metric: str, notice: str = "") -> bytes:
-    """Every seed's mean AUROC as a dot, one line a method; the mean over the seeds is a stroke."""
+    """Mean AUROC of every seed as a dot, one line a method; the mean over the seeds is a stroke."""
     values = summary["auroc"]["augmented"]
     methods = ordered(values)
     with matplotlib.rc_context(canvas.STYLE):

@@ -1,4 +1,4 @@
-"""Figure 5 of the paper: test images with what the network saw and painted, as PNG bytes."""
+"""Figure 5 of the paper: test images with their masked, inpainted and difference images, as PNG bytes."""
 
 import math
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _COLUMNS: tuple[tuple[str, str | None, float], ...] = (
 
 
 def arrange(panels: Panels) -> dict[str, np.ndarray]:
-    """Figure name -> the rows that it shows; what was picked by score is ordered by score."""
+    """Assign panels to figures, name -> rows; panels picked by score are ordered by score."""
     chosen = {}
     for kind in KINDS:
         for positive, side in ((True, "training"), (False, "others")):

@@ -1,4 +1,4 @@
-// From a score to a decision, as mim_jax/assessment.py has it, for one fold.
+// From a score to a decision, as mim_jax/decide/decision.py has it, for one fold.
 
 export const MPOX_LIKE = "mpox_like", NOT_MPOX_LIKE = "not_mpox_like", CANNOT_TELL = "cannot_tell", UNUSABLE = "unusable";
 

@@ -1,4 +1,4 @@
-// Is this picture a usable photograph of skin? As mim_jax/data/gate.py, which explains the measures; `limits` are
+// Is this picture a usable photograph of skin? As mim_jax/data/quality.py, which explains the measures; `limits` are
 // its constants, by way of app.json.
 
 // lit, burnt, sharpness, skin and flat of a square of RGB bytes.
