@@ -24,6 +24,7 @@ from mim_jax.inpaint.inference import abstract_variables, inpaint_all, network_f
 from mim_jax.inpaint.networks import make_generator
 from mim_jax.measure import METRICS
 from mim_jax.measure import images as pixels
+from mim_jax.measure.host import checked_range
 from mim_jax.measure.similarity import Measure, Similarities
 from mim_jax.train import workdir
 from mim_jax.train.workdir import fold_count
@@ -163,27 +164,26 @@ class Detector(NoveltyDetector):
 
         Args:
           images: uint8, or float in [0, 1]: `[N, S, S, 3]`, also memory-mapped; one `[S, S, 3]`; or an
-            iterable of single images, which is read a batch at a time and may be longer than memory.
+            iterable of single images, which is read a batch at a time and may be longer than memory. Single
+            ones may be PIL images (RGB). Floats outside [0, 1] are a ValueError.
         """
         return self.similarities(images)[self.measure.metric].mean(axis=0)
 
     def _assessed(self, images: Images) -> tuple[str, dict[str, np.ndarray]]:
         return self.measure.metric, self.similarities(images)
 
-    def inpaint(self, images: np.ndarray | jax.Array, *, fold: int = 0) -> np.ndarray:
+    def inpaint(self, images: Any, *, fold: int = 0) -> np.ndarray:
         """Images with their centre as the generator of one fold paints it: float32 in [0, 1], `[N, S, S, 3]`.
 
         Args:
-          images: one array, uint8 or float in [0, 1], `[N, S, S, 3]` or `[S, S, 3]`.
+          images: uint8 or float in [0, 1], `[N, S, S, 3]` or `[S, S, 3]`: one array, a list of single images,
+            or one PIL image.
           fold: 0 to the number of folds less one.
 
         Raises:
-          ValueError: not an array, another size or dtype, no such fold.
+          ValueError: not an array, another size, dtype or range, no such fold.
         """
-        if not isinstance(images, np.ndarray | jax.Array):
-            raise ValueError(
-                f"images must be one array [N, S, S, 3], got a {type(images).__name__}: np.stack joins images"
-            )
+        images = checked_range(images)
         if fold not in range(len(self.variables)):
             raise ValueError(f"the detector has folds 0 to {len(self.variables) - 1}, not {fold}")
         images = images[None] if images.ndim == 3 else images

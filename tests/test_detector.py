@@ -144,10 +144,26 @@ def test_any_number_of_images_is_compiled_once():
     assert len(traces) == 1
 
 
+def test_floats_of_another_range_are_refused():
+    model, wide = detector(), images(2).astype(np.float32)
+    for score in (model.score_samples, model.assess, model.inpaint):
+        with pytest.raises(ValueError, match=r"got values from .*: divide by 255"):
+            score(wide)
+    np.testing.assert_allclose(model.score_samples(wide / 255), model.score_samples(images(2)), atol=1e-6)
+
+
+def test_the_pure_function_is_mapped():
+    fn, variables = detector().pure()
+    batch = images(4)
+    mapped = jax.jit(jax.vmap(fn, in_axes=(None, 0)))(variables, batch[:, None])
+    np.testing.assert_allclose(np.array(mapped)[..., 0], np.array(fn(variables, batch)), atol=1e-6)
+
+
 def test_unfit_images_and_folds_are_named():
     model = detector()
-    with pytest.raises(ValueError, match=r"one array \[N, S, S, 3\], got a list"):
-        model.inpaint(list(images(2)))
+    with pytest.raises(ValueError, match="must be an array, got iterator"):
+        model.inpaint(iter(images(2)))
+    np.testing.assert_array_equal(model.inpaint(list(images(2))), model.inpaint(images(2)))
     with pytest.raises(ValueError, match=r"\[N, 24, 24, 3\] or one .* got \[2, 12, 12, 3\]"):
         model.inpaint(images(2)[:, :12, :12])
     for fold in (-1, 2):

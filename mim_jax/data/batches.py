@@ -8,7 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# `[N, S, S, 3]` in memory or memory-mapped, one `[S, S, 3]`, or an iterable of such single images.
+from mim_jax.measure.host import as_array, checked_range
+
+# `[N, S, S, 3]` in memory or memory-mapped, one `[S, S, 3]`, one PIL image, or an iterable of single images.
+# Also tensors of other libraries on the CPU.
 Images = np.ndarray | jax.Array | Iterable[np.ndarray]
 
 
@@ -28,15 +31,15 @@ def padded_batches(images: Images, *, size: int) -> Iterator[tuple[np.ndarray, i
     """Yield batches of `batch_size()`, the last padded with zeros, and how many images of each are real.
 
     Never holds more than one batch of an iterable: a generator that reads files scores any number of them.
-    `size` is
-    the side that the images must have.
+    `size` is the side that the images must have.
 
     Raises:
-      ValueError: another shape or dtype, or two dtypes in one iterable.
+      ValueError: another shape or dtype, two dtypes in one iterable, or floats outside [0, 1].
     """
     most = batch_size()
-    if isinstance(images, np.ndarray | jax.Array):
-        array = np.asanyarray(images)
+    images = at_the_door(images)
+    if isinstance(images, np.ndarray):
+        array = images
         array = array[None] if array.ndim == 3 else array
         check_batch(array, size, wanted="[N, {0}, {0}, 3] or one [{0}, {0}, 3]", found=np.shape(images))
         starts = range(0, len(array), most)
@@ -44,8 +47,20 @@ def padded_batches(images: Images, *, size: int) -> Iterator[tuple[np.ndarray, i
     else:
         batches = _stacked(iter(images), size, most)
     for batch in batches:
+        checked_range(batch)
         rest = np.zeros((most - len(batch), *batch.shape[1:]), batch.dtype)
         yield np.concatenate((batch, rest)), len(batch)
+
+
+def at_the_door(images: Any) -> Any:
+    """Return the array of what is one array (of NumPy, JAX or a tensor on the CPU) or one PIL image.
+
+    Iterables of single images stay as they are.
+    """
+    if isinstance(images, np.ndarray):
+        return images
+    single = hasattr(images, "__array__") or hasattr(images, "convert")
+    return np.asanyarray(as_array(images)) if single else images
 
 
 def collect(score: Callable[[np.ndarray], Any], batches: Iterable[tuple[np.ndarray, int]], empty: Any) -> Any:
@@ -95,7 +110,7 @@ def in_pieces(score: Callable[[Any], Any], images: Any, progress: Callable[[int]
 
 def _stacked(images: Iterator[np.ndarray], size: int, most: int) -> Iterator[np.ndarray]:
     dtype = None
-    while few := [np.asarray(image) for image in itertools.islice(images, most)]:
+    while few := [np.asarray(as_array(image)) for image in itertools.islice(images, most)]:
         for image in few:
             check_batch(image[None], size, wanted="[{0}, {0}, 3] each", found=image.shape)
             dtype = dtype or image.dtype

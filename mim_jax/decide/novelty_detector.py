@@ -2,10 +2,11 @@
 
 import abc
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
-from mim_jax.data.batches import Images
+from mim_jax.data.batches import Images, at_the_door
 from mim_jax.decide import decision
 from mim_jax.decide.decision import Assessment, Calibration
 
@@ -27,7 +28,8 @@ class NoveltyDetector(abc.ABC):
 
         Args:
           images: uint8, or float in [0, 1]: `[N, S, S, 3]`, also memory-mapped; one `[S, S, 3]`; or an
-            iterable of single images, which is read a batch at a time and may be longer than memory.
+            iterable of single images, which is read a batch at a time and may be longer than memory. Single
+            ones may be PIL images (RGB). Floats outside [0, 1] are a ValueError.
         """
 
     @abc.abstractmethod
@@ -48,7 +50,9 @@ class NoveltyDetector(abc.ABC):
           ValueError: an alpha outside (0, 1); as `score_samples`.
         """
         refused: dict[int, str] = {}
-        kept: Images = images if hasattr(images, "ndim") else _usable(images, refused)  # type: ignore[assignment]
+        kept: Any = at_the_door(images)
+        if not isinstance(kept, np.ndarray):
+            kept = _usable(kept, refused)
         metric, similarities = self._assessed(kept)
         assessed = iter(decision.assess(similarities, self.calibration, metric=metric, alpha=alpha))
         count = len(refused) + next(iter(similarities.values())).shape[1]

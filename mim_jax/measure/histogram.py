@@ -1,13 +1,16 @@
 """Colour histograms without atomic additions, and the Bhattacharyya similarity of two of them (Eq. 14).
 
-Images `[H, W, C]`, float32 in [0, 1], at most 2^24 pixels; values outside count at the nearer end. Histograms
-are float32 `[C, bins]`.
+Images `[H, W, C]`, uint8 or float32 in [0, 1], at most 2^24 pixels; values outside count at the nearer
+end. Histograms are float32 `[C, bins]`.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from mim_jax.measure import images
 
 # The floor of the Bhattacharyya coefficient; without it disjoint histograms would score -inf.
 SMALLEST_COEFFICIENT = 1e-12
@@ -27,37 +30,88 @@ def bhattacharyya(p: jax.Array, q: jax.Array, per_channel: bool) -> jax.Array:
     return jnp.mean(1 + jnp.log(jnp.clip(coefficient, SMALLEST_COEFFICIENT, 1.0)))
 
 
-def histogram(image: jax.Array, *, bins: int) -> jax.Array:
-    """Exact counts of an image `[H, W, C]`: float32 `[C, bins]`, with NaN where a pixel is NaN."""
-    levels = jnp.round(255 * jnp.clip(jax.lax.stop_gradient(image), 0.0, 1.0))
-    unknown = jnp.isnan(levels)
-    index = jnp.where(unknown, 0, levels).astype(jnp.int32) * bins // 256
-    # One and zero are exact in bfloat16; the sums are float32, exact up to MOST_PIXELS.
-    return _counts(index, jnp.where(unknown, jnp.nan, 1).astype(jnp.bfloat16), bins=bins)
+def histogram(image: jax.Array, *, bins: int, mask: jax.Array | None = None) -> jax.Array:
+    """Exact counts of an image `[H, W, C]`: float32 `[C, bins]`, with NaN where a pixel is NaN.
+
+    With a mask `[H, W]` a pixel counts by its weight there.
+    """
+    _check_countable(image)
+    image = jax.lax.stop_gradient(image)
+    if mask is not None:
+        levels, unknown = _levels(image, jnp.int32)
+        mass = jnp.broadcast_to(mask[..., None], image.shape)
+        mass = mass if unknown is None else jnp.where(unknown & (mass > 0), jnp.nan, mass)
+        return _counts(levels * bins // 256, mass, bins=bins)
+    counted, multiplied = (functools.partial(form, bins=bins) for form in (_counted, _multiplied_image))
+    return jax.lax.platform_dependent(image, cpu=counted, default=multiplied)
 
 
-def soft_histogram(image: jax.Array, *, bins: int) -> jax.Array:
+def soft_histogram(image: jax.Array, *, bins: int, mask: jax.Array | None = None) -> jax.Array:
     """Soft counts of an image `[H, W, C]`: float32 `[C, bins]`, piecewise linear in the pixels."""
     # Bin b holds the levels 256 b / bins to 256 (b + 1) / bins - 1; positions are counted in bins from the
     # centre of bin 0.
+    if mask is not None:
+        image = jnp.where(mask[..., None] > 0, image, 0.0)
     position = (255 * jnp.clip(image, 0.0, 1.0) + 0.5) * (bins / 256) - 0.5
     position = jnp.clip(position, 0.0, bins - 1.0)
     lower = jnp.floor(jax.lax.stop_gradient(position))
     upper_share = position - lower
+    lower_share = 1 - upper_share
+    if mask is not None:
+        lower_share, upper_share = lower_share * mask[..., None], upper_share * mask[..., None]
     index = jnp.where(jnp.isnan(lower), 0, lower).astype(jnp.int32)
-    lower_counts = _counts(index, 1 - upper_share, bins=bins)
+    lower_counts = _counts(index, lower_share, bins=bins)
     return lower_counts + _counts(jnp.minimum(index + 1, bins - 1), upper_share, bins=bins)
 
 
 def _counts(index: jax.Array, mass: jax.Array, *, bins: int) -> jax.Array:
     """Sum `mass` `[H, W, C]` into the bins that `index` names, channel by channel: float32 `[C, bins]`."""
-    height, width = index.shape[:2]
+    _check_countable(index)
+    added, multiplied = (functools.partial(form, bins=bins) for form in (_added_counts, _multiplied_counts))
+    return jax.lax.platform_dependent(index, mass, cpu=added, default=multiplied)
+
+
+def _levels(image: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array | None]:
+    """Pixels as bytes, NaN as 0; and where they are NaN, which bytes cannot be."""
+    if image.dtype == jnp.uint8:
+        return image.astype(dtype), None
+    levels = jnp.round(255 * jnp.clip(image, 0.0, 1.0))
+    unknown = jnp.isnan(levels)
+    return jnp.where(unknown, 0, levels).astype(dtype), unknown
+
+
+def _counted(image: jax.Array, *, bins: int) -> jax.Array:
+    """Histogram for CPU: pixel by pixel, of positions that are computed, many at a time, beforehand."""
+    channels = image.shape[-1]
+
+    def positions(image: jax.Array) -> jax.Array:
+        levels, _ = _levels(image, jnp.uint16)  # 255 * 256 fits
+        first = bins * jnp.arange(channels, dtype=jnp.uint16).reshape(1, 1, channels)
+        return (levels * bins // 256 + first).reshape(-1)
+
+    at = images.apart(positions, image)
+    counts = jnp.zeros(channels * bins, jnp.int32).at[at].add(1, mode="promise_in_bounds")
+    counts = counts.astype(jnp.float32).reshape(channels, bins)
+    if image.dtype == jnp.uint8:
+        return counts
+    unknown = jnp.any(jnp.isnan(image), axis=(0, 1))
+    return counts.at[:, 0].add(jnp.where(unknown, jnp.nan, 0))
+
+
+def _multiplied_image(image: jax.Array, *, bins: int) -> jax.Array:
+    """Histogram for accelerators."""
+    levels, unknown = _levels(image, jnp.int32)
+    # One and zero are exact in bfloat16; the sums are float32, exact up to MOST_PIXELS.
+    mass = jnp.ones(image.shape) if unknown is None else jnp.where(unknown, jnp.nan, 1)
+    return _multiplied_counts(levels * bins // 256, mass.astype(jnp.bfloat16), bins=bins)
+
+
+def _check_countable(image: jax.Array) -> None:
+    height, width = image.shape[:2]
     if height * width > MOST_PIXELS:
         raise ValueError(
             f"{height}x{width} pixels are more than a histogram can count ({MOST_PIXELS}): use smaller images"
         )
-    added, multiplied = (functools.partial(form, bins=bins) for form in (_added_counts, _multiplied_counts))
-    return jax.lax.platform_dependent(index, mass, cpu=added, default=multiplied)
 
 
 def _added_counts(index: jax.Array, mass: jax.Array, *, bins: int) -> jax.Array:

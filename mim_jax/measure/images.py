@@ -1,10 +1,9 @@
-"""Images outside the network: `[..., H, W, C]`, uint8 or float in [0, 1]; their checks, and loops over them.
+"""Images outside the network: `[..., H, W, C]`, uint8 or float in [0, 1], and their checks.
 
-Shapes, dtypes and known offsets are checked when a program is traced; pixel values are never read. `each` and
-`apart` compute functions of images in the form that the backend runs fast.
+Shapes, dtypes and known offsets are checked when a program is traced; pixel values are read by
+`mim_jax.measure.host` alone.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -31,11 +30,29 @@ def as_float(image: jax.Array, max_val: float = 1.0) -> jax.Array:
     return image.astype(jnp.float32)
 
 
-def as_float_pair(x: jax.Array, y: jax.Array, *, max_val: float = 1.0) -> tuple[jax.Array, jax.Array]:
-    """Convert two images of one shape to float32; ValueError where shapes or dtypes do not fit."""
+def check_pair(x: jax.Array, y: jax.Array) -> None:
+    """Raise ValueError unless both are images, of one shape."""
     if shape_of(x) != shape_of(y):
         raise ValueError(f"the two images must have one shape, got {x.shape} and {y.shape}")
-    return as_float(x, max_val), as_float(y, max_val)
+    for image in (x, y):
+        if image.dtype != jnp.uint8 and not jnp.issubdtype(image.dtype, jnp.floating):
+            raise ValueError(
+                f"images must be floats in [0, 1] or uint8, got {image.dtype}: convert them to either"
+            )
+
+
+def checked_mask(mask: Any, shape: tuple[int, ...]) -> jax.Array:
+    """A mask for images of `shape` `[..., H, W, C]`, float32 `[..., H, W]`: 1 = counted, 0 = not.
+
+    Raises:
+      ValueError: a mask that is neither `[H, W]` nor `[..., H, W]`, or not of booleans, bytes or floats.
+    """
+    mask = jnp.asarray(mask)
+    if mask.shape not in (shape[-3:-1], shape[:-1]):
+        raise ValueError(f"mask must be {list(shape[-3:-1])} or {list(shape[:-1])}, got {list(mask.shape)}")
+    if mask.dtype not in (jnp.bool_, jnp.uint8) and not jnp.issubdtype(mask.dtype, jnp.floating):
+        raise ValueError(f"mask must be of booleans, or weights in [0, 1], got {mask.dtype}")
+    return jnp.broadcast_to(mask.astype(jnp.float32), shape[:-1])
 
 
 def shape_of(image: jax.Array) -> tuple[int, ...]:
@@ -95,24 +112,6 @@ def flip_at_random(key: jax.Array, images: jax.Array) -> jax.Array:
     return jnp.where(turned, images[:, ::-1], images)
 
 
-def each(measure: Callable[..., Any], lead: tuple[int, ...], *arrays: jax.Array) -> Any:
-    """Apply `measure` to every image of the leading axes, in the form that the backend runs fast.
-
-    On CPU one image after the other: its planes stay in the cache (about twice as fast as a batched form),
-    memory is bounded, and the same instructions score an image in any batch. Accelerators take the whole
-    batch at once.
-    """
-    if not lead:
-        return measure(*arrays)
-    flat = [array.reshape(math.prod(lead), *array.shape[len(lead) :]) for array in arrays]
-    result = jax.lax.platform_dependent(
-        *flat,
-        cpu=lambda *batch: jax.lax.map(lambda items: measure(*items), batch),
-        default=jax.vmap(measure),
-    )
-    return jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), result)
-
-
 def apart(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
     """Compute `function(*arrays)`, on CPU as a program of its own whose result is written to memory.
 
@@ -123,9 +122,13 @@ def apart(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
     """
 
     def guarded(*arrays: jax.Array) -> jax.Array:
-        shape = jax.eval_shape(function, *arrays).shape
+        result = jax.eval_shape(function, *arrays)
         first = arrays[0].reshape(-1)[0]
         never = first < -jnp.inf
-        return jax.lax.cond(never, lambda *_: jnp.broadcast_to(first, shape), function, *arrays)
+
+        def unused(*_: jax.Array) -> jax.Array:
+            return jnp.broadcast_to(first.astype(result.dtype), result.shape)
+
+        return jax.lax.cond(never, unused, function, *arrays)
 
     return jax.lax.platform_dependent(*arrays, cpu=guarded, default=function)

@@ -6,10 +6,10 @@ histograms count values outside [0, 1] at its nearer end. Each pair gives one fl
 depends on the other pairs of a batch. **High means similar: mpox-like.** Identical images give exactly 1, and
 no metric exceeds 1.
 
-All functions work under `jax.jit`, `jax.vmap` and `jax.grad`; options are static. Give batches as leading
-axes: on CPU `jax.vmap` over single images is 4 to 6 times slower (32 pairs of 224x224x3), because it turns
-branches, which keep XLA from fusing the wrong loops, into selections. Histograms count images of up to 2^24
-pixels. Gradients are finite, on flat images too; that of the (hard) histogram metric is zero, because it is
+All functions work under `jax.jit`, `jax.vmap`, `jax.grad`, `jax.jvp`, `jax.lax.scan` and `jax.shard_map`, at
+any nesting; options are static. `jax.vmap` over single images equals a batch given as leading axes, in speed
+and, on CPU, to the last bit: see `mim_jax.measure.each`. Histograms count images of up to 2^24 pixels.
+Gradients are finite, on flat images too; that of the (hard) histogram metric is zero, because it is
 piecewise constant in the pixels.
 """
 
@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mim_jax.measure import METRICS, histogram, images
+from mim_jax.measure import METRICS, histogram, host, images
+from mim_jax.measure.each import each
 from mim_jax.measure.ssim import Options, check_window, checked, dissimilarity_map
 
 
@@ -36,31 +37,67 @@ class Similarities(NamedTuple):
     mse: jax.Array
 
 
-@jax.jit
-def mae(x: jax.Array, y: jax.Array) -> jax.Array:
+def mae(x: host.Images, y: host.Images, *, mask: Any = None) -> jax.Array:
     """Mean absolute error as a similarity (Eq. 11): `1 - mean |x - y|` of `[..., H, W, C]`, in [0, 1].
+
+    `mask` as in `mim_jax.measure.ssim.ssim`: the mean is weighted by it; of nothing it is NaN.
 
     >>> mae(jnp.zeros((2, 8, 8, 3)), jnp.zeros((2, 8, 8, 3)))
     Array([1., 1.], dtype=float32)
     """
-    x, y = images.as_float_pair(x, y)
-    return 1 - jnp.mean(jnp.abs(x - y), axis=(-3, -2, -1))
+    return 1 - _mean_error(host.checked_range(x), host.checked_range(y), mask, jnp.abs)
 
 
-@jax.jit
-def mse(x: jax.Array, y: jax.Array) -> jax.Array:
+def mse(x: host.Images, y: host.Images, *, mask: Any = None) -> jax.Array:
     """Mean squared error as a similarity (Eq. 12): `1 - mean (x - y)^2` of `[..., H, W, C]`, in [0, 1].
+
+    `mask` as in `mae`.
 
     >>> mse(jnp.zeros((8, 8, 3)), jnp.full((8, 8, 3), 0.5))
     Array(0.75, dtype=float32)
     """
-    x, y = images.as_float_pair(x, y)
-    return 1 - jnp.mean(jnp.square(x - y), axis=(-3, -2, -1))
+    return 1 - _mean_error(host.checked_range(x), host.checked_range(y), mask, jnp.square)
 
 
-@functools.partial(jax.jit, static_argnames=("bins", "per_channel", "soft"))
+def psnr(x: host.Images, y: host.Images, *, max_val: float = 1.0, mask: Any = None) -> jax.Array:
+    """Peak signal-to-noise ratio in decibels, `10 log10(max_val^2 / mean (x - y)^2)`, of `[..., H, W, C]`.
+
+    Infinite, with gradient 0, where the images are equal. `mask` as in `mae`, `max_val` as in `ssim`.
+
+    >>> float(psnr(jnp.zeros((8, 8, 3)), jnp.full((8, 8, 3), 0.1))).__round__(4)
+    20.0
+    """
+    max_val = float(max_val)
+    if not 0 < max_val < math.inf:
+        raise ValueError(f"max_val must be finite and above 0, got {max_val}")
+    x, y = (host.checked_range(image, max_val=max_val) for image in (x, y))
+    error = _mean_error(x, y, mask, jnp.square, max_val=max_val) / max_val**2
+    return jnp.where(error == 0, jnp.inf, -10 * jnp.log10(jnp.where(error == 0, 1.0, error)))
+
+
+@functools.partial(jax.jit, static_argnums=3, static_argnames="max_val")
+def _mean_error(
+    x: jax.Array, y: jax.Array, mask: Any, size: Callable[[jax.Array], jax.Array], *, max_val: float = 1.0
+) -> jax.Array:
+    images.check_pair(x, y)
+    x, y = images.as_float(x, max_val), images.as_float(y, max_val)
+    whole = jnp.mean(size(x - y), axis=(-3, -2, -1))
+    if mask is None:
+        return whole
+    mask = images.checked_mask(mask, x.shape)
+    counted = size(jnp.where(mask[..., None] > 0, x - y, 0.0)) * mask[..., None]
+    weighted = jnp.sum(counted, axis=(-3, -2, -1)) / (x.shape[-1] * jnp.sum(mask, axis=(-2, -1)))
+    return jnp.where(jnp.all(mask == 1, axis=(-2, -1)), whole, weighted)
+
+
 def hbd(
-    x: jax.Array, y: jax.Array, *, bins: int = 256, per_channel: bool = False, soft: bool = False
+    x: host.Images,
+    y: host.Images,
+    *,
+    bins: int = 256,
+    per_channel: bool = False,
+    soft: bool = False,
+    mask: Any = None,
 ) -> jax.Array:
     """Similarity of colour histograms (Eq. 14): `1 + ln BC`, with `BC = sum_i sqrt(p_i q_i)`.
 
@@ -82,22 +119,36 @@ def hbd(
       soft: divide each pixel between the two bins whose centres it lies between, in proportion to nearness,
         without rounding. With 256 bins and pixels on the levels of a byte this is the hard histogram, to
         rounding.
+      mask: as in `mim_jax.measure.ssim.ssim`: a pixel counts by its weight.
 
     Returns:
-      float32 `[...]`; NaN where an image holds NaN.
+      float32 `[...]`; NaN where an image holds NaN, or the mask counts nothing.
 
     Raises:
       ValueError: unfit shapes, dtypes or bins; more than 2^24 pixels, which float32 cannot count.
     """
-    x, y = images.as_float_pair(x, y)
     bins = checked(Options(bins=bins)).bins
-    form = functools.partial(histogram.soft_histogram if soft else histogram.histogram, bins=bins)
-    return images.each(
-        lambda a, b: histogram.bhattacharyya(form(a), form(b), per_channel), x.shape[:-3], x, y
-    )
+    x, y = host.checked_range(x), host.checked_range(y)
+    return _hbd(x, y, mask, bins=bins, per_channel=bool(per_channel), soft=bool(soft))
 
 
-def ssim_hbd(x: jax.Array, y: jax.Array, **options: Any) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("bins", "per_channel", "soft"))
+def _hbd(x: jax.Array, y: jax.Array, mask: Any, *, bins: int, per_channel: bool, soft: bool) -> jax.Array:
+    images.check_pair(x, y)
+
+    def measure(x: jax.Array, y: jax.Array, *mask: jax.Array) -> jax.Array:
+        weights = mask[0] if mask else None
+        if soft:
+            pair = [histogram.soft_histogram(images.as_float(a), bins=bins, mask=weights) for a in (x, y)]
+        else:
+            pair = [histogram.histogram(a, bins=bins, mask=weights) for a in (x, y)]
+        return histogram.bhattacharyya(pair[0], pair[1], per_channel)
+
+    masks = () if mask is None else (images.checked_mask(mask, x.shape),)
+    return each(measure, x.shape[:-3], x, y, *masks)
+
+
+def ssim_hbd(x: host.Images, y: host.Images, **options: Any) -> jax.Array:
     """The joint metric (Eq. 15), `weights[0] * ssim + weights[1] * hbd`; arguments as `similarities`.
 
     >>> ssim_hbd(jnp.zeros((16, 16, 3)), jnp.zeros((16, 16, 3)))
@@ -106,7 +157,7 @@ def ssim_hbd(x: jax.Array, y: jax.Array, **options: Any) -> jax.Array:
     return similarities(x, y, **options).ssim_hbd
 
 
-def similarities(x: jax.Array, y: jax.Array, **options: Any) -> Similarities:
+def similarities(x: host.Images, y: host.Images, **options: Any) -> Similarities:
     """All five metrics of image pairs `[..., H, W, C]`, each `[...]` float32.
 
     >>> float(similarities(jnp.zeros((16, 16, 3)), jnp.full((16, 16, 3), 0.5)).mae)
@@ -120,12 +171,13 @@ def similarities(x: jax.Array, y: jax.Array, **options: Any) -> Similarities:
     Raises:
       ValueError: as `ssim` and `hbd`; weights that are negative, not finite, or both 0.
     """
+    x, y = host.checked_range(x), host.checked_range(y)
     return _similarities(x, y, options=checked(Options(**options)))
 
 
 def composite_similarities(
-    image: jax.Array,
-    patch: jax.Array,
+    image: host.Images,
+    patch: host.Images,
     offset: images.Offset,
     *,
     region: str = "image",
@@ -158,28 +210,31 @@ def composite_similarities(
     """
     if region not in ("image", "mask"):
         raise ValueError(f"unknown region {region!r}: choose 'image' or 'mask'")
+    image, patch = host.checked_range(image), host.checked_range(patch)
     position = images.checked_offset(image, patch, offset)
     return _composite_similarities(image, patch, position, region=region, options=checked(Options(**options)))
 
 
 @functools.partial(jax.jit, static_argnames="options")
 def _similarities(x: jax.Array, y: jax.Array, *, options: Options) -> Similarities:
-    x, y = images.as_float_pair(x, y)
+    images.check_pair(x, y)
     check_window(x.shape, options)
 
     def measure(x: jax.Array, y: jax.Array) -> Similarities:
         dissimilarity = jnp.mean(dissimilarity_map(x, y, options=options))
         counts = histogram.histogram(x, bins=options.bins), histogram.histogram(y, bins=options.bins)
-        return _joined(dissimilarity, counts, x - y, 1.0, options)
+        return _joined(dissimilarity, counts, images.as_float(x) - images.as_float(y), 1.0, options)
 
-    return images.each(measure, x.shape[:-3], x, y)
+    return each(measure, x.shape[:-3], x, y)
 
 
 @functools.partial(jax.jit, static_argnames=("region", "options"))
 def _composite_similarities(
     image: jax.Array, patch: jax.Array, offset: jax.Array, *, region: str, options: Options
 ) -> Similarities:
-    image, patch = images.as_float(image), images.as_float(patch)
+    patch = images.as_float(patch)
+    if image.dtype != jnp.uint8:
+        image = images.as_float(image)
     check_window((image if region == "image" else patch).shape, options)
     (height, width, channels), box_shape = image.shape[-3:], patch.shape[-3:]
     if options.window == "global":
@@ -201,10 +256,10 @@ def _composite_similarities(
         corner = jnp.clip(offset, 0, jnp.array([height - box_shape[0], width - box_shape[1]], jnp.int32))
         box = cut(corner, box_shape)
         if region == "mask":
-            return box, box, patch
+            return box, images.as_float(box), patch
         # Held inside the image, so that a patch at the border has its windows too.
         start = jnp.clip(corner - margin, 0, jnp.array([height - near[0], width - near[1]], jnp.int32))
-        before = cut(start, near)
+        before = images.as_float(cut(start, near))
         return box, before, jax.lax.dynamic_update_slice(before, patch, (*leading, *(corner - start), zero))
 
     def measure(
@@ -212,13 +267,14 @@ def _composite_similarities(
     ) -> Similarities:
         dissimilarity = dissimilarity_map(before, after, options=options)
         hidden, filled = (histogram.histogram(part, bins=options.bins) for part in (box, patch))
+        difference = images.as_float(box) - patch
         if region == "mask":
-            return _joined(jnp.mean(dissimilarity), (hidden, filled), box - patch, 1.0, options)
+            return _joined(jnp.mean(dissimilarity), (hidden, filled), difference, 1.0, options)
         counts = histogram.histogram(image, bins=options.bins)
         return _joined(
             jnp.sum(dissimilarity) / windows,
             (counts, counts - hidden + filled),
-            box - patch,
+            difference,
             math.prod(box_shape) / math.prod(image.shape),
             options,
         )
@@ -226,8 +282,8 @@ def _composite_similarities(
     lead = image.shape[:-3]
     if offset.ndim == 1:
         # Cut from the whole batch at once: one slice at one place, where slices at many places are a gather.
-        return images.each(measure, lead, image, patch, *around(image, patch, offset))
-    return images.each(lambda a, b, at: measure(a, b, *around(a, b, at)), lead, image, patch, offset)
+        return each(measure, lead, image, patch, *around(image, patch, offset))
+    return each(lambda a, b, at: measure(a, b, *around(a, b, at)), lead, image, patch, offset)
 
 
 def _joined(

@@ -3,13 +3,15 @@
 import functools
 import math
 import operator
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mim_jax.measure import images
+from mim_jax.measure import host, images
+from mim_jax.measure.each import each
 from mim_jax.measure.histogram import check_bins
 
 
@@ -26,14 +28,11 @@ class Options(NamedTuple):
     per_channel: bool = False
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("max_val", "filter_size", "filter_sigma", "k1", "k2", "return_map", "window"),
-)
 def ssim(
-    x: jax.Array,
-    y: jax.Array,
+    x: host.Images,
+    y: host.Images,
     *,
+    mask: Any = None,
     max_val: float = 1.0,
     filter_size: int = 11,
     filter_sigma: float = 1.5,
@@ -55,6 +54,9 @@ def ssim(
     Args:
       x: images `[..., H, W, C]`.
       y: images of the same shape.
+      mask: weights in [0, 1], `[H, W]` or `[..., H, W]`, or booleans: 1 = counted, 0 = as if it were not
+        there, whatever it holds. Means and variances are normalised by the weight that a window sees, and a
+        window counts by that weight. A mask of ones changes no bit; one of zeros gives NaN.
       max_val: the largest value a float pixel can have, above 0; uint8 images are scaled to it.
       filter_size: side of the window in pixels, at most the side of the image.
       filter_sigma: standard deviation of the window in pixels.
@@ -66,24 +68,126 @@ def ssim(
         (its map is `[..., 1, 1, C]`).
 
     Returns:
-      float32 `[...]`, or the map.
+      float32 `[...]`, or the map, in which windows that see nothing are NaN.
 
     Raises:
       ValueError: unfit shapes, dtypes or options; an image smaller than the window.
     """
-    x, y = images.as_float_pair(x, y, max_val=max_val)
     options = Options(filter_size=filter_size, filter_sigma=filter_sigma, k1=k1, k2=k2, window=window)
-    options = checked(options, max_val=max_val)
+    options, max_val = checked(options, max_val=max_val), float(max_val)
+    x, y = (host.checked_range(image, max_val=max_val) for image in (x, y))
+    return _ssim(x, y, mask, options=options, max_val=max_val, return_map=bool(return_map))
+
+
+@functools.partial(jax.jit, static_argnames=("options", "max_val", "return_map"))
+def _ssim(
+    x: jax.Array, y: jax.Array, mask: Any, *, options: Options, max_val: float, return_map: bool
+) -> jax.Array:
+    images.check_pair(x, y)
     check_window(x.shape, options)
-    measure = functools.partial(dissimilarity_map, options=options, max_val=max_val)
-    if return_map:
 
-        def values(x: jax.Array, y: jax.Array) -> jax.Array:
-            windows = 1 - measure(x, y)
-            return windows.reshape(len(windows), -1, x.shape[-1])
+    def plain(x: jax.Array, y: jax.Array) -> jax.Array:
+        dissimilarity = dissimilarity_map(x, y, options=options, max_val=max_val)
+        if return_map:
+            return (1 - dissimilarity).reshape(len(dissimilarity), -1, x.shape[-1])
+        return jnp.minimum(1 - jnp.mean(dissimilarity), 1.0)
 
-        return images.each(values, x.shape[:-3], x, y)
-    return images.each(lambda a, b: jnp.minimum(1 - jnp.mean(measure(a, b)), 1.0), x.shape[:-3], x, y)
+    def weighted(x: jax.Array, y: jax.Array, mask: jax.Array) -> jax.Array:
+        terms, seen = _masked_terms(x, y, mask, options=options, max_val=max_val)
+        dissimilarity = _joined(*terms)
+        if return_map:
+            return jnp.where(seen > 0, 1 - dissimilarity, jnp.nan).reshape(len(seen), -1, x.shape[-1])
+        counted = jnp.where(seen > 0, dissimilarity, 0.0)
+        return jnp.minimum(1 - jnp.sum(counted * seen) / jnp.sum(seen), 1.0)
+
+    def either(x: jax.Array, y: jax.Array, mask: jax.Array) -> jax.Array:
+        whole = jnp.all(mask == 1)
+        return jax.lax.cond(whole, lambda x, y, _: plain(x, y), weighted, x, y, mask)
+
+    if mask is None:
+        return each(plain, x.shape[:-3], x, y)
+    return each(either, x.shape[:-3], x, y, images.checked_mask(mask, x.shape))
+
+
+# Of the five scales, from the finest, by Wang, Simoncelli and Bovik 2003.
+POWER_FACTORS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+
+
+def ms_ssim(
+    x: host.Images,
+    y: host.Images,
+    *,
+    max_val: float = 1.0,
+    power_factors: Sequence[float] = POWER_FACTORS,
+    filter_size: int = 11,
+    filter_sigma: float = 1.5,
+    k1: float = 0.01,
+    k2: float = 0.03,
+) -> jax.Array:
+    """Multi-scale structural similarity, in [0, 1]: contrast and structure at five scales, then luminance.
+
+    Wang, Simoncelli and Bovik, "Multiscale structural similarity for image quality assessment", Asilomar
+    Conference on Signals, Systems and Computers, 2003. Equal to `pytorch_msssim.ms_ssim` to 1e-5: scales are
+    means of 2x2 pixels, of odd sides the first row or column is a zero's; terms below 0 count as 0, with
+    gradient 0; channels are averaged last.
+
+    >>> float(ms_ssim(jnp.zeros((176, 176, 1)), jnp.zeros((176, 176, 1))))
+    1.0
+
+    Args:
+      x: images `[..., H, W, C]`, of at least 161 pixels a side with the defaults.
+      y: images of the same shape.
+      max_val: as `ssim`, likewise filter_size, filter_sigma, k1 and k2.
+      power_factors: exponent of each scale, from the finest; their number is that of the scales.
+
+    Returns:
+      float32 `[...]`.
+
+    Raises:
+      ValueError: as `ssim`; an image that is smaller than the window at the last scale.
+    """
+    options = Options(filter_size=filter_size, filter_sigma=filter_sigma, k1=k1, k2=k2)
+    options, max_val = checked(options, max_val=max_val), float(max_val)
+    factors = tuple(float(factor) for factor in power_factors)
+    if not factors or not all(0 <= factor < math.inf for factor in factors):
+        raise ValueError(f"power_factors must be numbers of 0 or more, one a scale, got {power_factors}")
+    x, y = (host.checked_range(image, max_val=max_val) for image in (x, y))
+    return _ms_ssim(x, y, options=options, max_val=max_val, factors=factors)
+
+
+@functools.partial(jax.jit, static_argnames=("options", "max_val", "factors"))
+def _ms_ssim(
+    x: jax.Array, y: jax.Array, *, options: Options, max_val: float, factors: tuple[float, ...]
+) -> jax.Array:
+    images.check_pair(x, y)
+    least = (options.filter_size - 1) * 2 ** (len(factors) - 1) + 1
+    if min(x.shape[-3:-1]) < least:
+        raise ValueError(
+            f"{x.shape[-3]}x{x.shape[-2]} pixels are fewer than {len(factors)} scales of SSIM with "
+            f"filter_size={options.filter_size} need ({least} a side): use larger images, or fewer "
+            "power_factors"
+        )
+
+    def measure(x: jax.Array, y: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        result = jnp.ones(channels)
+        for scale, factor in enumerate(factors, start=1):
+            luminance, structure = _terms(_planes(x, y, options, max_val), options, max_val)
+            last = scale == len(factors)
+            dissimilarity = _joined(luminance, structure) if last else structure
+            value = 1 - jnp.mean(dissimilarity.reshape(-1, channels), axis=0)
+            # A power has no finite gradient at 0.
+            result *= jnp.where(value > 0, jnp.where(value > 0, value, 1.0) ** factor, 0.0)
+            x, y = (images.apart(halved, image) for image in (x, y))
+        return jnp.mean(result)
+
+    def halved(image: jax.Array) -> jax.Array:
+        image = images.as_float(image, max_val)
+        height, width, channels = image.shape
+        image = jnp.pad(image, ((height % 2, 0), (width % 2, 0), (0, 0)))
+        return jnp.mean(image.reshape(-(-height // 2), 2, -(-width // 2), 2, channels), axis=(1, 3))
+
+    return each(measure, x.shape[:-3], x, y)
 
 
 def checked(options: Options, *, max_val: float = 1.0) -> Options:
@@ -129,23 +233,53 @@ def dissimilarity_map(x: jax.Array, y: jax.Array, *, options: Options, max_val: 
     b = 2 v_d / (v_s + v_d + 2 c2), and 1 - SSIM = a + b - a b. That is four blurred planes instead of five,
     exactly 0 where x equals y, and with variances held at or above 0 no covariance can exceed sqrt(v_x v_y).
     """
-    height, width, channels = x.shape
+    return _joined(*_terms(_planes(x, y, options, max_val), options, max_val))
 
-    def planes(x: jax.Array, y: jax.Array) -> jax.Array:
-        # Rows stay as they lie, [H, W C]: a step of one pixel is a step of C values. A constant taken off
-        # changes no variance, and E[s^2] - E[s]^2 cancels least around mid-range.
-        x, y = x.reshape(height, width * channels), y.reshape(height, width * channels)
-        s, d = x + y - max_val, x - y
-        return jnp.stack([s, d, s * s, d * d])
 
-    mean_s, mean_d, square_s, square_d = _window_mean(images.apart(planes, x, y), channels, options)
+def _joined(luminance: jax.Array, structure: jax.Array) -> jax.Array:
+    return luminance + structure - luminance * structure
+
+
+def _planes(x: jax.Array, y: jax.Array, options: Options, max_val: float) -> jax.Array:
+    """Window means of s, d, s^2 and d^2: `[4, H', W' C]`; constants are taken off s."""
+    planes = functools.partial(_sums_and_differences, max_val=max_val)
+    return _window_mean(images.apart(planes, x, y), x.shape[-1], options)
+
+
+def _masked_terms(
+    x: jax.Array, y: jax.Array, mask: jax.Array, *, options: Options, max_val: float
+) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+    """Both terms from means over what a mask `[H, W]` leaves; and the weight that each window sees."""
+
+    def planes(x: jax.Array, y: jax.Array, mask: jax.Array) -> jax.Array:
+        x, y = (jnp.where(mask[..., None] > 0, images.as_float(a, max_val), 0.0) for a in (x, y))
+        weights = jnp.broadcast_to(mask[..., None], x.shape).reshape(1, len(mask), -1)
+        return jnp.concatenate([_sums_and_differences(x, y, max_val=max_val) * weights, weights])
+
+    means = _window_mean(images.apart(planes, x, y, mask), x.shape[-1], options)
+    seen = means[4]
+    means = means[:4] / jnp.where(seen > 0, seen, 1.0)[None]
+    return _terms(means, options, max_val), seen
+
+
+def _sums_and_differences(x: jax.Array, y: jax.Array, *, max_val: float) -> jax.Array:
+    # Rows stay as they lie, [H, W C]: a step of one pixel is a step of C values. A constant taken off
+    # changes no variance, and E[s^2] - E[s]^2 cancels least around mid-range.
+    x, y = (images.as_float(a, max_val).reshape(len(a), -1) for a in (x, y))
+    s, d = x + y - max_val, x - y
+    return jnp.stack([s, d, s * s, d * d])
+
+
+def _terms(means: jax.Array, options: Options, max_val: float) -> tuple[jax.Array, jax.Array]:
+    """The terms a and b of `dissimilarity_map`: one minus luminance; one minus contrast and structure."""
+    mean_s, mean_d, square_s, square_d = means
     variance_s = jnp.maximum(square_s - mean_s * mean_s, 0.0)
     variance_d = jnp.maximum(square_d - mean_d * mean_d, 0.0)
     sum_of_means, difference_of_means = jnp.square(mean_s + max_val), jnp.square(mean_d)
     c1, c2 = (options.k1 * max_val) ** 2, (options.k2 * max_val) ** 2
     luminance = 2 * difference_of_means / (sum_of_means + difference_of_means + 2 * c1)
     structure = 2 * variance_d / (variance_s + variance_d + 2 * c2)
-    return luminance + structure - luminance * structure
+    return luminance, structure
 
 
 def _window_mean(planes: jax.Array, channels: int, options: Options) -> jax.Array:

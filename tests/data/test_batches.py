@@ -2,9 +2,11 @@
 
 import itertools
 
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from PIL import Image
 
 from mim_jax.data.batches import batch_size, collect, padded_batches
 
@@ -32,10 +34,29 @@ def test_one_image_is_a_batch():
 
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float64])
 def test_floats_of_every_width_are_images(dtype):
-    for source in (images(3, dtype), iter(images(3, dtype))):
+    floats = (images(3) / 255).astype(dtype)
+    for source in (floats, iter(floats)):
         ((batch, real),) = padded_batches(source, size=4)
         assert batch.dtype == dtype and real == 3
-        np.testing.assert_array_equal(batch[:3], images(3, dtype))
+        np.testing.assert_array_equal(batch[:3], floats)
+
+
+def test_floats_of_another_range_are_refused():
+    wide = images(3).astype(np.float32)
+    for source in (wide, iter(wide), jnp.asarray(wide), list(wide)):
+        with pytest.raises(ValueError, match="divide by 255"):
+            list(padded_batches(source, size=4))
+
+
+def test_pil_images_and_tensors_are_images():
+    torch = pytest.importorskip("torch")
+    expected = images(3)
+    for source in ([Image.fromarray(image) for image in expected], torch.from_numpy(expected)):
+        ((batch, _),) = padded_batches(source, size=4)
+        np.testing.assert_array_equal(batch[:3], expected)
+    ((batch, real),) = padded_batches(Image.fromarray(expected[0]), size=4)
+    np.testing.assert_array_equal(batch[0], expected[0])
+    assert real == 1
 
 
 def test_an_iterable_is_read_no_further_than_needed():

@@ -28,8 +28,22 @@ for form, other in ((similarity.similarities, y), (lambda a, b: score(a, b), y[:
     np.testing.assert_allclose(np.array(sharded), alone, atol=1e-6)
     mapped = jax.shard_map(form, mesh=mesh, in_specs=P("batch"), out_specs=P("batch"))
     np.testing.assert_allclose(np.array(jax.jit(mapped)(x, other)), alone, atol=1e-6)
+    single = jax.vmap(form)
+    mapped = jax.shard_map(single, mesh=mesh, in_specs=P("batch"), out_specs=P("batch"))
+    np.testing.assert_array_equal(np.array(jax.jit(mapped)(x, other)), alone)
     by_device = jax.pmap(form)(x.reshape(8, 2, *x.shape[1:]), other.reshape(8, 2, *other.shape[1:]))
     np.testing.assert_allclose(np.array(by_device).reshape(5, 16), alone, atol=1e-6)
+
+joint = similarity.ssim_hbd
+slopes = jax.vmap(jax.grad(joint))
+mapped = jax.shard_map(slopes, mesh=mesh, in_specs=P("batch"), out_specs=P("batch"))
+np.testing.assert_array_equal(jax.jit(mapped)(x, y), slopes(x, y))
+# One target on all devices, whose gradient is summed over them.
+to_one = jax.vmap(joint, in_axes=(0, None))
+mapped = jax.shard_map(to_one, mesh=mesh, in_specs=(P("batch"), P()), out_specs=P("batch"))
+np.testing.assert_array_equal(jax.jit(mapped)(x, y[0]), to_one(x, y[0]))
+found, expected = (jax.jit(jax.grad(lambda b: f(x, b).mean()))(y[0]) for f in (mapped, to_one))
+np.testing.assert_allclose(found, expected, atol=1e-7)
 """
 
 

@@ -8,6 +8,7 @@ stays float32.
 """
 
 import dataclasses
+import functools
 import logging
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from mim_jax import mask
 from mim_jax.deploy import fuse
 from mim_jax.detector import Detector
 from mim_jax.inpaint.inference import network_fill
+from mim_jax.measure.each import all_at_once, each_p
 from mim_jax.measure.images import as_float
 from mim_jax.measure.ssim import ssim
 
@@ -115,6 +117,8 @@ def _run(program: core.ClosedJaxpr, arguments: Sequence[Any]) -> list[Any]:
             results = _run(params["branches"][int(inputs[0])], inputs[1:])
         elif name in _CALLS:
             results = _run(params[_CALLS[name]], inputs)
+        elif equation.primitive is each_p:
+            results = _run(jax.make_jaxpr(functools.partial(all_at_once, **params))(*inputs), inputs)
         else:
             results = _bind(equation.primitive, inputs, params, known)
         values |= dict(zip(equation.outvars, results, strict=True))
