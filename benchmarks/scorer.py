@@ -29,6 +29,7 @@ BATCHES = (1, 32, 256)
 TAPS = 11
 
 Score = Callable[[], Any]  # one pass over a batch; the result is waited for by `np.asarray`
+Prepare = Callable[[np.ndarray, np.ndarray, str], Score]
 
 
 def make_images(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -49,8 +50,8 @@ def as_floats(images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) / 255
 
 
-def mim_jax_metric(name: str) -> Callable[[np.ndarray, np.ndarray, str], Score]:
-    """`ssim`, `hbd`, or all five by `similarities` or `composite_similarities`."""
+def mim_jax_metric(name: str, *, mapped: bool = False, of_bytes: bool = False) -> Prepare:
+    """`ssim`, `hbd`, or all five by `similarities` or `composite`; of leading axes or by `vmap`."""
 
     def prepare(x: np.ndarray, y: np.ndarray, device: str) -> Score:
         import jax
@@ -58,15 +59,40 @@ def mim_jax_metric(name: str) -> Callable[[np.ndarray, np.ndarray, str], Score]:
 
         from mim_jax.measure import similarity, ssim
 
-        images, pasted = (jnp.asarray(as_floats(a)) for a in (x, y))
-        patch = pasted[:, OFFSET[0] : OFFSET[0] + MASK, OFFSET[1] : OFFSET[1] + MASK]
-        calls: dict[str, Score] = {
-            "ssim": lambda: ssim.ssim(images, pasted),
-            "hbd": lambda: similarity.hbd(images, pasted),
-            "similarities": lambda: similarity.similarities(images, pasted).ssim_hbd,
-            "composite": lambda: similarity.composite_similarities(images, patch, OFFSET).ssim_hbd,
+        images, pasted = (jnp.asarray(a if of_bytes else as_floats(a)) for a in (x, y))
+        if name == "composite":
+            pasted = pasted[:, OFFSET[0] : OFFSET[0] + MASK, OFFSET[1] : OFFSET[1] + MASK]
+        metrics: dict[str, Callable[[Any, Any], Any]] = {
+            "ssim": ssim.ssim,
+            "hbd": similarity.hbd,
+            "similarities": similarity.similarities,
+            "composite": lambda image, patch: similarity.composite_similarities(image, patch, OFFSET),
         }
-        return lambda: jax.block_until_ready(calls[name]())
+        metric = jax.jit(jax.vmap(metrics[name]) if mapped else metrics[name])
+
+        def score() -> Any:
+            scores = jax.block_until_ready(metric(images, pasted))
+            return scores.ssim_hbd if name in ("similarities", "composite") else scores
+
+        return score
+
+    return prepare
+
+
+def mapped_gradient(package: str) -> Prepare:
+    """`vmap(grad(ssim))` of mim_jax or dm_pix; each image's score is the largest slope of a pixel."""
+
+    def prepare(x: np.ndarray, y: np.ndarray, device: str) -> Score:
+        import importlib
+
+        import jax
+        import jax.numpy as jnp
+
+        ssim = importlib.import_module(package).ssim
+        images, pasted = (jnp.asarray(as_floats(a)) for a in (x, y))
+        slopes = jax.jit(jax.vmap(jax.grad(ssim)))
+        largest = jax.jit(lambda slopes: jnp.max(jnp.abs(slopes), axis=(1, 2, 3)))
+        return lambda: jax.block_until_ready(largest(slopes(images, pasted)))
 
     return prepare
 
@@ -183,18 +209,26 @@ def scikit_image_and_opencv(x: np.ndarray, y: np.ndarray, device: str) -> Score:
 
 
 # name -> (metric, how to prepare it). The first of each metric is what the others are compared with.
-CONTENDERS: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray, str], Score]]] = {
+CONTENDERS: dict[str, tuple[str, Prepare]] = {
     "mim_jax ssim": ("SSIM", mim_jax_metric("ssim")),
+    "mim_jax vmap(ssim)": ("SSIM", mim_jax_metric("ssim", mapped=True)),
+    "mim_jax ssim, uint8": ("SSIM", mim_jax_metric("ssim", of_bytes=True)),
     "dm_pix": ("SSIM", dm_pix_ssim),
     "scikit-image": ("SSIM", scikit_image_ssim),
     "torchmetrics": ("SSIM", torchmetrics_ssim),
     "pytorch-msssim": ("SSIM", pytorch_msssim_ssim),
     "OpenCV GaussianBlur": ("SSIM", opencv_ssim),
+    "mim_jax vmap(grad)": ("gradient", mapped_gradient("mim_jax.measure.ssim")),
+    "dm_pix vmap(grad)": ("gradient", mapped_gradient("dm_pix")),
     "mim_jax hbd": ("HBD", mim_jax_metric("hbd")),
+    "mim_jax vmap(hbd)": ("HBD", mim_jax_metric("hbd", mapped=True)),
+    "mim_jax hbd, uint8": ("HBD", mim_jax_metric("hbd", of_bytes=True)),
     "mim_jax, as on GPUs": ("HBD", product_form_hbd),
     "OpenCV calcHist": ("HBD", opencv_hbd),
     "mim_jax composite": ("all five", mim_jax_metric("composite")),
     "mim_jax similarities": ("all five", mim_jax_metric("similarities")),
+    "mim_jax vmap(sim.)": ("all five", mim_jax_metric("similarities", mapped=True)),
+    "mim_jax sim., uint8": ("all five", mim_jax_metric("similarities", of_bytes=True)),
     "scikit-image + OpenCV": ("all five", scikit_image_and_opencv),  # MAE and MSE left out, in its favour
 }
 
@@ -297,7 +331,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="at each batch size in each round")
-    parser.add_argument("--metric", choices=("SSIM", "HBD", "all five"), help="only its rows")
+    parser.add_argument("--metric", choices=("SSIM", "gradient", "HBD", "all five"), help="only its rows")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child == "backend":
@@ -331,7 +365,7 @@ def main() -> None:
         peak = run_child(["--device=gpu", "--child=copy"])
         print(f"copy: {peak / 1e9:.0f} GB/s")
         for name, (_, prepare) in CONTENDERS.items():
-            if name in best and prepare.__qualname__.startswith("mim_jax"):
+            if name in best and prepare.__qualname__.startswith("mim_jax") and "uint8" not in name:
                 # What it reads at least: an image, and a second one or only the patch.
                 read = SIZE * SIZE + (MASK * MASK if name == "mim_jax composite" else SIZE * SIZE)
                 rate = best[name]["speed"][str(BATCHES[-1])] * read * 3 * 4
