@@ -119,7 +119,7 @@ def check_fits(
 
 
 def check_program(
-    run: Any,
+    program: Any,
     state: Any,
     epochs: jax.Array,
     *,
@@ -129,10 +129,10 @@ def check_program(
 ) -> float:
     """Compile a training's program, and tell where this machine cannot hold what it needs, as `check_fits`.
 
-    The call that follows finds it compiled. A function that is no program for a device is not looked at.
+    The call that follows finds it compiled.
 
     Args:
-      run: as `trainer.Run`.
+      program: of the training, as `mim_jax.train.epochs.Program`.
       state: to be trained.
       epochs: to run.
       what: is trained.
@@ -145,10 +145,7 @@ def check_program(
     Raises:
       ValueError: as `check_fits`.
     """
-    lower = getattr(run, "lower", None)
-    if lower is None:
-        return 0.0
-    needed = estimate(lower(state, epochs).compile())
+    needed = estimate(program.lower(state, epochs).compile())
     if needed is None:
         return 0.0
     device = next(iter(epochs.devices()))

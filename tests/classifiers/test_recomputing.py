@@ -7,10 +7,11 @@ import pytest
 from flax import linen as nn
 
 from configs import classifiers
-from mim_jax.classifiers import protocol
 from mim_jax.classifiers.recomputing import recomputed
 from mim_jax.classifiers.resnet import ResNet50
+from mim_jax.classifiers.train import make_config
 from mim_jax.inpaint.layers import BatchNorm
+from mim_jax.train.config import parse
 
 
 class Block(nn.Module):
@@ -73,4 +74,4 @@ def test_a_resnet_has_the_same_parameters():
 def test_a_cpu_gives_time_for_memory_where_batches_are_large(batch, again):
     config = classifiers.get_config("resnet50").to_dict()
     config["training"]["batch_size"] = batch
-    assert protocol.make_task(config, steps=1).network.recompute is again
+    assert make_config(parse(config), steps=1).network.recompute is again

@@ -76,7 +76,7 @@ def test_bfloat16_computes_and_float32_remains():
     assert [(o.shape, o.dtype) for o in outputs] == [((2, 3), jnp.float32), ((2, 256), jnp.float32)]
     assert {leaf.dtype for leaf in jax.tree.leaves((variables, updated))} == {jnp.dtype("float32")}
     hidden = jax.eval_shape(
-        lambda: Bottleneck(4, 2, True, dtype=jnp.bfloat16).init_with_output(jax.random.key(0), images, True)[
+        lambda: Bottleneck(4, 2, True, True, dtype=jnp.bfloat16).init_with_output(jax.random.key(0), images)[
             0
         ]
     )
@@ -84,12 +84,12 @@ def test_bfloat16_computes_and_float32_remains():
 
 
 def test_jitted_equals_eager():
-    block = Bottleneck(4, 2, True)
+    block = Bottleneck(4, 2, project=True, train=True)
     x = jax.random.normal(jax.random.key(0), (2, 8, 8, 8))
-    variables = jax.jit(lambda: block.init(jax.random.key(1), x, False))()
+    variables = jax.jit(lambda: block.init(jax.random.key(1), x))()
 
     def apply(variables, x):
-        return block.apply(variables, x, True, mutable=["batch_stats"])
+        return block.apply(variables, x, mutable=["batch_stats"])
 
     pair = apply(variables, x), jax.jit(apply)(variables, x)
     for a, b in zip(*map(jax.tree.leaves, pair), strict=True):

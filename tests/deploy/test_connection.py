@@ -119,7 +119,7 @@ def test_a_fault_of_the_server_itself_has_the_headers_too(monkeypatch, caplog):
     def fail(*_):
         raise RuntimeError("a secret of the machine")
 
-    monkeypatch.setattr("mim_jax.deploy.server.app._document", fail)
+    monkeypatch.setattr("mim_jax.deploy.server.app.Environment", fail)
     with serving() as port, connect(port, GET) as connection:
         assert answer(connection) == (500, b'{"detail":"the server failed"}')
 

@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 import jax, jax.numpy as jnp, numpy as np
 sys.path.insert(0, "tests")
-from test_devices import SETTINGS, counting
-from mim_jax import heap, recorder, trainer
+from small_training import SETTINGS, counting
+from mim_jax.train import heap, metric_writer, trainer
 
 jax.config.update("jax_platforms", "cpu")
 if "unbounded" in sys.argv:  # neither mapped nor trimmed, in one arena
@@ -32,23 +32,24 @@ def training(fold):
     def work(x, count):  # what a loop carries has to lie somewhere: 200 MB
         return jax.lax.fori_loop(0, count, lambda _, y: y * 0.5, jnp.outer(x, jnp.arange(5000.0))).sum()
 
-    def begin(place):
-        run = one.begin(place)
+    class Working(trainer.Training):
+        def begin(self, group, settings):
+            run = super().begin(group, settings)
 
-        def dispatch(state, numbers):
-            work(rows, 2).block_until_ready()
-            left.append(np.ones(60_000))
-            lines = Path("/proc/self/status").read_text().splitlines()
-            peaks.append(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
-            return run(state, numbers)
+            def dispatch(state, numbers):
+                work(rows, 2).block_until_ready()
+                left.append(np.ones(60_000))
+                lines = Path("/proc/self/status").read_text().splitlines()
+                peaks.append(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+                return run(state, numbers)
 
-        dispatch.lower = lambda state, numbers: work.lower(rows, 2)
-        return dispatch
+            dispatch.lower = lambda state, numbers: work.lower(rows, 2)
+            return dispatch
 
-    return replace(one, begin=begin)
+    return Working(**vars(one))
 
-folds, settings = [training(fold) for fold in range(5)], {**SETTINGS, "epochs": 3, "checkpoint_every": 2}
-with recorder.Recorder(Path(sys.argv[1])) as own:
+folds, settings = [training(fold) for fold in range(5)], replace(SETTINGS, epochs=3, checkpoint_every=2)
+with metric_writer.Recorder(Path(sys.argv[1])) as own:
     trainer.train(folds, settings, own)
 print(*peaks)
 """

@@ -1,5 +1,8 @@
 """What a program will need is compared with what is free, before it runs."""
 
+import functools
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,20 +96,17 @@ def test_a_program_is_compiled_once_and_refused_where_it_does_not_fit(monkeypatc
     def body(state, epochs, side):
         return state + jnp.sum(jnp.sin(jnp.outer(side, side)) @ jnp.ones((len(side), 3))) + epochs[0], {}
 
-    run = memory.Program(jax.jit(body, donate_argnames="state"), side=jnp.arange(1000.0))
+    run, side = jax.jit(body, donate_argnames="state"), jnp.arange(1000.0)
+    program = SimpleNamespace(lower=functools.partial(run.lower, side=side))
     state, epochs = jnp.float32(0), jax.device_put(np.arange(1, dtype=np.int32))
     given = {"what": "it", "smaller": ("data.image_size", "training.batch_size"), "say": pytest.fail}
     jax.monitoring.register_event_duration_secs_listener(hear)
     try:
-        memory.check_program(run, state, epochs, **given)
-        run(state, epochs)
+        memory.check_program(program, state, epochs, **given)
+        run(state, epochs, side=side)
     finally:
         jax.monitoring.unregister_event_duration_listener(hear)
     assert len(compiled) == 1
     monkeypatch.setattr(memory, "free_memory", lambda device: 1e6)  # the square has 4 MB
     with pytest.raises(ValueError, match=r"data\.image_size or --config\.training\.batch_size.*a GPU$"):
-        memory.check_program(run, jnp.float32(0), epochs, **given)
-
-
-def test_a_function_that_is_no_program_is_not_looked_at():
-    memory.check_program(print, None, None, what="it", smaller=("a", "b"), say=pytest.fail)
+        memory.check_program(program, jnp.float32(0), epochs, **given)
