@@ -1,0 +1,1 @@
+"""Frozen networks, and the paper's measure taken in their features: the detector that trains nothing."""

@@ -1,0 +1,85 @@
+"""Backbones: frozen networks as pure functions of an image, loaded from files that are data.
+
+A backbone gives one map of features a layer. Its weights come from a file of arrays (safetensors, or the
+initialisers of an ONNX graph), never from a pickle, and its digest says which.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+# weights, images float32 [B, S, S, 3] in [0, 1] -> layer -> features [B, H, W, C]
+Apply = Callable[[Any, jax.Array], Mapping[str, jax.Array]]
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A frozen network.
+
+    >>> halves = lambda weights, images: {"halves": images[:, ::2, ::2]}
+    >>> Backbone("mine", halves, image_size=8)
+    Backbone('mine', image_size=8)
+
+    Attributes:
+      name: one of `BACKBONES`, or a name of your own.
+      apply: `(weights, images) -> {layer: features}`, pure: images are float32 `[B, S, S, 3]` in [0, 1],
+        RGB, features `[B, H, W, C]` with H * W > 1. An image's features must not depend on the others.
+      image_size: pixels a side of the images it takes.
+      weights: a tree of arrays.
+      digest: SHA-256 (hex) of the file that the weights came from; "" for a function of your own.
+      source: a sentence for people: what the network was trained on, and by whom.
+    """
+
+    name: str
+    apply: Apply
+    image_size: int
+    weights: Any = field(default_factory=dict)
+    digest: str = ""
+    source: str = ""
+
+    def __repr__(self) -> str:
+        return f"Backbone({self.name!r}, image_size={self.image_size})"
+
+    def features(self, images: jax.Array) -> Mapping[str, jax.Array]:
+        """Features of images float32 `[B, S, S, 3]` in [0, 1], by layer: `[B, H, W, C]` each."""
+        return self.apply(self.weights, images)
+
+
+def open_nsfw(path: str = "") -> Backbone:
+    from mim_jax.features import open_nsfw as network
+
+    return network.load(path)
+
+
+BACKBONES: dict[str, Callable[[str], Backbone]] = {"open_nsfw": open_nsfw}
+
+
+def load_backbone(name: str, weights: str = "") -> Backbone:
+    """Load a backbone by name, its weights from a file.
+
+    Args:
+      name: one of `BACKBONES`.
+      weights: the file; "" only for those whose weights come with a package.
+
+    Raises:
+      ValueError: an unknown name; weights that are absent, of another network, cut short or not finite.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"unknown backbone {name!r}: choose one of {', '.join(BACKBONES)}")
+    backbone = BACKBONES[name](weights)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(backbone.weights):
+        if not np.all(np.isfinite(np.asarray(leaf))):
+            where = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise ValueError(f"the weights of {name} are not all finite, {where} first: fetch the file again")
+    return backbone
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

