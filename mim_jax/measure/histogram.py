@@ -22,12 +22,23 @@ def bhattacharyya(p: jax.Array, q: jax.Array, per_channel: bool) -> jax.Array:
     """Similarity `1 + ln BC` of two histograms `[C, bins]` of equal mass, which need not be 1."""
     if not per_channel:
         p, q = p.reshape(1, -1), q.reshape(1, -1)
+    return jnp.mean(1 + jnp.log(coefficient(p, q)))
+
+
+def coefficient(p: jax.Array, q: jax.Array) -> jax.Array:
+    """Bhattacharyya coefficient `BC = sum_i sqrt(p_i q_i)` of histograms `[..., bins]`, from 1e-12 to 1.
+
+    Their masses are equal, and need not be 1.
+
+    >>> coefficient(jnp.array([1.0, 1.0, 0.0]), jnp.array([1.0, 0.0, 1.0]))
+    Array(0.5, dtype=float32)
+    """
     product = p * q
     # The square root has no gradient at 0: a bin that is empty in one histogram adds nothing and gets none.
     roots = jnp.where(product > 0, jnp.sqrt(jnp.where(product > 0, product, 1.0)), product)
     # Divided by the mean of the two (equal) masses: where p equals q every step is exact, and BC is 1.
-    coefficient = 2 * jnp.sum(roots, axis=-1) / (jnp.sum(p, axis=-1) + jnp.sum(q, axis=-1))
-    return jnp.mean(1 + jnp.log(jnp.clip(coefficient, SMALLEST_COEFFICIENT, 1.0)))
+    shared = 2 * jnp.sum(roots, axis=-1) / (jnp.sum(p, axis=-1) + jnp.sum(q, axis=-1))
+    return jnp.clip(shared, SMALLEST_COEFFICIENT, 1.0)
 
 
 def histogram(image: jax.Array, *, bins: int, mask: jax.Array | None = None) -> jax.Array:

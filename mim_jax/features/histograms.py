@@ -1,0 +1,69 @@
+"""Histograms of an image: over the channels of a backbone's layers, and over colours.
+
+The paper compares colour histograms of two images by the Bhattacharyya coefficient (Eq. 14). Here a layer's
+channels take the place of colours, and the spread of a channel over the image that of a count.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from mim_jax.features.backbone import Backbone
+from mim_jax.measure.images import as_float
+
+COLOR_BINS = 6  # a channel, in the joint histogram of colours
+SMALLEST = 1e-12  # mass of a histogram; without it one without any spread would be NaN
+
+
+def channel_histograms(backbone: Backbone, images: jax.Array) -> dict[str, jax.Array]:
+    """Histogram over the channels of each layer: the spread of each, as a share of their sum.
+
+    The spread is the standard deviation over positions, averaged over the image and its three mirror images
+    (left-right, upside down, both): skin has no upright.
+
+    >>> halves = Backbone("mine", lambda weights, images: {"halves": images[:, ::2, ::2]}, image_size=8)
+    >>> images = jax.random.uniform(jax.random.key(0), (1, 8, 8, 3))
+    >>> float(channel_histograms(halves, images)["halves"].sum().round(5))
+    1.0
+
+    Args:
+      backbone: the frozen network.
+      images: uint8, or float in [0, 1], `[B, S, S, 3]`.
+
+    Returns:
+      layer -> float32 `[B, C]`; each row sums to 1.
+    """
+    images = as_float(images)
+    mirrored = [images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]]
+    # One after the other, so that memory is that of one.
+    spreads = jax.lax.map(
+        lambda image: jax.tree.map(_spread, dict(backbone.features(image))), jnp.stack(mirrored)
+    )
+    return {layer: _shares(jnp.mean(spread, axis=0)) for layer, spread in spreads.items()}
+
+
+def color_histogram(images: jax.Array) -> jax.Array:
+    """Joint histogram of R, G and B in 6x6x6 bins: float32 `[B, 216]`, each row sums to 1.
+
+    >>> color_histogram(jnp.zeros((1, 4, 4, 3)))[0, :2]
+    Array([1., 0.], dtype=float32)
+
+    Args:
+      images: uint8, or float in [0, 1], `[B, S, S, 3]`.
+    """
+    levels = jnp.round(255 * as_float(images)).astype(jnp.int32) * COLOR_BINS // 256
+    digits = jnp.arange(COLOR_BINS, dtype=jnp.int32).reshape(1, 1, 1, 1, COLOR_BINS)
+    flags = (levels[..., None] == digits).astype(jnp.float32)  # sums of zeros and ones: exact
+    red, green, blue = (flags[:, :, :, channel] for channel in range(3))
+    pairs = (red[..., :, None] * green[..., None, :]).reshape(*red.shape[:3], -1)
+    counts = jnp.einsum("bhwp,bhwc->bpc", pairs, blue, precision=jax.lax.Precision.HIGHEST)
+    return _shares(counts.reshape(len(images), -1))
+
+
+def _spread(features: jax.Array) -> jax.Array:
+    """Standard deviation over positions, `[B, H, W, C]` to `[B, C]`."""
+    away = features - jnp.mean(features, axis=(1, 2), keepdims=True)
+    return jnp.sqrt(jnp.mean(jnp.square(away), axis=(1, 2)))
+
+
+def _shares(masses: jax.Array) -> jax.Array:
+    return masses / jnp.maximum(jnp.sum(masses, axis=-1, keepdims=True), SMALLEST)
