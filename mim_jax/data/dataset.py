@@ -18,6 +18,9 @@ class Dataset:
     names: np.ndarray  # str `[N]`, path relative to the root with "/" between its parts
     source: str  # where the images come from, for people to read
     positive: str  # the class the network is trained on
+    # uint8 `[N, L, L, 3]`: the same images for a network that needs larger ones; None = `images`
+    large: np.ndarray | None = None
+    sources: np.ndarray | None = None  # str `[N]`, where each file comes from, as the manifest says; None = unsaid
     grouped: bool = False  # True where the groups are known; otherwise each image is a group of its own
     unusable: tuple[tuple[str, str], ...] = ()  # (name, reason) of every file that was left out
     # (name, what is wrong) where the manifest or the group pattern does not fit the files
@@ -60,6 +63,8 @@ class Dataset:
         return replace(
             self,
             images=self.images[indices],
+            large=None if self.large is None else self.large[indices],
+            sources=None if self.sources is None else self.sources[indices],
             labels=self.labels[indices],
             groups=self.groups[indices],
             names=self.names[indices],

@@ -15,6 +15,8 @@ class NoveltyDetector(abc.ABC):
     """Decisions of a detector on top of its `score_samples`, threshold and calibration.
 
     Attributes:
+      metric: the score that decides, one of `metrics`.
+      image_size: pixels a side of the images it takes.
       threshold: an image whose score is strictly greater is like the training class; None = not calibrated.
       calibration: what `assess` decides by; None = not calibrated.
     """
@@ -22,9 +24,27 @@ class NoveltyDetector(abc.ABC):
     threshold: float | None
     calibration: Calibration | None
 
+    @property
     @abc.abstractmethod
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the scores, as `similarities` has them."""
+
+    @property
+    @abc.abstractmethod
+    def folds(self) -> int:
+        """Number of folds whose scores are averaged."""
+
+    @property
+    def min_side(self) -> int:
+        """Pixels that the shorter side of an image must have to be scored."""
+        return 0
+
+    @abc.abstractmethod
+    def similarities(self, images: Images) -> dict[str, np.ndarray]:
+        """Each of `metrics` for each fold, float64 `[folds, N]`; images as `score_samples`."""
+
     def score_samples(self, images: Images) -> np.ndarray:
-        """The chosen metric, float64 `[N]`; high = like the training class.
+        """The deciding score averaged over folds, float64 `[N]`; high = like the training class.
 
         Args:
           images: uint8, or float in [0, 1]: `[N, S, S, 3]`, also memory-mapped; one `[S, S, 3]`; or an

@@ -46,7 +46,6 @@ class Reference(NamedTuple):
     """
 
     gallery: dict[str, Any]  # layer -> histograms float32 [T, C]
-    members: Any  # float32 [F, T]: 1 = the fold's own training image
     kinds: dict[str, dict[str, dict[str, Any]]]  # kind -> layer -> arrays of that kind, [F, ...]
     units: Units  # of each kind and layer, [F, K]
     joined: Units  # of their mean, [F]
@@ -54,7 +53,7 @@ class Reference(NamedTuple):
     def of_fold(self, fold: int) -> "Reference":
         """The same with one fold alone."""
         one = slice(fold, fold + 1)
-        rest = jax.tree.map(lambda leaf: leaf[one], (self.members, self.kinds, self.units, self.joined))
+        rest = jax.tree.map(lambda leaf: leaf[one], (self.kinds, self.units, self.joined))
         return Reference(self.gallery, *rest)
 
 
@@ -94,11 +93,8 @@ def fit(
             )
         rows += [own, *(own[fold.train] for fold in inner)]
         held_out += [own[fold.test] for fold in inner]
-    members = np.zeros((len(rows), len(groups)), np.float32)
-    for row, own in enumerate(rows):
-        members[row, own] = 1
     made = {kind: {layer: _FITS[kind](values, rows) for layer, values in gallery.items()} for kind in kinds}
-    raw = np.asarray(_raw_scores(gallery, members, made, gallery), np.float64)  # [K, rows, T]
+    raw = np.asarray(_raw_scores(gallery, made, gallery), np.float64)  # [K, rows, T]
     step = 1 + INNER_FOLDS
     own_scores = []
     for fold in range(len(training)):
@@ -113,7 +109,6 @@ def fit(
     whole = slice(None, None, step)
     return Reference(
         gallery=gallery,
-        members=members[whole],
         kinds=jax.tree.map(lambda leaf: leaf[whole], made),
         units=units,
         joined=jax.tree.map(lambda leaf: leaf[:, 0], _units(joined)),
@@ -125,7 +120,7 @@ def score(reference: Reference, histograms: Histograms) -> jax.Array:
 
     0 is the median of those, and 1 is one interquartile range above it; high = like the training class.
     """
-    raw = _raw_scores(reference.gallery, reference.members, reference.kinds, histograms)
+    raw = _raw_scores(reference.gallery, reference.kinds, histograms)
     median, spread = (jnp.asarray(values).T[:, :, None] for values in reference.units)
     joined = jnp.mean((raw - median) / spread, axis=0)
     return (joined - reference.joined.median[:, None]) / reference.joined.spread[:, None]
@@ -139,26 +134,26 @@ def coefficients(p: jax.Array, q: jax.Array) -> jax.Array:
     return jnp.matmul(jnp.sqrt(p), jnp.sqrt(q).T, precision=_HIGHEST)
 
 
-def _raw_scores(gallery: Histograms, members: Any, kinds: Mapping[str, Any], histograms: Histograms) -> Any:
+def _raw_scores(gallery: Histograms, kinds: Mapping[str, Any], histograms: Histograms) -> Any:
     """Scores `[K, F, B]`, each in its own units, by kind and layer in the order of their names."""
     return jnp.stack(
         [
-            _SCORES[kind](*map(jnp.asarray, (histograms[layer], gallery[layer])), members, kinds[kind][layer])
+            _SCORES[kind](*map(jnp.asarray, (histograms[layer], gallery[layer])), kinds[kind][layer])
             for kind in sorted(kinds)  # a dictionary's own order does not survive `jax.jit`
             for layer in sorted(gallery)
         ]
     )
 
 
-def _nearest(p: jax.Array, gallery: jax.Array, members: Any, arrays: Mapping[str, Any]) -> jax.Array:
+def _nearest(p: jax.Array, gallery: jax.Array, arrays: Mapping[str, Any]) -> jax.Array:
     distances = jnp.sqrt(jnp.maximum(1 - coefficients(p, gallery), 0.0))
-    return -jnp.min(jnp.where(members[:, None, :] > 0, distances[None], jnp.inf), axis=-1)
+    return -jnp.min(jnp.where(arrays["members"][:, None, :] > 0, distances[None], jnp.inf), axis=-1)
 
 
-def _cosine(p: jax.Array, gallery: jax.Array, members: Any, arrays: Mapping[str, Any]) -> jax.Array:
+def _cosine(p: jax.Array, gallery: jax.Array, arrays: Mapping[str, Any]) -> jax.Array:
     unit, known = (rows / jnp.linalg.norm(rows, axis=-1, keepdims=True) for rows in (p, gallery))
     cosines = jnp.matmul(unit, known.T, precision=_HIGHEST)
-    own = jnp.where(members[:, None, :] > 0, cosines[None], -jnp.inf)
+    own = jnp.where(arrays["members"][:, None, :] > 0, cosines[None], -jnp.inf)
     return jnp.mean(jax.lax.top_k(own, NEIGHBORS)[0], axis=-1)
 
 
@@ -204,7 +199,7 @@ def _ledoit_wolf(products: np.ndarray, channels: int) -> tuple[float, float]:
     return (min(beta, delta) / delta if delta > 0 else 1.0), variance
 
 
-def _mahalanobis(p: jax.Array, gallery: jax.Array, members: Any, arrays: Mapping[str, Any]) -> jax.Array:
+def _mahalanobis(p: jax.Array, gallery: jax.Array, arrays: Mapping[str, Any]) -> jax.Array:
     known = jnp.sqrt(gallery)
     centre = jnp.mean(known, axis=0)
     z, known = jnp.sqrt(p) - centre, known - centre
@@ -212,7 +207,7 @@ def _mahalanobis(p: jax.Array, gallery: jax.Array, members: Any, arrays: Mapping
     ahead = jnp.matmul(products, arrays["weights"].T, precision=_HIGHEST).T  # [F, B], z with the fold's mean
     lengths = jnp.sum(jnp.square(z), axis=-1) - 2 * ahead + arrays["square"][:, None]
     centred = products[None] - ahead[..., None] - arrays["towards"][:, None] + arrays["square"][:, None, None]
-    explained = jnp.einsum("fbt,fst->fbs", centred * members[:, None], arrays["root"], precision=_HIGHEST)
+    explained = jnp.einsum("fbt,fst->fbs", centred, arrays["root"], precision=_HIGHEST)
     rest = jnp.maximum(lengths - jnp.sum(jnp.square(explained), axis=-1), 0.0)
     return -jnp.sqrt(rest / arrays["scale"][:, None])
 
@@ -224,9 +219,13 @@ def _units(scores: Sequence[np.ndarray]) -> Units:
     return Units(median.astype(np.float32), np.maximum(spread, SMALLEST_SPREAD).astype(np.float32))
 
 
-def _nothing(gallery: np.ndarray, rows: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    return {}
+def _fit_members(gallery: np.ndarray, rows: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """For each row 1 = its own training image, 0 = another."""
+    members = np.zeros((len(rows), len(gallery)), np.float32)
+    for row, own in enumerate(rows):
+        members[row, own] = 1
+    return {"members": members}
 
 
-_FITS = {"nearest": _nothing, "mahalanobis": _fit_mahalanobis, "cosine": _nothing}
+_FITS = {"nearest": _fit_members, "mahalanobis": _fit_mahalanobis, "cosine": _fit_members}
 _SCORES = {"nearest": _nearest, "mahalanobis": _mahalanobis, "cosine": _cosine}

@@ -19,6 +19,7 @@ from mim_jax.data import duplicates, folder, quality
 from mim_jax.data.dataset import Dataset
 from mim_jax.data.folds import Split
 from mim_jax.data.images import MIN_SIDE
+from mim_jax.data.resize import reduce
 from mim_jax.data.sources import load as sources
 from mim_jax.decide.decision import RULES
 from mim_jax.decide.thresholds import Rule
@@ -29,6 +30,8 @@ from mim_jax.train.settings import Settings
 from mim_jax.train.trainer import Training
 from mim_jax.train.workdir import flatten
 
+DETECTORS = ("mim", "features", "combined")  # what may decide
+
 _MEASURE = tuple(field.name for field in dataclasses.fields(Measure))
 # Bounds, both included, of numbers in the configuration.
 RANGES: dict[str, tuple[float, float]] = {
@@ -38,6 +41,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.per_class": (0, 10**6),
     "data.procedural_positives": (1, 10**6),
     "data.procedural_negatives": (18, 10**6),
+    "features.image_size": (8, 4096),
     "mask.margin": (0, 10**4),
     "generator.width": (1, 4096),
     "generator.bottleneck_channels": (1, 10**6),
@@ -63,6 +67,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "decision.false_alarm_rate": (0, 1 - 1e-6),
 }
 CHOICES: dict[str, tuple[str, ...]] = {
+    "detector": DETECTORS,
     "training.precision": ("auto", "bfloat16", "float32"),
     "optimizer.decay": tuple(DECAYS),
     "evaluation.augmentation": ("fixed", "random"),
@@ -138,6 +143,8 @@ def _parse(config: Mapping[str, Any]) -> Settings:
         evaluation=_read(typed.EvaluationSettings, evaluation, "evaluation"),
         mim=_read_mim(config, measure) if mask else None,
         classifier=_read_classifier(config["classifier"]) if "classifier" in config else None,
+        features=_read_features(config),
+        detector=config.get("detector", "mim"),
         given=config,
     )
 
@@ -153,6 +160,27 @@ def _read_mim(config: Mapping[str, Any], measure: Mapping[str, Any]) -> typed.Mi
         measure=_read(Measure, measure, "evaluation"),
         rule=_read(Rule, {"name": decision.pop("rule"), **decision}, "decision"),
     )
+
+
+def _read_features(config: Mapping[str, Any]) -> typed.FeatureSettings | None:
+    detector, section = config.get("detector", "mim"), dict(config.get("features", {}))
+    if not section.get("backbone"):
+        if detector != "mim":
+            raise ValueError(
+                f"config.detector={detector} needs a frozen network: name one with "
+                "--config.features.backbone=open_nsfw"
+            )
+        return None
+    found: typed.FeatureSettings = _read(
+        typed.FeatureSettings, section | {"kinds": tuple(section["kinds"])}, "features"
+    )
+    own, seen = config["data"]["image_size"], found.image_size
+    if own > seen or (detector == "features" and own != seen):
+        raise ValueError(
+            f"config.data.image_size={own} and config.features.image_size={seen}: the frozen network sees the "
+            "images that MIM does, or larger ones, and alone it sees the only ones; set both to one number"
+        )
+    return found
 
 
 def _read_classifier(section: Mapping[str, Any]) -> typed.ClassifierSettings:
@@ -207,7 +235,27 @@ def build(
 
 
 def load_dataset(settings: Settings, progress: Callable[[int, int], None] | None = None) -> Dataset:
-    """Load the images that the settings name: a folder, the paper's sources, or the procedural ones."""
+    """Load the images that the settings name: a folder, the paper's sources, or the procedural ones.
+
+    They are read once, at the size of the frozen network where there is one; MIM's are reduced from those.
+    """
+    return _at_sizes(_load_dataset(settings, _read_size(settings), progress), settings)
+
+
+def _read_size(settings: Settings) -> int:
+    return settings.features.image_size if settings.features else settings.data.image_size
+
+
+def _at_sizes(dataset: Dataset, settings: Settings) -> Dataset:
+    size = settings.data.image_size
+    if dataset.images.shape[1] == size:
+        return dataset
+    return replace(dataset, images=reduce(dataset.images, size), large=dataset.images)
+
+
+def _load_dataset(
+    settings: Settings, size: int, progress: Callable[[int, int], None] | None
+) -> Dataset:
     data = settings.data
     if data.root and data.sources:
         raise ValueError(
@@ -217,12 +265,12 @@ def load_dataset(settings: Settings, progress: Callable[[int, int], None] | None
     if data.procedural:
         # Drawn one by one from their own random numbers: no copies to look for.
         return datasets.from_lesions(
-            size=data.image_size,
+            size=size,
             positives=data.procedural_positives,
             negatives=data.procedural_negatives,
             seed=settings.seed,
         )
-    read: dict[str, Any] = {"size": data.image_size, "positive": data.positive, "min_side": data.min_side}
+    read: dict[str, Any] = {"size": size, "positive": data.positive, "min_side": data.min_side}
     if data.sources:
         draw: dict[str, Any] = {"per_class": data.per_class, "seed": settings.seed}
         folders = prepared_folder(data.data_dir)
@@ -252,21 +300,22 @@ def load_clinical(settings: Settings) -> Dataset | None:
     """
     data, evaluation = settings.data, settings.evaluation
     if evaluation.clinical:
-        return sources.load_clinical(
+        read = sources.load_clinical(
             evaluation.clinical,
             data_dir=prepared_folder(data.data_dir),
-            size=data.image_size,
+            size=_read_size(settings),
             positive=data.positive,
             min_side=data.min_side,
         )
+        return _at_sizes(read, settings)
     if data.procedural and evaluation.procedural_clinical:
         drawn = datasets.from_lesions(
-            size=data.image_size,
+            size=_read_size(settings),
             positives=1,
             negatives=evaluation.procedural_clinical,
             seed=settings.seed + 1,
         )
-        return drawn.select(drawn.negatives)
+        return _at_sizes(drawn.select(drawn.negatives), settings)
     return None
 
 

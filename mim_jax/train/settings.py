@@ -34,6 +34,7 @@ class DataSettings:
     procedural_positives: int
     procedural_negatives: int
     min_side: int  # pixels that the shorter side of an image must have
+    source_column: str = ""
     held_out: float = 0.0
     known: tuple[str, ...] = ()  # classes, besides the positive one, that a classifier trains on
 
@@ -41,6 +42,17 @@ class DataSettings:
     def procedural(self) -> bool:
         """Whether the images are drawn by this package."""
         return not self.root and not self.sources
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """The frozen network that stands beside MIM; `backbone` is "" where there is none."""
+
+    backbone: str
+    weights: str
+    image_size: int
+    kinds: tuple[str, ...]
+    color: bool
 
 
 @dataclass(frozen=True)
@@ -139,5 +151,7 @@ class Settings:
     evaluation: EvaluationSettings
     mim: MimSettings | None
     classifier: ClassifierSettings | None
+    features: FeatureSettings | None  # None = no frozen network
+    detector: str  # what decides: one of `mim_jax.train.config.DETECTORS`
     # the configuration as it was given, for config.json and results.json alone
     given: Mapping[str, Any] = field(repr=False, compare=False)

@@ -1,0 +1,63 @@
+"""Histograms of images in a frozen network, computed once and kept on disk by the content of the image."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from mim_jax.data import weight_files
+from mim_jax.data.batches import PIECE, batch_size
+from mim_jax.features.backbone import Backbone
+from mim_jax.features.detector import FEATURES, describe_images
+from mim_jax.features.one_class import Histograms
+
+VERSION = 1  # raise it where the same image and network would have other histograms
+_KEYS = "sha256"  # of the pixels, uint8 [N, 32]; every other array is a layer's
+
+
+def described(
+    backbone: Backbone,
+    images: np.ndarray,
+    *,
+    folder: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Histograms:
+    """Histograms of images uint8 `[N, S, S, 3]` over a network's channels, layer -> float32 `[N, C]`.
+
+    They are kept in `folder`, in one file a network; None, or a function of your own, which has no digest, is
+    computed anew. `progress` is called with the number of images done.
+    """
+    tell = progress or (lambda done: None)
+    keys = [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
+    path = folder / f"{backbone.name}-{backbone.digest[:16]}-v{VERSION}.safetensors" if folder else None
+    kept = _read(path) if path and backbone.digest else {}
+    rows = {key.tobytes(): row for row, key in enumerate(kept.pop(_KEYS, np.zeros((0, 32), np.uint8)))}
+    new = [index for key, index in dict(zip(keys, range(len(keys)), strict=True)).items() if key not in rows]
+    tell(len(images) - len(new))
+    step = PIECE * batch_size()
+    for start in range(0, len(new), step):
+        few = new[start : start + step]
+        found = describe_images(backbone, images[few])[FEATURES]
+        kept = {n: np.concatenate((kept[n], part)) if kept else part for n, part in found.items()}
+        rows |= {keys[index]: len(rows) + k for k, index in enumerate(few)}
+        tell(len(few))
+    if path and backbone.digest and new:
+        _write(path, kept, rows)
+    return {layer: values[[rows[key] for key in keys]] for layer, values in kept.items()}
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return weight_files.load(path)
+    except (OSError, ValueError):  # not there yet, or cut short when a disk was full: computed again
+        return {}
+
+
+def _write(path: Path, kept: Histograms, rows: dict[bytes, int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    keys = np.frombuffer(b"".join(rows), np.uint8).reshape(-1, 32)  # in the order of the rows
+    weight_files.save(unfinished, {**kept, _KEYS: keys})
+    unfinished.replace(path)

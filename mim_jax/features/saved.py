@@ -1,0 +1,85 @@
+"""What a feature detector compares images with, as files of a workdir."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mim_jax.data import weight_files
+from mim_jax.features.backbone import Backbone, load_backbone
+from mim_jax.features.detector import FeatureDetector
+from mim_jax.features.one_class import Reference, Units
+from mim_jax.train import workdir
+
+ARRAYS, ABOUT = "features.safetensors", "features.json"
+
+
+def save(root: Path, detector: FeatureDetector, *, weights: str) -> None:
+    """Write what a detector compares images with into a workdir; `weights` is the file of its network."""
+    weight_files.save(root / ARRAYS, flatten(detector.references))
+    about = {"weights": weights, **describe_backbone(detector.backbone), "metric": detector.metric}
+    workdir.write_json(root / ABOUT, about, sealed=True)
+
+
+def load(root: Path, *, fold: int | None = None) -> FeatureDetector:
+    """Read the detector of a workdir, all folds or one; not calibrated.
+
+    Raises:
+      ValueError: nothing was saved, or other weights than it was fitted with.
+    """
+    if not (root / ABOUT).exists():
+        raise ValueError(
+            f"{root} has no {ABOUT}: its features are not fitted yet; finish it with --mode=run, or evaluate it "
+            "with --mode=evaluate and --config.features.backbone=NAME"
+        )
+    about = workdir.read_json(root / ABOUT)
+    backbone = load_backbone(about["backbone"], about["weights"])
+    check_digest(backbone, about["digest"], root)
+    loaded = FeatureDetector(backbone, unflatten(weight_files.load(root / ARRAYS)), about["metric"])
+    return loaded if fold is None else loaded.of_fold(fold)
+
+
+def describe_backbone(backbone: Backbone) -> dict[str, Any]:
+    """Describe the network of a detector in plain values."""
+    return {"backbone": backbone.name, "digest": backbone.digest, "image_size": backbone.image_size}
+
+
+def check_digest(backbone: Backbone, digest: str, where: Path) -> None:
+    """Raise ValueError unless the network has the weights that a detector was fitted with."""
+    if backbone.digest != digest:
+        raise ValueError(
+            f"{where} was fitted with weights of {backbone.name} of SHA-256 {digest[:16]}..., and those found "
+            f"have {backbone.digest[:16]}...: bring those back, or evaluate anew"
+        )
+
+
+def flatten(references: Mapping[str, Reference]) -> dict[str, np.ndarray]:
+    """Arrays by name, such as "features/gallery/pool_1"."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path({n: r._asdict() for n, r in references.items()})
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf, np.float32)
+        for path, leaf in leaves
+    }
+
+
+def unflatten(arrays: Mapping[str, Any]) -> dict[str, Reference]:
+    """Invert `flatten`; a name that is none of a reference's is a ValueError."""
+    trees: dict[str, Any] = {}
+    for name, array in arrays.items():
+        *path, last = name.split("/")
+        node = trees
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = array
+    try:
+        return {name: _reference(tree) for name, tree in trees.items()}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the arrays of a feature detector cannot be read ({error!r}): fit it anew") from error
+
+
+def _reference(tree: Mapping[str, Any]) -> Reference:
+    units, joined = (Units(tree[name]["median"], tree[name]["spread"]) for name in ("units", "joined"))
+    return Reference(tree["gallery"], tree["kinds"], units, joined)
+
