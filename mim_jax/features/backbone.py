@@ -74,11 +74,18 @@ def swin_b(path: str) -> Backbone:
     return torchvision.load("swin_b", path)
 
 
+def dinov2_small(path: str) -> Backbone:
+    from mim_jax.features import dinov2
+
+    return dinov2.load(path)
+
+
 BACKBONES: dict[str, Callable[[str], Backbone]] = {
     "open_nsfw": open_nsfw,
     "resnet50": resnet50,
     "mobilenet_v3_large": mobilenet_v3_large,
     "swin_b": swin_b,
+    "dinov2_small": dinov2_small,
 }
 
 

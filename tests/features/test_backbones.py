@@ -1,6 +1,8 @@
 """Backbones give the features of the networks they are, and refuse other files."""
 
 import functools
+import hashlib
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -9,6 +11,7 @@ from against_torchvision import import_torchvision, lively
 
 from mim_jax.classifiers import CLASSIFIERS, SwinB
 from mim_jax.data import weight_files
+from mim_jax.features import dinov2
 from mim_jax.features.backbone import BACKBONES, load_backbone
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -79,6 +82,142 @@ def test_classifiers_as_torchvision(name, path, images, monkeypatch):
     backbone = load_backbone(name, path)
     assert backbone.image_size == 224
     assert_same_features(jax.jit(backbone.features)(images), expected)
+
+
+def drawn(shapes):
+    """Arrays of which every one matters."""
+    rng = np.random.default_rng(1)
+
+    def draw(name, shape):
+        if name.endswith(("lambda1", "norm1.weight", "norm2.weight", "layernorm.weight")):
+            return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+        inputs = np.prod(shape[1:]) if len(shape) in (2, 4) else 4
+        return (rng.standard_normal(shape) / np.sqrt(inputs)).astype(np.float32)
+
+    return {name: draw(name, shape) for name, shape in shapes.items()}
+
+
+@pytest.fixture
+def small_dinov2(monkeypatch):
+    """DINOv2 with two blocks of 128 features, for images of 4 x 4 patches."""
+    for name, value in {"WIDTH": 128, "DEPTH": 2, "IMAGE_SIZE": 56}.items():
+        monkeypatch.setattr(dinov2, name, value)
+
+
+def check_against_transformers(path, images, side):
+    """DINOv2 of the sizes in `dinov2` is `Dinov2Model`, with positions for `side` x `side` patches."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    import_torchvision()  # transformers imports it where it is installed
+    from transformers import Dinov2Config, Dinov2Model
+
+    config = Dinov2Config(
+        hidden_size=dinov2.WIDTH,
+        num_hidden_layers=dinov2.DEPTH,
+        num_attention_heads=dinov2.WIDTH // 64,
+        image_size=14 * side,
+    )
+    model = Dinov2Model(config).eval()
+    with torch.no_grad():
+        torch.manual_seed(0)
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 0.05)
+            if parameter.ndim == 1:
+                parameter += 0.5
+    model.save_pretrained(Path(path).parent)
+    backbone = load_backbone("dinov2_small", str(Path(path).parent / "model.safetensors"))
+    with torch.no_grad():
+        outputs = model(normalised(images), output_hidden_states=True)
+    tokens = [*outputs.hidden_states[1:-1], outputs.last_hidden_state]
+    assert len(tokens) == dinov2.DEPTH
+    patches = images.shape[1] // 14
+    expected = {
+        f"block_{number:02}": y[:, 1:].reshape(len(y), patches, patches, -1).numpy()
+        for number, y in enumerate(tokens)
+    }
+    assert_same_features(jax.jit(backbone.features)(images), expected)
+
+
+def test_dinov2_small_as_transformers(path, images):
+    check_against_transformers(path, images, side=37)
+
+
+@pytest.mark.parametrize("side", [3, 4, 5])
+def test_dinov2_at_other_sizes_as_transformers(path, images, small_dinov2, side):
+    check_against_transformers(path, images[:, :56, :56], side)
+
+
+def test_dinov2_as_pytorchs_own_layers(path, images, small_dinov2):
+    """`torch.nn.TransformerEncoderLayer` has no layer scale: it goes into the weights before it."""
+    torch = pytest.importorskip("torch")
+    arrays = drawn(dinov2._shapes(side=7))
+    weight_files.save(path, arrays)
+    images = images[:, :56, :56]
+    expected = {}
+    with torch.no_grad():
+        of = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        prefix = "embeddings.patch_embeddings.projection"
+        batch = normalised(images)
+        x = torch.nn.functional.conv2d(batch, of[f"{prefix}.weight"], of[f"{prefix}.bias"], stride=14)
+        places = of["embeddings.position_embeddings"]
+        grid = places[:, 1:].reshape(1, 7, 7, 128).permute(0, 3, 1, 2)
+        x = x + torch.nn.functional.interpolate(grid, size=(4, 4), mode="bicubic")
+        first = (of["embeddings.cls_token"] + places[:, :1]).expand(2, 1, 128)
+        x = torch.cat([first, x.flatten(2).transpose(1, 2)], dim=1)
+        for number in range(2):
+            layer = torch.nn.TransformerEncoderLayer(
+                128, 2, 512, 0.0, "gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=True
+            ).eval()
+            own = {n.split(".", 3)[3]: a for n, a in of.items() if n.startswith(f"encoder.layer.{number}.")}
+            state = {name: own[name] for name in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias")}
+            for last in ("weight", "bias"):
+                three = [own[f"attention.attention.{name}.{last}"] for name in ("query", "key", "value")]
+                state[f"self_attn.in_proj_{last}"] = torch.cat(three)
+                state[f"linear1.{last}"] = own[f"mlp.fc1.{last}"]
+                for end, name, scale in (
+                    ("self_attn.out_proj", "attention.output.dense", "layer_scale1"),
+                    ("linear2", "mlp.fc2", "layer_scale2"),
+                ):
+                    scales = own[f"{scale}.lambda1"]
+                    state[f"{end}.{last}"] = torch.einsum("o,o...->o...", scales, own[f"{name}.{last}"])
+            layer.load_state_dict(state)
+            x = layer(x)
+            expected[f"block_{number:02}"] = x
+        norm = of["layernorm.weight"], of["layernorm.bias"]
+        expected["block_01"] = torch.nn.functional.layer_norm(x, (128,), *norm, eps=1e-6)
+    expected = {name: y[:, 1:].reshape(2, 4, 4, 128).numpy() for name, y in expected.items()}
+    backbone = load_backbone("dinov2_small", path)
+    assert_same_features(jax.jit(backbone.features)(images), expected)
+
+
+def test_files_that_are_not_dinov2_small(path, small_dinov2):
+    arrays = drawn(dinov2._shapes(side=5)) | {"embeddings.mask_token": np.zeros((1, 128), np.float32)}
+    weight_files.save(path, arrays)
+    backbone = load_backbone("dinov2_small", path)
+    assert backbone.digest == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+    def refused(changed, match):
+        weight_files.save(path, changed)
+        with pytest.raises(ValueError, match=match) as raised:
+            load_backbone("dinov2_small", path)
+        assert "\n" not in str(raised.value)
+
+    missing = {name: array for name, array in arrays.items() if name != "encoder.layer.1.mlp.fc2.bias"}
+    refused(missing, r"1 tensor is wrong: encoder\.layer\.1\.mlp\.fc2\.bias is missing; give model\.safetens")
+    name = "embeddings.position_embeddings"
+    refused(arrays | {name: arrays[name][:, :-1]}, r"position_embeddings has shape \(1, 25, 128\), not")
+    refused(arrays | {"norm.weight": np.ones(128, np.int8)}, r"norm\.weight is not known")
+    refused(arrays | {"layernorm.bias": np.zeros(128, np.int8)}, "bias holds int8")
+    registers = arrays | {"embeddings.register_tokens": np.zeros((1, 4, 128), np.float32)}
+    refused(registers, "register_tokens is not known")
+    refused({}, r"42 tensors are wrong: .*; and 39 more")
+    broken = arrays["layernorm.bias"].copy()
+    broken[3] = np.nan
+    refused(arrays | {"layernorm.bias": broken}, r"not all finite, layernorm\.bias first: fetch")
+    weight_files.save(path, arrays)
+    Path(path).write_bytes(Path(path).read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"is damaged .*: fetch it again"):
+        load_backbone("dinov2_small", path)
 
 
 def test_another_classifiers_file_is_refused(path):
