@@ -105,7 +105,10 @@ def _layer_norm(weights: Any, x: jax.Array) -> jax.Array:
 
 def _read(path: Path) -> Any:
     """Read the tree of weights, positions interpolated to `IMAGE_SIZE`."""
-    arrays = weight_files.load(path)
+    try:
+        arrays = weight_files.load(path)
+    except ValueError as error:  # perhaps the pickle that is published beside it
+        raise ValueError(f"{error}; {NAME} takes {FILE}") from error
     arrays.pop(UNUSED, None)
     side = math.isqrt(max(arrays[POSITIONS].size // WIDTH - 1, 1)) if POSITIONS in arrays else 1
     shapes = _shapes(side)

