@@ -54,11 +54,13 @@ class MobileNetV3Large(nn.Module):
 
         stem = _conv(features(16), 3, stride=2, padding=1, dtype=self.dtype, name="features_0_0")
         x = nn.hard_swish(_norm(train, self.dtype, "features_0_1")(stem(images)))
+        self.sow("intermediates", "stem", x)
         for number, (taps, expanded, out, squeeze, swish, stride) in enumerate(_BLOCKS, 1):
             block = functools.partial(InvertedResidual, dtype=self.dtype, name=f"features_{number}")
             x = block(taps, features(expanded), features(out), squeeze, swish, stride)(x, train)
         x = _pointwise(6 * x.shape[-1], self.dtype, "features_16_0")(x)
         x = nn.hard_swish(_norm(train, self.dtype, "features_16_1")(x))
+        self.sow("intermediates", "features_16", x)
         x = jnp.mean(x.astype(jnp.float32), (1, 2))
         x = nn.hard_swish(_dense(features(1280), "classifier_0")(x))
         kept = nn.Dropout(self.dropout, deterministic=not train)(x)

@@ -39,6 +39,7 @@ class ResNet50(nn.Module):
         x = _conv(w, 7, stride=2, padding=3, dtype=dtype, name="conv1")(images)
         x = _norm(train, dtype=dtype, name="bn1")(x)
         x = max_pool(nn.relu(x))
+        self.sow("intermediates", "stem", x)
         block_of = recomputed(Bottleneck) if self.recompute and train else Bottleneck
         for stage, blocks in enumerate((3, 4, 6, 3)):
             for block in range(blocks):

@@ -55,6 +55,7 @@ class SwinB(nn.Module):
             )
         x = PatchEmbedding(self.width, dtype=self.dtype, name="features_0_0")(images.astype(self.dtype))
         x = _layer_norm(self.dtype, "features_0_2")(x)
+        self.sow("intermediates", "stem", x)
         rates = iter(np.linspace(0.0, self.drop_path, sum(self.depths)))
         for stage, depth in enumerate(self.depths):
             if stage:

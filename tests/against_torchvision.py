@@ -1,4 +1,4 @@
-"""What the tests of the classifiers share: torchvision's networks, and how to compare with them."""
+"""What the tests of classifiers and backbones share: torchvision's networks, and how to compare with them."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def lively(module):
         for name, tensor in module.state_dict().items():
             if name.endswith(("running_mean", "bias")):
                 tensor.normal_(0.0, 0.1, generator=generator)
-            elif name.endswith("running_var") or tensor.ndim == 1:
+            elif name.endswith("running_var") or (tensor.ndim == 1 and tensor.is_floating_point()):
                 tensor.uniform_(0.75, 1.25, generator=generator)
     return module
 
