@@ -18,8 +18,11 @@ from flax import linen as nn
 
 from mim_jax import mask
 from mim_jax.data.batches import Images, check_batch, collect, padded_batches
+from mim_jax.data.resize import shrink
 from mim_jax.decide.decision import Calibration
-from mim_jax.decide.novelty_detector import NoveltyDetector, describe
+from mim_jax.decide.novelty_detector import NoveltyDetector, describe, score_batches
+from mim_jax.features.detector import COLOR, FEATURES, FeatureDetector
+from mim_jax.features.one_class import Units
 from mim_jax.inpaint.inference import abstract_variables, inpaint_all, network_fill
 from mim_jax.inpaint.networks import make_generator
 from mim_jax.measure import METRICS
@@ -68,6 +71,25 @@ class Detector(NoveltyDetector):
             mask_size=self.mask_size,
             metric=self.measure.metric,
         )
+
+    @property
+    def metric(self) -> str:  # type: ignore[override]
+        """The similarity that decides."""
+        return self.measure.metric
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The five similarities."""
+        return METRICS
+
+    @property
+    def folds(self) -> int:
+        return len(self.variables)
+
+    @property
+    def min_side(self) -> int:
+        """Pixels that the shorter side of an image must have to be scored: the hole's."""
+        return self.mask_size
 
     @property
     def margin(self) -> int:
@@ -159,19 +181,6 @@ class Detector(NoveltyDetector):
         empty = Similarities(*np.zeros((len(METRICS), self.measure.holes, len(self.variables), 0)))
         return collect(score, padded_batches(images, size=self.image_size), empty)
 
-    def score_samples(self, images: Images) -> np.ndarray:
-        """The chosen metric averaged over folds, float64 `[N]`; high = like the training class.
-
-        Args:
-          images: uint8, or float in [0, 1]: `[N, S, S, 3]`, also memory-mapped; one `[S, S, 3]`; or an
-            iterable of single images, which is read a batch at a time and may be longer than memory. Single
-            ones may be PIL images (RGB). Floats outside [0, 1] are a ValueError.
-        """
-        return self.similarities(images)[self.measure.metric].mean(axis=0)
-
-    def _assessed(self, images: Images) -> tuple[str, dict[str, np.ndarray]]:
-        return self.measure.metric, self.similarities(images)
-
     def inpaint(self, images: Any, *, fold: int = 0) -> np.ndarray:
         """Images with their centre as the generator of one fold paints it: float32 in [0, 1], `[N, S, S, 3]`.
 
@@ -190,6 +199,76 @@ class Detector(NoveltyDetector):
         check_batch(images, self.image_size, wanted="[N, {0}, {0}, 3] or one [{0}, {0}, 3]")
         sizes = {"mask_size": self.mask_size, "margin": self.margin}
         return inpaint_all(self.generator, self.variables[fold], images, **sizes)
+
+
+@dataclass(frozen=True, eq=False)
+class CombinedDetector(NoveltyDetector):
+    """MIM, a frozen network and colours, joined with equal weight.
+
+    Each is in units of what it gives for the training class: the network and colours for training images held
+    out by inner folds, MIM, which would have to be trained once more for that, for those it was trained on.
+
+    Attributes:
+      mim: the detector of the paper; it sees the images reduced to its own size.
+      features: that of the frozen network, with colours; of the same folds.
+      units: median and interquartile range of MIM's score of each fold's training images.
+      threshold, threshold_origin, calibration: as of `Detector`.
+    """
+
+    mim: Detector
+    features: FeatureDetector
+    units: Units
+    threshold: float | None = None
+    threshold_origin: str = ""
+    calibration: Calibration | None = None
+    metric: str = "combined"
+
+    def __post_init__(self) -> None:
+        if self.mim.folds != self.features.folds or COLOR not in self.features.references:
+            raise ValueError(
+                f"MIM has {self.mim.folds} folds and {self.features!r} scores by "
+                f"{', '.join(self.features.metrics)}: both need the same folds, and colours"
+            )
+
+    def __repr__(self) -> str:
+        return describe(self, mim=self.mim, features=self.features)
+
+    @property
+    def image_size(self) -> int:  # type: ignore[override]
+        """Pixels a side of the images it takes."""
+        return self.features.image_size
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The joined score, then those of its parts."""
+        return (self.metric, *self.features.metrics, *METRICS)
+
+    @property
+    def folds(self) -> int:
+        return self.mim.folds
+
+    def pure(
+        self, *, each_fold: bool = False
+    ) -> tuple[Callable[[Any, jax.Array], dict[str, jax.Array]], Any]:
+        """The scorer as `(fn, variables)`, for use inside other code's `jit`; as `FeatureDetector.pure`."""
+        mim, mim_variables = self.mim.pure(each_fold=True)
+        features, feature_variables = self.features.pure(each_fold=True)
+        size, decides = self.mim.image_size, self.mim.metric
+
+        def fn(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+            check_batch(images, self.image_size)
+            similarities = mim(variables["mim"], shrink(pixels.as_float(images), size))._asdict()
+            found = features(variables["features"], images)
+            units = Units(*(values[:, None] for values in variables["units"]))
+            own = (similarities[decides] - units.median) / units.spread
+            scores = {self.metric: (own + found[FEATURES] + found[COLOR]) / 3, **found, **similarities}
+            return scores if each_fold else {name: jnp.mean(each, axis=0) for name, each in scores.items()}
+
+        return fn, {"mim": mim_variables, "features": feature_variables, "units": self.units}
+
+    def similarities(self, images: Images) -> dict[str, np.ndarray]:
+        """Each of `metrics` for each fold, float64 `[folds, N]`; images as `score_samples`."""
+        return score_batches(self, images)
 
 
 def measure_filled(

@@ -20,7 +20,9 @@ class Dataset:
     positive: str  # the class the network is trained on
     # uint8 `[N, L, L, 3]`: the same images for a network that needs larger ones; None = `images`
     large: np.ndarray | None = None
-    sources: np.ndarray | None = None  # str `[N]`, where each file comes from, as the manifest says; None = unsaid
+    sources: np.ndarray | None = (
+        None  # str `[N]`, where each file comes from, as the manifest says; None = unsaid
+    )
     grouped: bool = False  # True where the groups are known; otherwise each image is a group of its own
     unusable: tuple[tuple[str, str], ...] = ()  # (name, reason) of every file that was left out
     # (name, what is wrong) where the manifest or the group pattern does not fit the files

@@ -4,9 +4,10 @@ import abc
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
-from mim_jax.data.batches import Images, at_the_door
+from mim_jax.data.batches import Images, at_the_door, collect, padded_batches
 from mim_jax.decide import decision
 from mim_jax.decide.decision import Assessment, Calibration
 
@@ -21,6 +22,8 @@ class NoveltyDetector(abc.ABC):
       calibration: what `assess` decides by; None = not calibrated.
     """
 
+    metric: str
+    image_size: int
     threshold: float | None
     calibration: Calibration | None
 
@@ -51,10 +54,7 @@ class NoveltyDetector(abc.ABC):
             iterable of single images, which is read a batch at a time and may be longer than memory. Single
             ones may be PIL images (RGB). Floats outside [0, 1] are a ValueError.
         """
-
-    @abc.abstractmethod
-    def _assessed(self, images: Images) -> tuple[str, dict[str, np.ndarray]]:
-        """The deciding metric, and each metric for each fold, float64 `[folds, N]`."""
+        return self.similarities(images)[self.metric].mean(axis=0)
 
     def assess(
         self, images: Images | Iterable[np.ndarray | ValueError], *, alpha: float = 0.1
@@ -73,9 +73,9 @@ class NoveltyDetector(abc.ABC):
         kept: Any = at_the_door(images)
         if not isinstance(kept, np.ndarray):
             kept = _usable(kept, refused)
-        metric, similarities = self._assessed(kept)
-        assessed = iter(decision.assess(similarities, self.calibration, metric=metric, alpha=alpha))
-        count = len(refused) + next(iter(similarities.values())).shape[1]
+        found = self.similarities(kept)
+        assessed = iter(decision.assess(found, self.calibration, metric=self.metric, alpha=alpha))
+        count = len(refused) + next(iter(found.values())).shape[1]
         return [decision.unusable(refused[k]) if k in refused else next(assessed) for k in range(count)]
 
     def anomaly_score(self, images: Images) -> np.ndarray:
@@ -105,6 +105,15 @@ class NoveltyDetector(abc.ABC):
     def predict(self, images: Images) -> np.ndarray:
         """Class of each image, int64 `[N]`: 1 = like the training class, -1 = not."""
         return np.where(self.decision_function(images) > 0, 1, -1)
+
+
+def score_batches(detector: Any, images: Images) -> dict[str, np.ndarray]:
+    """Score images batch by batch with `detector.pure(each_fold=True)`: float64 `[folds, N]` by metric."""
+    fn, variables = detector.pure(each_fold=True)
+    program = jax.jit(fn)
+    empty = {name: np.zeros((detector.folds, 0)) for name in detector.metrics}
+    batches = padded_batches(images, size=detector.image_size)
+    return collect(lambda batch: program(variables, batch), batches, empty)
 
 
 def describe(detector: NoveltyDetector, **facts: object) -> str:

@@ -139,14 +139,19 @@ class ExportedDetector(NoveltyDetector):
         return describe(
             self,
             network=self.model["generator"],
-            folds=self._folds,
+            folds=self.folds,
             image_size=self.image_size,
             mask_size=self.model["mask_size"],
             metric=self.metric,
         )
 
     @property
-    def _folds(self) -> int:
+    def metrics(self) -> tuple[str, ...]:
+        """The five similarities."""
+        return METRICS
+
+    @property
+    def folds(self) -> int:
         return len({name.split("/", 1)[0] for name in self.arrays})
 
     def pure(self) -> tuple[Callable[[Any, jax.Array], Similarities], Any]:
@@ -165,21 +170,10 @@ class ExportedDetector(NoveltyDetector):
         return fn, self.arrays
 
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
-        """Each metric averaged over folds, float64 `[N]`; images as `score_samples`, but uint8."""
-        return {name: scores.mean(axis=0) for name, scores in self.fold_similarities(images).items()}
-
-    def fold_similarities(self, images: Images) -> dict[str, np.ndarray]:
-        """Each metric for each fold, float64 `[folds, N]`; images as `similarities`."""
+        """Each metric for each fold, float64 `[folds, N]`; images as `score_samples`, but uint8."""
         batches = padded_batches(images, size=self.image_size)
-        empty = Similarities(*np.zeros((len(METRICS), self._folds, 0)))
+        empty = Similarities(*np.zeros((len(METRICS), self.folds, 0)))
         return collect(self._score_bytes, batches, empty)._asdict()
-
-    def _assessed(self, images: Images) -> tuple[str, dict[str, np.ndarray]]:
-        return self.metric, self.fold_similarities(images)
-
-    def score_samples(self, images: Images) -> np.ndarray:
-        """The chosen metric, float64 `[N]`; high = like the training class. Images must be uint8."""
-        return self.similarities(images)[self.metric]
 
     def _score_bytes(self, batch: np.ndarray) -> Similarities:
         _check_bytes(batch)  # before JAX makes float32 of other floats
@@ -299,7 +293,9 @@ def load_exported(path: str | os.PathLike[str], *, digest: str | None = None) ->
         manifest=manifest,
         model=found.model,
     )
-    format.check_scores(found, loaded.similarities)
+    format.check_scores(
+        found, lambda images: {name: each.mean(axis=0) for name, each in loaded.similarities(images).items()}
+    )
     return loaded
 
 

@@ -1,4 +1,4 @@
-"""The detector that trains nothing: an image's histograms in a frozen network against the training images'."""
+"""The detector that trains nothing: histograms in a frozen network against those of training images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +10,13 @@ import numpy as np
 
 from mim_jax.data.batches import Images, check_batch, collect, padded_batches
 from mim_jax.decide.decision import Calibration
-from mim_jax.decide.novelty_detector import NoveltyDetector, describe
+from mim_jax.decide.novelty_detector import NoveltyDetector, describe, score_batches
 from mim_jax.features.backbone import Backbone
 from mim_jax.features.histograms import channel_histograms, color_histogram
 from mim_jax.features.one_class import Histograms, Reference, fit, score
 
+# variables, images uint8 or float in [0, 1] [B, S, S, 3] -> score name -> [B], or [folds, B]
+PureScorer = Callable[[Any, jax.Array], dict[str, jax.Array]]
 FEATURES, COLOR, BOTH = "features", "color", "features_color"
 
 
@@ -52,7 +54,7 @@ class FeatureDetector(NoveltyDetector):
         )
 
     @property
-    def image_size(self) -> int:
+    def image_size(self) -> int:  # type: ignore[override]
         """Pixels a side of the images it takes."""
         return self.backbone.image_size
 
@@ -70,7 +72,7 @@ class FeatureDetector(NoveltyDetector):
         references = {name: reference.of_fold(fold) for name, reference in self.references.items()}
         return FeatureDetector(self.backbone, references, self.metric)
 
-    def pure(self, *, each_fold: bool = False) -> tuple[Callable[[Any, jax.Array], dict[str, jax.Array]], Any]:
+    def pure(self, *, each_fold: bool = False) -> tuple[PureScorer, Any]:
         """The scorer as `(fn, variables)`, for use inside other code's `jit`.
 
         `fn(variables, images)` takes uint8 or float in [0, 1], `[B, S, S, 3]`, and gives each of `metrics`,
@@ -91,21 +93,7 @@ class FeatureDetector(NoveltyDetector):
 
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
         """Each of `metrics` for each fold, float64 `[folds, N]`; images as `score_samples`."""
-        fn, variables = self.pure(each_fold=True)
-        program = jax.jit(fn)
-        empty = {name: np.zeros((self.folds, 0)) for name in self.metrics}
-        batches = padded_batches(images, size=self.image_size)
-        return collect(lambda batch: program(variables, batch), batches, empty)
-
-    def score_samples(self, images: Images) -> np.ndarray:
-        """The deciding score averaged over folds, float64 `[N]`, in units of held-out training images.
-
-        High = like the training class. Images as of any `NoveltyDetector`.
-        """
-        return self.similarities(images)[self.metric].mean(axis=0)
-
-    def _assessed(self, images: Images) -> tuple[str, dict[str, np.ndarray]]:
-        return self.metric, self.similarities(images)
+        return score_batches(self, images)
 
 
 def fit_detector(
@@ -148,7 +136,7 @@ def describe_images(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Histograms of images by component and layer, float32 `[N, C]` each."""
 
-    def describe(batch: np.ndarray) -> dict[str, dict[str, jax.Array]]:
+    def describe(batch: Any) -> dict[str, dict[str, jax.Array]]:
         # The images' axis last, as `collect` joins them.
         return {name: jax.tree.map(jnp.transpose, histograms(backbone, batch, name)) for name in components}
 

@@ -88,8 +88,8 @@ def fit(
         inner = make_folds(groups[own], folds=INNER_FOLDS, seed=seed)
         if min(len(fold.train) for fold in inner) < least:
             raise ValueError(
-                f"a fold has {len(own)} training images, of which inner folds leave fewer than the {least} that "
-                f"{', '.join(kinds)} need: add images, or ask for fewer folds"
+                f"a fold has {len(own)} training images, of which inner folds leave fewer than the "
+                f"{least} that {', '.join(kinds)} need: add images, or ask for fewer folds"
             )
         rows += [own, *(own[fold.train] for fold in inner)]
         held_out += [own[fold.test] for fold in inner]
@@ -138,7 +138,7 @@ def _raw_scores(gallery: Histograms, kinds: Mapping[str, Any], histograms: Histo
     """Scores `[K, F, B]`, each in its own units, by kind and layer in the order of their names."""
     return jnp.stack(
         [
-            _SCORES[kind](*map(jnp.asarray, (histograms[layer], gallery[layer])), kinds[kind][layer])
+            _SCORES[kind](jnp.asarray(histograms[layer]), jnp.asarray(gallery[layer]), kinds[kind][layer])
             for kind in sorted(kinds)  # a dictionary's own order does not survive `jax.jit`
             for layer in sorted(gallery)
         ]
@@ -168,7 +168,9 @@ def _fit_mahalanobis(gallery: np.ndarray, rows: Sequence[np.ndarray]) -> dict[st
     centre = roots.mean(axis=0)  # of all, so that products are of small numbers
     products = (roots - centre) @ (roots - centre).T
     count, channels = gallery.shape
-    found: dict[str, list[np.ndarray]] = {name: [] for name in ("weights", "towards", "square", "root", "scale")}
+    found: dict[str, list[np.ndarray]] = {
+        name: [] for name in ("weights", "towards", "square", "root", "scale")
+    }
     for own in rows:
         weights = np.zeros(count)
         weights[own] = 1 / len(own)

@@ -31,8 +31,8 @@ def load(root: Path, *, fold: int | None = None) -> FeatureDetector:
     """
     if not (root / ABOUT).exists():
         raise ValueError(
-            f"{root} has no {ABOUT}: its features are not fitted yet; finish it with --mode=run, or evaluate it "
-            "with --mode=evaluate and --config.features.backbone=NAME"
+            f"{root} has no {ABOUT}: its features are not fitted yet; finish it with --mode=run, or evaluate "
+            "it with --mode=evaluate and --config.features.backbone=NAME"
         )
     about = workdir.read_json(root / ABOUT)
     backbone = load_backbone(about["backbone"], about["weights"])
@@ -50,8 +50,8 @@ def check_digest(backbone: Backbone, digest: str, where: Path) -> None:
     """Raise ValueError unless the network has the weights that a detector was fitted with."""
     if backbone.digest != digest:
         raise ValueError(
-            f"{where} was fitted with weights of {backbone.name} of SHA-256 {digest[:16]}..., and those found "
-            f"have {backbone.digest[:16]}...: bring those back, or evaluate anew"
+            f"{where} was fitted with weights of {backbone.name} of SHA-256 {digest[:16]}..., and those "
+            f"found have {backbone.digest[:16]}...: bring those back, or evaluate anew"
         )
 
 
@@ -76,10 +76,9 @@ def unflatten(arrays: Mapping[str, Any]) -> dict[str, Reference]:
     try:
         return {name: _reference(tree) for name, tree in trees.items()}
     except (KeyError, TypeError) as error:
-        raise ValueError(f"the arrays of a feature detector cannot be read ({error!r}): fit it anew") from error
+        raise ValueError(f"the arrays of a feature detector cannot be read ({error!r}): fit anew") from error
 
 
 def _reference(tree: Mapping[str, Any]) -> Reference:
     units, joined = (Units(tree[name]["median"], tree[name]["spread"]) for name in ("units", "joined"))
     return Reference(tree["gallery"], tree["kinds"], units, joined)
-

@@ -177,8 +177,8 @@ def _read_features(config: Mapping[str, Any]) -> typed.FeatureSettings | None:
     own, seen = config["data"]["image_size"], found.image_size
     if own > seen or (detector == "features" and own != seen):
         raise ValueError(
-            f"config.data.image_size={own} and config.features.image_size={seen}: the frozen network sees the "
-            "images that MIM does, or larger ones, and alone it sees the only ones; set both to one number"
+            f"config.data.image_size={own} and config.features.image_size={seen}: the frozen network sees "
+            "the images of MIM, or larger ones; set both to one number, as without MIM they must be"
         )
     return found
 
@@ -253,9 +253,7 @@ def _at_sizes(dataset: Dataset, settings: Settings) -> Dataset:
     return replace(dataset, images=reduce(dataset.images, size), large=dataset.images)
 
 
-def _load_dataset(
-    settings: Settings, size: int, progress: Callable[[int, int], None] | None
-) -> Dataset:
+def _load_dataset(settings: Settings, size: int, progress: Callable[[int, int], None] | None) -> Dataset:
     data = settings.data
     if data.root and data.sources:
         raise ValueError(

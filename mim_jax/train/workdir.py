@@ -14,7 +14,16 @@ from typing import Any
 # Fields that may change in a workdir: sections that do not touch training, so that a finished run may be
 # evaluated again under others, the location of the images, which are known by their digest, and the devices.
 FREE = (
-    *("evaluation", "decision", "detector", "features", "data.source_column", "data.root", "data.sources", "data.data_dir"),
+    *(
+        "evaluation",
+        "decision",
+        "detector",
+        "features",
+        "data.source_column",
+        "data.root",
+        "data.sources",
+        "data.data_dir",
+    ),
     "data.gate",  # what it leaves out changes the digest
     *("training.devices", "training.shards"),
 )
