@@ -184,8 +184,10 @@ class ExportedDetector(NoveltyDetector):
         return jax.jit(lambda arrays, batch: Similarities(*self.exported.call(arrays, batch)))
 
 
-def load(path: str | os.PathLike[str], *, digest: str | None = None, fold: int | None = None) -> "Detector":
-    """Load the detector of a finished workdir or of an export.
+def load(
+    path: str | os.PathLike[str], *, digest: str | None = None, fold: int | None = None
+) -> NoveltyDetector:
+    """Load the detector of a finished workdir or of an export: the one that it decides by.
 
     Args:
       path: a workdir, or a folder that `export` wrote.
@@ -194,9 +196,9 @@ def load(path: str | os.PathLike[str], *, digest: str | None = None, fold: int |
 
     Raises:
       ValueError: neither a workdir nor an export; a digest for a workdir or a fold for an export; as
-        `Detector.load` and `load_detector`.
+        `load_workdir` and `load_detector`.
     """
-    from mim_jax.detector import Detector
+    from mim_jax.detector import load_workdir
 
     root = Path(path).expanduser()
     if (root / format.MANIFEST).is_file():
@@ -211,7 +213,7 @@ def load(path: str | os.PathLike[str], *, digest: str | None = None, fold: int |
             f"{root} has no {format.MANIFEST}, so it is not an export, and only an export has a digest: "
             "leave it out for a workdir"
         )
-    return Detector.load(root, fold=fold)
+    return load_workdir(root, fold=fold)
 
 
 def load_detector(path: str | os.PathLike[str], *, digest: str | None = None) -> "Detector":

@@ -3,9 +3,13 @@
 from collections.abc import Iterable
 
 REFERENCE = "mim"  # what every other method is compared with
-# MIM, the baselines, the variants of MIM, then the classifiers.
+DETECTORS = ("mim", "features", "features_color", "combined")  # what may decide
+# The detectors, the baselines, the variants of MIM, then the classifiers.
 METHOD_NAMES = {
     "mim": "MIM",
+    "features": "frozen features",
+    "features_color": "features and colours",
+    "combined": "MIM, features and colours",
     "mean_fill": "mean-colour fill",
     "harmonic_fill": "harmonic fill",
     "telea_fill": "Telea fill",
@@ -23,6 +27,9 @@ METHOD_NAMES = {
     "swin_b": "Swin-B",
 }
 METHOD_CLAUSES = {  # a description of each method but MIM
+    "features": "how near the image is to the training images in the layers of a frozen network",
+    "features_color": "the frozen network and colour histograms, with equal weight",
+    "combined": "MIM, the frozen network and colour histograms, with equal weight",
     "mean_fill": "the hole filled with the mean colour of the rest of the image",
     "harmonic_fill": "the hole filled smoothly from the pixels around it",
     "telea_fill": "the hole filled inwards from its rim by OpenCV's fast marching",
