@@ -41,10 +41,10 @@ def find_files(paths: Sequence[str]) -> list[tuple[str, str]]:
     files: list[tuple[str, str]] = []
     for path in paths:
         if os.path.isdir(path):
-            names, refused = list_images(path)
-            found = [(os.path.join(path, name), "") for name in names]
-            found += [(os.path.join(path, name), reason) for name, reason in refused]
-            files += sorted(found) or [(path, "the folder holds no images")]
+            listing = list_images(path)
+            found = [(os.path.join(path, name), "") for name in listing.names]
+            found += [(os.path.join(path, name), reason) for name, reason in listing.refused]
+            files += sorted(found) or [(path, f"the folder holds no images{listing.note()}")]
         else:
             files.append((path, ""))
     return files

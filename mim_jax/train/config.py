@@ -125,7 +125,8 @@ def _parse(config: Mapping[str, Any]) -> Settings:
         "gate_training": gate.pop("training"),
         "gate": _read(quality.Gate, gate, "data.gate"),
         "sources": {name: folder for name, folder in data["sources"].items() if folder},
-        "known": tuple(data.get("known", ())),
+        "positive": datasets.printable(data["positive"]),  # spelled as the classes of a data set are
+        "known": tuple(map(datasets.printable, data.get("known", ()))),
         "min_side": max(MIN_SIDE, least),
     }
     measure = {name: evaluation.pop(name) for name in _MEASURE if name in evaluation}
@@ -252,13 +253,14 @@ def load_clinical(settings: Settings) -> Dataset | None:
     """
     data, evaluation = settings.data, settings.evaluation
     if evaluation.clinical:
-        return sources.load_clinical(
+        loaded = sources.load_clinical(
             evaluation.clinical,
             data_dir=prepared_folder(data.data_dir),
             size=data.image_size,
             positive=data.positive,
             min_side=data.min_side,
         )
+        return quality.screen(loaded, data.gate, "off" if data.gate_training == "off" else "list")
     if data.procedural and evaluation.procedural_clinical:
         drawn = datasets.from_lesions(
             size=data.image_size,
