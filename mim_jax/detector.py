@@ -169,6 +169,9 @@ class Detector(NoveltyDetector):
         """
         return self.similarities(images)[self.measure.metric].mean(axis=0)
 
+    def _sides(self) -> tuple[int, int]:
+        return self.image_size, self.mask_size
+
     def _assessed(self, images: Images) -> tuple[str, dict[str, np.ndarray]]:
         return self.measure.metric, self.similarities(images)
 

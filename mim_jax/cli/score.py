@@ -12,7 +12,7 @@ from tqdm import tqdm
 from mim_jax.data.batches import batch_size
 from mim_jax.data.dataset import printable
 from mim_jax.data.folder import list_images
-from mim_jax.data.images import UnusableImage, load_image
+from mim_jax.data.images import UnusableImage
 from mim_jax.data.quality import Gate
 from mim_jax.decide.decision import Assessment, Decision, assess, unusable
 from mim_jax.detector import Detector
@@ -57,15 +57,12 @@ def score_files(detector: Detector, files: Sequence[tuple[str, str]], *, gate: G
         images: list[np.ndarray] = []
         reasons: list[str] = []
         for path, reason in files[start : start + size]:
-            try:
-                if reason:
-                    raise UnusableImage(reason)
-                images.append(
-                    load_image(path, size=detector.image_size, gate=gate, min_side=detector.mask_size)
-                )
+            image = UnusableImage(reason) if reason else detector.read(path, gate=gate)
+            if isinstance(image, UnusableImage):
+                reasons.append(image.reason)
+            else:
+                images.append(image)
                 reasons.append("")
-            except UnusableImage as error:
-                reasons.append(error.reason)
         scores, assessed = {}, []
         if images:
             scores = detector.similarities(np.stack(images))

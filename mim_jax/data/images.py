@@ -69,6 +69,8 @@ def load_image(
 ) -> np.ndarray:
     """Load a file as uint8 `[size, size, 3]`; arguments and `UnusableImage` as `decode_image`.
 
+    By default no input gate is passed: pictures to be judged are read with the `read` of a detector.
+
     >>> load_image("missing.jpg", size=224)
     Traceback (most recent call last):
     mim_jax.data.images.UnusableImage: missing.jpg: no such file

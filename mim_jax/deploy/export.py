@@ -174,6 +174,9 @@ class ExportedDetector(NoveltyDetector):
         empty = Similarities(*np.zeros((len(METRICS), self._folds, 0)))
         return collect(self._score_bytes, batches, empty)._asdict()
 
+    def _sides(self) -> tuple[int, int]:
+        return self.image_size, self.model["mask_size"]
+
     def _assessed(self, images: Images) -> tuple[str, dict[str, np.ndarray]]:
         return self.metric, self.fold_similarities(images)
 
