@@ -14,19 +14,8 @@ _COLOURS: dict[int, tuple[str, int, set[int]]] = {
     6: ("YCbCr", 3, {8}),
 }
 _JPEG = 7
-_COMPRESSIONS = {
-    1,
-    2,
-    3,
-    4,
-    5,
-    _JPEG,
-    8,
-    32773,
-    32946,
-    34925,
-    50000,
-}  # none, CCITT, LZW, ..., LZMA, Zstandard
+# None, CCITT, LZW, JPEG, Deflate, PackBits, Deflate by its old number, LZMA, Zstandard.
+_COMPRESSIONS = {1, 2, 3, 4, 5, _JPEG, 8, 32773, 32946, 34925, 50000}
 
 
 def refusal(data: bytes) -> str:

@@ -65,7 +65,7 @@ def test_the_second_call_reads_what_the_first_prepared(joined):
 def test_the_defaults_are_those_of_the_paper(downloads, tmp_path):
     dataset = load_sources({"isic2018": downloads / "isic2018"}, data_dir=tmp_path, size=224, positive="nv")
     assert dataset.images.shape == (28, 224, 224, 3) and len(shortfalls(dataset, per_class=100)) == 7
-    assert (tmp_path / "isic2018/224px_from_32px_100_of_seed_0/1.0.0").is_dir()
+    assert (tmp_path / "isic2018/224px_from_32px_100_of_seed_0/1.1.0").is_dir()
 
 
 def test_the_draw_follows_the_seed_and_moves_no_other_class(downloads, tmp_path, copy):
@@ -135,7 +135,7 @@ def test_a_damaged_or_foreign_preparation_is_refused(joined, copy, tmp_path):
     ):
         data_dir = tmp_path / "spoiled"
         shutil.copytree(prepared, data_dir)
-        where = next(data_dir.glob(f"{source}/*/1.0.0"))
+        where = next(data_dir.glob(f"{source}/*/1.1.0"))
         spoil(where)
         sentence = refusal(folders, data_dir, **options)
         assert re.search(words, sentence) and f"delete {where} to prepare {source} again" in sentence
@@ -195,7 +195,7 @@ def test_every_builder_says_where_its_data_come_from(joined):
             builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS,
         ):
             assert len(text) > 40
-    written = json.loads(next(joined[0].glob("msld/*/1.0.0/dataset_info.json")).read_text())
+    written = json.loads(next(joined[0].glob("msld/*/1.1.0/dataset_info.json")).read_text())
     assert "Mpox Skin Lesion Dataset" in written["description"] and written["fileFormat"] == "array_record"
     assert "10.1016/j.bspc.2024.106742" in written["citation"]
     assert "not for commercial use" in json.dumps(written["redistributionInfo"])
