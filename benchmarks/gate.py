@@ -139,7 +139,7 @@ def main() -> None:
         "--size", type=int, default=quality.SIDE, help="pixels a side that images are read at"
     )
     options = parser.parse_args()
-    names, _ = list_images(options.root)
+    names = list_images(options.root).names
     images = np.stack([load_image(Path(options.root, name), size=options.size) for name in names])
     classes = np.array([name.split("/")[0] for name in names])
     tones = np.array([skin_tone(image) for image in images])

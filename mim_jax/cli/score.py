@@ -12,7 +12,7 @@ from tqdm import tqdm
 from mim_jax.data.batches import batch_size
 from mim_jax.data.dataset import printable
 from mim_jax.data.folder import list_images
-from mim_jax.data.images import UnusableImage, load_image
+from mim_jax.data.images import UnusableImage
 from mim_jax.data.quality import Gate
 from mim_jax.decide.decision import Assessment, Decision, assess, unusable
 from mim_jax.decide.novelty_detector import NoveltyDetector
@@ -41,10 +41,10 @@ def find_files(paths: Sequence[str]) -> list[tuple[str, str]]:
     files: list[tuple[str, str]] = []
     for path in paths:
         if os.path.isdir(path):
-            names, refused = list_images(path)
-            found = [(os.path.join(path, name), "") for name in names]
-            found += [(os.path.join(path, name), reason) for name, reason in refused]
-            files += sorted(found) or [(path, "the folder holds no images")]
+            listing = list_images(path)
+            found = [(os.path.join(path, name), "") for name in listing.names]
+            found += [(os.path.join(path, name), reason) for name, reason in listing.refused]
+            files += sorted(found) or [(path, f"the folder holds no images{listing.note()}")]
         else:
             files.append((path, ""))
     return files
@@ -59,15 +59,12 @@ def score_files(
         images: list[np.ndarray] = []
         reasons: list[str] = []
         for path, reason in files[start : start + size]:
-            try:
-                if reason:
-                    raise UnusableImage(reason)
-                images.append(
-                    load_image(path, size=detector.image_size, gate=gate, min_side=detector.min_side)
-                )
+            image = UnusableImage(reason) if reason else detector.read(path, gate=gate)
+            if isinstance(image, UnusableImage):
+                reasons.append(image.reason)
+            else:
+                images.append(image)
                 reasons.append("")
-            except UnusableImage as error:
-                reasons.append(error.reason)
         scores, assessed = {}, []
         if images:
             scores = detector.similarities(np.stack(images))

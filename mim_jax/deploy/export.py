@@ -175,6 +175,12 @@ class ExportedDetector(NoveltyDetector):
         empty = Similarities(*np.zeros((len(METRICS), self.folds, 0)))
         return collect(self._score_bytes, batches, empty)._asdict()
 
+    @property
+    def min_side(self) -> int:
+        """Pixels that the shorter side of an image must have to be scored: the hole's."""
+        found: int = self.model["mask_size"]
+        return found
+
     def _score_bytes(self, batch: np.ndarray) -> Similarities:
         _check_bytes(batch)  # before JAX makes float32 of other floats
         return self._score(self.arrays, batch)

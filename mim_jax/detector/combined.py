@@ -61,6 +61,10 @@ class CombinedDetector(NoveltyDetector):
         return (self.metric, *self.features.metrics, *METRICS)
 
     @property
+    def min_side(self) -> int:
+        return self.mim.min_side
+
+    @property
     def folds(self) -> int:
         return self.mim.folds
 

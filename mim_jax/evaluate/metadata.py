@@ -111,6 +111,8 @@ def describe_run(method: str, experiment: Experiment) -> dict[str, Any]:
             },
             "class_groups": class_groups(dataset),
             "unusable": [list(item) for item in dataset.unusable],
+            "passed_over": [list(item) for item in dataset.passed_over],
+            "doubtful": [list(item) for item in dataset.doubtful],
             "group_problems": [list(item) for item in dataset.group_problems],
             "duplicates": [list(names) for names in dataset.duplicates],
             "left_out": dataset.names[dataset.shared_negatives].tolist(),
@@ -137,6 +139,8 @@ def describe_clinical(clinical: Dataset) -> dict[str, Any]:
         "source": clinical.source,
         "classes": clinical.class_counts(),
         "digest": clinical.digest(),
+        "unusable": [list(item) for item in clinical.unusable],
+        "doubtful": [list(item) for item in clinical.doubtful],
         "paper": PAPER_CLINICAL,
     }
 

@@ -130,7 +130,8 @@ def _parse(config: Mapping[str, Any]) -> Settings:
         "gate_training": gate.pop("training"),
         "gate": _read(quality.Gate, gate, "data.gate"),
         "sources": {name: folder for name, folder in data["sources"].items() if folder},
-        "known": tuple(data.get("known", ())),
+        "positive": datasets.printable(data["positive"]),  # spelled as the classes of a data set are
+        "known": tuple(map(datasets.printable, data.get("known", ()))),
         "min_side": max(MIN_SIDE, least),
     }
     measure = {name: evaluation.pop(name) for name in _MEASURE if name in evaluation}
@@ -298,14 +299,15 @@ def load_clinical(settings: Settings) -> Dataset | None:
     """
     data, evaluation = settings.data, settings.evaluation
     if evaluation.clinical:
-        read = sources.load_clinical(
+        loaded = sources.load_clinical(
             evaluation.clinical,
             data_dir=prepared_folder(data.data_dir),
             size=_read_size(settings),
             positive=data.positive,
             min_side=data.min_side,
         )
-        return _at_sizes(read, settings)
+        loaded = quality.screen(loaded, data.gate, "off" if data.gate_training == "off" else "list")
+        return _at_sizes(loaded, settings)
     if data.procedural and evaluation.procedural_clinical:
         drawn = datasets.from_lesions(
             size=_read_size(settings),
