@@ -13,7 +13,7 @@ import numpy as np
 
 from mim_jax.decide.decision import RULES, SCORE_NAMES
 from mim_jax.detector import CombinedDetector, Detector
-from mim_jax.evaluate import decisions, features, metadata
+from mim_jax.evaluate import controls, decisions, features, metadata
 from mim_jax.evaluate.folds import load_folds
 from mim_jax.evaluate.method_names import REFERENCE, method_name
 from mim_jax.evaluate.methods import score_methods, score_statistics
@@ -84,8 +84,9 @@ def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: f
     for fold in range(len(models)):
         table = {name: many[fold] for name, many in methods.items()}
         write_scores(path / f"fold_{fold}" / "scores.csv", fold, table, scores=_SCORES)
+    comparable = {name: _comparable(many, metric, measured) for name, many in methods.items()}
     summary = summarize(
-        {name: _comparable(many, metric, measured) for name, many in methods.items()},
+        comparable,
         metrics=METRICS if reference == REFERENCE else None,
         primary=metric,
         reference=reference,
@@ -112,6 +113,10 @@ def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: f
         "held_out": metadata.held_out_error(dataset, folds),
         "decision": decision,
         **stress,
+        "same_sources": controls.same_sources(
+            comparable, dataset, primary=metric, resamples=options.resamples, seed=seed
+        ),
+        "tones": controls.tones(methods[reference], dataset),
         "scores_sha256": workdir.hash_scores(path),
         "wall_time": metadata.wall_time(history, len(models), started=started, began=began) | seconds,
     }

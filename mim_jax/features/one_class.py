@@ -203,12 +203,13 @@ def _ledoit_wolf(products: np.ndarray, channels: int) -> tuple[float, float]:
 
 def _mahalanobis(p: jax.Array, gallery: jax.Array, arrays: Mapping[str, Any]) -> jax.Array:
     known = jnp.sqrt(gallery)
-    centre = jnp.mean(known, axis=0)
+    centre = jnp.mean(known, axis=0, keepdims=True)
     z, known = jnp.sqrt(p) - centre, known - centre
     products = jnp.matmul(z, known.T, precision=_HIGHEST)  # [B, T]
     ahead = jnp.matmul(products, arrays["weights"].T, precision=_HIGHEST).T  # [F, B], z with the fold's mean
-    lengths = jnp.sum(jnp.square(z), axis=-1) - 2 * ahead + arrays["square"][:, None]
-    centred = products[None] - ahead[..., None] - arrays["towards"][:, None] + arrays["square"][:, None, None]
+    square = arrays["square"][:, None]
+    lengths = jnp.sum(jnp.square(z), axis=-1)[None] - 2 * ahead + square
+    centred = products[None] - ahead[..., None] - arrays["towards"][:, None] + square[..., None]
     explained = jnp.einsum("fbt,fst->fbs", centred, arrays["root"], precision=_HIGHEST)
     rest = jnp.maximum(lengths - jnp.sum(jnp.square(explained), axis=-1), 0.0)
     return -jnp.sqrt(rest / arrays["scale"][:, None])

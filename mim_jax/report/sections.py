@@ -75,6 +75,8 @@ def sections(results: Results) -> dict[str, Any]:
         }
         | {positive: "training class"},
         **_decision(results),
+        "same_sources": results.get("same_sources"),
+        "tones": results.get("tones", {}),
         "axes": axes(results),
         "held_out": results.get("held_out"),
         "times": _times(results["wall_time"]),

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from mim_jax.data import dataset as datasets
 from mim_jax.data import duplicates, folder, quality
 from mim_jax.data.dataset import Dataset
+from mim_jax.data.file_sources import read_sources
 from mim_jax.data.folds import Split
 from mim_jax.data.images import MIN_SIDE
 from mim_jax.data.resize import reduce
@@ -256,6 +257,11 @@ def _at_sizes(dataset: Dataset, settings: Settings) -> Dataset:
 
 def _load_dataset(settings: Settings, size: int, progress: Callable[[int, int], None] | None) -> Dataset:
     data = settings.data
+    if data.source_column and not data.root:
+        raise ValueError(
+            f"config.data.source_column={data.source_column} is a column of the manifest in "
+            "config.data.root, which is not given: leave it out"
+        )
     if data.root and data.sources:
         raise ValueError(
             f"config.data.root ({data.root}) and config.data.sources ({', '.join(data.sources)}) are both "
@@ -288,6 +294,9 @@ def _load_dataset(settings: Settings, size: int, progress: Callable[[int, int], 
             strict=data.strict,
             progress=progress,
         )
+    if data.source_column:
+        manifest = Path(data.root).expanduser() / (data.manifest or "manifest.csv")
+        dataset = replace(dataset, sources=read_sources(manifest, data.source_column, dataset.names.tolist()))
     dataset = quality.screen(dataset, data.gate, data.gate_training, strict=data.strict)
     return duplicates.settle(dataset, data.duplicates)
 
