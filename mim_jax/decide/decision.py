@@ -15,6 +15,13 @@ import numpy as np
 from mim_jax.decide.conformal import allowed_rank, check_share, counts_not_above, least_count, proven_rate
 from mim_jax.measure import METRIC_NAMES
 
+# Every score that may decide: the similarities, and those of `mim_jax.features` and of all joined.
+SCORE_NAMES = METRIC_NAMES | {
+    "features": "frozen features",
+    "color": "colours",
+    "features_color": "features and colours",
+    "combined": "MIM, features and colours",
+}
 RULES = ("calibrated", "certified", "paper", "youden", "sensitivity")
 
 
@@ -77,9 +84,9 @@ class Calibration:
     band: str
 
     def __post_init__(self) -> None:
-        if self.metric not in METRIC_NAMES or self.rule not in RULES:
+        if self.metric not in SCORE_NAMES or self.rule not in RULES:
             raise ValueError(
-                f"a calibration needs a metric of {', '.join(METRIC_NAMES)} and a rule of "
+                f"a calibration needs a metric of {', '.join(SCORE_NAMES)} and a rule of "
                 f"{', '.join(RULES)}, got {self.metric!r:.60} and {self.rule!r:.60}"
             )
         for name in ("positive", "origin", "promise", "band"):
@@ -213,7 +220,7 @@ def _assess_one(
     values: dict[str, float], metric: str, calibration: Calibration | None, count: int, alpha: float
 ) -> Assessment:
     score = values[metric]
-    fact = f"{METRIC_NAMES[metric]} is {score:.4f}"
+    fact = f"{SCORE_NAMES[metric]} is {score:.4f}"
     if calibration is None:
         why = "Cannot tell: nothing was calibrated. Evaluate the workdir with --mode=evaluate."
         return Assessment(score, values, None, Decision.CANNOT_TELL, (f"{fact}.", why))
