@@ -17,7 +17,7 @@ def shrink(images: jax.Array, size: int) -> jax.Array:
     """
     if images.shape[1] == size:
         return images
-    smaller = jax.image.resize(images, (len(images), size, size, 3), "linear", precision="highest")
+    smaller = jax.image.resize(images, (images.shape[0], size, size, 3), "linear", precision="highest")
     return jnp.round(255 * smaller) / 255
 
 

@@ -139,7 +139,8 @@ def score_batches(detector: Any, images: Images) -> dict[str, np.ndarray]:
     program = jax.jit(fn)
     empty = {name: np.zeros((detector.folds, 0)) for name in detector.metrics}
     batches = padded_batches(images, size=detector.image_size)
-    return collect(lambda batch: program(variables, batch), batches, empty)
+    found = collect(lambda batch: program(variables, batch), batches, empty)
+    return {name: found[name] for name in detector.metrics}  # `jax.jit` sorts names
 
 
 def describe(detector: NoveltyDetector, **facts: object) -> str:

@@ -7,10 +7,9 @@ folder came over an untrusted way.
 """
 
 import functools
-import math
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,45 +23,45 @@ from mim_jax.data.batches import Images, check_batch, collect, padded_batches
 from mim_jax.decide.decision import Calibration
 from mim_jax.decide.novelty_detector import NoveltyDetector, describe
 from mim_jax.deploy import format
-from mim_jax.measure import METRICS
+from mim_jax.deploy.arrays import flatten
 from mim_jax.measure.similarity import Similarities
 
 if TYPE_CHECKING:
-    from mim_jax.detector import Detector
+    from mim_jax.detector import CombinedDetector, Detector
+    from mim_jax.features.detector import FeatureDetector
 
 PLATFORMS = ("cpu", "cuda")
 GOLDEN = 8  # images that travel with the weights
 
 
-def export(detector: "Detector", path: str | os.PathLike[str]) -> str:
+def export(detector: NoveltyDetector, path: str | os.PathLike[str]) -> str:
     """Write a detector into the folder `path`, whole or not at all; its scorer averages all folds.
+
+    Args:
+      detector: a `Detector`, `FeatureDetector` or `CombinedDetector`.
+      path: a folder that does not exist yet.
 
     Returns:
       The digest of the export, SHA-256 of its manifest.
 
     Raises:
-      ValueError: the folder exists or lies below a file; the detector has no folds, a threshold that is not
-        finite, or a `model` that does not describe its generator.
+      ValueError: the folder exists or lies below a file; as `mim_jax.deploy.rebuild.describe`.
     """
+    from mim_jax.deploy.rebuild import describe as described
+
     with format.new_folder(path) as folder:
-        _check_detector(detector)
-        fn, variables = detector.pure(each_fold=True)
-        scorer = _trace(fn, variables, detector.image_size)
+        config = described(detector)
+        fn, variables = detector.pure(each_fold=True)  # type: ignore[attr-defined] # what was described has it
+        named = flatten(variables)
+        scorer = _trace(fn, variables, detector.metrics, detector.image_size)
         (folder / format.SCORER).write_bytes(scorer.serialize())
         images = golden_images(detector.image_size)
-        scores = np.stack(jax.jit(scorer.call)(format.flatten(variables), images)).mean(axis=1)
+        scores = np.stack(jax.jit(scorer.call)(named, images)).mean(axis=1)
         format.save_golden(folder, images, scores.astype(np.float32))
         return format.write(
             folder,
-            config={
-                "model": dict(detector.model),
-                "folds": len(variables),
-                "measure": asdict(detector.measure),
-                "threshold": None if detector.threshold is None else float(detector.threshold),
-                "origin": detector.threshold_origin,
-                "calibration": asdict(detector.calibration) if detector.calibration else None,
-            },
-            weights=variables,
+            config=config,
+            arrays={name: np.asarray(leaf) for name, leaf in named.items()},
             facts={
                 "mim_jax": mim_jax.__version__,
                 "jax": jax.__version__,
@@ -72,42 +71,30 @@ def export(detector: "Detector", path: str | os.PathLike[str]) -> str:
         )
 
 
-def _check_detector(detector: "Detector") -> None:
-    model = detector.model
-    lacking = [name for name in ("generator", "options", "image_size", "mask_size") if name not in model]
-    if lacking:
-        raise ValueError(
-            f"the detector's `model` does not say {', '.join(lacking)}: get the detector by Detector.load"
-        )
-    sizes, said = (detector.image_size, detector.mask_size), (model["image_size"], model["mask_size"])
-    if sizes != said:
-        raise ValueError(
-            f"the detector takes images and holes of {sizes} pixels, its `model` says {said}: make them agree"
-        )
-    if not detector.variables:
-        raise ValueError("the detector has no folds, its `variables` are empty: get it by Detector.load")
-    if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(list(detector.variables))):
-        raise ValueError("the detector's weights are not all finite: train it anew, or get another")
-    if detector.threshold is not None and not math.isfinite(detector.threshold):
-        raise ValueError(f"threshold must be finite, or None where there is none, got {detector.threshold}")
-
-
 def _trace(
-    fn: Callable[[Any, jax.Array], Similarities], variables: Any, image_size: int
+    fn: Callable[[Any, jax.Array], Any], variables: Any, metrics: Sequence[str], image_size: int
 ) -> jax.export.Exported:
-    """Trace the pure scorer on arrays by name, for any number of images: `[folds, B]` by metric."""
+    """Trace the pure scorer on arrays by name, for any number of images: `[folds, B]` of each metric."""
+    structure = jax.tree.structure(variables)
 
-    def scorer(arrays: dict[str, jax.Array], images: jax.Array) -> tuple[jax.Array, ...]:
-        scores = fn(format.unflatten(arrays), images)._asdict()
-        return tuple(scores[metric] for metric in METRICS)
+    def scorer(named: dict[str, jax.Array], images: jax.Array) -> tuple[jax.Array, ...]:
+        scores = by_name(fn(jax.tree.unflatten(structure, [named[name] for name in shapes]), images))
+        return tuple(scores[metric] for metric in metrics)
 
-    arrays = format.flatten(variables)
-    shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in arrays.items()}
+    # In the order of the tree.
+    shapes = {
+        name: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype) for name, leaf in flatten(variables).items()
+    }
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.uint8)
     # The same score on every device is worth more here than the speed of shortened products.
     with jax.default_matmul_precision("highest"):
         return jax.export.export(jax.jit(scorer), platforms=PLATFORMS)(shapes, images)
+
+
+def by_name(scores: Any) -> dict[str, Any]:
+    """Scores of a pure scorer as a dictionary: MIM's gives `Similarities`."""
+    return scores._asdict() if isinstance(scores, Similarities) else scores
 
 
 def golden_images(size: int) -> np.ndarray:
@@ -125,69 +112,75 @@ class ExportedDetector(NoveltyDetector):
     """A scorer read from an export; `threshold` and `calibration` as of any `NoveltyDetector`."""
 
     exported: jax.export.Exported  # the program, for use by `exported.call(arrays, images)`
-    arrays: dict[str, jax.Array]  # its weights by name
-    image_size: int  # pixels a side of the images it takes
-    metric: str  # the one that scores
+    arrays: dict[str, jax.Array]  # its arrays by name
     # an image whose score is strictly greater is like the training class; None = not calibrated
     threshold: float | None
     threshold_origin: str  # what the threshold was fitted on, for people to read
     calibration: Calibration | None  # what `assess` decides by; None = not calibrated
-    manifest: dict[str, Any]  # versions, platforms, hashes
-    model: dict[str, Any]  # name and options of the network, and its sizes
+    about: format.Artefact  # kind, sizes, metrics, versions, hashes
 
     def __repr__(self) -> str:
-        return describe(
-            self,
-            network=self.model["generator"],
-            folds=self.folds,
-            image_size=self.image_size,
-            mask_size=self.model["mask_size"],
-            metric=self.metric,
-        )
+        about = self.about
+        facts: dict[str, object] = {"network": about.model["generator"]} if about.model else {}
+        facts |= {"backbone": about.features["backbone"]} if about.features else {}
+        facts |= {"folds": self.folds, "image_size": self.image_size}
+        facts |= {"mask_size": about.mask_size} if about.kind == "mim" else {}
+        return describe(self, **facts, metric=self.metric)
+
+    @property
+    def image_size(self) -> int:  # type: ignore[override]
+        """Pixels a side of the images it takes."""
+        return self.about.image_size
+
+    @property
+    def metric(self) -> str:  # type: ignore[override]
+        """The score that decides."""
+        return self.about.metric
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The five similarities."""
-        return METRICS
+        """Names of the scores."""
+        return self.about.metrics
 
     @property
     def folds(self) -> int:
-        return len({name.split("/", 1)[0] for name in self.arrays})
+        return self.about.folds
 
-    def pure(self) -> tuple[Callable[[Any, jax.Array], Similarities], Any]:
+    @property
+    def min_side(self) -> int:
+        """Pixels that the shorter side of an image must have to be scored."""
+        return self.about.mask_size or self.image_size // 2
+
+    def pure(self) -> tuple[Callable[[Any, jax.Array], Any], Any]:
         """The scorer as `(fn, variables)`, for use inside other code's `jit`.
 
-        `fn(variables, images)` takes uint8 `[B, S, S, 3]`, at least one image, and gives the five
-        similarities, float32 `[B]`. It is a compiled program: it has no gradient and no `jax.vmap`.
+        `fn(variables, images)` takes uint8 `[B, S, S, 3]`, at least one image, and gives each metric, float32
+        `[B]`: `Similarities` of MIM, else a dictionary. It is a compiled program: it has no gradient and no
+        `jax.vmap`.
         """
 
-        def fn(variables: Any, images: jax.Array) -> Similarities:
+        def fn(variables: Any, images: jax.Array) -> Any:
             check_batch(images, self.image_size)
             _check_bytes(images)
-            every = self.exported.call(variables, images)
-            return Similarities(*(jnp.mean(scores, axis=0) for scores in every))
+            every = [jnp.mean(scores, axis=0) for scores in self.exported.call(variables, images)]
+            named = dict(zip(self.metrics, every, strict=True))
+            return Similarities(**named) if self.about.kind == "mim" else named
 
         return fn, self.arrays
 
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
         """Each metric for each fold, float64 `[folds, N]`; images as `score_samples`, but uint8."""
         batches = padded_batches(images, size=self.image_size)
-        empty = Similarities(*np.zeros((len(METRICS), self.folds, 0)))
-        return collect(self._score_bytes, batches, empty)._asdict()
+        empty = [np.zeros((self.folds, 0)) for _ in self.metrics]
+        return dict(zip(self.metrics, collect(self._score_bytes, batches, empty), strict=True))
 
-    @property
-    def min_side(self) -> int:
-        """Pixels that the shorter side of an image must have to be scored: the hole's."""
-        found: int = self.model["mask_size"]
-        return found
-
-    def _score_bytes(self, batch: np.ndarray) -> Similarities:
+    def _score_bytes(self, batch: np.ndarray) -> list[jax.Array]:
         _check_bytes(batch)  # before JAX makes float32 of other floats
         return self._score(self.arrays, batch)
 
     @functools.cached_property
-    def _score(self) -> Callable[[Any, np.ndarray], Similarities]:
-        return jax.jit(lambda arrays, batch: Similarities(*self.exported.call(arrays, batch)))
+    def _score(self) -> Callable[[Any, np.ndarray], list[jax.Array]]:
+        return jax.jit(lambda arrays, batch: list(self.exported.call(arrays, batch)))
 
 
 def load(
@@ -222,37 +215,21 @@ def load(
     return load_workdir(root, fold=fold)
 
 
-def load_detector(path: str | os.PathLike[str], *, digest: str | None = None) -> "Detector":
-    """Load an export as a network: from its weights and config.json, not from its compiled program.
+def load_detector(
+    path: str | os.PathLike[str], *, digest: str | None = None
+) -> "Detector | FeatureDetector | CombinedDetector":
+    """Load an export as networks: from its arrays and config.json, not from its compiled program.
 
     Arguments as `load_exported`.
 
     Raises:
-      ValueError: not an export, damaged, another digest, of another network, or golden images that do not
-        score as they did.
+      ValueError: not an export, damaged, another digest, of another network or of a user's own, or golden
+        images that do not score as they did.
     """
-    # Flax takes a while to import, and a compiled program does without.
-    from mim_jax.detector import Detector
-    from mim_jax.inpaint.inference import abstract_patch, abstract_variables
-    from mim_jax.inpaint.networks import make_generator
-    from mim_jax.measure.similarity import Measure
+    from mim_jax.deploy.rebuild import build  # Flax takes a while to import
 
     found = format.read(path, digest=digest)
-    with format.faults_named(found.root / format.CONFIG):
-        measure = Measure(**found.measure)
-        generator = make_generator(found.model["generator"], found.model["options"], dtype=jnp.float32)
-        wanted = abstract_variables(generator, found.image_size)
-        painted = abstract_patch(generator, wanted, found.image_size)
-        weights = format.unflatten(found.weights)
-    format.check_weights(weights, wanted)
-    if painted != (1, found.mask_size, found.mask_size, 3):
-        raise ValueError(
-            f"{found.root / format.CONFIG} says mask_size={found.mask_size}, and its network paints "
-            f"{list(painted)}: fetch it again"
-        )
-    folds = jax.tree.map(jnp.asarray, weights)
-    sizes, decides = (found.image_size, found.mask_size), (found.threshold, found.origin)
-    loaded = Detector(generator, folds, *sizes, *decides, measure, found.model, found.calibration)
+    loaded = build(found)
 
     def score(images: np.ndarray) -> dict[str, np.ndarray]:
         with jax.default_matmul_precision("highest"):  # as the golden scores were made
@@ -286,20 +263,15 @@ def load_exported(path: str | os.PathLike[str], *, digest: str | None = None) ->
     platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
     if platform not in manifest["platforms"]:
         raise ValueError(f"{root} runs on {', '.join(manifest['platforms'])}, and JAX computes on {platform}")
-    if found.metric not in METRICS:
-        raise ValueError(f"{root} scores by {found.metric!r}, which is none of {', '.join(METRICS)}")
     with format.faults_named(root / format.SCORER):
         exported = jax.export.deserialize(bytearray((root / format.SCORER).read_bytes()))
     loaded = ExportedDetector(
         exported=exported,
-        arrays=jax.tree.map(jnp.asarray, found.weights),
-        image_size=found.image_size,
-        metric=found.metric,
+        arrays=jax.tree.map(jnp.asarray, found.arrays),
         threshold=found.threshold,
         threshold_origin=found.origin,
         calibration=found.calibration,
-        manifest=manifest,
-        model=found.model,
+        about=replace(found, arrays={}),
     )
     format.check_scores(
         found, lambda images: {name: each.mean(axis=0) for name, each in loaded.similarities(images).items()}

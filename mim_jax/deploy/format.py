@@ -1,21 +1,20 @@
 """Format of an export on disk: a folder of files with hashes of each other. Needs JAX, NumPy, safetensors.
 
 manifest.json       format, versions, and the SHA-256 of every other file
-config.json         network, sizes, metric, calibration: for people and for `load_detector`
-model.safetensors   the weights of every fold
-scorer.stablehlo    the scorer as `jax.export` writes it: uint8 images -> five similarities of each fold
-golden.safetensors  images, and the similarities they had when the folder was written
+config.json         kind of detector, networks, sizes, calibration: for people and for `load_detector`
+model.safetensors   its arrays: weights of every fold, of a frozen network, what it compares images with
+scorer.stablehlo    the scorer as `jax.export` writes it: uint8 images -> each metric of each fold
+golden.safetensors  images, and the scores they had when the folder was written
 """
 
 import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,16 +24,16 @@ import numpy as np
 
 from mim_jax.data import weight_files
 from mim_jax.decide.decision import Calibration
+from mim_jax.deploy.arrays import KINDS, read_arrays
 from mim_jax.measure import METRICS
 
-FORMAT = 2
+FORMAT = 3
+READABLE = (2, 3)  # 2 holds MIM alone, and does not say so
 MANIFEST, CONFIG, WEIGHTS = "manifest.json", "config.json", "model.safetensors"
 SCORER, GOLDEN = "scorer.stablehlo", "golden.safetensors"
 # Between platforms sums are taken in other orders, which moves single pixels to the next level of the
 # histogram; a wrong layer, layout or preprocessing moves a score by far more.
 GOLDEN_TOLERANCE = 1e-3
-
-_WEIGHT = re.compile(r"(0|[1-9][0-9]*)/(params|batch_stats)(/[^/]+)+")
 
 
 @contextlib.contextmanager
@@ -72,23 +71,27 @@ class Artefact:
 
     root: Path  # its folder
     manifest: dict[str, Any]  # versions, platforms, hashes
-    model: dict[str, Any]  # name and options of the generator, and the sizes; what `make_generator` is given
+    kind: str  # one of `KINDS`
     image_size: int  # pixels a side of an image
-    mask_size: int  # pixels a side of the hole
-    measure: dict[str, Any]  # the fields of `mim_jax.detector.Measure`, not yet checked
+    folds: int
     metric: str  # the one that scores
+    metrics: tuple[str, ...]  # all, in the order of the scorer's outputs
+    model: dict[str, Any]  # of MIM: name, options and sizes of the generator; what `make_generator` is given
+    mask_size: int  # of MIM: pixels a side of the hole
+    measure: dict[str, Any]  # of MIM: the fields of `mim_jax.detector.Measure`, not yet checked
+    features: dict[str, Any]  # of the frozen network: name, digest, image_size, source, metric
     threshold: float | None  # finite; None = not calibrated
     origin: str  # what the threshold was fitted on
     calibration: Calibration | None  # what decides; None = not calibrated
-    weights: dict[str, np.ndarray]  # arrays by name, of folds 0, 1, ... as `unflatten` takes them.
+    arrays: dict[str, np.ndarray]  # by name
     images: np.ndarray  # golden images, uint8 `[N, S, S, 3]`
     similarities: np.ndarray  # what they scored when the folder was written, `[metrics, N]`
 
 
 def write(
-    folder: Path, *, config: Mapping[str, Any], weights: Sequence[Any], facts: Mapping[str, Any]
+    folder: Path, *, config: Mapping[str, Any], arrays: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> str:
-    """Write config, weights and, over everything in the folder by then, the manifest; return its digest.
+    """Write config, arrays and, over everything in the folder by then, the manifest; return its digest.
 
     A config that JSON cannot hold is a ValueError; NumPy's numbers become JSON's.
     """
@@ -99,7 +102,7 @@ def write(
             f"{CONFIG} cannot hold the detector's description ({error}): use finite numbers, text and lists"
         ) from error
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
-    weight_files.save(folder / WEIGHTS, flatten(weights))
+    weight_files.save(folder / WEIGHTS, arrays)
     files = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
     manifest = json.dumps({"format": FORMAT, **facts, "files": files}, indent=2) + "\n"
     (folder / MANIFEST).write_text(manifest, encoding="utf-8")
@@ -123,10 +126,10 @@ def verify(path: str | os.PathLike[str], *, digest: str | None = None) -> dict[s
     if digest is not None and digest != found:
         raise ValueError(f"{root / MANIFEST} has the digest {found}, not {digest}: this is another export")
     manifest = read_json(root / MANIFEST)
-    if manifest.get("format") != FORMAT:
+    if manifest.get("format") not in READABLE:
         raise ValueError(
-            f"{root} has format {manifest.get('format')!r} and this mim_jax reads {FORMAT}: export it anew "
-            "from its workdir"
+            f"{root} has format {manifest.get('format')!r} and this mim_jax reads "
+            f"{' and '.join(map(str, READABLE))}: export it anew from its workdir"
         )
     field(manifest, "jax", str, path=root / MANIFEST)
     field(manifest, "calling_convention", int, path=root / MANIFEST)
@@ -156,21 +159,41 @@ def read(path: str | os.PathLike[str], *, digest: str | None = None) -> Artefact
     root = Path(path).expanduser()
     where = root / CONFIG
     content = read_json(where)
-    model = field(content, "model", dict, path=where)
-    field(content, "model.generator", str, path=where)
-    field(content, "model.options", dict, path=where)
-    image_size = field(content, "model.image_size", int, path=where)
-    mask_size = field(content, "model.mask_size", int, path=where)
-    margin = field(content, "model.margin", int, path=where) if "margin" in model else 0
-    folds = field(content, "folds", int, path=where)
-    if not (0 < mask_size <= image_size and margin >= 0 and folds > 0):
+
+    def said(name: str, *kinds: type) -> Any:
+        return field(content, name, *kinds, path=where)
+
+    kind = said("kind", str) if manifest["format"] > 2 else "mim"
+    if kind not in KINDS:
+        raise ValueError(f"{where}: kind is {kind!r:.60}, expected one of {', '.join(KINDS)}: fetch it again")
+    model: dict[str, Any] = {}
+    measure, features, mask_size, margin = dict(model), dict(model), 0, 0
+    if kind != "features":
+        model, measure, mask_size = said("model", dict), said("measure", dict), said("model.mask_size", int)
+        for name, wanted in (("generator", str), ("options", dict), ("image_size", int)):
+            said(f"model.{name}", wanted)
+        margin = said("model.margin", int) if "margin" in model else 0
+        said("measure.metric", str)
+    if kind != "mim":
+        features = said("features", dict)
+        for name in ("backbone", "digest", "source", "metric"):
+            said(f"features.{name}", str)
+        said("features.image_size", int)
+    image_size = features["image_size"] if features else model["image_size"]
+    painted = model["image_size"] if model else image_size
+    folds = said("folds", int)
+    if not (0 <= mask_size <= painted <= image_size and (mask_size or not model) and margin >= 0 < folds):
         raise ValueError(
             f"{where} says {image_size=}, {mask_size=}, {margin=}, {folds=}, which cannot be: fetch it again"
         )
-    threshold = field(content, "threshold", float, int, type(None), path=where)
+    metrics = said("metrics", list) if manifest["format"] > 2 else list(METRICS)
+    metric: Any = {"mim": measure.get("metric"), "features": features.get("metric")}.get(kind, kind)
+    if metric not in metrics or not all(isinstance(name, str) for name in metrics):
+        raise ValueError(f"{root} scores by {metric!r:.60}, which is none of {', '.join(map(str, metrics))}")
+    threshold = said("threshold", float, int, type(None))
     if threshold is not None and not abs(threshold) <= sys.float_info.max:
         raise ValueError(f"{where}: threshold must be finite, got {threshold}: export anew")
-    calibration = field(content, "calibration", dict, type(None), path=where)
+    calibration = said("calibration", dict, type(None))
     if calibration is not None:
         with faults_named(where):
             calibration = Calibration.from_json(calibration)
@@ -178,15 +201,19 @@ def read(path: str | os.PathLike[str], *, digest: str | None = None) -> Artefact
     return Artefact(
         root=root,
         manifest=manifest,
-        model=model,
+        kind=kind,
         image_size=image_size,
+        folds=folds,
+        metric=metric,
+        metrics=tuple(metrics),
+        model=model,
         mask_size=mask_size,
-        measure=field(content, "measure", dict, path=where),
-        metric=field(content, "measure.metric", str, path=where),
+        measure=measure,
+        features=features,
         threshold=threshold,
-        origin=field(content, "origin", str, path=where),
+        origin=said("origin", str),
         calibration=calibration,
-        weights=_read_weights(root / WEIGHTS, folds),
+        arrays=read_arrays(root / WEIGHTS, kind, folds),
         images=images,
         similarities=similarities,
     )
@@ -196,12 +223,17 @@ def check_scores(found: Artefact, score: Callable[[np.ndarray], Mapping[str, np.
     """Score the golden images, images -> metric -> `[N]`; ValueError where the scores have changed."""
     with faults_named(found.root):
         scores = score(found.images)
+    if scores.keys() != set(found.metrics):
+        raise ValueError(
+            f"{found.root / CONFIG} lists the metrics {', '.join(found.metrics)}, and the detector gives "
+            f"{', '.join(scores)}: fetch it again"
+        )
     if found.similarities.shape != (len(scores), len(found.images)):
         raise ValueError(
             f"{found.root / GOLDEN} holds similarities {found.similarities.shape}, expected "
             f"{(len(scores), len(found.images))}: fetch it again"
         )
-    for metric, before in zip(METRICS, found.similarities, strict=True):
+    for metric, before in zip(found.metrics, found.similarities, strict=True):
         moved = float(np.max(np.abs(scores[metric] - before)))
         if not moved <= GOLDEN_TOLERANCE:
             raise ValueError(
@@ -222,40 +254,6 @@ def faults_named(path: Path) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ValueError(f"{path} cannot be used with jax {jax.__version__}: {reason}") from error
-
-
-def check_weights(weights: Sequence[Any], wanted: Any) -> None:
-    """Raise ValueError unless every fold has the arrays of `wanted`, a tree of shapes and dtypes."""
-    expected = {name: (leaf.shape, leaf.dtype) for name, leaf in flatten([wanted]).items()}
-    for fold, variables in enumerate(weights):
-        found = {name: (leaf.shape, leaf.dtype) for name, leaf in flatten([variables]).items()}
-        if found != expected:
-            names = sorted(name for name in expected | found if expected.get(name) != found.get(name))
-            raise ValueError(
-                f"fold {fold} does not fit the network of {CONFIG}: {names[0]} is {found.get(names[0])}, "
-                f"expected {expected.get(names[0])}"
-            )
-
-
-def flatten(folds: Sequence[Any]) -> dict[str, Any]:
-    """Flatten nested dictionaries, one a fold, to arrays by name, such as "0/params/down_0/kernel"."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(list(folds))
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def unflatten(arrays: Mapping[str, Any]) -> list[Any]:
-    """Invert `flatten`, folds in order.
-
-    A collection without arrays, such as the statistics of a network that keeps none, comes back empty.
-    """
-    folds: dict[int, Any] = {}
-    for name, leaf in arrays.items():
-        fold, *path, last = name.split("/")
-        node = folds.setdefault(int(fold), {"params": {}, "batch_stats": {}})
-        for part in path:
-            node = node.setdefault(part, {})
-        node[last] = leaf
-    return [folds[fold] for fold in sorted(folds)]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -297,20 +295,6 @@ def _read_golden(path: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
             f"{CONFIG} says: fetch it again"
         )
     return images, scores
-
-
-def _read_weights(path: Path, folds: int) -> dict[str, np.ndarray]:
-    weights = weight_files.load(path)
-    strange = [name for name in weights if not _WEIGHT.fullmatch(name)]
-    if strange:
-        raise ValueError(f"{path} holds {strange[0]!r:.60}, which names no weight of a fold: fetch it again")
-    found = {name.split("/", 1)[0] for name in weights}
-    if len(found) != folds or found != {str(fold) for fold in range(len(found))}:
-        raise ValueError(
-            f"{path} holds the folds {', '.join(sorted(found)) or 'none'}, expected 0 to {folds - 1} as "
-            f"{CONFIG} says: fetch it again"
-        )
-    return weights
 
 
 def _plain(value: Any) -> Any:

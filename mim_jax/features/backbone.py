@@ -109,6 +109,16 @@ def load_backbone(name: str, weights: str = "") -> Backbone:
     return backbone
 
 
+def apply_of(name: str) -> Apply:
+    """Function of one of `BACKBONES`, for weights that are at hand; another name is a ValueError."""
+    from mim_jax.features import dinov2, open_nsfw, torchvision
+
+    if name not in BACKBONES:
+        raise ValueError(f"unknown backbone {name!r}: choose one of {', '.join(BACKBONES)}")
+    known: dict[str, Apply] = {"open_nsfw": open_nsfw.features, "dinov2_small": dinov2.features}
+    return known.get(name) or torchvision.apply_of(name)
+
+
 def weights_file(name: str, path: str, wanted: str) -> Path:
     """Path of the file with the weights of the backbone `name`; `wanted` says which file that is.
 

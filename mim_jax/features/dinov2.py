@@ -54,7 +54,7 @@ def features(weights: Any, images: jax.Array) -> dict[str, jax.Array]:
       weights: as `load` reads them.
       images: float32 `[B, 224, 224, 3]` in [0, 1], RGB.
     """
-    batch, side = len(images), images.shape[1] // PATCH
+    batch, side = images.shape[0], images.shape[1] // PATCH
     x = normalize(images).reshape(batch, side, PATCH, side, PATCH, 3)
     x = x.transpose(0, 1, 3, 5, 2, 4).reshape(batch, side * side, -1)
     own = weights["embeddings"]

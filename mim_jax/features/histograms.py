@@ -56,7 +56,7 @@ def color_histogram(images: jax.Array) -> jax.Array:
     red, green, blue = (flags[:, :, :, channel] for channel in range(3))
     pairs = (red[..., :, None] * green[..., None, :]).reshape(*red.shape[:3], -1)
     counts = jnp.einsum("bhwp,bhwc->bpc", pairs, blue, precision=jax.lax.Precision.HIGHEST)
-    return _shares(counts.reshape(len(images), -1))
+    return _shares(counts.reshape(images.shape[0], -1))
 
 
 def _spread(features: jax.Array) -> jax.Array:

@@ -129,9 +129,20 @@ def score(reference: Reference, histograms: Histograms) -> jax.Array:
 def coefficients(p: jax.Array, q: jax.Array) -> jax.Array:
     """Bhattacharyya coefficients of all pairs of histograms `[B, C]` and `[T, C]`: `[B, T]`.
 
-    As `mim_jax.measure.histogram.coefficient` of each pair, by one matrix product.
+    As `mim_jax.measure.histogram.coefficient` of each pair, by one matrix product with the square roots of q
+    less their mean, which other scores need as well.
     """
-    return jnp.matmul(jnp.sqrt(p), jnp.sqrt(q).T, precision=_HIGHEST)
+    centre, known = _centred(q)
+    roots = jnp.sqrt(p)
+    ahead = jnp.matmul(roots, centre[0], precision=_HIGHEST)
+    return jnp.matmul(roots, known.T, precision=_HIGHEST) + ahead[:, None]
+
+
+def _centred(gallery: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean `[1, C]` of the square roots of histograms `[T, C]`, and how far each is from it, `[T, C]`."""
+    roots = jnp.sqrt(gallery)
+    centre = jnp.mean(roots, axis=0, keepdims=True)
+    return centre, roots - centre
 
 
 def _raw_scores(gallery: Histograms, kinds: Mapping[str, Any], histograms: Histograms) -> Any:
@@ -202,14 +213,12 @@ def _ledoit_wolf(products: np.ndarray, channels: int) -> tuple[float, float]:
 
 
 def _mahalanobis(p: jax.Array, gallery: jax.Array, arrays: Mapping[str, Any]) -> jax.Array:
-    known = jnp.sqrt(gallery)
-    centre = jnp.mean(known, axis=0, keepdims=True)
-    z, known = jnp.sqrt(p) - centre, known - centre
+    centre, known = _centred(gallery)
+    z = jnp.sqrt(p) - centre
     products = jnp.matmul(z, known.T, precision=_HIGHEST)  # [B, T]
     ahead = jnp.matmul(products, arrays["weights"].T, precision=_HIGHEST).T  # [F, B], z with the fold's mean
-    square = arrays["square"][:, None]
-    lengths = jnp.sum(jnp.square(z), axis=-1)[None] - 2 * ahead + square
-    centred = products[None] - ahead[..., None] - arrays["towards"][:, None] + square[..., None]
+    lengths = jnp.sum(jnp.square(z), axis=-1)[None] - 2 * ahead + arrays["square"][:, None]
+    centred = products[None] - ahead[..., None] - arrays["towards"][:, None] + arrays["square"][:, None, None]
     explained = jnp.einsum("fbt,fst->fbs", centred, arrays["root"], precision=_HIGHEST)
     rest = jnp.maximum(lengths - jnp.sum(jnp.square(explained), axis=-1), 0.0)
     return -jnp.sqrt(rest / arrays["scale"][:, None])

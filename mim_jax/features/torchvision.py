@@ -15,7 +15,7 @@ from mim_jax.classifiers.pretrained import load_pretrained
 from mim_jax.classifiers.resnet import Bottleneck
 from mim_jax.classifiers.step import normalize
 from mim_jax.classifiers.swin import Block
-from mim_jax.features.backbone import Backbone, file_digest, weights_file
+from mim_jax.features.backbone import Apply, Backbone, file_digest, weights_file
 
 IMAGE_SIZE = 224
 BLOCKS = (Bottleneck, InvertedResidual, Block)
@@ -30,9 +30,13 @@ def load(name: str, path: str) -> Backbone:
     file = weights_file(name, path, f"a safetensors file of {name} in torchvision's or timm's naming")
     # The logits are not used: one class keeps their layer small.
     weights = load_pretrained(name, file, classes=1, key=jax.random.key(0))
-    apply = functools.partial(features, CLASSIFIERS[name](classes=1))
     source = f"torchvision's network {name}; its weights are the user's file, and so is their licence"
-    return Backbone(name, apply, IMAGE_SIZE, weights, file_digest(file), source)
+    return Backbone(name, apply_of(name), IMAGE_SIZE, weights, file_digest(file), source)
+
+
+def apply_of(name: str) -> Apply:
+    """`features` of one of `resnet50`, `mobilenet_v3_large` and `swin_b`."""
+    return functools.partial(features, CLASSIFIERS[name](classes=1))
 
 
 def features(network: nn.Module, weights: Any, images: jax.Array) -> dict[str, jax.Array]:

@@ -1,10 +1,15 @@
-"""A small detector whose weights are as training leaves them: nothing is 0 or 1, and the fill varies."""
+"""Small detectors whose weights are as training leaves them: nothing is 0 or 1, and the fill varies."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mim_jax.detector import Detector
+from mim_jax.detector import CombinedDetector, Detector
+from mim_jax.features.backbone import Backbone
+from mim_jax.features.detector import fit_detector
+from mim_jax.features.one_class import Units
 from mim_jax.inpaint.inference import abstract_variables
 from mim_jax.inpaint.networks import make_generator
 from mim_jax.measure.similarity import Measure
@@ -26,3 +31,43 @@ def make_detector(generator="context_encoder", **measure):
     variables = jax.tree_util.tree_map_with_path(draw, abstract_variables(network, SIZE))
     model = {"generator": generator, "options": options, "image_size": SIZE, "mask_size": SIZE // 2}
     return Detector(network, [variables], SIZE, SIZE // 2, 0.7, "invented", Measure(**measure), model)
+
+
+def small_network(weights, images):
+    """Two layers of a ReLU network, each half as wide as the one before it."""
+    found, x = {}, images - 0.5
+    for name, kernel in weights.items():
+        x = jax.nn.relu(x[:, ::2, ::2] @ kernel[0] + x[:, 1::2, 1::2] @ kernel[1])
+        found[name] = x
+    return found
+
+
+def make_features(color=True, folds=1, size=SIZE, name="small"):
+    """A feature detector on an invented network, fitted on images that have one kind of texture."""
+    rng = np.random.default_rng(3)
+    shapes = {"first": (2, 3, 12), "second": (2, 12, 16)}
+    weights = {layer: rng.normal(0, 0.5, shape).astype(np.float32) for layer, shape in shapes.items()}
+    backbone = Backbone(name, small_network, size, weights, "0" * 64, "invented")
+    images, count = striped(20 * folds, size), 20 * folds
+    training = [np.flatnonzero(np.arange(count) % folds != k) for k in range(folds)]
+    training = training if folds > 1 else [np.arange(count)]
+    fitted = fit_detector(backbone, images, groups=np.arange(count), training=training, color=color)
+    return dataclasses.replace(fitted, threshold=-1.0, threshold_origin="invented")
+
+
+def striped(count, size=SIZE, seed=0):
+    """Images of reddish stripes with grain, uint8 `[count, size, size, 3]`."""
+    rng = np.random.default_rng(seed)
+    wave = np.sin(np.arange(size) * rng.uniform(0.5, 0.9, (count, 1)))[:, :, None, None]
+    tone = np.array([170, 110, 90]) + rng.normal(0, 8, (count, 1, 1, 3))
+    grain = rng.normal(0, 10, (count, size, size, 3))
+    return np.clip(tone + 30 * wave + grain, 0, 255).astype(np.uint8)
+
+
+def make_combined(folds=1, size=SIZE):
+    """MIM, features and colours; MIM sees the images reduced where `size` is above its own."""
+    mim = make_detector()
+    mim = dataclasses.replace(mim, variables=[*mim.variables] * folds)
+    units = Units(np.full(folds, 0.6, np.float32), np.full(folds, 0.05, np.float32))
+    features = make_features(folds=folds, size=size)
+    return CombinedDetector(mim, features, units, threshold=-1.0, threshold_origin="invented")

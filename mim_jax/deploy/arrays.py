@@ -1,0 +1,51 @@
+"""Arrays of an export by name, such as "0/params/down_0/kernel" of fold 0, and the trees that they make."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mim_jax.data import weight_files
+
+_FOLDS, _REST = r"(0|[1-9][0-9]*)/(params|batch_stats)(/[^/]+)+", r"backbone(/[^/]+)*|references(/[^/]+)+"
+# Kind of detector -> names of its arrays.
+KINDS = {
+    "mim": re.compile(_FOLDS),
+    "features": re.compile(_REST),
+    "combined": re.compile(rf"mim/{_FOLDS}|features/({_REST})|units/(median|spread)"),
+}
+
+
+def read_arrays(path: Path, kind: str, folds: int) -> dict[str, np.ndarray]:
+    """Read the arrays of an export by name; another kind's, NaN and infinity are a ValueError."""
+    arrays = weight_files.load(path)
+    for name, array in arrays.items():
+        if not KINDS[kind].fullmatch(name):
+            what = "weight of a fold" if kind == "mim" else f"array of a detector of the kind {kind!r}"
+            raise ValueError(f"{path} holds {name!r:.60}, which names no {what}: fetch it again")
+        if not np.all(np.isfinite(array)):
+            raise ValueError(f"{path}: {name} is not all finite: fetch it again, or export anew")
+    if kind == "features":
+        return arrays
+    own = arrays if kind == "mim" else under(arrays, "mim/")
+    found = {name.split("/", 1)[0] for name in own}
+    if len(found) != folds or found != {str(fold) for fold in range(len(found))}:
+        raise ValueError(
+            f"{path} holds the folds {', '.join(sorted(found)) or 'none'}, expected 0 to {folds - 1} as "
+            "config.json says: fetch it again"
+        )
+    return arrays
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """Flatten a tree to arrays by name, such as "0/params/down_0/kernel" of a list of folds."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def under(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Arrays whose name begins with `prefix`, by the rest of it."""
+    return {name.removeprefix(prefix): leaf for name, leaf in arrays.items() if name.startswith(prefix)}

@@ -1,0 +1,186 @@
+"""A detector in plain values, for the config.json of an export; and the detector again, from an export."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import unflatten_dict
+
+from mim_jax.decide.novelty_detector import NoveltyDetector
+from mim_jax.deploy import arrays, format
+from mim_jax.detector import CombinedDetector, Detector
+from mim_jax.features import saved
+from mim_jax.features.backbone import Backbone, apply_of
+from mim_jax.features.detector import FeatureDetector, histograms
+from mim_jax.features.one_class import Units
+from mim_jax.inpaint.inference import abstract_patch, abstract_variables
+from mim_jax.inpaint.networks import make_generator
+from mim_jax.measure.similarity import Measure
+
+
+def describe(detector: NoveltyDetector) -> dict[str, Any]:
+    """Describe a detector in plain values, as `build` and people need it.
+
+    Raises:
+      ValueError: it is of none of the kinds that exports hold, has no folds, weights or a threshold that are
+        not finite, or a `model` that does not describe its generator.
+    """
+    described: dict[str, Any] = {}
+    match detector:
+        case Detector():
+            kind, described = "mim", _describe_mim(detector)
+        case FeatureDetector():
+            kind, described = "features", _describe_features(detector)
+        case CombinedDetector():
+            kind = "combined"
+            described = _describe_mim(detector.mim) | _describe_features(detector.features)
+        case _:
+            raise ValueError(
+                f"a {type(detector).__name__} cannot be exported: get a workdir's detector by mim_jax.load"
+            )
+    threshold = detector.threshold
+    if threshold is not None and not math.isfinite(threshold):
+        raise ValueError(f"threshold must be finite, or None where there is none, got {threshold}")
+    return {
+        "kind": kind,
+        "metrics": list(detector.metrics),
+        "folds": detector.folds,
+        **described,
+        "threshold": None if threshold is None else float(threshold),
+        "origin": detector.threshold_origin,
+        "calibration": asdict(detector.calibration) if detector.calibration else None,
+    }
+
+
+def build(found: format.Artefact) -> Detector | FeatureDetector | CombinedDetector:
+    """Build the detector of an export from its arrays; its golden images are not scored.
+
+    Raises:
+      ValueError: arrays of other networks than config.json says, or a network that has no name to build it
+        by.
+    """
+    decides: dict[str, Any] = {
+        "threshold": found.threshold,
+        "threshold_origin": found.origin,
+        "calibration": found.calibration,
+    }
+    if found.kind == "mim":
+        return _build_mim(found, found.arrays, **decides)
+    if found.kind == "features":
+        return _build_features(found, found.arrays, **decides)
+    mim = _build_mim(found, arrays.under(found.arrays, "mim/"))
+    features = _build_features(found, arrays.under(found.arrays, "features/"))
+    with format.faults_named(found.root / format.CONFIG):
+        units = Units(*(jnp.asarray(found.arrays[f"units/{name}"]) for name in Units._fields))
+        return CombinedDetector(mim, features, units, **decides)
+
+
+def _describe_mim(detector: Detector) -> dict[str, Any]:
+    model = detector.model
+    lacking = [name for name in ("generator", "options", "image_size", "mask_size") if name not in model]
+    if lacking:
+        raise ValueError(
+            f"the detector's `model` does not say {', '.join(lacking)}: get the detector by Detector.load"
+        )
+    sizes, said = (detector.image_size, detector.mask_size), (model["image_size"], model["mask_size"])
+    if sizes != said:
+        raise ValueError(
+            f"the detector takes images and holes of {sizes} pixels, its `model` says {said}: make them agree"
+        )
+    if not detector.variables:
+        raise ValueError("the detector has no folds, its `variables` are empty: get it by Detector.load")
+    _check_finite(list(detector.variables), "the detector's weights are not all finite: train it anew")
+    return {"model": dict(model), "measure": asdict(detector.measure)}
+
+
+def _describe_features(detector: FeatureDetector) -> dict[str, Any]:
+    backbone = detector.backbone
+    _check_finite(backbone.weights, f"the weights of {backbone.name} are not all finite: load it anew")
+    _check_finite(
+        dict(detector.references), "what the detector compares images with is not all finite: fit it anew"
+    )
+    described = saved.describe_backbone(backbone)
+    return {"features": {**described, "source": backbone.source, "metric": detector.metric}}
+
+
+def _check_finite(tree: Any, sentence: str) -> None:
+    if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree)):
+        raise ValueError(f"{sentence}, or get another")
+
+
+def _build_mim(found: format.Artefact, named: dict[str, np.ndarray], **decides: Any) -> Detector:
+    size, where = found.model["image_size"], found.root / format.CONFIG
+    with format.faults_named(where):
+        measure = Measure(**found.measure)
+        generator = make_generator(found.model["generator"], found.model["options"], dtype=jnp.float32)
+        wanted = abstract_variables(generator, size)
+        painted = abstract_patch(generator, wanted, size)
+        folds = _unflatten(named)
+    _check_weights(folds, wanted)
+    if painted != (1, found.mask_size, found.mask_size, 3):
+        raise ValueError(
+            f"{where} says mask_size={found.mask_size}, and its network paints "
+            f"{list(painted)}: fetch it again"
+        )
+    folds = jax.tree.map(jnp.asarray, folds)
+    return Detector(generator, folds, size, found.mask_size, measure=measure, model=found.model, **decides)
+
+
+def _build_features(found: format.Artefact, named: dict[str, np.ndarray], **decides: Any) -> FeatureDetector:
+    about = found.features
+    name, size = about["backbone"], about["image_size"]
+    try:
+        apply = apply_of(name)
+    except ValueError as error:
+        raise ValueError(
+            f"{found.root} holds a network {name!r}, which this mim_jax cannot build: mim_jax.load_exported "
+            "runs its program"
+        ) from error
+    weights = jax.tree.map(jnp.asarray, unflatten_dict(arrays.under(named, "backbone/"), sep="/"))
+    references = saved.unflatten(
+        {key: jnp.asarray(array) for key, array in arrays.under(named, "references/").items()}
+    )
+    backbone = Backbone(name, apply, size, weights, about["digest"], about["source"])
+    with format.faults_named(found.root / format.WEIGHTS):
+        detector = FeatureDetector(backbone, references, about["metric"], **decides)
+        one = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
+        for component, reference in references.items():
+            given = jax.eval_shape(lambda image, of=component: histograms(backbone, image, of), one)
+            for layer in sorted(given.keys() | reference.gallery.keys()):
+                own, known = (np.shape(each.get(layer, 0))[1:] for each in (given, reference.gallery))
+                if own != known:
+                    raise ValueError(
+                        f"the network {name} gives {list(own)} channels of {layer}, and the images to "
+                        f"compare with have {list(known)}"
+                    )
+    if detector.folds != found.folds:
+        raise ValueError(
+            f"{found.root / format.WEIGHTS} holds {detector.folds} folds of features, expected "
+            f"{found.folds} as {format.CONFIG} says: fetch it again"
+        )
+    return detector
+
+
+def _check_weights(weights: list[Any], wanted: Any) -> None:
+    """Raise ValueError unless every fold has the arrays of `wanted`, a tree of shapes and dtypes."""
+    expected = {name: (leaf.shape, leaf.dtype) for name, leaf in arrays.flatten([wanted]).items()}
+    for fold, variables in enumerate(weights):
+        found = {name: (leaf.shape, leaf.dtype) for name, leaf in arrays.flatten([variables]).items()}
+        if found != expected:
+            names = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+            raise ValueError(
+                f"fold {fold} does not fit the network of {format.CONFIG}: {names[0]} is "
+                f"{found.get(names[0])}, expected {expected.get(names[0])}"
+            )
+
+
+def _unflatten(named: dict[str, np.ndarray]) -> list[Any]:
+    """Weights of the folds of MIM, in order.
+
+    A collection without arrays, such as the statistics of a network that keeps none, comes back empty.
+    """
+    folds = unflatten_dict(named, sep="/")
+    return [{"params": {}, "batch_stats": {}} | folds[name] for name in sorted(folds, key=int)]
