@@ -1,13 +1,13 @@
 """The scores of a frozen network on the test images: rows beside MIM's, or what a run decides by."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from mim_jax.data.batches import batch_size
+from mim_jax.data.batches import batch_size, collect, in_pieces, padded_batches
 from mim_jax.detector import CombinedDetector, Detector
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.test_set import TestSet, scored_images
@@ -21,6 +21,7 @@ from mim_jax.features.detector import (
     fit_detector,
     with_join,
 )
+from mim_jax.features.histograms import feature_hbd
 from mim_jax.features.one_class import Histograms, Reference, Units, score, units_of
 from mim_jax.train.config import Experiment, prepared_folder
 from mim_jax.train.metric_writer import Recorder
@@ -88,6 +89,34 @@ def by_fold(
         scored_images(experiment.dataset, test_set, part, {name: values[fold, part]})
         for fold, part in enumerate(parts)
     ]
+
+
+def score_inpaintings(
+    experiment: Experiment,
+    backbone: Backbone,
+    test_set: TestSet,
+    parts: Sequence[np.ndarray],
+    models: Sequence[Detector],
+    recorder: Recorder,
+) -> list[ScoredImages]:
+    """Compare the test images of each fold with their inpaintings in the frozen network (`feature_hbd`)."""
+    recorder.start("features of inpaintings", total=sum(map(len, parts)))
+    program = jax.jit(lambda weights, x, y: feature_hbd(replace(backbone, weights=weights), x, y))
+    found = []
+    for part, model in zip(parts, models, strict=True):
+
+        def score(batch: np.ndarray, model: Detector = model) -> jax.Array:
+            return program(backbone.weights, batch, model.inpaint(batch))
+
+        def of_piece(images: np.ndarray, score: Callable[[np.ndarray], jax.Array] = score) -> np.ndarray:
+            size = images.shape[1]
+            values: np.ndarray = collect(score, padded_batches(images, size=size), np.zeros(0))
+            return values
+
+        values = in_pieces(of_piece, test_set.images[part], recorder.advance)
+        found.append(scored_images(experiment.dataset, test_set, part, {"score": values}))
+    recorder.finish()
+    return found
 
 
 def combine(

@@ -109,7 +109,7 @@ def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: f
             "parameter_hash": hashes,
         },
         **summary,
-        "variants": variants,
+        "variants": [*variants, *(name for name in ("feature_hbd",) if name in methods)],
         "held_out": metadata.held_out_error(dataset, folds),
         "decision": decision,
         **stress,
@@ -149,6 +149,10 @@ def _score_features(
     if networks:
         combined, joined = features.combine(found, experiment, parts, networks, methods[REFERENCE])
         methods[features.COMBINED] = joined
+        if own.inpaintings:
+            methods["feature_hbd"] = features.score_inpaintings(
+                experiment, found.detector.backbone, test_set, parts, networks, recorder
+            )
     if decides == "combined":
         return features.COMBINED, combined
     if decides == "features":

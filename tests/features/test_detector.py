@@ -10,7 +10,7 @@ import pytest
 from mim_jax.features import cache, saved
 from mim_jax.features.backbone import Backbone
 from mim_jax.features.detector import COLOR, FEATURES, FeatureDetector, describe_images, fit_detector
-from mim_jax.features.histograms import channel_histograms, color_histogram
+from mim_jax.features.histograms import channel_histograms, color_histogram, feature_hbd
 
 SIZE = 16
 
@@ -140,3 +140,17 @@ def test_the_names_of_its_scores():
     assert repr(detector()) == (
         "FeatureDetector(backbone='small', folds=2, image_size=16, metric='features_color', threshold=None)"
     )
+
+
+def test_an_image_and_its_inpainting_are_compared_layer_by_layer():
+    x, y = (pictures(2, seed=seed) / np.float32(255) for seed in (11, 12))
+    expected = []
+    for a, b in zip(x, y, strict=True):
+        layers = []
+        for layer in ("first", "second"):
+            p, q = (np.asarray(apply(backbone().weights, image[None])[layer])[0] for image in (a, b))
+            p, q = (maps.reshape(-1, 10).std(axis=0) for maps in (p, q))
+            layers.append(1 + np.log(np.sum(np.sqrt(p / p.sum() * q / q.sum()))))
+        expected.append(np.mean(layers))
+    np.testing.assert_allclose(feature_hbd(backbone(), x, y), expected, atol=1e-5)
+    np.testing.assert_array_equal(feature_hbd(backbone(), x, x), [1, 1])
