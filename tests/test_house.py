@@ -98,5 +98,5 @@ def test_every_classifier_can_be_built(variant):
 
 
 def test_an_unknown_variant_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"'quik'.*'quick', 'literal'"):
+    with pytest.raises(ValueError, match=r"'quik'.*'quick', 'features'"):
         mim.get_config("quik")

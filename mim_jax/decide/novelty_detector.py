@@ -5,10 +5,9 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
-from mim_jax.data.batches import Images, at_the_door, collect, padded_batches
+from mim_jax.data.batches import Images, at_the_door
 from mim_jax.decide import decision
 from mim_jax.decide.decision import Assessment, Calibration
 
@@ -131,16 +130,6 @@ class NoveltyDetector(abc.ABC):
     def predict(self, images: Images) -> np.ndarray:
         """Class of each image, int64 `[N]`: 1 = like the training class, -1 = not."""
         return np.where(self.decision_function(images) > 0, 1, -1)
-
-
-def score_batches(detector: Any, images: Images) -> dict[str, np.ndarray]:
-    """Score images batch by batch with `detector.pure(each_fold=True)`: float64 `[folds, N]` by metric."""
-    fn, variables = detector.pure(each_fold=True)
-    program = jax.jit(fn)
-    empty = {name: np.zeros((detector.folds, 0)) for name in detector.metrics}
-    batches = padded_batches(images, size=detector.image_size)
-    found = collect(lambda batch: program(variables, batch), batches, empty)
-    return {name: found[name] for name in detector.metrics}  # `jax.jit` sorts names
 
 
 def describe(detector: NoveltyDetector, **facts: object) -> str:

@@ -10,9 +10,9 @@ import numpy as np
 from mim_jax.data.batches import Images, check_batch
 from mim_jax.data.resize import shrink
 from mim_jax.decide.decision import Calibration
-from mim_jax.decide.novelty_detector import NoveltyDetector, describe, score_batches
+from mim_jax.decide.novelty_detector import NoveltyDetector, describe
 from mim_jax.detector.mim import Detector
-from mim_jax.features.detector import COLOR, FEATURES, FeatureDetector, PureScorer
+from mim_jax.features.detector import COLOR, FEATURES, FeatureDetector, PureScorer, score_batches
 from mim_jax.features.one_class import Units
 from mim_jax.measure import METRICS
 from mim_jax.measure import images as pixels
