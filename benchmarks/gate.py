@@ -23,21 +23,9 @@ from scipy.ndimage import gaussian_filter
 from mim_jax.data import quality
 from mim_jax.data.folder import list_images
 from mim_jax.data.images import decode_image, load_image
+from mim_jax.evaluate.controls import TONES, skin_tone
 
 CHECKS = ("screenshot", "underexposed", "overexposed", "blurred", "not_skin")
-TONES = (("dark", -30), ("brown", 10), ("tan", 28), ("intermediate", 41), ("light", 55))  # up to, degrees
-
-
-def skin_tone(image: np.ndarray) -> str:
-    """The estimated band of uint8 `[S, S, 3]`, "very light" to "dark"; "" without colour to judge by."""
-    from skimage.color import rgb2lab
-
-    usable = (image.max(axis=-1) > 20) & (image.min(axis=-1) < 245)
-    if usable.mean() < 0.05:
-        return ""
-    lightness, _, yellow = np.median(rgb2lab(image)[usable], axis=0)
-    angle = np.degrees(np.arctan2(lightness - 50, yellow))
-    return next((name for name, most in TONES if angle <= most), "very light")
 
 
 def blurred(sigma: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -139,7 +127,7 @@ def main() -> None:
         "--size", type=int, default=quality.SIDE, help="pixels a side that images are read at"
     )
     options = parser.parse_args()
-    names, _ = list_images(options.root)
+    names = list_images(options.root).names
     images = np.stack([load_image(Path(options.root, name), size=options.size) for name in names])
     classes = np.array([name.split("/")[0] for name in names])
     tones = np.array([skin_tone(image) for image in images])

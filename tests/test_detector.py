@@ -7,8 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from PIL import Image
 
-from mim_jax import Detector, UnusableImage, composite_similarities, mask
+from mim_jax import Detector, UnusableImage, composite_similarities, load_image, mask
+from mim_jax.cli.score import score_files
+from mim_jax.data.quality import Gate
 from mim_jax.decide.conformal import cross_p_values
 from mim_jax.decide.decision import Calibration, Decision
 from mim_jax.inpaint.inference import network_fill
@@ -116,6 +119,30 @@ def test_assessments_are_of_every_fold_and_pass_over_what_is_no_image():
     assert [one.decision for one in model.assess([ValueError("a")])] == [Decision.UNUSABLE]
     assert model.assess([]) == [] and len(model.assess(batch[0])) == 1
     assert {one.decision for one in detector().assess(batch[:3])} == {Decision.CANNOT_TELL}
+
+
+def test_what_a_detector_reads_passes_the_gate_that_scoring_has(tmp_path):
+    skin = np.random.default_rng(0).integers([150, 90, 70], [230, 150, 130], (140, 140, 3), dtype=np.uint8)
+    pictures = {"skin": skin, "black": np.zeros_like(skin), "small": skin[:40, :31]}
+    paths = [tmp_path / f"{name}.png" for name in pictures]
+    for path, pixels in zip(paths, pictures.values(), strict=True):
+        Image.fromarray(pixels).save(path)
+    paths.append(tmp_path / "absent.png")
+    model = detector()
+    assessed = model.assess(map(model.read, paths))
+    assert [one.decision is Decision.UNUSABLE for one in assessed] == [False, True, True, True]
+    assert "too dark" in assessed[1].reasons[0] and "31" in assessed[2].reasons[0]
+    assert assessed[3].reasons == ("no such file",)
+    assert model.assess(model.read(paths[1])) == assessed[1:2]
+    np.testing.assert_array_equal(model.read(paths[0]), load_image(paths[0], size=SIZE))
+    # The same door: same words, same scores.
+    scored = score_files(model, [(str(path), "") for path in paths], gate=Gate())
+    assert [one.assessment for one in scored] == assessed
+    every_check_off = Gate(*[False] * len(dataclasses.fields(Gate)))
+    assert isinstance(model.read(paths[1], gate=every_check_off), np.ndarray)
+    # A hole that is larger than the least picture asks for more.
+    large = Detector(Painter(), model.variables, image_size=224, mask_size=180)
+    assert "at least 180x180" in large.read(paths[0]).reason
 
 
 @pytest.mark.parametrize("holes", [1, 5])

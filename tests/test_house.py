@@ -65,10 +65,11 @@ def test_the_house_stays_small():
     assert len({name.split("/")[0] for name in lines} - {"__init__.py"}) <= 14
     # The design says 16,500 lines and 100 modules. Laid out anew the package had 17,100 and 104. Estimates
     # and bounds of memory brought 400 and 4; the scorer's derivatives under vmap, masks, MS-SSIM, PSNR and
-    # checks of the range brought 500 and 2.
-    assert sum(lines.values()) <= 18_000
+    # checks of the range 500 and 2; right pixels or a reason for every PNG and TIFF, whatever other code sets
+    # in Pillow, and a reason for every file that is not read, 350 and 4.
+    assert sum(lines.values()) <= 18_350
     with_code = [path for path in PATHS if len(ast.parse(path.read_text()).body) > 1]  # not just a docstring
-    assert len(with_code) <= 110
+    assert len(with_code) <= 114
 
 
 def test_only_one_module_reads_a_configuration():

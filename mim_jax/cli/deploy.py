@@ -14,11 +14,11 @@ from mim_jax.train.settings import Settings
 def export(workdir: str) -> int:
     """Write `exported/` into the workdir: the detector as one folder, usable without its network's code."""
     from mim_jax.deploy.export import export as write
-    from mim_jax.detector import Detector
+    from mim_jax.detector import load_workdir
 
     root = Path(workdir).expanduser().resolve()
     path = root / "exported"
-    digest = write(Detector.load(workdir), path)
+    digest = write(load_workdir(workdir), path)
     if (root / "model_card.md").exists():
         # Not among the hashed files: people may add to it.
         shutil.copyfile(root / "model_card.md", path / "README.md")
@@ -49,9 +49,9 @@ def serve(settings: Settings, workdir: str, *, app: str | None, host: str, port:
             f'--mode=serve needs the package {error.name}: install the [app] extra, pip install ".[app]"'
         ) from None
     from mim_jax.decide.thresholds import Rule
-    from mim_jax.detector import Detector
+    from mim_jax.detector import load_workdir
 
-    detector = Detector.load(workdir)
+    detector = load_workdir(workdir)
     wanted = settings.mim.rule.miss_rate if settings.mim else Rule().miss_rate
     own = Path(workdir).expanduser().resolve() / "app"
     serving.serve(

@@ -216,6 +216,7 @@ def _say_problems(dataset: Dataset) -> None:
         print(f"data: {sentence}", file=sys.stderr)
     listed = "--mode=check_data lists them"
     for found, words in (
+        (dataset.passed_over, f"data: {{}} files and folders are not read; {listed}"),
         (dataset.doubtful, f"gate: {{}} images are not usable photographs of skin; {listed}"),
         (dataset.duplicates, "groups: {} sets of near-duplicates were each put into one group"),
         (dataset.shared_negatives, f"not tested: {{}} images that share a group with {dataset.positive}"),

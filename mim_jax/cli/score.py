@@ -12,11 +12,11 @@ from tqdm import tqdm
 from mim_jax.data.batches import batch_size
 from mim_jax.data.dataset import printable
 from mim_jax.data.folder import list_images
-from mim_jax.data.images import UnusableImage, load_image
+from mim_jax.data.images import UnusableImage
 from mim_jax.data.quality import Gate
 from mim_jax.decide.decision import Assessment, Decision, assess, unusable
-from mim_jax.detector import Detector
-from mim_jax.measure import METRICS
+from mim_jax.decide.novelty_detector import NoveltyDetector
+from mim_jax.detector import load_workdir
 from mim_jax.train import workdir as folders
 from mim_jax.train.settings import Settings
 
@@ -41,38 +41,37 @@ def find_files(paths: Sequence[str]) -> list[tuple[str, str]]:
     files: list[tuple[str, str]] = []
     for path in paths:
         if os.path.isdir(path):
-            names, refused = list_images(path)
-            found = [(os.path.join(path, name), "") for name in names]
-            found += [(os.path.join(path, name), reason) for name, reason in refused]
-            files += sorted(found) or [(path, "the folder holds no images")]
+            listing = list_images(path)
+            found = [(os.path.join(path, name), "") for name in listing.names]
+            found += [(os.path.join(path, name), reason) for name, reason in listing.refused]
+            files += sorted(found) or [(path, f"the folder holds no images{listing.note()}")]
         else:
             files.append((path, ""))
     return files
 
 
-def score_files(detector: Detector, files: Sequence[tuple[str, str]], *, gate: Gate) -> Iterator[ScoredFile]:
+def score_files(
+    detector: NoveltyDetector, files: Sequence[tuple[str, str]], *, gate: Gate
+) -> Iterator[ScoredFile]:
     """Score files that pass the gate, in order, holding no more than one batch of them in memory."""
     size = batch_size()
     for start in range(0, len(files), size):
         images: list[np.ndarray] = []
         reasons: list[str] = []
         for path, reason in files[start : start + size]:
-            try:
-                if reason:
-                    raise UnusableImage(reason)
-                images.append(
-                    load_image(path, size=detector.image_size, gate=gate, min_side=detector.mask_size)
-                )
+            image = UnusableImage(reason) if reason else detector.read(path, gate=gate)
+            if isinstance(image, UnusableImage):
+                reasons.append(image.reason)
+            else:
+                images.append(image)
                 reasons.append("")
-            except UnusableImage as error:
-                reasons.append(error.reason)
         scores, assessed = {}, []
         if images:
             scores = detector.similarities(np.stack(images))
             assessed = assess(
                 scores,
                 detector.calibration,
-                metric=detector.measure.metric,
+                metric=detector.metric,
                 alpha=detector.calibration.miss_rate if detector.calibration else 0.1,
             )
         column = 0
@@ -80,20 +79,24 @@ def score_files(detector: Detector, files: Sequence[tuple[str, str]], *, gate: G
             if reason:
                 yield ScoredFile(path, unusable(reason))
                 continue
-            own = {metric: [float(value) for value in scores[metric][:, column]] for metric in METRICS}
+            own = {metric: [float(value) for value in scores[metric][:, column]] for metric in scores}
             yield ScoredFile(path, assessed[column], own)
             column += 1
 
 
-def format_table(rows: Sequence[ScoredFile], detector: Detector) -> str:
+def format_table(rows: Sequence[ScoredFile], detector: NoveltyDetector) -> str:
     """Format a table for the terminal: each metric averaged over folds, p-value, decision; and the rule."""
     width = max([len("file"), *(len(printable(row.path)) for row in rows)])
-    lines = ["  ".join([f"{'file':{width}}", *(f"{name:>8}" for name in (*METRICS, "p_value")), "decision"])]
+    wide = {name: max(8, len(name)) for name in (*detector.metrics, "p_value")}
+    head = [f"{'file':{width}}", *(f"{name:>{size}}" for name, size in wide.items()), "decision"]
+    lines = ["  ".join(head)]
     for row in rows:
         name = f"{printable(row.path):{width}}"
         found = row.assessment
         if row.usable:
-            values = "  ".join(f"{found.similarities[metric]:8.4f}" for metric in METRICS)
+            values = "  ".join(
+                f"{found.similarities[metric]:{wide[metric]}.4f}" for metric in detector.metrics
+            )
             p_value = f"{'none':>8}" if found.p_value is None else f"{found.p_value:8.4f}"
             lines.append(f"{name}  {values}  {p_value}  {found.decision}")
         else:
@@ -106,15 +109,15 @@ def format_table(rows: Sequence[ScoredFile], detector: Detector) -> str:
     return "\n".join(lines)
 
 
-def write_table(path: Path, rows: Sequence[ScoredFile], *, folds: int) -> None:
+def write_table(path: Path, rows: Sequence[ScoredFile], *, metrics: Sequence[str], folds: int) -> None:
     """Write one row a file: decision, reasons, p-value, the mean of each metric, each metric of each fold."""
-    names = [(metric, k) for metric in METRICS for k in range(folds)]
+    names = [(metric, k) for metric in metrics for k in range(folds)]
     header = [
         "file",
         "decision",
         "reason",
         "p_value",
-        *METRICS,
+        *metrics,
         *(f"{metric}_fold_{k}" for metric, k in names),
     ]
     table: list[list[Any]] = [header]
@@ -122,7 +125,7 @@ def write_table(path: Path, rows: Sequence[ScoredFile], *, folds: int) -> None:
         found = row.assessment
         values: list[float] = []
         if row.usable:
-            values = [found.similarities[metric] for metric in METRICS]
+            values = [found.similarities[metric] for metric in metrics]
             values += [row.similarities[metric][k] for metric, k in names]
         table.append([row.path, found.decision, " ".join(found.reasons), found.p_value, *values])
     folders.write_csv(path, table)
@@ -136,7 +139,7 @@ def score(settings: Settings, workdir: str, paths: Sequence[str]) -> int:
             "photo.jpg"
         )
     files = find_files(paths)
-    detector = Detector.load(workdir)
+    detector = load_workdir(workdir)
     rows = list(
         tqdm(
             score_files(detector, files, gate=settings.data.gate),
@@ -149,7 +152,7 @@ def score(settings: Settings, workdir: str, paths: Sequence[str]) -> int:
     print(format_table(rows, detector))
     table = Path(workdir).expanduser().resolve() / "scored.csv"
     try:
-        write_table(table, rows, folds=len(detector.variables))
+        write_table(table, rows, metrics=detector.metrics, folds=detector.folds)
     except OSError as error:
         raise ValueError(
             f"{table} cannot be written ({error.strerror}): the table above is whole; the workdir, or a copy "

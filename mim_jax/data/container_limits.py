@@ -1,7 +1,7 @@
 """Limits on the parts of an image file, which could keep a decoder busy without end; checked before decoding.
 
 The pixels of an image bound what decoding costs, except for what its container repeats: scans of a JPEG,
-chunks, segments, profiles, tags, strips and tiles. Each has a bound here, far beyond what encoders write.
+chunks, segments, tags, strips and tiles. Each has a bound here, far beyond what encoders write.
 """
 
 import re
@@ -10,14 +10,13 @@ from io import BytesIO
 
 MAX_READS = 200_000  # of a file by its decoder: several a chunk, segment, tag, strip or run
 MAX_SCANS = 40  # of a JPEG; encoders write 1 to about 20, and each costs a pass over all pixels
-MAX_BLOCKS = 64  # of EXIF in a JPEG, or of profiles in a PNG; encoders write 1, and one for each preview
+MAX_BLOCKS = 64  # of EXIF in a JPEG; encoders write 1, and one for each preview
 MAX_VALUES = 2**18  # of a TIFF tag of numbers; a strip a row, or tiles of 16x16, stay below
 
 # Neither a stuffed zero nor a restart, but what begins a segment or ends the image (ITU-T T.81, B.1.1.3).
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd8\x01])", re.DOTALL)
 _SCAN, _END = 0xDA, 0xD9
-# Pillow joins the blocks of EXIF one after the other, in quadratic time, and inflates each profile anew.
-_BLOCKS = {"JPEG": (b"Exif\0\0", "blocks of EXIF"), "PNG": (b"iCCP", "colour profiles")}
+_EXIF = b"Exif\0\0"  # Pillow joins these blocks one after the other, in quadratic time
 _STRIPS, _TILES = 273, 324  # tags with an offset for each (TIFF 6.0)
 _BYTES, _TEXT, _OPAQUE = 1, 2, 7  # types of tags that are not taken apart
 
@@ -41,12 +40,7 @@ class Source(BytesIO):
 
 
 def check_parts(data: bytes, format: str) -> None:
-    """Raise `TooManyParts` for a "JPEG", "PNG" or "TIFF" with too many of its parts; others pass."""
-    if format in _BLOCKS:
-        mark, name = _BLOCKS[format]
-        # Counted, not parsed: no marker or length that decoders read differently can hide one.
-        if data.count(mark) > MAX_BLOCKS:
-            raise TooManyParts(f"more than {MAX_BLOCKS} {name}")
+    """Raise `TooManyParts` for a "JPEG" or "TIFF" with too many of its parts; others pass."""
     if format == "JPEG":
         _check_jpeg(data)
     elif format == "TIFF":
@@ -54,6 +48,9 @@ def check_parts(data: bytes, format: str) -> None:
 
 
 def _check_jpeg(data: bytes) -> None:
+    # Counted, not parsed: no marker or length that decoders read differently can hide one.
+    if data.count(_EXIF) > MAX_BLOCKS:
+        raise TooManyParts(f"more than {MAX_BLOCKS} blocks of EXIF")
     scans, place = 0, 2
     for _ in range(MAX_READS):
         marker = _MARKER.search(data, place)

@@ -1,6 +1,7 @@
 """The `Dataset`: images in memory with their labels, groups and names."""
 
 import hashlib
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, replace
 
@@ -24,7 +25,9 @@ class Dataset:
         None  # str `[N]`, where each file comes from, as the manifest says; None = unsaid
     )
     grouped: bool = False  # True where the groups are known; otherwise each image is a group of its own
-    unusable: tuple[tuple[str, str], ...] = ()  # (name, reason) of every file that was left out
+    unusable: tuple[tuple[str, str], ...] = ()  # (name, reason) of every image that was left out
+    # (name, reason) of what lies there and is not read: hidden, of the system, or not an image by its name
+    passed_over: tuple[tuple[str, str], ...] = ()
     # (name, what is wrong) where the manifest or the group pattern does not fit the files
     group_problems: tuple[tuple[str, str], ...] = ()
     # (name, why) of images that the input gate would refuse, and that are here all the same
@@ -105,10 +108,12 @@ def from_lesions(*, size: int, positives: int, negatives: int, seed: int) -> Dat
 def printable(value: object) -> str:
     r"""Text of `value` on one line: bytes that are not UTF-8, breaks, control characters written out.
 
+    Accents are composed (NFC), so that a name is the same from macOS, which takes them apart, and elsewhere.
+
     >>> printable("a\tb")
     'a\\tb'
     """
-    text = str(value)
+    text = unicodedata.normalize("NFC", str(value))
     return text if text.isprintable() else "".join(map(_written_out, text))
 
 

@@ -5,9 +5,10 @@ import io
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,29 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", "
 
 # Photographs all the same: they are opened so that they are listed with a reason, not passed over.
 _OTHER_IMAGE_SUFFIXES = frozenset({".gif", ".heic", ".heif", ".avif"})
+
+# What NAS systems, Windows, macOS and sync clients leave behind; besides, names with a sign in front:
+# `@eaDir`, `#recycle`, `$RECYCLE.BIN`, `~snapshot`, `.stversions`.
+_LEFTOVERS = frozenset(
+    {"__macosx", "lost+found", "network trash folder", "recycled", "recycler", "system volume information"}
+    | {"temporary items", "__pycache__"}
+)
+
+
+class Listing(NamedTuple):
+    """What lies below a folder, each sorted: image files, and (name, reason) of everything else.
+
+    Names are relative to the folder and spelled as the system has them.
+    """
+
+    names: list[str]
+    refused: list[tuple[str, str]]  # links and folders that are not read
+    passed_over: list[tuple[str, str]]  # hidden, left behind by a system, or not an image by its name
+
+    def note(self) -> str:
+        """Name the first that are not read, as the end of an error."""
+        some = [f"{name} ({reason})" for name, reason in (self.refused + self.passed_over)[:3]]
+        return f"; not read: {', '.join(some)}" if some else ""
 
 
 def from_folder(
@@ -33,7 +57,7 @@ def from_folder(
 ) -> Dataset:
     r"""Read `root/<class>/**/*.{jpg,jpeg,jfif,png,webp,bmp,tif,tiff}`, sorted by name; suffixes in any case.
 
-    Hidden files and other types are passed over. Images that cannot be used are left out and listed.
+    Images that cannot be used, and whatever else is not read, are listed with the reason.
 
     Args:
       root: the folder that holds one folder a class.
@@ -51,17 +75,21 @@ def from_folder(
       ValueError: nothing usable is there, `positive` is not among the classes or has no usable image, the
         manifest or the pattern does not fit, or (strict) a file is unusable.
     """
-    folder = _check_root(Path(root).expanduser())
-    names, refused = list_images(folder)
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and _visible(path.name))
-    _check_classes(folder, names, classes, positive)
-    refused += [(name, "not in the folder of a class") for name in names if "/" not in name]
-    names = [name for name in names if "/" in name]
-    found, problems = _find_groups(folder, names, manifest, group_pattern)
+    folder, positive = _check_root(Path(root).expanduser()), printable(positive)
+    listing = list_images(folder)
+    refused = [(printable(name), reason) for name, reason in listing.refused]
+    files = _by_name(listing.names)
+    classes = sorted(
+        printable(path.name) for path in folder.iterdir() if path.is_dir() and not is_leftover(path.name)
+    )
+    _check_classes(folder, files, classes, positive, listing.note())
+    refused += [(name, "not in the folder of a class") for name in files if "/" not in name]
+    names = [name for name in files if "/" in name]
+    found, problems = _find_groups(folder, {name: files[name] for name in names}, manifest, group_pattern)
 
-    images, reasons = _decode(folder, names, size, min_side, progress)
+    images, reasons = _decode([folder / files[name] for name in names], size, min_side, progress)
     refused += [(names[i], reason) for i, reason in enumerate(reasons) if reason]
-    unusable = tuple(sorted((printable(name), reason) for name, reason in refused))
+    unusable = tuple(sorted(refused))
     if strict and unusable:
         listed = "; ".join(f"{name}: {reason}" for name, reason in unusable[:3])
         raise ValueError(
@@ -72,13 +100,14 @@ def from_folder(
     kept = [i for i, reason in enumerate(reasons) if not reason]
     dataset = Dataset(
         images=images if len(kept) == len(names) else images[kept],
-        labels=np.array([printable(names[i].split("/")[0]) for i in kept], dtype=str),
+        labels=np.array([names[i].split("/")[0] for i in kept], dtype=str),
         groups=np.array([printable(found.get(names[i], names[i])) for i in kept], dtype=str),
-        names=np.array([printable(names[i]) for i in kept], dtype=str),
+        names=np.array([names[i] for i in kept], dtype=str),
         source=str(root),
         positive=positive,
         grouped=bool(found),
         unusable=unusable,
+        passed_over=tuple((printable(name), reason) for name, reason in listing.passed_over),
         group_problems=tuple(sorted((printable(name), problem) for name, problem in problems)),
     )
     if not dataset.positives.size:
@@ -89,31 +118,58 @@ def from_folder(
     return dataset
 
 
-def list_images(folder: str | os.PathLike[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Sorted names of all image files below `folder`, relative to it; (name, reason) of the refused ones."""
+def list_images(folder: str | os.PathLike[str]) -> Listing:
+    """List all image files below `folder`, and what is not read; files beside its folders only if images."""
     root = Path(folder).resolve()
     names: list[str] = []
     refused: list[tuple[str, str]] = []
+    passed_over: list[tuple[str, str]] = []
 
     def unreadable(error: OSError) -> None:
         refused.append((_relative(Path(error.filename), root), "a folder that cannot be read"))
 
     for here, folders, files in os.walk(root, onerror=unreadable):
-        folders[:] = [name for name in folders if _visible(name)]
-        links = [Path(here, name) for name in folders if os.path.islink(os.path.join(here, name))]
-        for path in links:
-            inside = path.resolve().is_relative_to(root)
-            reason = "a link to a folder, which is not followed" if inside else "link outside the root"
-            refused.append((_relative(path, root), reason))
+        for name in list(folders):
+            path = Path(here, name)
+            if is_leftover(name):
+                folders.remove(name)
+                count = sum(len(files) for _, _, files in os.walk(path))
+                reason = f"a folder that is hidden or of the system; files in it: {count}"
+                passed_over.append((_relative(path, root), reason))
+            elif path.is_symlink():
+                reason = "a link to a folder, which is not followed; put the folder itself here"
+                refused.append((_relative(path, root), reason))
         for name in files:
             path = Path(here, name)
-            if not _visible(name) or path.suffix.lower() not in IMAGE_SUFFIXES | _OTHER_IMAGE_SUFFIXES:
-                continue
-            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
-                refused.append((_relative(path, root), "link outside the root"))
+            if name.startswith("."):
+                passed_over.append((_relative(path, root), "a hidden file"))
+            elif path.suffix.lower() not in IMAGE_SUFFIXES | _OTHER_IMAGE_SUFFIXES:
+                passed_over.append((_relative(path, root), "not an image by its name"))
+            elif path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
+                reason = "a link out of the data folder, which is not followed; put the file itself here"
+                refused.append((_relative(path, root), reason))
             else:
                 names.append(_relative(path, root))
-    return sorted(names), sorted(refused)
+    # Beside the folders of classes lie manifests, licences and the like.
+    inside = [item for item in passed_over if "/" in item[0] or (root / item[0]).is_dir()]
+    return Listing(sorted(names), sorted(refused), sorted(inside))
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a folder is hidden, or what a NAS, Windows, macOS or a sync client leaves behind."""
+    return name.startswith((".", "@", "#", "$", "~")) or name.lower() in _LEFTOVERS
+
+
+def _by_name(found: Sequence[str]) -> dict[str, str]:
+    """Name in one spelling -> name on disk, sorted by the former."""
+    files: dict[str, str] = {}
+    for name in found:
+        first = files.setdefault(printable(name), name)
+        if first != name:
+            raise ValueError(
+                f"two files have the name {printable(name)!r}, in two spellings of Unicode: keep one of them"
+            )
+    return dict(sorted(files.items()))
 
 
 def _check_root(root: Path) -> Path:
@@ -130,35 +186,39 @@ def _check_root(root: Path) -> Path:
     return root.resolve()
 
 
-def _check_classes(root: Path, names: Sequence[str], classes: Sequence[str], positive: str) -> None:
+def _check_classes(
+    root: Path, names: Collection[str], classes: Sequence[str], positive: str, note: str
+) -> None:
     if not classes:
         what = f"{len(names)} images, but no folder of a class" if names else "neither folders nor images"
         raise ValueError(
-            f"the data folder {root} holds {what}: put the images of each class into a folder, {root}/CLASS/"
+            f"the data folder {root} holds {what}: put the images of each class into a folder, "
+            f"{root}/CLASS/{note}"
         )
     if positive not in classes:
         raise ValueError(
             f"the data folder {root} has no class {positive!r}; it has {', '.join(classes)}: "
-            "name one of these with --config.data.positive=CLASS"
+            f"name one of these with --config.data.positive=CLASS{note}"
         )
     if not any("/" in name for name in names):
         suffixes = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
-        raise ValueError(f"the class folders in {root} hold no images: files must end in one of {suffixes}")
+        raise ValueError(
+            f"the class folders in {root} hold no images: files must end in one of {suffixes}{note}"
+        )
 
 
 def _decode(
-    root: Path,
-    names: Sequence[str],
+    paths: Sequence[Path],
     size: int,
     min_side: int,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[np.ndarray, list[str]]:
     """Decode all images, uint8 `[N, size, size, 3]`, and give the reason why each is unusable, or ""."""
-    images = np.zeros((len(names), size, size, 3), dtype=np.uint8)
+    images = np.zeros((len(paths), size, size, 3), dtype=np.uint8)
 
     def decode(i: int) -> str:
         try:
-            images[i] = load_image(root / names[i], size=size, min_side=min_side)
+            images[i] = load_image(paths[i], size=size, min_side=min_side)
         except UnusableImage as error:
             return error.reason
         return ""
@@ -167,34 +227,34 @@ def _decode(
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
     reasons: list[str] = []
     try:
-        for reason in pool.map(decode, range(len(names))):
+        for reason in pool.map(decode, range(len(paths))):
             reasons.append(reason)
             if progress:
-                progress(len(reasons), len(names))
+                progress(len(reasons), len(paths))
     finally:
         pool.shutdown(cancel_futures=True)
     return images, reasons
 
 
 def _find_groups(
-    root: Path, names: Sequence[str], manifest: str, group_pattern: str
+    root: Path, files: Mapping[str, str], manifest: str, group_pattern: str
 ) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Group of each name where one is known, and (name, problem) for the others."""
+    """Group of each name where one is known, and (name, problem) for the others; `files` as `_by_name`."""
     if manifest and group_pattern:
         raise ValueError(
             f"both manifest={manifest!r} and group_pattern={group_pattern!r} are given: leave one empty"
         )
     if group_pattern:
-        return _groups_by_pattern(names, group_pattern)
+        return _groups_by_pattern(list(files), group_pattern)
     path = root / (manifest or "manifest.csv")
     if manifest or path.exists():
-        return _groups_by_manifest(path, names)
+        return _groups_by_manifest(path, files)
     return {}, []
 
 
 def _groups_by_pattern(names: Sequence[str], pattern: str) -> tuple[dict[str, str], list[tuple[str, str]]]:
     try:
-        compiled = re.compile(pattern)
+        compiled = re.compile(unicodedata.normalize("NFC", pattern))
     except re.error as error:
         raise ValueError(f"group_pattern={pattern!r} is not a regular expression: {error}") from None
     if compiled.groups != 1:
@@ -215,8 +275,8 @@ def _groups_by_pattern(names: Sequence[str], pattern: str) -> tuple[dict[str, st
     ]
 
 
-def _groups_by_manifest(path: Path, names: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    by_key = {_key(name): name for name in names}
+def _groups_by_manifest(path: Path, files: Mapping[str, str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    by_key = {_key(on_disk): name for name, on_disk in files.items()}
     groups: dict[str, str] = {}
     problems: list[tuple[str, str]] = []
     rows = _read_manifest(path)
@@ -232,12 +292,12 @@ def _groups_by_manifest(path: Path, names: Sequence[str]) -> tuple[dict[str, str
             )
     if not groups:
         raise ValueError(
-            f"the manifest {path} gives a group to none of the {len(names)} images: "
-            f"its column 'file' must be relative to the root, such as {names[0]!r}"
+            f"the manifest {path} gives a group to none of the {len(files)} images: "
+            f"its column 'file' must be relative to the root, such as {next(iter(files))!r}"
         )
     listed = {_key(file) for file, _ in rows}
     problems += [
-        (name, "not in the manifest; a group of its own") for name in names if _key(name) not in listed
+        (name, "not in the manifest; a group of its own") for key, name in by_key.items() if key not in listed
     ]
     return groups, problems
 
@@ -266,10 +326,6 @@ def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 def _key(name: str) -> str:
     r"""One spelling for a file's names: systems differ in "/" or "\\" and in how they compose accents."""
     return unicodedata.normalize("NFC", PurePosixPath(name.replace("\\", "/")).as_posix())
-
-
-def _visible(name: str) -> bool:
-    return not name.startswith(".") and name != "__MACOSX"
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -8,50 +8,25 @@ colour profiles are ignored.
 
 import contextlib
 import errno
+import operator
 import os
 import stat
-import threading
-import warnings
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
+from mim_jax.data import pillow_state, png, tiff
 from mim_jax.data.container_limits import Source, TooManyParts, check_parts
 from mim_jax.data.quality import SIDE, Gate, find_faults
+from mim_jax.data.signatures import content, signature
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 64 * 2**20
 MIN_SIDE = 32
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-
-# First bytes that name a file which is refused, or too damaged to be opened: (offset, bytes, name).
-_SIGNATURES = (
-    (0, b"\xff\xd8\xff", "JPEG"),
-    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
-    (8, b"WEBP", "WEBP"),
-    (0, b"II*\0", "TIFF"),
-    (0, b"MM\0*", "TIFF"),
-    (0, b"II+\0", "TIFF"),
-    (0, b"MM\0+", "TIFF"),
-    # Byte orders that contradict the rest, which Pillow reads all the same.
-    (0, b"MM*\0", "TIFF"),
-    (0, b"II\0*", "TIFF"),
-    (0, b"GIF8", "GIF"),
-    (4, b"ftypavif", "AVIF"),
-    (4, b"ftyphei", "HEIC"),
-    (4, b"ftypmif1", "HEIC"),
-    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (0, b"8BPS", "Photoshop"),
-    (0, b"%PDF", "PDF"),
-    (0, b"PK\x03\x04", "ZIP"),
-    (128, b"DICM", "DICOM"),
-    (0, b"BM", "BMP"),
-)
 
 # EXIF orientation n -> what turns the stored pixels upright (EXIF 2.32, tag 0x0112).
 _UPRIGHT = {
@@ -63,7 +38,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ORIENTATION, _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 0x0112, 0x0102, 0x0153
+_ORIENTATION = 0x0112
 _TILE_WIDTH, _TILE_LENGTH = 0x0142, 0x0143
 
 
@@ -94,6 +69,8 @@ def load_image(
 ) -> np.ndarray:
     """Load a file as uint8 `[size, size, 3]`; arguments and `UnusableImage` as `decode_image`.
 
+    By default no input gate is passed: pictures to be judged are read with the `read` of a detector.
+
     >>> load_image("missing.jpg", size=224)
     Traceback (most recent call last):
     mim_jax.data.images.UnusableImage: missing.jpg: no such file
@@ -106,7 +83,7 @@ def load_image(
 
 
 def decode_image(
-    data: bytes,
+    data: bytes | bytearray | memoryview,
     *,
     size: int,
     gate: Gate | None = None,
@@ -133,8 +110,16 @@ def decode_image(
     Raises:
       UnusableImage: the bytes cannot be decoded safely and completely, hold more than one picture (which a
         gate without `several_frames` allows), or do not pass the gate; `reason` names every fault.
+      TypeError: `data` is not bytes, or a number not a whole one.
       ValueError: `size` is not positive.
     """
+    # At the door: behind the fence a caller's mistake would look like a bad image.
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(f"data must be the bytes of an image file, got {type(data).__name__}")
+    if not isinstance(gate, Gate | None):
+        raise TypeError(f"gate must be a Gate or None, got {gate!r}")
+    data = bytes(data)
+    size, max_pixels, max_bytes, min_side = map(operator.index, (size, max_pixels, max_bytes, min_side))
     if size < 1:
         raise ValueError(f"size={size}: the side of the decoded image must be at least 1 pixel")
     if not data:
@@ -143,28 +128,30 @@ def decode_image(
     if gate is not None:
         min_side = max(min_side, MIN_SIDE) if gate.too_small else MIN_SIDE
     try:
-        check_parts(data, _signature(data))
-        with _pillow_silenced():
+        check_parts(data, signature(data))
+        with pillow_state.defaults():
             with _open(data) as image:
                 _check_header(image, max_pixels, min_side, gate is not None and not gate.several_frames)
                 full = min(image.size)
-                picture, turn = _decode(image, size)
+                picture, turn = _decode(image, data, size)
             pixels = _square(picture, turn, size)
             if gate is None:
                 return pixels
             # What was decoded for a small network may be too small to be measured.
             if size < SIDE and min(picture.size) < min(full, 2 * SIDE):
                 with _open(data) as image:
-                    picture, turn = _decode(image, SIDE)
+                    picture, turn = _decode(image, data, SIDE)
             measured = pixels if size == SIDE else _square(picture, turn, SIDE)
     except UnusableImage:
         raise
     except UnidentifiedImageError:
-        raise UnusableImage(_describe_foreign(data)) from None
+        found = content(data)
+        words = f"{found} content; JPEG, PNG, WEBP, BMP or TIFF is needed"
+        if found in _FORMATS:
+            words = f"damaged: its {found} header cannot be read"
+        raise UnusableImage(words) from None
     except TooManyParts as error:
         raise UnusableImage(f"not cut as encoders do: {error}; save it again") from None
-    except Image.DecompressionBombError:
-        raise UnusableImage(f"too many pixels; at most {max_pixels:,} are allowed") from None
     # The fence: on hostile bytes Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error,
     # zlib.error, MemoryError and more, and the set changes with its version. No file may stop a run.
     except Exception as error:
@@ -199,9 +186,12 @@ def read_bytes(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> b
         raise UnusableImage("a symbolic link that leads in a circle" if loops else _one_line(error)) from None
 
 
-def _open(data: bytes) -> Image.Image:
-    if _signature(data) != "HEIC":
-        return Image.open(Source(data), formats=_FORMATS)
+def _open(data: bytes) -> ImageFile.ImageFile:
+    format = signature(data)
+    if format == "TIFF" and (reason := tiff.refusal(data)):
+        raise UnusableImage(reason)
+    if format != "HEIC":
+        return Image.open(Source(png.essential(data) if format == "PNG" else data), formats=_FORMATS)
     try:
         import pillow_heif
     except ImportError:
@@ -233,7 +223,7 @@ def _check_header(image: Image.Image, max_pixels: int, min_side: int, first_fram
         raise UnusableImage(f"an animated or multi-page {image.format}; save one of its pictures by itself")
 
 
-def _decode(image: Image.Image, size: int) -> tuple[Image.Image, Image.Transpose | None]:
+def _decode(image: Image.Image, data: bytes, size: int) -> tuple[Image.Image, Image.Transpose | None]:
     """Decode RGB pixels, enough of them for a square of `size`; and the turn that makes them upright."""
     # A large JPEG is decoded at 1/2, 1/4 or 1/8 of its side, but never below twice the wanted size, where the
     # antialiased reduction that follows still decides the result.
@@ -241,6 +231,8 @@ def _decode(image: Image.Image, size: int) -> tuple[Image.Image, Image.Transpose
     image.load()
     # Only now: a PNG may carry EXIF behind its pixels, and Pillow turns TIFF images upright while it loads.
     turn = _UPRIGHT.get(_orientation(image))
+    if image.format == "PNG" and png.is_deep_rgb(data) and "transparency" in image.info:
+        _make_colour_transparent(image, data)
     return _to_rgb(image), turn
 
 
@@ -259,78 +251,47 @@ def _square(image: Image.Image, turn: Image.Transpose | None, size: int) -> np.n
 def _orientation(image: Image.Image) -> int:
     # A damaged EXIF block says nothing about the pixels: they are taken as stored.
     with contextlib.suppress(Exception):
-        return int(image.getexif().get(_ORIENTATION, 1))
+        # Of EXIF alone, as browsers do: `getexif` would also take the one of XMP.
+        exif = Image.Exif()
+        exif.load(image.info.get("exif", b""))
+        return int(exif.get(_ORIENTATION, 1))
     return 1
 
 
+def _make_colour_transparent(image: Image.Image, data: bytes) -> None:
+    """Make the transparent colour of 16-bit RGB alpha: all 16 bits decide, and `image` has the upper 8."""
+    key = np.array(image.info.pop("transparency"))
+    with _open(data) as lower:
+        lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
+        opaque = (np.asarray(image) != key >> 8).any(axis=-1) | (np.asarray(lower) != key & 255).any(axis=-1)
+    image.putalpha(Image.fromarray(opaque).convert("L"))
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise UnusableImage("floating-point pixels, whose range is unknown; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
+    if image.mode.startswith("I;16"):
         return _from_deep_grey(image).convert("RGB")
     if image.has_transparency_data:
         colours = image.convert("RGBA")
+        alpha = colours.getchannel("A")
+        # Writers of these leave a fourth byte empty that is no alpha; browsers take such a BMP as opaque.
+        if image.format in ("BMP", "TIFF") and alpha.getextrema() == (0, 0):
+            return colours.convert("RGB")
         canvas = Image.new("RGB", image.size, "white")
-        canvas.paste(colours, mask=colours.getchannel("A"))
+        canvas.paste(colours, mask=alpha)
         return canvas
     return image.convert("RGB")
 
 
 def _from_deep_grey(image: Image.Image) -> Image.Image:
-    """Scale grey of more than 8 bits by the range of its samples, 255 v / peak; Pillow itself would clip."""
-    tags = getattr(image, "tag_v2", {})
-    bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
-    if bits > 16:
-        raise UnusableImage(f"{bits}-bit pixels, whose range is unknown; save it with 8 or 16 bits")
-    signed = tags.get(_SAMPLE_FORMAT, (1,))[0] == 2
-    peak = 2 ** (bits - signed) - 1
-    grey = np.rint(np.asarray(image, dtype=np.float32) * (255 / peak))
-    return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
-
-
-def _describe_foreign(data: bytes) -> str:
-    found = _signature(data)
-    if found in _FORMATS:
-        return f"damaged: its {found} header cannot be read"
-    if not found:
-        # Text has no NUL and decodes (a character may be cut at the end of the sample).
-        sample = data[:512]
-        found = (
-            "text" if b"\0" not in sample and "�" not in sample.decode(errors="replace")[:-1] else "unknown"
-        )
-    return f"{found} content; JPEG, PNG, WEBP, BMP or TIFF is needed"
-
-
-def _signature(data: bytes) -> str:
-    return next((name for start, magic, name in _SIGNATURES if data[start : start + len(magic)] == magic), "")
+    """Scale 16-bit grey to 8 bits, 255 v / 65535; Pillow itself would clip."""
+    deep = np.asarray(image)
+    grey = np.rint(deep.astype(np.float32) * (255 / 65535)).astype(np.uint8)
+    if "transparency" in image.info:
+        grey[deep == image.info["transparency"]] = 255
+    return Image.fromarray(grey)
 
 
 def _one_line(error: Exception) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     text = "".join(char if char.isprintable() else " " for char in text)
     return " ".join(text.split()) or type(error).__name__
-
-
-# `warnings.catch_warnings` saves and restores a list that all threads share: decoders that overlap would
-# restore each other's. So the first one in silences Pillow, and the last one out restores the list.
-_silence = threading.Lock()
-_decoding = 0
-_filters = contextlib.ExitStack()
-
-
-@contextlib.contextmanager
-def _pillow_silenced() -> Iterator[None]:
-    """Keep Pillow's warnings (large image, odd metadata) from the user: what matters is in the reason."""
-    global _decoding
-    with _silence:
-        if _decoding == 0:
-            _filters.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-        _decoding += 1
-    try:
-        yield
-    finally:
-        with _silence:
-            _decoding -= 1
-            if _decoding == 0:
-                _filters.close()

@@ -258,6 +258,12 @@ def _about_the_rest(dataset: Dataset, positive: str) -> list[Finding]:
             "fix or remove them; they are left out of training and results.",
         ),
         (
+            "passed_over",
+            "Files and folders that are not read",
+            dataset.passed_over,
+            "rename or convert those that are photographs of the class; leave the others.",
+        ),
+        (
             "doubtful",
             "Images that are not usable photographs of skin",
             dataset.doubtful,

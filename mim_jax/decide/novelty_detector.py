@@ -1,8 +1,9 @@
 """The interface of everything that scores images: novelty detection in scikit-learn's words and signs."""
 
 import abc
+import os
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -10,6 +11,10 @@ import numpy as np
 from mim_jax.data.batches import Images, at_the_door, collect, padded_batches
 from mim_jax.decide import decision
 from mim_jax.decide.decision import Assessment, Calibration
+
+if TYPE_CHECKING:
+    from mim_jax.data.images import UnusableImage
+    from mim_jax.data.quality import Gate
 
 
 class NoveltyDetector(abc.ABC):
@@ -40,7 +45,7 @@ class NoveltyDetector(abc.ABC):
     @property
     def min_side(self) -> int:
         """Pixels that the shorter side of an image must have to be scored."""
-        return 0
+        return self.image_size // 2
 
     @abc.abstractmethod
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
@@ -56,21 +61,42 @@ class NoveltyDetector(abc.ABC):
         """
         return self.similarities(images)[self.metric].mean(axis=0)
 
+    def read(
+        self, path: str | os.PathLike[str], *, gate: "Gate | None" = None
+    ) -> "np.ndarray | UnusableImage":
+        """Read a picture to be assessed, as `--mode=score` does: uint8 `[S, S, 3]`, or why it is unusable.
+
+            assessments = detector.assess(map(detector.read, paths))
+
+        `mim_jax.load_image` reads without an input gate: `assess` then judges a black picture as any other.
+
+        Args:
+          path: the file.
+          gate: the checks that the picture must pass; None = all of them.
+        """
+        from mim_jax.data.images import UnusableImage, load_image  # they bring Pillow
+        from mim_jax.data.quality import Gate
+
+        try:
+            return load_image(path, size=self.image_size, gate=gate or Gate(), min_side=self.min_side)
+        except UnusableImage as error:
+            return error
+
     def assess(
-        self, images: Images | Iterable[np.ndarray | ValueError], *, alpha: float = 0.1
+        self, images: Images | Iterable[np.ndarray | ValueError] | ValueError, *, alpha: float = 0.1
     ) -> list[Assessment]:
         """Decisions with their reasons, one an image; see `mim_jax.decide.decision.assess`.
 
         Args:
-          images: as `score_samples`; in an iterable an entry may also be the `UnusableImage` that reading a
-            file raised, and is then assessed as unusable, with its reason.
+          images: as `score_samples`, without any input gate. One of them may also be the `UnusableImage` that
+            `read` returns or that reading a file raised: it is assessed as unusable, with its reason.
           alpha: the share of mpox that may be missed, between 0 and 1; the rule "calibrated" heeds it.
 
         Raises:
           ValueError: an alpha outside (0, 1); as `score_samples`.
         """
         refused: dict[int, str] = {}
-        kept: Any = at_the_door(images)
+        kept: Any = at_the_door([images] if isinstance(images, ValueError) else images)
         if not isinstance(kept, np.ndarray):
             kept = _usable(kept, refused)
         found = self.similarities(kept)

@@ -149,7 +149,7 @@ class ExportedDetector(NoveltyDetector):
     @property
     def min_side(self) -> int:
         """Pixels that the shorter side of an image must have to be scored."""
-        return self.about.mask_size if self.about.kind == "mim" else 0
+        return self.about.mask_size or self.image_size // 2
 
     def pure(self) -> tuple[Callable[[Any, jax.Array], Any], Any]:
         """The scorer as `(fn, variables)`, for use inside other code's `jit`.
@@ -186,7 +186,7 @@ class ExportedDetector(NoveltyDetector):
 def load(
     path: str | os.PathLike[str], *, digest: str | None = None, fold: int | None = None
 ) -> NoveltyDetector:
-    """Load the detector of a finished workdir or of an export.
+    """Load the detector of a finished workdir or of an export: the one that it decides by.
 
     Args:
       path: a workdir, or a folder that `export` wrote.
@@ -195,9 +195,9 @@ def load(
 
     Raises:
       ValueError: neither a workdir nor an export; a digest for a workdir or a fold for an export; as
-        `Detector.load` and `load_detector`.
+        `load_workdir` and `load_detector`.
     """
-    from mim_jax.detector import Detector
+    from mim_jax.detector import load_workdir
 
     root = Path(path).expanduser()
     if (root / format.MANIFEST).is_file():
@@ -212,7 +212,7 @@ def load(
             f"{root} has no {format.MANIFEST}, so it is not an export, and only an export has a digest: "
             "leave it out for a workdir"
         )
-    return Detector.load(root, fold=fold)
+    return load_workdir(root, fold=fold)
 
 
 def load_detector(

@@ -148,8 +148,9 @@ def _clinical(
     """Score the images and the noise of MIM's clinical test."""
     settings, count = experiment.settings, len(clinical)
     noise: dict[str, Any] = {"sigma": settings.evaluation.clinical_sigma, "seed": settings.seed}
-    others = grouped(clinical, np.arange(count))
-    positives = [grouped(experiment.dataset, fold.split.test) for fold in folds]
+    size = settings.data.image_size
+    others = grouped(clinical, np.arange(count), size=size)
+    positives = [grouped(experiment.dataset, fold.split.test, size=size) for fold in folds]
     drawn = sheet.draw_clinical(positives, count, **noise)
     recorder.start("clinical test", total=2 * len(folds) * count)
     upper, lower = [], []

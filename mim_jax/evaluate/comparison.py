@@ -18,7 +18,7 @@ import numpy as np
 
 from mim_jax.classifiers import ood_scores
 from mim_jax.classifiers.ood_scores import SCORE_NAMES
-from mim_jax.evaluate.method_names import REFERENCE, method_name
+from mim_jax.evaluate.method_names import method_name
 from mim_jax.evaluate.saved_run import SavedRun, describe_training
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.statistics.summary import summarize
@@ -155,7 +155,7 @@ def run_names(runs: Sequence[SavedRun]) -> list[str]:
 
 
 def _method(run: SavedRun, name: str, score: str) -> str:
-    return REFERENCE if run.is_mim else f"{name}.{score}"
+    return run.method if run.is_mim else f"{name}.{score}"
 
 
 def _title(run_title: str, run: SavedRun, score: str) -> str:

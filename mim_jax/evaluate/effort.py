@@ -28,7 +28,7 @@ def count_fills(experiment: Experiment) -> int:
 def advice(experiment: Experiment) -> str | None:
     """Return what makes an evaluation shorter, in a sentence; None where it is short, or on a GPU."""
     settings = experiment.settings
-    if jax.default_backend() != "cpu" or not settings.mim:
+    if jax.default_backend() != "cpu" or not settings.mim or settings.detector == "features":
         return None
     fills, size = count_fills(experiment), settings.data.image_size
     if fills * size**2 * settings.mim.generator_options.get("width", 64) ** 2 < MUCH:

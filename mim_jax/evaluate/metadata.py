@@ -50,7 +50,7 @@ def held_out_error(dataset: Dataset, folds: Sequence[TrainedFold]) -> dict[str, 
 
     Choices may be made by it. None where nothing was held out.
     """
-    if not all(len(fold.split.held_out) for fold in folds):
+    if not folds or not all(len(fold.split.held_out) for fold in folds):
         return None
     errors = []
     for fold in folds:
@@ -111,6 +111,8 @@ def describe_run(method: str, experiment: Experiment) -> dict[str, Any]:
             },
             "class_groups": class_groups(dataset),
             "unusable": [list(item) for item in dataset.unusable],
+            "passed_over": [list(item) for item in dataset.passed_over],
+            "doubtful": [list(item) for item in dataset.doubtful],
             "group_problems": [list(item) for item in dataset.group_problems],
             "duplicates": [list(names) for names in dataset.duplicates],
             "left_out": dataset.names[dataset.shared_negatives].tolist(),
@@ -137,6 +139,8 @@ def describe_clinical(clinical: Dataset) -> dict[str, Any]:
         "source": clinical.source,
         "classes": clinical.class_counts(),
         "digest": clinical.digest(),
+        "unusable": [list(item) for item in clinical.unusable],
+        "doubtful": [list(item) for item in clinical.doubtful],
         "paper": PAPER_CLINICAL,
     }
 
@@ -144,6 +148,17 @@ def describe_clinical(clinical: Dataset) -> dict[str, Any]:
 def count_parameters(params: Any) -> int:
     """Count the numbers in a tree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def count_networks(folds: Sequence[TrainedFold]) -> dict[str, int]:
+    """Count the parameters of the networks that a fold trains; none where nothing is trained."""
+    if not folds:
+        return {}
+    state = folds[0].state
+    return {
+        "generator": count_parameters(state.generator_params),
+        "discriminator": count_parameters(state.discriminator_params),
+    }
 
 
 def _version(package: str) -> str:

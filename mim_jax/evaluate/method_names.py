@@ -3,9 +3,13 @@
 from collections.abc import Iterable
 
 REFERENCE = "mim"  # what every other method is compared with
-# MIM, the baselines, the variants of MIM, then the classifiers.
+DETECTORS = ("mim", "features", "features_color", "combined")  # what may decide
+# The detectors, the baselines, the variants of MIM, then the classifiers.
 METHOD_NAMES = {
     "mim": "MIM",
+    "features": "frozen features",
+    "features_color": "features and colours",
+    "combined": "MIM, features and colours",
     "mean_fill": "mean-colour fill",
     "harmonic_fill": "harmonic fill",
     "telea_fill": "Telea fill",
@@ -18,11 +22,15 @@ METHOD_NAMES = {
     "holes_mean": "several holes, mean",
     "holes_min": "several holes, minimum",
     "mask_region": "hole alone",
+    "feature_hbd": "inpainting in frozen features",
     "resnet50": "ResNet50",
     "mobilenet_v3_large": "MobileNetV3-Large",
     "swin_b": "Swin-B",
 }
 METHOD_CLAUSES = {  # a description of each method but MIM
+    "features": "how near the image is to the training images in the layers of a frozen network",
+    "features_color": "the frozen network and colour histograms, with equal weight",
+    "combined": "MIM, the frozen network and colour histograms, with equal weight",
     "mean_fill": "the hole filled with the mean colour of the rest of the image",
     "harmonic_fill": "the hole filled smoothly from the pixels around it",
     "telea_fill": "the hole filled inwards from its rim by OpenCV's fast marching",
@@ -35,6 +43,7 @@ METHOD_CLAUSES = {  # a description of each method but MIM
     "holes_mean": "holes in several places, the mean of their scores",
     "holes_min": "holes in several places, the lowest of their scores",
     "mask_region": "original and inpainting compared inside the hole alone",
+    "feature_hbd": "original and inpainting compared in the layers of the frozen network",
     "resnet50": "a residual convolutional network of 50 layers, trained to classify",
     "mobilenet_v3_large": "a small convolutional network made for phones, trained to classify",
     "swin_b": "a transformer that attends within shifted windows, trained to classify",

@@ -13,6 +13,7 @@ import numpy as np
 from mim_jax import detector
 from mim_jax.data.batches import in_pieces
 from mim_jax.data.dataset import Dataset
+from mim_jax.data.folds import Split
 from mim_jax.detector import Detector
 from mim_jax.evaluate.baselines.image_statistics import STATISTICS
 from mim_jax.evaluate.baselines.inpainting import FILLS
@@ -37,12 +38,15 @@ def score_methods(
 ) -> tuple[dict[str, list[ScoredImages]], list[str]]:
     """Score the test images of every fold, `parts` of the test set, by every method.
 
-    With `more_holes` above 1 there are the variants "holes_mean" and "holes_min".
+    Without folds, where nothing is inpainted, there is none. With `more_holes` above 1 there are the variants
+    "holes_mean" and "holes_min".
 
     Returns:
       name -> one `ScoredImages` a fold, "mim" first, then the baselines, then the variants; and the names of
       the variants.
     """
+    if not folds:
+        return {}, []
     measure = folds[0].detector.measure
     sizes = [len(part) for part in parts]
     networks = list(folds[0].networks)
@@ -72,11 +76,6 @@ def score_methods(
         methods[name] = split_up([{m: values[part] for m, values in scores.items()} for part in parts])
     for name in networks:
         methods[name] = by_network([fold.networks[name] for fold in folds])
-    for name, simple in STATISTICS.items():
-        train = [dataset.images[fold.split.train] for fold in folds]
-        methods[name] = split_up(
-            [{"score": simple(test_set.images[part], own)} for part, own in zip(parts, train, strict=True)]
-        )
     variants = []
     if more_holes > 1:
         several = _several_holes(test_set, parts, folds, more_holes, recorder)
@@ -91,6 +90,20 @@ def score_methods(
         )
     recorder.finish()
     return methods, variants
+
+
+def score_statistics(
+    dataset: Dataset, test_set: TestSet, parts: Sequence[np.ndarray], splits: Sequence[Split]
+) -> dict[str, list[ScoredImages]]:
+    """Score the test images of every fold by the baselines that inpaint nothing: name -> one a fold."""
+    train = [dataset.images[split.train] for split in splits]
+    return {
+        name: [
+            scored_images(dataset, test_set, part, {"score": statistic(test_set.images[part], own)})
+            for part, own in zip(parts, train, strict=True)
+        ]
+        for name, statistic in STATISTICS.items()
+    }
 
 
 def _several_holes(

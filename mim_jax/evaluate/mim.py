@@ -1,4 +1,4 @@
-"""The evaluation of MIM: test images scored by the fold that never saw them, decisions, robustness.
+"""The evaluation of a detector: test images scored by the fold that never saw them, decisions, robustness.
 
 It trains nothing, and never lets a test image choose anything.
 """
@@ -11,15 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from mim_jax.decide.decision import RULES
-from mim_jax.evaluate import decisions, metadata
-from mim_jax.evaluate.folds import TrainedFold, load_folds
-from mim_jax.evaluate.methods import score_methods
+from mim_jax.decide.decision import RULES, SCORE_NAMES
+from mim_jax.detector import CombinedDetector, Detector
+from mim_jax.evaluate import controls, decisions, features, metadata
+from mim_jax.evaluate.folds import load_folds
+from mim_jax.evaluate.method_names import REFERENCE, method_name
+from mim_jax.evaluate.methods import score_methods, score_statistics
 from mim_jax.evaluate.panels import Panels, choose_panels
 from mim_jax.evaluate.robustness import sheet
 from mim_jax.evaluate.scores import ScoredImages, write_scores
 from mim_jax.evaluate.statistics.summary import summarize
-from mim_jax.evaluate.test_set import grouped, make_test_set, tested
+from mim_jax.evaluate.test_set import TestSet, grouped, make_test_set, tested
+from mim_jax.features import saved
+from mim_jax.features.detector import BOTH, FEATURES
 from mim_jax.measure import METRICS
 from mim_jax.measure.similarity import Measure
 from mim_jax.train import workdir
@@ -27,8 +31,9 @@ from mim_jax.train.checkpoints import parameter_hash
 from mim_jax.train.config import Experiment
 from mim_jax.train.metric_writer import Recorder, read_events
 from mim_jax.train.mim import mim_settings
+from mim_jax.train.settings import FeatureSettings
 
-_SCORES = (*METRICS, "score")
+_SCORES = (*SCORE_NAMES, "score")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +43,13 @@ class Evaluated:
     results: dict[str, Any]  # what results.json holds
     methods: dict[str, list[ScoredImages]]  # name -> the scored test images, one entry a fold
     history: list[dict[str, Any]]  # the epochs of MIM's training
-    panels: Panels  # the images to show
+    panels: Panels | None  # the images to show; None where nothing was inpainted
 
 
 def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: float) -> Evaluated:
     """Score the test images of a run, whose workdir is `path`, and compute every table.
+
+    What decides stands under "reference" in the results: MIM, a frozen network or both.
 
     Writes `fold_k/scores.csv`, `fold_k/clinical.csv`, `calibration.json` and `results.json`. `began` is when
     the run
@@ -53,74 +60,133 @@ def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: f
     """
     started = time.perf_counter()
     settings, dataset = experiment.settings, experiment.dataset
-    metric = mim_settings(settings).measure.metric
-    folds = load_folds(experiment, path)
+    measured = mim_settings(settings).measure.metric
+    folds = load_folds(experiment, path) if settings.detector != "features" else []
     options, seed = settings.evaluation, settings.seed
     test_set = make_test_set(dataset, mode=options.augmentation, seed=seed)
-    parts = [tested(test_set, dataset, fold.split) for fold in folds]
+    parts = [tested(test_set, dataset, split) for split in experiment.splits]
     methods, variants = score_methods(
         dataset, test_set, parts, folds, more_holes=options.more_holes, recorder=recorder
     )
+    methods |= score_statistics(dataset, test_set, parts, experiment.splits)
+    models: list[Any] = [fold.detector for fold in folds]
+    reference, metric = REFERENCE, measured
+    if own := settings.features:
+        reference, models = _score_features(experiment, own, path, test_set, parts, methods, models, recorder)
+        metric = reference if reference != REFERENCE else metric
 
     scored = time.perf_counter()
-    hashes = [parameter_hash(fold.detector.variables[0]) for fold in folds]
-    cutoffs, decision = _decide(experiment, path, methods["mim"], hashes)
-    methods["mim"] = [decisions.judge(own, each) for own, each in zip(methods["mim"], cutoffs, strict=True)]
-    for fold in range(len(folds)):
+    hashes = [parameter_hash(model.networks) for model in models]
+    cutoffs, decision = _decide(experiment, path, methods[reference], models, metric, hashes)
+    methods[reference] = [
+        decisions.judge(own, each) for own, each in zip(methods[reference], cutoffs, strict=True)
+    ]
+    for fold in range(len(models)):
         table = {name: many[fold] for name, many in methods.items()}
         write_scores(path / f"fold_{fold}" / "scores.csv", fold, table, scores=_SCORES)
+    comparable = {name: _comparable(many, metric, measured) for name, many in methods.items()}
     summary = summarize(
-        methods,
-        metrics=METRICS,
+        comparable,
+        metrics=METRICS if reference == REFERENCE else None,
         primary=metric,
+        reference=reference,
         resamples=options.resamples,
         seed=seed,
         class_groups=metadata.class_groups(dataset),
     )
     history = [event for event in read_events(path / "metrics.jsonl") if event["event"] == "epoch"]
-    state = folds[0].state
     before = time.perf_counter()
-    stress = _stress(experiment, path, folds, decision["thresholds"], recorder)
+    stress = _stress(experiment, path, models, reference, decision["thresholds"], recorder)
     seconds = {"scoring": scored - started, "stress": time.perf_counter() - before}
     results = {
-        **metadata.describe_run("MIM", experiment),
+        **metadata.describe_run(method_name(reference), experiment),
+        "reference": reference,
         "splits": metadata.describe_splits(dataset, experiment.splits, test_set, parts),
         "paper": {name: list(values) for name, values in metadata.PAPER_AUROC.items()},
         "training": {
-            "epochs": settings.training.epochs,
-            "parameters": {
-                "generator": metadata.count_parameters(state.generator_params),
-                "discriminator": metadata.count_parameters(state.discriminator_params),
-            },
+            "epochs": settings.training.epochs if folds else 0,
+            "parameters": metadata.count_networks(folds),
             "parameter_hash": hashes,
         },
         **summary,
-        "variants": variants,
+        "variants": [*variants, *(name for name in ("feature_hbd",) if name in methods)],
         "held_out": metadata.held_out_error(dataset, folds),
         "decision": decision,
         **stress,
+        "same_sources": controls.same_sources(
+            comparable, dataset, primary=metric, resamples=options.resamples, seed=seed
+        ),
+        "tones": controls.tones(methods[reference], dataset),
         "scores_sha256": workdir.hash_scores(path),
-        "wall_time": metadata.wall_time(history, len(folds), started=started, began=began) | seconds,
+        "wall_time": metadata.wall_time(history, len(models), started=started, began=began) | seconds,
     }
     workdir.write_json(path / "results.json", results, sealed=True)
-    panels = choose_panels(test_set, [fold.detector for fold in folds], methods["mim"], parts, metric=metric)
+    panels = None
+    if folds:
+        painters = [fold.detector for fold in folds]
+        panels = choose_panels(test_set, painters, methods[reference], parts, metric=metric)
     mim = [event for event in history if event["role"] == "mim"]
     return Evaluated(results=results, methods=methods, history=mim, panels=panels)
 
 
+def _score_features(
+    experiment: Experiment,
+    own: FeatureSettings,
+    path: Path,
+    test_set: TestSet,
+    parts: Sequence[np.ndarray],
+    methods: dict[str, list[ScoredImages]],
+    networks: Sequence[Detector],
+    recorder: Recorder,
+) -> tuple[str, list[Any]]:
+    """Add the frozen network's methods, and save it; return the method that decides and its detectors."""
+    decides = experiment.settings.detector
+    found = features.score_features(experiment, own, test_set, recorder)
+    saved.save(path, found.detector, weights=own.weights)
+    for name in (FEATURES, BOTH):
+        methods[name] = features.by_fold(experiment, test_set, parts, found.scores[name], name)
+    combined: list[Any] = []
+    if networks:
+        combined, joined = features.combine(found, experiment, parts, networks, methods[REFERENCE])
+        methods[features.COMBINED] = joined
+        if own.inpaintings:
+            methods["feature_hbd"] = features.score_inpaintings(
+                experiment, found.detector.backbone, test_set, parts, networks, recorder
+            )
+    if decides == "combined":
+        return features.COMBINED, combined
+    if decides == "features":
+        metric = BOTH if own.color else FEATURES
+        alone = [replace(found.detector.of_fold(k), metric=metric) for k in range(len(parts))]
+        return metric, alone
+    return REFERENCE, list(networks)
+
+
+def _comparable(folds: list[ScoredImages], primary: str, own: str) -> list[ScoredImages]:
+    """The images with the score `primary`, or, of a method with several others, with its `own` alone."""
+    if primary in folds[0].similarities or len(folds[0].similarities) == 1:
+        return folds
+    return [replace(fold, similarities={own: fold.similarities[own]}) for fold in folds]
+
+
 def _decide(
-    experiment: Experiment, path: Path, scored: Sequence[ScoredImages], hashes: Sequence[str]
+    experiment: Experiment,
+    path: Path,
+    scored: Sequence[ScoredImages],
+    models: Sequence[Any],
+    metric: str,
+    hashes: Sequence[str],
 ) -> tuple[list[decisions.Cutoffs], dict[str, Any]]:
     """Write `calibration.json`; return the cutoffs of each fold, and the entry in results.json."""
     own, dataset = mim_settings(experiment.settings), experiment.dataset
     rule, measure = own.rule, own.measure
     about: dict[str, Any] = {
-        "metric": measure.metric,
+        "metric": metric,
         "positive": dataset.positive,
         "class_groups": metadata.class_groups(dataset),
     }
     # The paper's number is one on its own score, and means nothing on another.
-    names = [name for name in RULES if name != "paper" or measure == Measure()]
+    names = [name for name in RULES if name != "paper" or (measure == Measure() and metric == measure.metric)]
     made = {name: decisions.calibrate(scored, rule=replace(rule, name=name), **about) for name in names}
     pooled, folds = made[rule.name].pooled, made[rule.name].folds
     named = {
@@ -131,8 +197,10 @@ def _decide(
         path / workdir.CALIBRATION,
         {
             "format": workdir.CALIBRATION_FORMAT,
+            "detector": experiment.settings.detector,
             "parameter_hash": list(hashes),  # of the networks that it belongs to
             "measure": asdict(measure),
+            "units": [each.units_of_mim() for each in models if isinstance(each, CombinedDetector)],
             "pooled": asdict(pooled),
             "alone": [asdict(each) for each in made[rule.name].alone],
             "folds": [{"lower": each.lower, "upper": each.upper} for each in folds],
@@ -147,7 +215,7 @@ def _decide(
         for name, each in made.items()
     }
     return folds, {
-        "metric": measure.metric,
+        "metric": metric,
         "name": rule.name,
         "rule": pooled.origin,
         "promise": pooled.promise,
@@ -165,14 +233,15 @@ def _decide(
 def _stress(
     experiment: Experiment,
     path: Path,
-    folds: Sequence[TrainedFold],
+    models: Sequence[Any],
+    reference: str,
     thresholds: Sequence[float | None],
     recorder: Recorder,
 ) -> Mapping[str, Any]:
     """Run the clinical test (`fold_k/clinical.csv`) and the robustness sheet; None where not wanted."""
     options, dataset, clinical = experiment.settings.evaluation, experiment.dataset, experiment.clinical
-    models = [fold.detector for fold in folds]
-    positives = [grouped(dataset, fold.split.test) for fold in folds]
+    size = models[0].image_size
+    positives = [grouped(dataset, split.test, size=size) for split in experiment.splits]
     shared: dict[str, Any] = {
         "resamples": options.resamples,
         "seed": experiment.settings.seed,
@@ -180,17 +249,17 @@ def _stress(
     }
     found: dict[str, Any] = {"clinical": None, "robustness": None}
     if clinical is not None:
-        recorder.start("clinical test", total=2 * len(folds) * len(clinical))
-        others = grouped(clinical, np.arange(len(clinical)))
+        recorder.start("clinical test", total=2 * len(models) * len(clinical))
+        others = grouped(clinical, np.arange(len(clinical)), size=size)
         sigma = options.clinical_sigma
         test, scored = sheet.clinical_test(models, positives, others, sigma=sigma, **shared)
         for fold, images in enumerate(scored):
-            write_scores(path / f"fold_{fold}" / "clinical.csv", fold, {"mim": images}, scores=_SCORES)
+            write_scores(path / f"fold_{fold}" / "clinical.csv", fold, {reference: images}, scores=_SCORES)
         found["clinical"] = {**test, **metadata.describe_clinical(clinical)}
     if limit := options.robustness_images:
-        others = grouped(dataset, dataset.tested_negatives)
+        others = grouped(dataset, dataset.tested_negatives, size=size)
         count = sum(min(limit, len(own.images)) for own in positives)
-        recorder.start("robustness", total=count + len(folds) * min(limit, len(others.images)))
+        recorder.start("robustness", total=count + len(models) * min(limit, len(others.images)))
         found["robustness"] = sheet.robustness_sheet(
             models, positives, others, thresholds, limit=limit, **shared
         )

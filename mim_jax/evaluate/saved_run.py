@@ -7,9 +7,9 @@ from typing import Any
 
 from mim_jax.classifiers import ood_scores
 from mim_jax.classifiers.ood_scores import SCORE_NAMES
-from mim_jax.evaluate.method_names import REFERENCE
+from mim_jax.decide.decision import SCORE_NAMES as ONE_CLASS_SCORES
+from mim_jax.evaluate.method_names import DETECTORS, REFERENCE
 from mim_jax.evaluate.scores import ScoredImages, read_scores
-from mim_jax.measure import METRIC_NAMES
 from mim_jax.train import workdir
 
 BASELINES = ("autoencoder", "color_neighbors")  # of a MIM run, those to compare classifiers with too
@@ -20,7 +20,7 @@ class SavedRun:
     """A finished run of MIM or of a classifier."""
 
     path: Path  # its workdir, as it was given
-    method: str  # "mim", or the classifier's name
+    method: str  # what decides: a detector, or the classifier's name
     results: Mapping[str, Any]  # what its results.json holds
     primary: str  # the score that stands for it: what a MIM run decides by, "probability" of a classifier
     folds: list[ScoredImages]  # its scored test images, one `ScoredImages` a fold
@@ -32,7 +32,7 @@ class SavedRun:
 
     @property
     def is_mim(self) -> bool:
-        return self.method == REFERENCE
+        return self.method in DETECTORS
 
 
 def read_run(path: str | Path) -> SavedRun:
@@ -50,7 +50,7 @@ def read_run(path: str | Path) -> SavedRun:
     results = workdir.read_json(path / "results.json")
     workdir.check_scores(path, results)
     is_mim = results.get("kind") != "classifier"
-    method = REFERENCE if is_mim else results["method"]
+    method = results.get("reference", REFERENCE) if is_mim else results["method"]
     primary = results["decision"]["metric"] if is_mim else "probability"
     wanted = (method, *(BASELINES if is_mim else ()))
     needed = (primary,) if is_mim else ("seen", *ood_scores.SCORES)
@@ -92,7 +92,7 @@ def describe_training(run: SavedRun) -> dict[str, str]:
         classes = f"{len(names)}: {', '.join(names)}"
     return {
         "workdir": run.path.as_posix(),
-        "score": METRIC_NAMES[run.primary] if run.is_mim else SCORE_NAMES[run.primary],
+        "score": ONE_CLASS_SCORES[run.primary] if run.is_mim else SCORE_NAMES[run.primary],
         "classes in training": classes,
         "image size": str(settings["data.image_size"]),
         "weights at the start": training.get("pretrained") or "random",

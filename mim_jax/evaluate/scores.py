@@ -130,6 +130,7 @@ def write_scores(
         ]
         columns += [getattr(images, name).tolist() for name in after]
         rows += [[fold, method, *row] for row in zip(*columns, strict=True)]
+    path.parent.mkdir(exist_ok=True)  # a fold that trains nothing has no folder yet
     workdir.write_csv(path, rows)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from mim_jax.data import augment
 from mim_jax.data.dataset import Dataset
 from mim_jax.data.folds import Split
+from mim_jax.data.resize import reduce
 from mim_jax.evaluate.robustness.conditions import GroupedImages
 from mim_jax.evaluate.scores import ScoredImages
 
@@ -17,6 +18,7 @@ class TestSet:
     """The test images of all folds with their augmented copies. Arrays of length n."""
 
     images: np.ndarray  # uint8 `[n, S, S, 3]`
+    large: np.ndarray | None  # the same at the size of a frozen network, where that is another
     index: np.ndarray  # position in the dataset
     copy: np.ndarray  # 0 = untouched, 1, 2, ... = augmented copies.
     augmented: np.ndarray  # bool, belongs to the augmented test sets
@@ -26,15 +28,20 @@ class TestSet:
 def make_test_set(dataset: Dataset, *, mode: str, seed: int) -> TestSet:
     """Make the test set: positives, five copies each (`augment.augment_test`), then the tested negatives."""
     positives, negatives = dataset.positives, dataset.tested_negatives
-    copies, origin, number = augment.augment_test(dataset.images[positives], mode=mode, seed=seed)
+    whole = dataset.images if dataset.large is None else dataset.large
+    copies, origin, number = augment.augment_test(whole[positives], mode=mode, seed=seed)
     # The random mode has no untouched original among its five: it stands beside them, for the plain
     # table alone.
     apart = positives if not np.any(number == 0) else positives[:0]
-    images = np.concatenate((copies, dataset.images[apart], dataset.images[negatives]))
+    images = np.concatenate((copies, whole[apart], whole[negatives]))
     copy = np.concatenate((number, np.zeros(len(apart) + len(negatives), int)))
     augmented = np.ones(len(images), bool)
     augmented[len(copies) : len(copies) + len(apart)] = False
-    return TestSet(images, np.concatenate((positives[origin], apart, negatives)), copy, augmented, copy == 0)
+    small = images if dataset.large is None else reduce(images, dataset.images.shape[1])
+    large = None if dataset.large is None else images
+    return TestSet(
+        small, large, np.concatenate((positives[origin], apart, negatives)), copy, augmented, copy == 0
+    )
 
 
 def tested(test_set: TestSet, dataset: Dataset, split: Split) -> np.ndarray:
@@ -60,6 +67,8 @@ def scored_images(
     )
 
 
-def grouped(dataset: Dataset, index: np.ndarray) -> GroupedImages:
-    """Images at these positions in the dataset with their groups."""
-    return GroupedImages(dataset.images[index], dataset.groups[index])
+def grouped(dataset: Dataset, index: np.ndarray, *, size: int) -> GroupedImages:
+    """Images of `size` pixels at these positions in the dataset, with their groups."""
+    large = dataset.large
+    images = dataset.images if large is None or dataset.images.shape[1] == size else large
+    return GroupedImages(images[index], dataset.groups[index])

@@ -72,6 +72,11 @@ class FeatureDetector(NoveltyDetector):
         references = {name: reference.of_fold(fold) for name, reference in self.references.items()}
         return FeatureDetector(self.backbone, references, self.metric)
 
+    @property
+    def networks(self) -> Any:
+        """Weights, by whose hash a calibration knows the detector."""
+        return self.pure()[1]
+
     def pure(self, *, each_fold: bool = False) -> tuple[PureScorer, Any]:
         """The scorer as `(fn, variables)`, for use inside other code's `jit`.
 

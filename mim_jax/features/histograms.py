@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mim_jax.features.backbone import Backbone
+from mim_jax.measure.histogram import coefficient
 from mim_jax.measure.images import as_float
 
 COLOR_BINS = 6  # a channel, in the joint histogram of colours
@@ -42,6 +43,36 @@ def channel_histograms(backbone: Backbone, images: jax.Array) -> dict[str, jax.A
 def mirrored(images: jax.Array) -> jax.Array:
     """Images `[B, H, W, 3]` and their three mirror images: `[4, B, H, W, 3]`."""
     return jnp.stack([images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]])
+
+
+def feature_hbd(backbone: Backbone, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Similarity of two images in a network: `1 + ln BC` (Eq. 14) of each layer's histogram, their mean.
+
+    A sixth similarity of MIM, between an image and its inpainting. Histograms are of the image as it stands,
+    without its mirror images. Other sizes than the network's are resized to it.
+
+    >>> halves = Backbone("mine", lambda weights, images: {"halves": images[:, ::2, ::2]}, image_size=8)
+    >>> images = jax.random.uniform(jax.random.key(0), (1, 8, 8, 3))
+    >>> feature_hbd(halves, images, images)
+    Array([1.], dtype=float32)
+
+    Args:
+      backbone: the frozen network.
+      x: images, uint8 or float in [0, 1], `[B, S, S, 3]`.
+      y: others of the same shape.
+
+    Returns:
+      float32 `[B]`, 1 for equal images; at least -26.6, where no layer has anything in common.
+    """
+    size = backbone.image_size
+
+    def described(images: jax.Array) -> dict[str, jax.Array]:
+        shape = (len(images), size, size, 3)
+        resized = images if images.shape == shape else jax.image.resize(images, shape, "linear")
+        return jax.tree.map(lambda maps: _shares(_spread(maps)), dict(backbone.features(resized)))
+
+    p, q = described(as_float(x)), described(as_float(y))
+    return jnp.mean(jnp.stack([1 + jnp.log(coefficient(p[layer], q[layer])) for layer in sorted(p)]), axis=0)
 
 
 def color_histogram(images: jax.Array) -> jax.Array:

@@ -101,7 +101,7 @@ def fit(
         tests = held_out[fold * INNER_FOLDS : (fold + 1) * INNER_FOLDS]
         parts = [raw[:, fold * step + 1 + k, test] for k, test in enumerate(tests)]
         own_scores.append(np.concatenate(parts, axis=1))
-    units = _units(own_scores)
+    units = units_of(own_scores)
     joined = [
         np.mean((scores - median[:, None]) / spread[:, None], axis=0, keepdims=True)
         for scores, median, spread in zip(own_scores, *units, strict=True)
@@ -111,7 +111,7 @@ def fit(
         gallery=gallery,
         kinds=jax.tree.map(lambda leaf: leaf[whole], made),
         units=units,
-        joined=jax.tree.map(lambda leaf: leaf[:, 0], _units(joined)),
+        joined=jax.tree.map(lambda leaf: leaf[:, 0], units_of(joined)),
     )
 
 
@@ -224,8 +224,8 @@ def _mahalanobis(p: jax.Array, gallery: jax.Array, arrays: Mapping[str, Any]) ->
     return -jnp.sqrt(rest / arrays["scale"][:, None])
 
 
-def _units(scores: Sequence[np.ndarray]) -> Units:
-    """Units of scores `[K, n]`, one a fold."""
+def units_of(scores: Sequence[np.ndarray]) -> Units:
+    """Units of scores `[K, n]`, one array a fold: each `[F, K]`."""
     median = np.stack([np.median(own, axis=1) for own in scores])
     spread = np.stack([np.subtract(*np.percentile(own, [75, 25], axis=1)) for own in scores])
     return Units(median.astype(np.float32), np.maximum(spread, SMALLEST_SPREAD).astype(np.float32))

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mim_jax.evaluate.method_names import REFERENCE
 from mim_jax.report.render import render
-from mim_jax.report.sections import sections, sides
+from mim_jax.report.sections import reference_of, sections, sides
 
 _WORST = 5  # classes named
 
@@ -17,7 +16,7 @@ def model_card(results: Mapping[str, Any]) -> str:
     """
     worst = {}
     for part in ("group", "class"):
-        values = results[f"per_{part}"].get(REFERENCE, {})
+        values = results[f"per_{part}"].get(reference_of(results), {})
         names = sorted(values, key=lambda name: (values[name]["mean"], name))[:_WORST]
         worst[part] = {name: values[name] for name in names}
     decided = sides(results["decision"]["table"], results["data"]["positive"])

@@ -12,8 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from mim_jax.data.dataset import printable
-from mim_jax.evaluate.method_names import METHOD_CLAUSES, REFERENCE, method_name
-from mim_jax.measure import METRIC_NAMES
+from mim_jax.decide.decision import SCORE_NAMES
+from mim_jax.evaluate.method_names import METHOD_CLAUSES, method_name
 from mim_jax.report import format as formats
 from mim_jax.report.sections import leading
 
@@ -46,7 +46,7 @@ def environment(markdown: bool) -> Environment:
         name: getattr(formats, name)
         for name in ("number", "signed", "percent", "thousands", "span", "interval", "spread")
     }
-    safe["metric_name"] = METRIC_NAMES.__getitem__
+    safe["metric_name"] = SCORE_NAMES.__getitem__
     if markdown:
         safe |= {"code": _code, "quoted": _quoted}
     made.filters |= {name: _marked(function) for name, function in safe.items()}
@@ -57,7 +57,6 @@ def environment(markdown: bool) -> Environment:
         "method_name": method_name,
     }
     made.globals |= {
-        "REFERENCE": REFERENCE,
         "METHOD_CLAUSES": METHOD_CLAUSES,
         "SHORT_NOTICE": formats.SHORT_NOTICE,
     }

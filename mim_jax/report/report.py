@@ -6,8 +6,10 @@ escaped where it enters the HTML. The same input gives the same bytes.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mim_jax.evaluate.mim import Evaluated
+from mim_jax.evaluate.panels import Panels
 from mim_jax.report import figures
 from mim_jax.report.figures import pictures
 from mim_jax.report.format import SHORT_NOTICE
@@ -27,16 +29,20 @@ def write_report(workdir: str | Path, found: Evaluated) -> Path:
         "report.html.j2",
         **sections(results),
         figures=embed(pngs),
-        panels=[
-            {"name": name, "positive": panels.positive[rows[0]], "kind": str(panels.kind[rows[0]])}
-            for name, rows in pictures.arrange(panels).items()
-        ],
+        panels=_described(panels) if panels else [],
         difference_scale=pictures.DIFFERENCE_SCALE,
         training_curves={name: axis for name, (axis, _) in figures.TRAINING_CURVES.items()},
     )
     path = Path(workdir) / "report.html"
     path.write_bytes(page.encode("utf-8"))
     return path
+
+
+def _described(panels: Panels) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "positive": panels.positive[rows[0]], "kind": str(panels.kind[rows[0]])}
+        for name, rows in pictures.arrange(panels).items()
+    ]
 
 
 def write_figures(folder: Path, pngs: Mapping[str, bytes]) -> None:

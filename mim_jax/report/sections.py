@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mim_jax.evaluate.method_names import REFERENCE, method_name, ordered
-from mim_jax.measure import METRICS
+from mim_jax.decide.decision import SCORE_NAMES
+from mim_jax.evaluate.method_names import DETECTORS, REFERENCE, method_name, ordered
 from mim_jax.report.format import duration, verdict
 
 Results = Mapping[str, Any]
@@ -26,28 +26,35 @@ AXES = {  # of the robustness sheet, in its order
 }
 
 
+def reference_of(results: Results) -> str:
+    """The method that decides; older results say none, and are MIM's."""
+    found: str = results.get("reference", REFERENCE)
+    return found
+
+
 def sections(results: Results) -> dict[str, Any]:
     """Values for the template of the report besides the figures: the results, and what follows from them."""
-    metric, data = results["decision"]["metric"], results["data"]
+    metric, data, reference = results["decision"]["metric"], results["data"], reference_of(results)
     augmented, positive = results["auroc"]["augmented"], data["positive"]
     groups = groups_of_classes(results)
     of_positive = data["classes"].get(positive, 0)
-    order = metrics(augmented[REFERENCE])
+    order = metrics(augmented[reference])
     names = {  # a score of its own instead of the metric is marked
         name: method_name(name) + ("" if metric in augmented[name] else " *") for name in ordered(augmented)
     }
     parts = {
-        part: ranked(results[f"per_{part}"])
-        for part in ("group", "class")
-        if results[f"per_{part}"].get(REFERENCE)
+        part: ranked(results, part) for part in ("group", "class") if results[f"per_{part}"].get(reference)
     }
     by_all_metrics = [name for name in ordered(augmented) if set(order) <= set(augmented[name])]
     return {
         **results,
+        "reference": reference,
+        "subject": method_name(reference),
         "metric": metric,
         "metrics": order,
         "positive": positive,
         "baselines": baselines(results),
+        "detectors": [name for name in ordered(results["differences"]) if name in DETECTORS],
         "variants": ordered(results["variants"]),
         "outcomes": Counter(verdict(results["differences"][name][metric])[0] for name in baselines(results)),
         "names": names,
@@ -56,7 +63,7 @@ def sections(results: Results) -> dict[str, Any]:
         "other_images": sum(data["classes"].values()) - of_positive,
         "other_classes": len(data["classes"]) - (positive in data["classes"]),
         "positive_share": positive_share(results),
-        "levels": sorted(results["operating"][REFERENCE]["sensitivity_at_specificity"], key=float),
+        "levels": sorted(results["operating"][reference]["sensitivity_at_specificity"], key=float),
         "extremes": {end: results["splits"][number] for end, number in extremes(results).items()},
         "parts": {
             part: {"methods": found, "names": [names[method] for method in found]}
@@ -68,6 +75,8 @@ def sections(results: Results) -> dict[str, Any]:
         }
         | {positive: "training class"},
         **_decision(results),
+        "same_sources": results.get("same_sources"),
+        "tones": results.get("tones", {}),
         "axes": axes(results),
         "held_out": results.get("held_out"),
         "times": _times(results["wall_time"]),
@@ -77,13 +86,14 @@ def sections(results: Results) -> dict[str, Any]:
 
 
 def baselines(results: Results) -> list[str]:
-    """The baselines in order: every method that is neither MIM nor a variant of it."""
-    return [method for method in ordered(results["differences"]) if method not in results["variants"]]
+    """The baselines in order: every method that is neither a detector nor a variant of MIM."""
+    others = (*results["variants"], *DETECTORS)
+    return [method for method in ordered(results["differences"]) if method not in others]
 
 
 def metrics(values: Mapping[str, Any]) -> list[str]:
     """The metrics among the keys, in the order of the tables."""
-    return [metric for metric in METRICS if metric in values]
+    return [metric for metric in SCORE_NAMES if metric in values]
 
 
 def leading(values: Mapping[str, Any], metric: str) -> Any:
@@ -98,24 +108,27 @@ def positive_share(results: Results) -> float:
 
 
 def shown_methods(results: Results) -> list[str]:
-    """MIM, the baseline of the highest mean AUROC, and those of `SHOWN` that there are, in order."""
+    """The detectors, the baseline of the highest mean AUROC, and those of `SHOWN`, in order."""
     metric, aurocs = results["decision"]["metric"], results["auroc"]["augmented"]
     known = baselines(results)
     best = sorted(known, key=lambda method: -leading(aurocs[method], metric)["mean"])[:1]
-    return ordered({REFERENCE, *best, *(method for method in SHOWN if method in known)})
+    best += [method for method in DETECTORS if method in aurocs]
+    return ordered({reference_of(results), *best, *(method for method in SHOWN if method in known)})
 
 
 def extremes(results: Results) -> dict[str, int]:
-    """Indices of the "best" and the "worst" fold by MIM's AUROC; one alone where they are the same."""
-    summary = results["auroc"]["augmented"][REFERENCE][results["decision"]["metric"]]
+    """Indices of the "best" and the "worst" fold by AUROC; one alone where they are the same."""
+    summary = results["auroc"]["augmented"][reference_of(results)][results["decision"]["metric"]]
     values = [fold["value"] for fold in summary["folds"]]
     best, worst = values.index(max(values)), values.index(min(values))
     return {"best": best, "worst": worst} if best != worst else {"best": best}
 
 
-def ranked(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Sort the methods in order, and the parts by MIM's mean AUROC, highest first."""
-    order = sorted(parts[REFERENCE], key=lambda name: (-parts[REFERENCE][name]["mean"], name))
+def ranked(results: Results, part: str) -> dict[str, dict[str, Any]]:
+    """Values by "group" or "class": the methods in order, the parts by AUROC, highest first."""
+    parts = results[f"per_{part}"]
+    own = parts[reference_of(results)]
+    order = sorted(own, key=lambda name: (-own[name]["mean"], name))
     return {method: {name: parts[method][name] for name in order} for method in ordered(parts)}
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from mim_jax.data import dataset as datasets
 from mim_jax.data import duplicates, folder, quality
 from mim_jax.data.dataset import Dataset
+from mim_jax.data.file_sources import read_sources
 from mim_jax.data.folds import Split
 from mim_jax.data.images import MIN_SIDE
 from mim_jax.data.resize import reduce
@@ -130,7 +131,8 @@ def _parse(config: Mapping[str, Any]) -> Settings:
         "gate_training": gate.pop("training"),
         "gate": _read(quality.Gate, gate, "data.gate"),
         "sources": {name: folder for name, folder in data["sources"].items() if folder},
-        "known": tuple(data.get("known", ())),
+        "positive": datasets.printable(data["positive"]),  # spelled as the classes of a data set are
+        "known": tuple(map(datasets.printable, data.get("known", ()))),
         "min_side": max(MIN_SIDE, least),
     }
     measure = {name: evaluation.pop(name) for name in _MEASURE if name in evaluation}
@@ -255,6 +257,11 @@ def _at_sizes(dataset: Dataset, settings: Settings) -> Dataset:
 
 def _load_dataset(settings: Settings, size: int, progress: Callable[[int, int], None] | None) -> Dataset:
     data = settings.data
+    if data.source_column and not data.root:
+        raise ValueError(
+            f"config.data.source_column={data.source_column} is a column of the manifest in "
+            "config.data.root, which is not given: leave it out"
+        )
     if data.root and data.sources:
         raise ValueError(
             f"config.data.root ({data.root}) and config.data.sources ({', '.join(data.sources)}) are both "
@@ -287,6 +294,9 @@ def _load_dataset(settings: Settings, size: int, progress: Callable[[int, int], 
             strict=data.strict,
             progress=progress,
         )
+    if data.source_column:
+        manifest = Path(data.root).expanduser() / (data.manifest or "manifest.csv")
+        dataset = replace(dataset, sources=read_sources(manifest, data.source_column, dataset.names.tolist()))
     dataset = quality.screen(dataset, data.gate, data.gate_training, strict=data.strict)
     return duplicates.settle(dataset, data.duplicates)
 
@@ -298,14 +308,15 @@ def load_clinical(settings: Settings) -> Dataset | None:
     """
     data, evaluation = settings.data, settings.evaluation
     if evaluation.clinical:
-        read = sources.load_clinical(
+        loaded = sources.load_clinical(
             evaluation.clinical,
             data_dir=prepared_folder(data.data_dir),
             size=_read_size(settings),
             positive=data.positive,
             min_side=data.min_side,
         )
-        return _at_sizes(read, settings)
+        loaded = quality.screen(loaded, data.gate, "off" if data.gate_training == "off" else "list")
+        return _at_sizes(loaded, settings)
     if data.procedural and evaluation.procedural_clinical:
         drawn = datasets.from_lesions(
             size=_read_size(settings),

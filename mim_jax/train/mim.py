@@ -29,6 +29,18 @@ def check(settings: Settings) -> None:
     """Raise ValueError for mistakes that are known before any image is read."""
     own, size = mim_settings(settings), settings.data.image_size
     measure = own.measure
+    if settings.detector != "mim" and own.rule.name == "paper":
+        raise ValueError(
+            f"config.decision.rule=paper is a threshold on MIM's SSIM+HBD, and config.detector is "
+            f"{settings.detector}: use config.decision.rule=calibrated"
+        )
+    if settings.detector == "features":
+        if measure != Measure() or own.mask.margin:
+            raise ValueError(
+                "config.detector=features inpaints nothing, so it has no hole and no metric of MIM: leave "
+                "config.evaluation.metric, window, bins, region, holes and config.mask.margin as they are"
+            )
+        return
     if own.rule.name == "paper" and measure != Measure():
         raise ValueError(
             "config.decision.rule=paper is a threshold on SSIM+HBD of the whole image; with "
@@ -77,11 +89,16 @@ def split(settings: Settings, dataset: Dataset) -> list[Split]:
 
 
 def trainings(experiment: Experiment, path: Path) -> list[Training]:
-    """List the training of every fold in every role; nothing is computed before they begin."""
+    """List the training of every fold in every role; nothing is computed before they begin.
+
+    There is none where a frozen network decides alone.
+    """
     settings, splits = experiment.settings, experiment.splits
     make = functools.cache(lambda steps: make_gan(settings, steps=steps))
     images = [experiment.dataset.images[one.train] for one in splits]
-    found = []
+    found: list[Training] = []
+    if settings.detector == "features":
+        return found
     for role in [role for role in ROLES if role == "mim" or settings.training.autoencoder]:
         folder, adversary = ROLES[role]
         for one, own in zip(splits, images, strict=True):

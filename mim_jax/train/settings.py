@@ -53,6 +53,7 @@ class FeatureSettings:
     image_size: int
     kinds: tuple[str, ...]
     color: bool
+    inpaintings: bool
 
 
 @dataclass(frozen=True)

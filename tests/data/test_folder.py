@@ -1,3 +1,4 @@
+import re
 import shutil
 import unicodedata
 
@@ -52,9 +53,74 @@ def test_what_counts_as_an_image_and_in_which_order(tmp_path):
     assert dataset.names.tolist() == sorted(wanted)
     assert dataset.class_counts() == {"Chicken pox": 1, "mpox": 7}
     assert dataset.unusable == () and dataset.group_problems == () and not dataset.grouped
+    # Nothing is passed over uncounted, except what lies beside the folders of the classes.
+    (root / "manifest.csv").write_text("")
+    assert list_images(root).passed_over == [
+        (".cache", "a folder that is hidden or of the system; files in it: 1"),
+        ("__MACOSX", "a folder that is hidden or of the system; files in it: 1"),
+        ("mpox/.DS_Store", "a hidden file"),
+        ("mpox/._a b.jfif", "a hidden file"),
+        ("mpox/.hidden.png", "a hidden file"),
+        ("mpox/Thumbs.db", "not an image by its name"),
+        ("mpox/notes.txt", "not an image by its name"),
+    ]
+    assert [name for name, _ in dataset.passed_over] == [n for n, _ in list_images(root).passed_over]
     assert dataset.groups.tolist() == dataset.names.tolist()
     assert dataset.images.shape == (8, 32, 32, 3) and dataset.images.dtype == np.uint8
     assert dataset.positives.tolist() == list(range(1, 8)) and dataset.negatives.tolist() == [0]
+
+
+LEFTOVERS = """@eaDir  #recycle  #snapshot  @Recycle  .@__thumb  $RECYCLE.BIN  System Volume Information
+RECYCLER  lost+found  __MACOSX  .Trashes  .Trash-1000  Network Trash Folder  ~snapshot  Temporary Items
+.stversions  .dropbox.cache  .tmp.drivedownload  .ipynb_checkpoints"""
+
+
+@pytest.mark.parametrize("leftover", re.split(r"  |\n", LEFTOVERS))
+def test_what_systems_leave_behind_is_neither_a_class_nor_trained_on(root, leftover):
+    before = read(root)
+    put(root / leftover / "0.jpg" / "SYNOPHOTO_THUMB_M.jpg")
+    put(root / "mpox" / leftover / "0.jpg" / "SYNOPHOTO_THUMB_M.jpg")
+    put(root / "mpox" / leftover / "1.jpg")
+    after = read(root)
+    assert after.digest() == before.digest() and after.unusable == ()
+    assert dict(after.passed_over) == {
+        leftover: "a folder that is hidden or of the system; files in it: 1",
+        f"mpox/{leftover}": "a folder that is hidden or of the system; files in it: 2",
+    }
+    with pytest.raises(ValueError, match=r"it has measles, mpox, other: .* not read: "):
+        read(root, positive=leftover)
+
+
+def test_a_name_is_the_same_however_its_accents_are_composed(tmp_path):
+    names = ["Läsion/é 1.png", "Läsion/e 2.png", "Läsion/z.png", "Zürich/1.png"]
+    found = {}
+    for form, other in (("NFC", "NFD"), ("NFD", "NFC")):
+        root = tree(tmp_path / form, [unicodedata.normalize(form, name) for name in names])
+        rows = [unicodedata.normalize(other, f"{name},Müller {i % 2}") for i, name in enumerate(names)]
+        (root / "manifest.csv").write_text("\n".join(["file,group", *rows]), encoding="utf-8")
+        found[form] = read(root, positive=unicodedata.normalize(other, "Läsion"))
+        assert found[form].group_problems == () and len(set(found[form].groups)) == 2
+        assert len(found[form].positives) == 3
+        pattern = unicodedata.normalize(other, "^(é) ")
+        assert "Läsion/é" in read(root, positive="Läsion", group_pattern=pattern).groups
+    assert found["NFC"].digest() == found["NFD"].digest()
+    assert found["NFD"].names.tolist() == sorted(unicodedata.normalize("NFC", name) for name in names)
+    put(root / unicodedata.normalize("NFC", names[0]))
+    with pytest.raises(ValueError, match=r"two files have the name 'Läsion/é 1\.png', in two spellings"):
+        read(root, positive="Läsion")
+
+
+def test_class_folders_that_are_links_are_the_reason_given(root, tmp_path):
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for label in ("mpox", "other"):
+        (linked / label).symlink_to(root / label)
+    with pytest.raises(ValueError, match=r"hold no images: .*; not read: mpox \(a link to a folder,"):
+        read(linked)
+    (tmp_path / "texts" / "mpox").mkdir(parents=True)
+    (tmp_path / "texts" / "mpox" / "1.txt").touch()
+    with pytest.raises(ValueError, match=r"not read: mpox/1\.txt \(not an image by its name\)"):
+        read(tmp_path / "texts")
 
 
 def test_images_stand_beside_their_names_for_any_number_of_threads(root):
@@ -78,12 +144,12 @@ def test_unusable_files_are_listed_and_left_out(root, tmp_path):
     done = []
     dataset = read(root, size=40, progress=lambda i, n: done.append((i, n)))
     assert dict(dataset.unusable) == {
-        "linked": "link outside the root",
-        "loop": "a link to a folder, which is not followed",
+        "linked": "a link to a folder, which is not followed; put the folder itself here",
+        "loop": "a link to a folder, which is not followed; put the folder itself here",
         "measles/old.gif": "GIF content; JPEG, PNG, WEBP, BMP or TIFF is needed",
         "measles/small.png": "9x9 pixels; at least 32x32 are needed",
         "mpox/0.jpg": "text content; JPEG, PNG, WEBP, BMP or TIFF is needed",
-        "mpox/link.png": "link outside the root",
+        "mpox/link.png": "a link out of the data folder, which is not followed; put the file itself here",
         "stray.png": "not in the folder of a class",
     }
     kept = ["measles/1.png", "mpox/1.png", "mpox/2.png", "mpox/inner.png", "other/1.png"]
@@ -92,21 +158,21 @@ def test_unusable_files_are_listed_and_left_out(root, tmp_path):
         np.testing.assert_array_equal(image, np.asarray(Image.open(root / name)))
     assert done == [(i, 8) for i in range(1, 9)]
     with pytest.raises(
-        ValueError, match=r"7 unusable files .*linked: link outside the root; loop: .*fix or remove"
+        ValueError, match=r"7 unusable files .*linked: a link to a folder, .*loop: .*fix or remove"
     ):
         read(root, strict=True)
 
 
 def test_manifest_gives_groups_and_its_slips_are_reported(root):
     put(root / "mpox" / "3.png", 7)
-    accented = unicodedata.normalize("NFD", "mpox/é.png")
-    put(root / accented, 8)
+    accented = unicodedata.normalize("NFC", "mpox/é.png")
+    put(root / unicodedata.normalize("NFD", accented), 8)
     rows = [
         "\ufeffGroup, file ,remark",
         "p1,mpox/1.png,x",
         "p1,mpox\\2.png,",
         "p1,./measles/1.png",
-        "p2," + unicodedata.normalize("NFC", accented),
+        "p2," + accented,
         "p3,mpox/gone.png",
         ",other/1.png",
         "p4,mpox/1.png",
@@ -196,7 +262,7 @@ def test_wrong_roots_have_a_sentence(root, tmp_path):
         read(root)
     shutil.rmtree(root / "mpox")
     (root / "mpox").symlink_to(tmp_path / "empty")
-    with pytest.raises(ValueError, match=r"'mpox' in .* has no usable image \(mpox: link outside the root\)"):
+    with pytest.raises(ValueError, match=r"'mpox' in .* no usable image \(mpox: a link to a folder"):
         read(root)
 
 
@@ -236,7 +302,8 @@ def test_select_and_digest(root):
 
 def test_list_images(root):
     (root / "mpox" / "note.txt").touch()
-    assert list_images(root / "mpox") == (["1.png", "2.png"], [])
+    assert list_images(root / "mpox") == (["1.png", "2.png"], [], [])
+    assert list_images(root).passed_over == [("mpox/note.txt", "not an image by its name")]
 
 
 def test_lesions_are_a_dataset_with_groups():

@@ -146,12 +146,14 @@ def test_groups_files_and_missing_classes():
         ["p", "p", "p"],
         unusable=(("mpox/x.jpg", "an empty file (0 bytes)"),),
         group_problems=(("mpox/y.jpg", "in the manifest, but not among the images"),),
+        passed_over=(("mpox/z.txt", "not an image by its name"),),
     )
     found = {kind: finding.items for kind, finding in findings(data).items()}
     assert found == {
         "groups_across_classes": ("p: 1 measles, 2 mpox",),
         "group_problems": ("mpox/y.jpg: in the manifest, but not among the images",),
         "unusable": ("mpox/x.jpg: an empty file (0 bytes)",),
+        "passed_over": ("mpox/z.txt: not an image by its name",),
     }
     alone = findings(dataset([scene(0)], ["mpox"]))
     assert set(alone) == {"ungrouped", "no_negatives"}

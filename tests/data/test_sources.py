@@ -13,121 +13,7 @@ from PIL import Image
 from mim_jax.data.dataset import Dataset
 from mim_jax.data.sources.load import count_differences, load_clinical, load_sources, shortfalls
 from mim_jax.data.synthetic.lesions import CLASS_GROUPS, PAPER_COUNTS
-
-SIZE = 32
-MSLD = ("Monkeypox", "Chickenpox", "Measles", "HFMD", "Cowpox", "Healthy")
-CODES = dict(zip(MSLD, ("MKP", "CHP", "MSL", "HFMD", "CWP", "HEALTHY"), strict=True))
-DERMNET = {
-    "Bullous Disease Photos": "bullous",
-    "Cellulitis Impetigo and other Bacterial Infections": "bacterial_infection",
-    "Eczema Photos": "eczema",
-    "Herpes HPV and other STDs Photos": "hpv",
-    "Urticaria Hives": "urticaria",
-    "Vascular Tumors": "vascular_tumor",
-    "Vasculitis Photos": "vasculitis",
-    "Warts Molluscum and other Viral Infections": "viral_infection",
-    "Melanoma Skin Cancer Nevi and Moles": None,
-    "Psoriasis pictures Lichen Planus and related diseases": None,
-}
-ISIC = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
-
-
-def put(path, seed=None, side=36):
-    """A noisy picture of its own for each file name; Pillow cannot know every suffix."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    seed = list(path.name.encode()) if seed is None else seed
-    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path, "PNG" if path.suffix.lower() == ".png" else "JPEG")
-    return path
-
-
-def litter(folder):
-    """What systems leave behind in every folder."""
-    for name in ("Thumbs.db", ".DS_Store", "._1.jpg"):
-        (folder / name).write_bytes(b"no image")
-    put(folder / "__MACOSX" / "x.jpg")
-
-
-def make_msld_v2(root):
-    """Three images of two patients a class; each fold holds all of them, as the shipped ones do."""
-    for fold in range(1, 6):
-        for title in MSLD:
-            names = [f"{CODES[title]}_{n}" for n in ("17_01.jpg", "17_02.JPG", "03_01.jfif")]
-            for i, name in enumerate(names):
-                part = ("Train", "Valid", "Test")[(i + fold) % 3]
-                name = name.lower() if fold == 4 else name
-                put(root / "Original Images/Original Images/FOLDS" / f"fold{fold}" / part / title / name)
-    augmented = root / "Augmented Images/FOLDS_AUG/fold1_AUG/Train/Monkeypox_Augmented/MKP_17_01_0.jpg"
-    put(augmented)
-    litter(root / "Original Images")
-    return root
-
-
-def make_msld_v1(root):
-    for name in ("M01_01.jpg", "M01_02.jpg", "M02_01.jpg"):
-        put(root / "Original Images/Original Images/Monkey Pox" / name)
-    for name in ("NM01_01.jpg", "strange name.jpg"):
-        put(root / "Original Images/Original Images/Others" / name)
-    put(root / "Fold1/Fold1/Fold1/Train/Monkeypox/M01_01_00.jpg")
-    return root
-
-
-def make_isic(root, per_class=4):
-    """Two images of each lesion; the answers beside the images, as unpacked."""
-    truth, lesions = [",".join(("image", *ISIC))], ["image,lesion_id,diagnosis_confirm_type"]
-    for c in range(7):
-        for i in range(per_class):
-            name = f"ISIC_{24306 + 100 * c + i:07}"
-            put(root / "ISIC2018_Task3_Training_Input" / f"{name}.jpg")
-            truth.append(",".join([name, *(f"{float(c == k)}" for k in range(7))]))
-            lesions.append(f"{name},HAM_{c}{i // 2:06},histopathology")
-    put(root / "ISIC2018_Task3_Test_Input" / "ISIC_0099999.jpg")
-    answers = root / "ISIC2018_Task3_Training_GroundTruth"
-    answers.mkdir()
-    (answers / "ISIC2018_Task3_Training_GroundTruth.csv").write_text("\n".join(truth))
-    (root / "ISIC2018_Task3_Training_LesionGroupings.csv").write_text("\n".join(lesions), "utf-8-sig")
-    litter(root / "ISIC2018_Task3_Training_Input")
-    return root
-
-
-def make_dermnet(root, train=2):
-    for title in DERMNET:
-        slug = title.split()[0].lower()
-        for i in range(train):
-            put(root / "train" / title / f"{slug}-{i} (1).JPG")
-        put(root / "test" / title / f"{slug}-0.jpeg")
-    litter(root / "train")
-    return root
-
-
-@pytest.fixture(scope="module")
-def downloads(tmp_path_factory):
-    """Each source as downloaded; tests that spoil one take a copy."""
-    root = tmp_path_factory.mktemp("downloads")
-    make_msld_v2(root / "msld")
-    make_isic(root / "isic2018")
-    make_dermnet(root / "dermnet")
-    return root
-
-
-@pytest.fixture
-def copy(downloads, tmp_path):
-    def take(source):
-        return shutil.copytree(downloads / source, tmp_path / source)
-
-    return take
-
-
-def load(folders, data_dir, **options):
-    return load_sources(folders, data_dir=data_dir, **({"size": SIZE, "per_class": 0} | options))
-
-
-def refusal(folders, data_dir, **options):
-    """The one sentence with which these folders are refused."""
-    with pytest.raises(ValueError) as error:
-        load(folders, data_dir, **options)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+from tests.data.downloads import DERMNET, ISIC, SIZE, load, put, refusal
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +65,7 @@ def test_the_second_call_reads_what_the_first_prepared(joined):
 def test_the_defaults_are_those_of_the_paper(downloads, tmp_path):
     dataset = load_sources({"isic2018": downloads / "isic2018"}, data_dir=tmp_path, size=224, positive="nv")
     assert dataset.images.shape == (28, 224, 224, 3) and len(shortfalls(dataset, per_class=100)) == 7
-    assert (tmp_path / "isic2018/224px_from_32px_100_of_seed_0/1.0.0").is_dir()
+    assert (tmp_path / "isic2018/224px_from_32px_100_of_seed_0/1.1.0").is_dir()
 
 
 def test_the_draw_follows_the_seed_and_moves_no_other_class(downloads, tmp_path, copy):
@@ -201,17 +87,6 @@ def test_the_draw_follows_the_seed_and_moves_no_other_class(downloads, tmp_path,
         path.write_text(f"{path.read_text()}\n{row}\n")
     moved = drawn(spoiled, 0, tmp_path / "c") ^ draws[0]
     assert all("ISIC_00243" in name or "ISIC_0000001" in name for name in moved)
-
-
-def test_msld_v1_and_names_without_a_patient(tmp_path):
-    dataset = load({"msld": make_msld_v1(tmp_path / "v1")}, tmp_path / "prepared")
-    assert dataset.class_counts() == {"mpox": 3, "others": 2} and dataset.source == "MSLD v1.0"
-    groups = dict(zip(dataset.names, dataset.groups, strict=True))
-    stem = "msld/Original Images/Original Images/"
-    assert groups[f"{stem}Monkey Pox/M01_02.jpg"] == groups[f"{stem}Monkey Pox/M01_01.jpg"] == "msld/mpox/1"
-    stray = f"{stem}Others/strange name.jpg"
-    assert groups[stray] == stray and [name for name, _ in dataset.group_problems] == [stray]
-    assert any(sentence.startswith("others: 2 images of a class") for sentence in count_differences(dataset))
 
 
 def test_unusable_images_are_replaced_from_their_class_and_listed(copy, tmp_path):
@@ -238,71 +113,6 @@ def test_unusable_images_are_replaced_from_their_class_and_listed(copy, tmp_path
     assert whole.class_counts()["urticaria"] == 4  # the decoder takes an image of one colour
 
 
-def test_what_is_missing_from_a_download_is_said(copy, tmp_path):
-    out = tmp_path / "prepared"
-    assert "does not exist" in refusal({"msld": tmp_path / "nowhere"}, out)
-    (tmp_path / "file").write_text("")
-    assert "is not a folder" in refusal({"msld": tmp_path / "file"}, out)
-    (tmp_path / "empty").mkdir()
-    for source, words in {
-        "msld": "neither",
-        "isic2018": "GroundTruth.csv once",
-        "dermnet": "train/bullous",
-    }.items():
-        assert words in refusal({source: tmp_path / "empty"}, out)
-    assert "unknown data source 'mnist'" in refusal({"mnist": tmp_path}, out)
-    assert "no data source is named" in refusal({}, out)
-
-    msld = copy("msld")
-    shutil.rmtree(msld / "Original Images/Original Images/FOLDS/fold4/Test")
-    assert "no images in fold4/Test;" in refusal({"msld": msld}, out)
-    for path in list(msld.rglob("Measles")):
-        shutil.rmtree(path)
-    put(msld / "Original Images/FOLDS/fold4/Test/Cowpox/CWP_17_01.jpg")
-    assert "no images of measles" in refusal({"msld": msld}, out)
-    make_msld_v1(msld)
-    assert "versions 1.0 and 2.0" in refusal({"msld": msld}, out)
-
-    dermnet = copy("dermnet")
-    shutil.rmtree(dermnet / "test/Vascular Tumors")
-    assert "no images in test/vascular_tumor (" in refusal({"dermnet": dermnet}, out)
-    assert not out.exists()
-
-
-def test_one_image_in_two_classes_is_refused(copy, tmp_path):
-    folder = copy("msld")
-    put(folder / "Original Images/Original Images/FOLDS/fold5/Test/Measles/MKP_17_01.jpg")
-    assert "one image in two classes" in refusal({"msld": folder}, tmp_path / "prepared")
-
-
-TRUTH = "ISIC2018_Task3_Training_GroundTruth/ISIC2018_Task3_Training_GroundTruth.csv"
-LESIONS = "ISIC2018_Task3_Training_LesionGroupings.csv"
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new", "words"),
-    [
-        (TRUTH, "VASC\n", "SCC\n", "lacks the column 'vasc'"),
-        (TRUTH, r"VASC\n(.*)\n", r"VASC,UNK\n\1,0\n", "unknown label 'UNK'"),
-        (TRUTH, "ISIC_0024306,1.0", "ISIC_0024306,0.0", "'ISIC_0024306' has not"),
-        (TRUTH, "ISIC_0024306,1.0", "ISIC_0024306,mel", "'ISIC_0024306' has not"),
-        (TRUTH, "ISIC_0024306", "ISIC_7654321", "1 images that are not below .* such as ISIC_7654321"),
-        (TRUTH, "ISIC_0024306", "ISIC_0024307", "1 images twice"),
-        (TRUTH, "image", "picture", "lacks the column 'image'"),
-        (TRUTH, r"(?s)\n.*", "", "has no rows"),
-        (TRUTH, r"(?s)^.*", "\0", "(lacks the column|cannot be read)"),
-        (LESIONS, "ISIC_0024306,.*\n", "", "no lesion for 1 images .* such as ISIC_0024306"),
-        (LESIONS, "lesion_id", "lesion", "lacks the column 'lesion_id'"),
-    ],
-)
-def test_tables_that_do_not_fit_are_refused(copy, tmp_path, file, old, new, words):
-    folder = copy("isic2018")
-    text, changed = re.subn(old, new, (folder / file).read_text("utf-8-sig"), count=1)
-    assert changed
-    (folder / file).write_text(text)
-    assert re.search(words, refusal({"isic2018": folder}, tmp_path / "prepared", positive="nv"))
-
-
 def test_a_class_of_two_sources_and_a_class_of_none(downloads, tmp_path):
     put(tmp_path / "clinic/Eczema/1.jpg")
     folders = {"dermnet": downloads / "dermnet", "clinical": tmp_path / "clinic"}
@@ -325,7 +135,7 @@ def test_a_damaged_or_foreign_preparation_is_refused(joined, copy, tmp_path):
     ):
         data_dir = tmp_path / "spoiled"
         shutil.copytree(prepared, data_dir)
-        where = next(data_dir.glob(f"{source}/*/1.0.0"))
+        where = next(data_dir.glob(f"{source}/*/1.1.0"))
         spoil(where)
         sentence = refusal(folders, data_dir, **options)
         assert re.search(words, sentence) and f"delete {where} to prepare {source} again" in sentence
@@ -344,39 +154,6 @@ def flip(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
-
-
-def test_the_clinical_set(tmp_path):
-    clinic = tmp_path / "clinic"
-    for i in range(3):
-        put(clinic / "Hospital" / "ward 2" / f"{i}.JPG")
-    put(clinic / "normal" / "a b.jfif")
-    put(clinic / "stray.png")
-    litter(clinic)
-    for _ in range(2):
-        dataset = load_clinical(clinic, data_dir=tmp_path / "prepared", size=SIZE)
-        assert dataset.class_counts() == {"hospital": 3, "normal": 1} and not dataset.positives.size
-        assert dataset.unusable == (("clinical/stray.png", "not in the folder of a class"),)
-        assert len(set(dataset.groups)) == 4
-
-
-@pytest.mark.parametrize(
-    ("names", "words"),
-    [
-        ([], "holds no negatives"),
-        (["x.jpg"], "holds no negatives"),
-        (["Monkey Pox/x.jpg", "normal/x.jpg"], "has a class 'monkey_pox': it must hold negatives only"),
-        (["mpox/x.jpg"], "must hold negatives only"),
-        (["Normal/x.jpg", "normal/y.jpg"], "'normal' twice, as Normal and normal"),
-        (["normal/x.jpg", "hospital/notes.txt"], "no images in 'hospital'"),
-    ],
-)
-def test_clinical_folders_that_are_refused(tmp_path, names, words):
-    (tmp_path / "clinic").mkdir()
-    for name in names:
-        put(tmp_path / "clinic" / name)
-    with pytest.raises(ValueError, match=words):
-        load_clinical(tmp_path / "clinic", data_dir=tmp_path / "prepared", size=SIZE)
 
 
 def test_a_source_without_one_usable_image(tmp_path):
@@ -418,7 +195,7 @@ def test_every_builder_says_where_its_data_come_from(joined):
             builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS,
         ):
             assert len(text) > 40
-    written = json.loads(next(joined[0].glob("msld/*/1.0.0/dataset_info.json")).read_text())
+    written = json.loads(next(joined[0].glob("msld/*/1.1.0/dataset_info.json")).read_text())
     assert "Mpox Skin Lesion Dataset" in written["description"] and written["fileFormat"] == "array_record"
     assert "10.1016/j.bspc.2024.106742" in written["citation"]
     assert "not for commercial use" in json.dumps(written["redistributionInfo"])

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import mim_jax
 from mim_jax import Detector, UnusableImage
@@ -194,11 +195,13 @@ print(repr(mim_jax.load(sys.argv[1])), repr(mim_jax.load_exported(sys.argv[1])),
     assert done.stdout == f"Detector({facts})\nExportedDetector({facts})\n"
 
 
-def test_it_assesses_as_its_detector_does(exported):
+def test_it_assesses_as_its_detector_does(exported, tmp_path):
     detector, path, _ = exported
     torn = UnusableImage("the file is torn", "a.png")
+    Image.new("RGB", (40, 40)).save(tmp_path / "black.png")
     for loaded in (export.load_exported(path), export.load_detector(path)):
         assert loaded.calibration == CALIBRATION
+        assert "too dark" in loaded.read(tmp_path / "black.png").reason
         found = loaded.assess(iter([*images(2), torn, *images(40)]), alpha=0.2)
         expected = detector.assess(images(40), alpha=0.2)
         assert [one.decision for one in found[3:]] == [one.decision for one in expected]

@@ -11,6 +11,7 @@ or `UnusableImage` with one line of reason counts as lost.
 import argparse
 import itertools
 import math
+import re
 import struct
 import time
 import zlib
@@ -208,7 +209,7 @@ def largest() -> Iterator[tuple[str, bytes]]:
         ("PNG", "LA"),
         ("PNG", "I;16"),
         ("JPEG", "CMYK"),
-        ("TIFF", "LAB"),
+        ("TIFF", "CMYK"),
         ("WEBP", "RGBA"),
     ):
         file = BytesIO()
@@ -233,7 +234,7 @@ def kind_of(data: bytes) -> str:
     except UnusableImage as error:
         if not error.reason or not error.reason.isprintable() or len(error.reason) > 400:
             return "LOST: a reason that is no line of text"
-        words = error.reason.split(":")[0].split(";")[0]
+        words = re.split(r"[:;(]", error.reason)[0].strip()
         return "too large or too small" if words[:1].isdigit() else words
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs.mim import get_config
 from mim_jax.data.dataset import Dataset
 from mim_jax.data.folds import Split
 from mim_jax.data.sources import load
-from mim_jax.evaluate import test_set
+from mim_jax.evaluate import metadata, test_set
 from mim_jax.train import config as configuration
 from mim_jax.train import mim
 
@@ -104,3 +105,33 @@ def test_every_field_reaches_the_settings_and_unknown_or_missing_ones_are_named(
         configuration.with_seed(settings, 7).given["seed"] == 7 == configuration.with_seed(settings, 7).seed
     )
     assert settings.mim.mask.size == 16 and settings.data.min_side == 32
+
+
+def test_pictures_that_the_gate_flags_are_among_the_facts_of_a_run(config, tmp_path):
+    rng = np.random.default_rng(0)
+    names = [f"data/{name}" for name in ("mpox/1", "mpox/2", "mpox/black", "other/1")]
+    names += ["clinic/ward/1", "clinic/ward/black"]
+    for name in names:
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        black = name.endswith("black")
+        pixels = np.zeros((40, 40, 3)) if black else rng.integers([150, 90, 70], [230, 150, 130], (40, 40, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+    (tmp_path / "data/mpox/notes.txt").touch()
+    config.data.root, config.data.folds = str(tmp_path / "data"), 2
+    config.training.batch_size = 1
+    config.evaluation.clinical = str(tmp_path / "clinic")
+    experiment = configuration.build(parse(config), mim)
+    facts = metadata.describe_run("MIM", experiment)["data"]
+    assert [name for name, why in facts["doubtful"] if "too dark" in why] == ["mpox/black.png"]
+    assert (
+        facts["passed_over"] == [["mpox/notes.txt", "not an image by its name"]] and facts["unusable"] == []
+    )
+    clinical = metadata.describe_clinical(experiment.clinical)
+    assert [name for name, why in clinical["doubtful"] if "too dark" in why] == ["clinical/ward/black.png"]
+    assert clinical["unusable"] == [] and len(experiment.clinical) == 2
+    # Nothing is refused there, where every image counts, and nothing is looked at where the gate is off.
+    config.data.gate.training = "refuse"
+    assert len(configuration.load_clinical(parse(config)).doubtful) == 1
+    config.data.gate.training = "off"
+    assert configuration.load_clinical(parse(config)).doubtful == ()

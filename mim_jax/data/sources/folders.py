@@ -1,7 +1,7 @@
 """Layouts of downloaded folders: which of their images belong to the data of the paper, by their names.
 
 Nothing is decoded here. Every layout is read the same way on every system: names sorted, upper and lower case
-alike, stray files (`Thumbs.db`, `.DS_Store`, `__MACOSX`) passed over, any depth of unpacking.
+alike, what systems leave behind passed over, any depth of unpacking.
 """
 
 import hashlib
@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from mim_jax.data.folder import list_images, read_csv
+from mim_jax.data.dataset import printable
+from mim_jax.data.folder import is_leftover, list_images, read_csv
 
 # The classes of MSLD v2.0 that the paper takes: no cowpox and no healthy skin is among its 1,690.
 _MSLD = {"monkeypox": "mpox", "chickenpox": "chickenpox", "measles": "measles", "hfmd": "hfmd"}
@@ -55,12 +56,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Contents:
-    """Contents of a folder: images sorted by name; (name, reason) of those refused or without a group."""
+    """Contents of a folder: images sorted by name; (name, reason) of what is refused, ungrouped, not read."""
 
     title: str
     entries: tuple[Entry, ...]
     refused: tuple[tuple[str, str], ...] = ()
     ungrouped: tuple[tuple[str, str], ...] = ()
+    passed_over: tuple[tuple[str, str], ...] = ()
 
 
 def read_layout(source: str, folder: Path) -> Contents:
@@ -73,13 +75,17 @@ def read_layout(source: str, folder: Path) -> Contents:
             f"the folder of {source}, {folder}, {state}: download and unpack the data set there, "
             "or leave this source out"
         )
-    names, refused = list_images(folder)
-    contents = LAYOUTS[source](folder, names)
+    listing = list_images(folder)
+    try:
+        contents = LAYOUTS[source](folder, listing.names)
+    except ValueError as error:
+        raise ValueError(f"{error}{listing.note()}") from None
     return Contents(
         contents.title,
-        tuple(sorted(contents.entries, key=lambda entry: entry.name)),
-        tuple(sorted([*contents.refused, *refused])),
+        tuple(sorted(contents.entries, key=lambda entry: printable(entry.name))),
+        tuple(sorted([*contents.refused, *listing.refused])),
         tuple(sorted(contents.ungrouped)),
+        tuple(listing.passed_over),
     )
 
 
@@ -99,8 +105,7 @@ def fingerprint(folder: Path, entries: Iterable[Entry]) -> str:
     sha = hashlib.sha256()
     for entry in entries:
         size = (folder / entry.name).stat().st_size
-        row = f"{entry.name}\0{entry.label}\0{entry.group}\0{size}\1"
-        sha.update(row.encode("utf-8", "surrogateescape"))
+        sha.update(f"{printable(entry.name)}\0{entry.label}\0{entry.group}\0{size}\1".encode())
     return sha.hexdigest()
 
 
@@ -144,11 +149,16 @@ def _msld_v2(folder: Path, found: list[tuple[str, re.Match[str]]]) -> Contents:
             "download it again"
         )
     images: dict[str, tuple[str, str]] = {}
+    seen: dict[tuple[str, ...], str] = {}
     for name, match in found:
         label = _MSLD.get(_letters(match[3]))
         if label is None:
             continue
-        first, known = images.setdefault(PurePosixPath(name).stem.casefold(), (name, label))
+        stem = PurePosixPath(name).stem.casefold()
+        twin = seen.setdefault((*match.groups(), stem), name)
+        if twin != name:
+            raise ValueError(f"MSLD has one image twice, {twin} and {name}, in {folder}: keep one of them")
+        first, known = images.setdefault(stem, (name, label))
         if known != label:
             raise ValueError(
                 f"MSLD has one image in two classes, {first} and {name}, in {folder}: keep it in one of them"
@@ -184,7 +194,16 @@ def _isic2018(folder: Path, names: list[str]) -> Contents:
     lesion_of = {row["image"]: row["lesion_id"] for row in lesions if row["lesion_id"]}
     if len(labels) < len(truth):
         raise ValueError(f"{truth_path} names {len(truth) - len(labels)} images twice: download it again")
-    paths = {PurePosixPath(name).stem.upper(): name for name in names}
+    if len(lesion_of) < sum(bool(row["lesion_id"]) for row in lesions):
+        raise ValueError(f"{lesion_path} names an image twice: download it again")
+    paths: dict[str, str] = {}
+    wanted = {image.upper() for image in labels}
+    for name in names:
+        stem = PurePosixPath(name).stem.upper()
+        if stem in wanted and (twin := paths.setdefault(stem, name)) != name:
+            raise ValueError(
+                f"{folder} holds two files of one image, {twin} and {name}: move thumbnails and copies away"
+            )
     if lost := [image for image in labels if image.upper() not in paths]:
         raise ValueError(
             f"{truth_path} names {len(lost)} images that are not below {folder}, such as {lost[0]}: "
@@ -239,7 +258,7 @@ def _clinical(folder: Path, names: list[str]) -> Contents:
     stray = tuple((name, "not in the folder of a class") for name in names if "/" not in name)
     folders: dict[str, set[str]] = {}
     for path in folder.iterdir():
-        if path.is_dir() and not path.name.startswith(".") and path.name != "__MACOSX":
+        if path.is_dir() and not is_leftover(path.name):
             folders.setdefault(_label(path.name), set()).add(path.name)
     entries = tuple(Entry(name, _label(name.split("/")[0])) for name in names if "/" in name)
     if mpox := sorted(label for label in folders if _letters(label) in ("mpox", "monkeypox")):
@@ -287,7 +306,9 @@ def _read_table(folder: Path, file: str, columns: set[str]) -> tuple[Path, list[
     found = sorted(
         path
         for path in folder.rglob("*")
-        if path.name.lower() == file.lower() and path.is_file() and "__MACOSX" not in path.parts
+        if path.name.lower() == file.lower()
+        and path.is_file()
+        and not any(map(is_leftover, path.relative_to(folder).parts))
     )
     if len(found) != 1:
         raise ValueError(
@@ -308,4 +329,4 @@ def _letters(name: str) -> str:
 
 def _label(name: str) -> str:
     """`Herpes zoster` -> `herpes_zoster`."""
-    return "_".join(re.findall(r"\w+", name.lower().replace("_", " "))) or name
+    return "_".join(re.findall(r"\w+", printable(name).lower().replace("_", " "))) or name

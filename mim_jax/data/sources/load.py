@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -208,8 +208,10 @@ def _load(plan: _Plan, positive: str, report: Callable[[int], None] | None) -> D
         [example[key].decode() for example in examples] for key in ("label", "group", "name")
     )
     source, contents = plan.source, plan.contents
-    refused = [(printable(name), reason) for name, reason in contents.refused]
-    problems = [(f"{source}/{printable(name)}", problem) for name, problem in contents.ungrouped]
+
+    def named(items: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+        return tuple((f"{source}/{printable(name)}", words) for name, words in items)
+
     return Dataset(
         images=images,
         labels=np.array(labels, dtype=str),
@@ -221,8 +223,9 @@ def _load(plan: _Plan, positive: str, report: Callable[[int], None] | None) -> D
         source=contents.title,
         positive=positive,
         grouped=True,
-        unusable=tuple((f"{source}/{name}", reason) for name, reason in [*refused, *unusable]),
-        group_problems=tuple(problems),
+        unusable=named([*contents.refused, *unusable]),
+        passed_over=named(contents.passed_over),
+        group_problems=named(contents.ungrouped),
     )
 
 
@@ -306,6 +309,7 @@ def _join(parts: list[Dataset]) -> Dataset:
         positive=parts[0].positive,
         grouped=True,
         unusable=tuple(sorted(item for part in parts for item in part.unusable)),
+        passed_over=tuple(sorted(item for part in parts for item in part.passed_over)),
         group_problems=tuple(sorted(item for part in parts for item in part.group_problems)),
     )
 

@@ -62,8 +62,8 @@ class Source(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
     (path below the downloaded folder) as UTF-8 text, with other bytes escaped.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First."}  # noqa: RUF012 - TFDS reads it so
+    VERSION = tfds.core.Version("1.1.0")  # what was prepared by another decoder is not read
+    RELEASE_NOTES = {"1.1.0": "Layouts of PNG and TIFF that came out as other pixels."}  # noqa: RUF012
 
     HOMEPAGE: str
     LICENCE: str

@@ -73,6 +73,9 @@ def score_conditions(
 ) -> list[Scores]:
     """Each metric of every image in every condition, for each model: float64 `[conditions, N]`.
 
+    MIM is scored in all conditions by one program; another detector by its own, one condition after the
+    other, and the conditions of a hole are none of its.
+
     With the region "mask" the region is the whole trained hole in all of them.
 
     Args:
@@ -84,6 +87,8 @@ def score_conditions(
       batch: images at once; the last batch is padded, so that nothing compiles twice.
       progress: called after each batch with the number of images that one model has finished.
     """
+    if not isinstance(models[0], Detector):
+        return _score_by_pixels(models, images, conditions, key, first, batch, progress)
     on_host = list(
         dict.fromkeys((c.corruption, c.strength) for c in conditions if CORRUPTIONS[c.corruption].on_host)
     )
@@ -110,6 +115,44 @@ def score_conditions(
         {metric: np.concatenate([getattr(s, metric) for s in scores], axis=1) for metric in METRICS}
         for scores in done
     ]
+
+
+def _score_by_pixels(
+    models: Sequence[Any],
+    images: np.ndarray,
+    conditions: Sequence[Condition],
+    key: jax.Array,
+    first: int,
+    batch: int,
+    progress: Callable[[int], None] | None,
+) -> list[Scores]:
+    """Scores of detectors that know no hole: the images of each condition are made, then scored."""
+    scorers = [(jax.jit(fn), variables) for fn, variables in (m.pure(each_fold=True) for m in models)]
+    corrupt = jax.jit(_corrupted, static_argnames="name")
+    done: list[list[Scores]] = [[] for _ in models]
+    for part, index, real in _batches(images, first, batch):
+        rows: list[list[Any]] = [[] for _ in models]
+        for condition in conditions:
+            name, strength = condition.corruption, condition.strength
+            if CORRUPTIONS[name].on_host:
+                made = CORRUPTIONS[name](key, part, strength, index=index)
+            else:
+                made = corrupt(key, part, strength, index, name=name)
+            for row, (score, variables) in zip(rows, scorers, strict=True):
+                found = score(variables, made)
+                row.append({metric: np.asarray(s, np.float64)[0, :real] for metric, s in found.items()})
+        for scores, row in zip(done, rows, strict=True):
+            scores.append({name: np.stack([each[name] for each in row]) for name in row[0]})
+        if progress:
+            progress(real * len(models))
+    return [
+        {name: np.concatenate([each[name] for each in scores], axis=1) for name in models[0].metrics}
+        for scores in done
+    ]
+
+
+def _corrupted(key: jax.Array, images: Any, strength: float, index: Any, *, name: str) -> jax.Array:
+    return CORRUPTIONS[name](key, pixels.as_float(images), strength, index=index)
 
 
 def score_folds(
@@ -249,12 +292,12 @@ def _check(
         )
     first = models[0]
     for index, model in enumerate(models):
-        if len(model.variables) != 1:
+        if model.folds != 1:
             raise ValueError(
-                f"detector {index} holds {len(model.variables)} folds, and one each is needed: load it with "
-                "Detector.load(path, fold=k)"
+                f"detector {index} holds {model.folds} folds, and one each is needed: load it with "
+                "mim_jax.load(path, fold=k)"
             )
-        kinds = [(m.generator, m.image_size, m.mask_size, m.measure) for m in (first, model)]
+        kinds = [_kind(m) for m in (first, model)]
         if kinds[0] != kinds[1]:
             raise ValueError(
                 f"detectors 0 and {index} differ in network, image size, mask size or measure: use one run's"
@@ -273,3 +316,9 @@ def _check(
             raise ValueError(
                 f"the {name} are {len(images)} images with {len(groups)} groups: name one for each"
             )
+
+
+def _kind(model: Any) -> tuple[Any, ...]:
+    if isinstance(model, Detector):
+        return model.generator, model.image_size, model.mask_size, model.measure
+    return type(model), model.image_size, model.metrics

@@ -14,7 +14,6 @@ from mim_jax.detector import Detector
 from mim_jax.evaluate.robustness.conditions import Condition, GroupedImages, areas, score_folds
 from mim_jax.evaluate.robustness.corruptions import CORRUPTIONS
 from mim_jax.evaluate.scores import ScoredImages, two_sides
-from mim_jax.measure import METRICS
 
 POSITIONS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the hole, 0 = the centre; see `Condition`
 SIDES = (0.9, 0.8, 0.65, 0.5, 0.35)  # of the patch pasted, 1 = the hole; see `Condition`
@@ -67,10 +66,10 @@ def robustness_sheet(
     generator = np.random.default_rng(seed)
     own = [_limited(generator, images, limit) for images in positives]
     others = _limited(generator, negatives, limit)
-    axes = _axes()
+    axes = _axes(holes=isinstance(models[0], Detector))
     conditions = [Condition(), *(condition for _, _, row in axes.values() for condition in row)]
     scores = score_folds(models, own, others, conditions, seed=seed, batch=batch, progress=progress)
-    metric = models[0].measure.metric
+    metric = models[0].metric
     upper, lower = ([fold[metric] for fold in side] for side in scores)
     entries = [
         {
@@ -158,10 +157,10 @@ def clinical_test(
             seed=seed,
         )
 
-    metric = models[0].measure.metric
+    metric, metrics = models[0].metric, models[0].metrics
     scored = [
         two_sides(
-            {name: np.concatenate((own[name][0], other[name][clean])) for name in METRICS},
+            {name: np.concatenate((own[name][0], other[name][clean])) for name in metrics},
             images.groups,
             negatives.groups,
         )
@@ -170,7 +169,7 @@ def clinical_test(
     values = {
         **describe_clinical(positives, count, sigma=sigma, seed=seed),
         "metric": metric,
-        "auroc": {name: compare(name, [0], [clean])[0] for name in METRICS},
+        "auroc": {name: compare(name, [0], [clean])[0] for name in metrics},
         "noise_sweep": {
             "sigmas": list(SIGMAS),
             "positives": compare(metric, swept, [clean] * len(swept)),
@@ -225,12 +224,14 @@ def _rounds(generator: np.random.Generator, count: int, wanted: int) -> np.ndarr
     return np.concatenate([np.zeros(0, int), *rounds])[:wanted]
 
 
-def _axes() -> dict[str, tuple[str, Sequence[float], list[Condition]]]:
-    """Axes of the sheet: name -> unit, strengths, conditions."""
+def _axes(*, holes: bool) -> dict[str, tuple[str, Sequence[float], list[Condition]]]:
+    """Axes of the sheet: name -> unit, strengths, conditions; those of a hole for MIM alone."""
     axes: dict[str, tuple[str, Sequence[float], list[Condition]]] = {
         name: (kind.unit, kind.strengths, [Condition(name, strength) for strength in kind.strengths])
         for name, kind in CORRUPTIONS.items()
     }
+    if not holes:
+        return axes
     axes["mask_position"] = (
         "share of the way from the centre to the upper left corner",
         POSITIONS,

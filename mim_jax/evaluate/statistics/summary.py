@@ -76,7 +76,7 @@ def summarize(
     for metric in [*metrics, primary]:
         if metric not in held:
             raise ValueError(f"unknown metric {metric!r}: the images are scored by {', '.join(held)}")
-    leading = {name: _leading_metric(name, folds, primary) for name, folds in methods.items()}
+    leading = {name: leading_metric(name, folds, primary) for name, folds in methods.items()}
     reported = {
         name: [metric for metric in metrics if metric in folds[0].similarities]
         if leading[name] == primary
@@ -117,8 +117,8 @@ def summarize(
                 for name, folds in plain.items()
             },
         },
-        "per_class": _breakdown(augmented, members, leading, resamples=resamples, seed=seed),
-        "per_group": _breakdown(augmented, groups, leading, resamples=resamples, seed=seed),
+        "per_class": parts(augmented, members, leading, resamples=resamples, seed=seed),
+        "per_group": parts(augmented, groups, leading, resamples=resamples, seed=seed),
         "differences": {
             name: {
                 key: _mean(samples[reference][key].minus(samples[name][own]), least=-1.0)
@@ -134,9 +134,9 @@ def summarize(
     }
 
 
-def _breakdown(
+def parts(
     methods: Mapping[str, Folds],
-    parts: Mapping[str, Sequence[str]],
+    named: Mapping[str, Sequence[str]],
     leading: Mapping[str, str],
     *,
     resamples: int,
@@ -148,7 +148,7 @@ def _breakdown(
     """
     result: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in methods}
     first = next(iter(methods.values()))
-    for part, classes in parts.items():
+    for part, classes in named.items():
         others = [~fold.positive & np.isin(fold.classes, list(classes)) for fold in first]
         if not all(map(np.any, others)):
             continue
@@ -223,7 +223,7 @@ def _number_groups(methods: Mapping[str, Folds]) -> dict[str, list[ScoredImages]
     }
 
 
-def _leading_metric(name: str, folds: Folds, primary: str) -> str:
+def leading_metric(name: str, folds: Folds, primary: str) -> str:
     """The score that a method is broken down and compared by: `primary`, or the only one that it has."""
     held = list(folds[0].similarities)
     for index, fold in enumerate(folds):

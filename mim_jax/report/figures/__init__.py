@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from mim_jax.evaluate.method_names import REFERENCE
+from mim_jax.decide.decision import SCORE_NAMES
 from mim_jax.evaluate.mim import Evaluated
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.statistics.auroc import roc
-from mim_jax.measure import METRIC_NAMES
 from mim_jax.report.figures import charts, pictures
-from mim_jax.report.sections import extremes, groups_of_classes, leading, ranked, shown_methods
+from mim_jax.report.sections import extremes, groups_of_classes, leading, ranked, reference_of, shown_methods
 
 TRAINING_CURVES = {  # figure -> (axis title, {column of the history: name in words})
     "loss_pixel": ("pixel loss (mean absolute error)", {"loss_pixel": "pixel loss"}),
@@ -44,14 +43,14 @@ def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
         if curves:
             pngs[f"roc_{end}"] = charts.roc_figure(curves, aurocs, notice=notice)
     for part in ("group", "class"):
-        if results[f"per_{part}"].get(REFERENCE):
-            parts = ranked(results[f"per_{part}"])
+        if results[f"per_{part}"].get(reference_of(results)):
+            parts = ranked(results, part)
             pngs[f"per_{part}"] = charts.interval_figure(
                 {method: parts[method] for method in shown if method in parts},
-                xlabel=f"AUROC against one {part}, {METRIC_NAMES[metric]}",
+                xlabel=f"AUROC against one {part}, {SCORE_NAMES[metric]}",
                 notice=notice,
             )
-    series = _scores_by_group(results, methods[REFERENCE])
+    series = _scores_by_group(results, methods[reference_of(results)])
     if series:
         every = [*results["decision"]["thresholds"], *results["decision"]["upper"]]
         thresholds = [value for value in every if value is not None]
@@ -59,7 +58,7 @@ def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
             series,
             thresholds,
             [results["decision"][name] for name in ("pooled", "pooled_upper")],
-            xlabel=f"{METRIC_NAMES[metric]} similarity (high = mpox-like)",
+            xlabel=f"{SCORE_NAMES[metric]}, high = mpox-like",
             notice=notice,
         )
     if rows := results["decision"]["reliability"]:
@@ -70,9 +69,10 @@ def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
         pngs["noise_sweep"] = charts.noise_sweep_figure(results["clinical"], notice=notice)
     if results["robustness"]:
         pngs["robustness"] = charts.robustness_figure(results["robustness"], notice=notice)
-    cell = pictures.cell_side(panels)
-    for name, rows in pictures.arrange(panels).items():
-        pngs[name] = pictures.panel_figure(panels, rows, cell=cell, notice=notice)
+    if panels:
+        cell = pictures.cell_side(panels)
+        for name, rows in pictures.arrange(panels).items():
+            pngs[name] = pictures.panel_figure(panels, rows, cell=cell, notice=notice)
     epochs = [row for row in found.history if row.get("event") == "epoch"]
     if epochs:
         for name, (ylabel, columns) in TRAINING_CURVES.items():
@@ -81,7 +81,7 @@ def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
 
 
 def _scores_by_group(results: Mapping[str, Any], folds: Sequence[ScoredImages]) -> dict[str, np.ndarray]:
-    """Scores of the plain test images by MIM: the training class, then the groups of the others."""
+    """Scores of the plain test images by what decides: the training class, then the groups of the others."""
     groups, positive, rest = groups_of_classes(results), results["data"]["positive"], "other classes"
     series: dict[str, list[float]] = {name: [] for name in (positive, *groups.values(), rest)}
     for fold in folds:

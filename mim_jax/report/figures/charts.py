@@ -11,8 +11,8 @@ import matplotlib
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from mim_jax.evaluate.method_names import REFERENCE, method_name, ordered
-from mim_jax.measure import METRIC_NAMES
+from mim_jax.decide.decision import SCORE_NAMES
+from mim_jax.evaluate.method_names import method_name, ordered
 from mim_jax.report.figures import canvas
 from mim_jax.report.sections import axis_names, axis_title, coverage, error_rate, leading
 
@@ -182,7 +182,7 @@ def noise_sweep_figure(clinical: Mapping[str, Any], *, notice: str = "") -> byte
         figure = canvas.blank(3.0, notice)
         axes = figure.add_subplot(
             xlabel="standard deviation of the noise, values in [0, 1]",
-            ylabel=f"AUROC, {METRIC_NAMES[clinical['metric']]}",
+            ylabel=f"AUROC, {SCORE_NAMES[clinical['metric']]}",
             ylim=(0, 1),
         )
         axes.axhline(0.5, color="#999999", linewidth=0.8)
@@ -224,20 +224,20 @@ def robustness_figure(sheet: Mapping[str, Any], *, notice: str = "") -> bytes:
         return canvas.png(figure)
 
 
-def seed_figure(summary: Mapping[str, Any], *, metric: str, notice: str = "") -> bytes:
+def seed_figure(summary: Mapping[str, Any], *, metric: str, reference: str, notice: str = "") -> bytes:
     """Mean AUROC of every seed as a dot, one line a method; the mean over the seeds is a stroke."""
     values = summary["auroc"]["augmented"]
     methods = ordered(values)
     with matplotlib.rc_context(canvas.STYLE):
         figure = canvas.blank(0.8 + 0.2 * len(methods), notice)
         axes = figure.add_subplot(
-            xlabel=f"mean AUROC, {METRIC_NAMES[metric]} or a score of its own",
+            xlabel=f"mean AUROC, {SCORE_NAMES[metric]} or a score of its own",
             ylim=(len(methods) - 0.4, -0.6),
         )
         axes.axvline(0.5, color="#999999", linewidth=0.8)
         for number, method in enumerate(methods):
             own = leading(values[method], metric)
-            color = canvas.COLORS[0] if method == REFERENCE else canvas.COLORS[6]
+            color = canvas.COLORS[0] if method == reference else canvas.COLORS[6]
             axes.plot(own["seeds"], [number] * len(own["seeds"]), "o", color=color, markersize=4, alpha=0.6)
             axes.plot(own["mean"], number, "|", color=color, markersize=12, markeredgewidth=2)
         axes.set_yticks(range(len(methods)), [canvas.drawable(method_name(name), 24) for name in methods])

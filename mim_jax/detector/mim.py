@@ -1,8 +1,4 @@
-"""The detector: mask -> inpaint -> measure -> decide, by the trained folds of a run; what people load.
-
-The shape is scikit-learn's of novelty detection: `score_samples` is high for images like the training class,
-`predict` gives 1 for them and -1 for the rest. A score never depends on what else is in the batch.
-"""
+"""The detector of the paper: mask -> inpaint -> measure -> decide, by the trained folds of a run."""
 
 import functools
 import os
@@ -18,19 +14,15 @@ from flax import linen as nn
 
 from mim_jax import mask
 from mim_jax.data.batches import Images, check_batch, collect, padded_batches
-from mim_jax.data.resize import shrink
 from mim_jax.decide.decision import Calibration
-from mim_jax.decide.novelty_detector import NoveltyDetector, describe, score_batches
-from mim_jax.features.detector import COLOR, FEATURES, FeatureDetector
-from mim_jax.features.one_class import Units
+from mim_jax.decide.novelty_detector import NoveltyDetector, describe
+from mim_jax.detector.calibration import calibrated, chosen_folds, read_decision
 from mim_jax.inpaint.inference import abstract_variables, inpaint_all, network_fill
 from mim_jax.inpaint.networks import make_generator
 from mim_jax.measure import METRICS
 from mim_jax.measure import images as pixels
 from mim_jax.measure.host import checked_range
 from mim_jax.measure.similarity import Measure, Similarities
-from mim_jax.train import workdir
-from mim_jax.train.workdir import fold_count
 
 # images [B, S, S, 3], offset, M -> patches [B, M, M, 3]
 Fill = Callable[[jax.Array, tuple[int, int], int], jax.Array]
@@ -92,55 +84,35 @@ class Detector(NoveltyDetector):
         return self.mask_size
 
     @property
+    def networks(self) -> Any:
+        """Weights of a detector of one fold, by whose hash its calibration knows it."""
+        return self.variables[0]
+
+    @property
     def margin(self) -> int:
         """Pixels around the hole that are hidden with it."""
         return self.model.get("margin", 0)  # a detector made by hand need not describe its model
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, fold: int | None = None) -> "Detector":
-        """Load the detector of a finished workdir: all folds, whose scores are averaged, or one of them.
+        """Load MIM of a finished workdir: all folds, whose scores are averaged, or one of them.
 
         Raises:
           ValueError: not a workdir, no such fold, or a checkpoint that is missing, damaged or of another
-            network.
+            network; a run that decides by another detector.
         """
-        # Orbax takes a second to import, and scoring arrays does not need it.
-        from mim_jax.train.checkpoints import FoldCheckpoints, parameter_hash
-
         root = Path(path).expanduser().resolve()
-        folds = range(fold_count(root))
-        if fold is not None and fold not in folds:
-            raise ValueError(f"{root} has folds 0 to {len(folds) - 1}, not {fold}")
-        model: dict[str, Any] = {}
-        variables = []
-        chosen = list(folds) if fold is None else [fold]
-        for k in chosen:
-            with FoldCheckpoints(root / f"fold_{k}" / "checkpoints", read_only=True) as checkpoints:
-                model = checkpoints.model()
-                if "generator" not in model:
-                    raise ValueError(f"{root} is the workdir of a classifier, and MIM's is needed to score")
-                generator = make_generator(model["generator"], model["options"], dtype=jnp.float32)
-                variables.append(
-                    checkpoints.generator_variables(abstract_variables(generator, model["image_size"]))
-                )
-        threshold, origin, measure, calibration = None, "", Measure(), None
-        if (root / workdir.CALIBRATION).exists():
-            found = workdir.read_calibration(root)
-            hashes = found.get("parameter_hash")  # older ones have none
-            if hashes and [parameter_hash(each) for each in variables] != [hashes[k] for k in chosen]:
-                raise ValueError(
-                    f"{root / workdir.CALIBRATION} was made with other networks than the checkpoints hold: "
-                    "finish the run with --mode=run, or evaluate it anew with --mode=evaluate"
-                )
-            calibration = Calibration.from_json(found["pooled"] if fold is None else found["alone"][fold])
-            threshold, origin, measure = calibration.lower, calibration.origin, Measure(**found["measure"])
-        elif (root / "results.json").exists():
+        kind, found = read_decision(root)
+        if kind != "mim":
             raise ValueError(
-                f"{root / workdir.CALIBRATION} is missing, though the run was evaluated: evaluate it anew "
-                "with --mode=evaluate"
+                f"{root} decides by the detector {kind!r}, not by MIM alone: load it with mim_jax.load(path)"
             )
-        sizes = model["image_size"], model["mask_size"]
-        return cls(generator, variables, *sizes, threshold, origin, measure, model, calibration)
+        loaded = load_networks(root, fold=fold)
+        if found is None:
+            return loaded
+        measure = Measure(**found["measure"])
+        complete: Detector = calibrated(loaded, root, found, loaded.variables, fold=fold, measure=measure)
+        return complete
 
     def pure(self, *, each_fold: bool = False) -> tuple[Callable[[Any, jax.Array], Similarities], Any]:
         """The scorer as `(fn, variables)`, for use inside other code's `jit`.
@@ -201,76 +173,6 @@ class Detector(NoveltyDetector):
         return inpaint_all(self.generator, self.variables[fold], images, **sizes)
 
 
-@dataclass(frozen=True, eq=False)
-class CombinedDetector(NoveltyDetector):
-    """MIM, a frozen network and colours, joined with equal weight.
-
-    Each is in units of what it gives for the training class: the network and colours for training images held
-    out by inner folds, MIM, which would have to be trained once more for that, for those it was trained on.
-
-    Attributes:
-      mim: the detector of the paper; it sees the images reduced to its own size.
-      features: that of the frozen network, with colours; of the same folds.
-      units: median and interquartile range of MIM's score of each fold's training images.
-      threshold, threshold_origin, calibration: as of `Detector`.
-    """
-
-    mim: Detector
-    features: FeatureDetector
-    units: Units
-    threshold: float | None = None
-    threshold_origin: str = ""
-    calibration: Calibration | None = None
-    metric: str = "combined"
-
-    def __post_init__(self) -> None:
-        if self.mim.folds != self.features.folds or COLOR not in self.features.references:
-            raise ValueError(
-                f"MIM has {self.mim.folds} folds and {self.features!r} scores by "
-                f"{', '.join(self.features.metrics)}: both need the same folds, and colours"
-            )
-
-    def __repr__(self) -> str:
-        return describe(self, mim=self.mim, features=self.features)
-
-    @property
-    def image_size(self) -> int:  # type: ignore[override]
-        """Pixels a side of the images it takes."""
-        return self.features.image_size
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """The joined score, then those of its parts."""
-        return (self.metric, *self.features.metrics, *METRICS)
-
-    @property
-    def folds(self) -> int:
-        return self.mim.folds
-
-    def pure(
-        self, *, each_fold: bool = False
-    ) -> tuple[Callable[[Any, jax.Array], dict[str, jax.Array]], Any]:
-        """The scorer as `(fn, variables)`, for use inside other code's `jit`; as `FeatureDetector.pure`."""
-        mim, mim_variables = self.mim.pure(each_fold=True)
-        features, feature_variables = self.features.pure(each_fold=True)
-        size, decides = self.mim.image_size, self.mim.metric
-
-        def fn(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
-            check_batch(images, self.image_size)
-            similarities = mim(variables["mim"], shrink(pixels.as_float(images), size))._asdict()
-            found = features(variables["features"], images)
-            units = Units(*(values[:, None] for values in variables["units"]))
-            own = (similarities[decides] - units.median) / units.spread
-            scores = {self.metric: (own + found[FEATURES] + found[COLOR]) / 3, **found, **similarities}
-            return scores if each_fold else {name: jnp.mean(each, axis=0) for name, each in scores.items()}
-
-        return fn, {"mim": mim_variables, "features": feature_variables, "units": self.units}
-
-    def similarities(self, images: Images) -> dict[str, np.ndarray]:
-        """Each of `metrics` for each fold, float64 `[folds, N]`; images as `score_samples`."""
-        return score_batches(self, images)
-
-
 def measure_filled(
     fill: Fill, images: np.ndarray, *, mask_size: int, measure: Measure
 ) -> dict[str, np.ndarray]:
@@ -309,3 +211,22 @@ def _patch_similarities(
     images: jax.Array, patches: jax.Array, mask_size: int, measure: Measure
 ) -> Similarities:
     return measure.compare(images, patches, mask.center_offset(images.shape[1], mask_size))
+
+
+def load_networks(root: Path, *, fold: int | None = None) -> Detector:
+    """Load the generators of a workdir's folds from their checkpoints: a detector without a calibration."""
+    # Orbax takes a second to import, and scoring arrays does not need it.
+    from mim_jax.train.checkpoints import FoldCheckpoints
+
+    model: dict[str, Any] = {}
+    variables = []
+    for k in chosen_folds(root, fold):
+        with FoldCheckpoints(root / f"fold_{k}" / "checkpoints", read_only=True) as checkpoints:
+            model = checkpoints.model()
+            if "generator" not in model:
+                raise ValueError(f"{root} is the workdir of a classifier, and MIM's is needed to score")
+            generator = make_generator(model["generator"], model["options"], dtype=jnp.float32)
+            variables.append(
+                checkpoints.generator_variables(abstract_variables(generator, model["image_size"]))
+            )
+    return Detector(generator, variables, model["image_size"], model["mask_size"], model=model)

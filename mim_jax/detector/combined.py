@@ -1,0 +1,106 @@
+"""MIM, a frozen network and colours as one detector."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mim_jax.data.batches import Images, check_batch
+from mim_jax.data.resize import shrink
+from mim_jax.decide.decision import Calibration
+from mim_jax.decide.novelty_detector import NoveltyDetector, describe, score_batches
+from mim_jax.detector.mim import Detector
+from mim_jax.features.detector import COLOR, FEATURES, FeatureDetector, PureScorer
+from mim_jax.features.one_class import Units
+from mim_jax.measure import METRICS
+from mim_jax.measure import images as pixels
+
+
+@dataclass(frozen=True, eq=False)
+class CombinedDetector(NoveltyDetector):
+    """MIM, a frozen network and colours, joined with equal weight.
+
+    Each is in units of what it gives for the training class: the network and colours for training images held
+    out by inner folds, MIM, which would have to be trained once more for that, for those it was trained on.
+
+    Attributes:
+      mim: the detector of the paper; it sees the images reduced to its own size.
+      features: that of the frozen network, with colours; of the same folds.
+      units: median and interquartile range of MIM's score of each fold's training images.
+      threshold, threshold_origin, calibration: as of `Detector`.
+    """
+
+    mim: Detector
+    features: FeatureDetector
+    units: Units
+    threshold: float | None = None
+    threshold_origin: str = ""
+    calibration: Calibration | None = None
+    metric: str = "combined"
+
+    def __post_init__(self) -> None:
+        if self.mim.folds != self.features.folds or COLOR not in self.features.references:
+            raise ValueError(
+                f"MIM has {self.mim.folds} folds and {self.features!r} scores by "
+                f"{', '.join(self.features.metrics)}: both need the same folds, and colours"
+            )
+
+    def __repr__(self) -> str:
+        return describe(self, mim=self.mim, features=self.features)
+
+    @property
+    def image_size(self) -> int:  # type: ignore[override]
+        """Pixels a side of the images it takes."""
+        return self.features.image_size
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The joined score, then those of its parts."""
+        return (self.metric, *self.features.metrics, *METRICS)
+
+    @property
+    def min_side(self) -> int:
+        return self.mim.min_side
+
+    @property
+    def folds(self) -> int:
+        return self.mim.folds
+
+    @property
+    def networks(self) -> Any:
+        """Weights, by whose hash a calibration knows the detector."""
+        return self.pure()[1]
+
+    def of_fold(self, fold: int) -> "CombinedDetector":
+        """The detector of one fold alone, without the calibration of all."""
+        one = slice(fold, fold + 1)
+        mim = replace(self.mim, variables=self.mim.variables[one], threshold=None, calibration=None)
+        units = Units(*(values[one] for values in self.units))
+        return CombinedDetector(mim, self.features.of_fold(fold), units)
+
+    def pure(self, *, each_fold: bool = False) -> tuple[PureScorer, Any]:
+        """The scorer as `(fn, variables)`, for use inside other code's `jit`; as `FeatureDetector.pure`."""
+        mim, mim_variables = self.mim.pure(each_fold=True)
+        features, feature_variables = self.features.pure(each_fold=True)
+        size, decides = self.mim.image_size, self.mim.metric
+
+        def fn(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+            check_batch(images, self.image_size)
+            similarities = mim(variables["mim"], shrink(pixels.as_float(images), size))._asdict()
+            found = features(variables["features"], images)
+            units = Units(*(values[:, None] for values in variables["units"]))
+            own = (similarities[decides] - units.median) / units.spread
+            scores = {self.metric: (own + found[FEATURES] + found[COLOR]) / 3, **found, **similarities}
+            return scores if each_fold else {name: jnp.mean(each, axis=0) for name, each in scores.items()}
+
+        return fn, {"mim": mim_variables, "features": feature_variables, "units": self.units}
+
+    def similarities(self, images: Images) -> dict[str, np.ndarray]:
+        """Each of `metrics` for each fold, float64 `[folds, N]`; images as `score_samples`."""
+        return score_batches(self, images)
+
+    def units_of_mim(self) -> list[list[float]]:
+        """The units in plain values, [median, spread] a fold."""
+        return np.stack([np.asarray(each, np.float64) for each in self.units], axis=-1).tolist()

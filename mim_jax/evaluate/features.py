@@ -1,0 +1,168 @@
+"""The scores of a frozen network on the test images: rows beside MIM's, or what a run decides by."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from mim_jax.data.batches import batch_size, collect, in_pieces, padded_batches
+from mim_jax.detector import CombinedDetector, Detector
+from mim_jax.evaluate.scores import ScoredImages
+from mim_jax.evaluate.test_set import TestSet, scored_images
+from mim_jax.features.backbone import Backbone, load_backbone
+from mim_jax.features.cache import described
+from mim_jax.features.detector import (
+    COLOR,
+    FEATURES,
+    FeatureDetector,
+    describe_images,
+    fit_detector,
+    with_join,
+)
+from mim_jax.features.histograms import feature_hbd
+from mim_jax.features.one_class import Histograms, Reference, Units, score, units_of
+from mim_jax.train.config import Experiment, prepared_folder
+from mim_jax.train.metric_writer import Recorder
+from mim_jax.train.settings import FeatureSettings
+
+COMBINED = "combined"
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureScores:
+    """A feature detector of all folds, and what it gives the test images."""
+
+    detector: FeatureDetector
+    scores: Mapping[str, np.ndarray]  # score -> float64 `[folds, n]`, of every image of the test set
+
+
+def score_features(
+    experiment: Experiment, own: FeatureSettings, test_set: TestSet, recorder: Recorder
+) -> FeatureScores:
+    """Fit the frozen network's scores on the training images of each fold, and score the test set by all.
+
+    Raises:
+      ValueError: weights that cannot be used, images of another size, too few training images.
+    """
+    settings, dataset = experiment.settings, experiment.dataset
+    backbone = checked_backbone(own)
+    images = test_set.images if test_set.large is None else test_set.large
+    recorder.start("features", total=len(images))
+    folder = _cache(settings.data.data_dir)
+    found = {FEATURES: described(backbone, images, folder=folder, progress=recorder.advance)}
+    recorder.finish()
+    found |= describe_images(backbone, images, (COLOR,))
+    # The originals of the training class, in the order of the dataset.
+    original = np.flatnonzero((dataset.labels[test_set.index] == dataset.positive) & (test_set.copy == 0))
+    known = original[np.argsort(test_set.index[original])]
+    detector = fit_detector(
+        backbone,
+        images[known],
+        groups=dataset.groups[dataset.positives],
+        training=[np.searchsorted(dataset.positives, split.train) for split in experiment.splits],
+        color=True,
+        kinds=own.kinds,
+        seed=settings.seed,
+        described={name: {k: v[known] for k, v in layers.items()} for name, layers in found.items()},
+    )
+    return FeatureScores(detector, _score(detector.references, found))
+
+
+def checked_backbone(settings: FeatureSettings) -> Backbone:
+    """Load the frozen network that the settings name; ValueError where it takes images of another size."""
+    backbone = load_backbone(settings.backbone, settings.weights)
+    if backbone.image_size != settings.image_size:
+        raise ValueError(
+            f"{backbone.name} takes images of {backbone.image_size} pixels a side, and "
+            f"config.features.image_size is {settings.image_size}: set it to {backbone.image_size}"
+        )
+    return backbone
+
+
+def by_fold(
+    experiment: Experiment, test_set: TestSet, parts: Sequence[np.ndarray], values: np.ndarray, name: str
+) -> list[ScoredImages]:
+    """The score `name` of the test images of each fold, from those of every image `[folds, n]`."""
+    return [
+        scored_images(experiment.dataset, test_set, part, {name: values[fold, part]})
+        for fold, part in enumerate(parts)
+    ]
+
+
+def score_inpaintings(
+    experiment: Experiment,
+    backbone: Backbone,
+    test_set: TestSet,
+    parts: Sequence[np.ndarray],
+    models: Sequence[Detector],
+    recorder: Recorder,
+) -> list[ScoredImages]:
+    """Compare the test images of each fold with their inpaintings in the frozen network (`feature_hbd`)."""
+    recorder.start("features of inpaintings", total=sum(map(len, parts)))
+    program = jax.jit(lambda weights, x, y: feature_hbd(replace(backbone, weights=weights), x, y))
+    found = []
+    for part, model in zip(parts, models, strict=True):
+
+        def score(batch: np.ndarray, model: Detector = model) -> jax.Array:
+            return program(backbone.weights, batch, model.inpaint(batch))
+
+        def of_piece(images: np.ndarray, score: Callable[[np.ndarray], jax.Array] = score) -> np.ndarray:
+            size = images.shape[1]
+            values: np.ndarray = collect(score, padded_batches(images, size=size), np.zeros(0))
+            return values
+
+        values = in_pieces(of_piece, test_set.images[part], recorder.advance)
+        found.append(scored_images(experiment.dataset, test_set, part, {"score": values}))
+    recorder.finish()
+    return found
+
+
+def combine(
+    found: FeatureScores,
+    experiment: Experiment,
+    parts: Sequence[np.ndarray],
+    models: Sequence[Detector],
+    mim: Sequence[ScoredImages],
+) -> tuple[list[CombinedDetector], list[ScoredImages]]:
+    """Join MIM of each fold, which scored its test images `mim`, with the frozen network and colours.
+
+    Returns:
+      The detector of each fold, and its test images with the joined score.
+    """
+    detectors, joined = [], []
+    for fold, (part, model, images) in enumerate(zip(parts, models, mim, strict=True)):
+        # MIM's own training images: others would have to be held out of another training.
+        own = model.score_samples(experiment.dataset.images[experiment.splits[fold].train])
+        units = units_of([own[None]])
+        detector = CombinedDetector(model, found.detector.of_fold(fold), Units(*(u[:, 0] for u in units)))
+        in_units = (images.similarities[model.metric] - detector.units.median) / detector.units.spread
+        parts = [found.scores[name][fold, part] for name in (FEATURES, COLOR)]
+        joined.append(replace(images, similarities={COMBINED: (in_units + sum(parts)) / 3}))
+        detectors.append(detector)
+    return detectors, joined
+
+
+def _score(
+    references: Mapping[str, Reference], histograms: Mapping[str, Histograms]
+) -> dict[str, np.ndarray]:
+    """Scores of described images by every fold, `[folds, n]`, in batches of one size."""
+    size, program = batch_size(), jax.jit(score)
+    found: dict[str, np.ndarray] = {}
+    for name, reference in references.items():
+        parts, count = [], len(next(iter(histograms[name].values())))
+        for start in range(0, count, size):
+            batch = {layer: rows[start : start + size] for layer, rows in histograms[name].items()}
+            real = len(next(iter(batch.values())))
+            padded = {n: np.pad(rows, ((0, size - real), (0, 0)), mode="edge") for n, rows in batch.items()}
+            parts.append(np.asarray(program(reference, padded), np.float64)[:, :real])
+        found[name] = np.concatenate(parts, axis=1)
+    return with_join(found)
+
+
+def _cache(data_dir: str) -> Path | None:
+    try:
+        return prepared_folder(data_dir) / "features"
+    except ValueError:  # a user without a home: nothing is kept
+        return None
