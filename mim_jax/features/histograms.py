@@ -33,13 +33,16 @@ def channel_histograms(backbone: Backbone, images: jax.Array) -> dict[str, jax.A
     Returns:
       layer -> float32 `[B, C]`; each row sums to 1.
     """
-    images = as_float(images)
-    mirrored = [images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]]
     # One after the other, so that memory is that of one.
     spreads = jax.lax.map(
-        lambda image: jax.tree.map(_spread, dict(backbone.features(image))), jnp.stack(mirrored)
+        lambda image: jax.tree.map(spread_of, dict(backbone.features(image))), mirrored(as_float(images))
     )
-    return {layer: _shares(jnp.mean(spread, axis=0)) for layer, spread in spreads.items()}
+    return {layer: shares(jnp.mean(spread, axis=0)) for layer, spread in spreads.items()}
+
+
+def mirrored(images: jax.Array) -> jax.Array:
+    """Images `[B, H, W, 3]` and their three mirror images: `[4, B, H, W, 3]`."""
+    return jnp.stack([images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]])
 
 
 def feature_hbd(backbone: Backbone, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -87,14 +90,15 @@ def color_histogram(images: jax.Array) -> jax.Array:
     red, green, blue = (flags[:, :, :, channel] for channel in range(3))
     pairs = (red[..., :, None] * green[..., None, :]).reshape(*red.shape[:3], -1)
     counts = jnp.einsum("bhwp,bhwc->bpc", pairs, blue, precision=jax.lax.Precision.HIGHEST)
-    return _shares(counts.reshape(images.shape[0], -1))
+    return shares(counts.reshape(images.shape[0], -1))
 
 
-def _spread(features: jax.Array) -> jax.Array:
+def spread_of(features: jax.Array) -> jax.Array:
     """Standard deviation over positions, `[B, H, W, C]` to `[B, C]`."""
     away = features - jnp.mean(features, axis=(1, 2), keepdims=True)
     return jnp.sqrt(jnp.mean(jnp.square(away), axis=(1, 2)))
 
 
-def _shares(masses: jax.Array) -> jax.Array:
+def shares(masses: jax.Array) -> jax.Array:
+    """Masses `[..., C]` as shares of their sum, which are all 0 where there is none."""
     return masses / jnp.maximum(jnp.sum(masses, axis=-1, keepdims=True), SMALLEST)

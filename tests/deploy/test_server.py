@@ -17,6 +17,7 @@ from mim_jax.data.images import decode_image
 from mim_jax.data.quality import Gate
 from mim_jax.deploy.server.app import HEADERS, Limits, create_app
 from mim_jax.deploy.server.scoring_queue import Busy, ScoringQueue
+from tests.deploy.small import make_combined
 from tests.launching import LIMIT
 
 SIZE = 32
@@ -66,6 +67,17 @@ def test_a_good_image_is_assessed():
         "reasons": ["a reason"],
         "versions": {"mim_jax": "1"},
     }
+
+
+def test_every_score_of_a_combined_detector_is_in_the_answer():
+    detector = make_combined()
+    with client(detector.assess, image_size=detector.image_size, min_side=detector.min_side) as server:
+        answer = send(server).json()
+    image = decode_image(picture(), size=detector.image_size)
+    expected = {name: scores.mean() for name, scores in detector.similarities(image).items()}
+    assert list(answer["similarities"]) == list(detector.metrics)
+    assert answer["similarities"] == pytest.approx(expected, abs=1e-6)
+    assert answer["score"] == answer["similarities"]["combined"]
 
 
 def test_an_image_that_cannot_be_judged_is_unusable_with_its_reason():

@@ -22,7 +22,7 @@ from mim_jax.deploy.server import serving
 from mim_jax.data.quality import Gate
 
 class Scorer:
-    image_size, mask_size = 32, 16
+    image_size, min_side = 32, 16
     def assess(self, images, *, alpha):
         print("scored", len(images), alpha, flush=True)
         return [None] * len(images)
@@ -33,7 +33,7 @@ serving.serve(Scorer(), alpha=0.2, gate=Gate(), folder=None, host=sys.argv[1], p
 
 
 class Scorer:
-    image_size, mask_size = 32, 16
+    image_size, min_side = 32, 16
 
     def assess(self, images, *, alpha):
         raise AssertionError("an address that cannot be had was found out too late")

@@ -138,7 +138,7 @@ def create_app(
 
     Args:
       assess: uint8 images `[image_size, image_size, 3]` -> as many `mim_jax.Assessment`, such as
-        `Detector.assess`; called from one thread, with 1 to 8 images.
+        `NoveltyDetector.assess`; called from one thread, with 1 to 8 images.
       image_size: pixels a side that images are decoded to.
       min_side: images with a shorter side than this, in pixels, are too small.
       gate: the checks that an image must pass; None = all.

@@ -16,18 +16,19 @@ import numpy as np
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from mim_jax.data.images import MIN_SIDE
 from mim_jax.data.quality import Gate
 from mim_jax.deploy.server.app import HEADERS, LOOPBACK, create_app
 
 
 class Scorer(Protocol):
-    """The methods of a `Detector` that the server needs."""
+    """The part of a `NoveltyDetector` that the server needs."""
 
     @property
     def image_size(self) -> int: ...
 
     @property
-    def mask_size(self) -> int: ...
+    def min_side(self) -> int: ...
 
     def assess(self, images: Any, *, alpha: float) -> Sequence[Any]: ...
 
@@ -45,8 +46,8 @@ def serve(
     """Serve until interrupted.
 
     Args:
-      scorer: a `Detector`.
-      alpha: the share of mpox that may be missed, as `Detector.assess`.
+      scorer: any `NoveltyDetector`.
+      alpha: the share of mpox that may be missed, as `NoveltyDetector.assess`.
       gate: the checks that an image must pass.
       folder: of the app; None = only the scorer.
       host: address to answer at; any but one of this machine itself brings a warning.
@@ -61,7 +62,7 @@ def serve(
     app = create_app(
         assess,
         image_size=scorer.image_size,
-        min_side=scorer.mask_size,
+        min_side=max(MIN_SIDE, scorer.min_side),
         gate=gate,
         folder=folder,
         versions={"mim_jax": version("mim-jax"), "jax": jax.__version__},

@@ -1,0 +1,99 @@
+"""Where an image is unlike the training class: the score's own measure, taken in windows of a layer.
+
+A layer's histogram has the spread of each channel over the whole image. In a window around a position the
+spread within the window gives a histogram of the same kind, whatever the features' sign, and it is compared
+as the whole image's is: by the Hellinger distance to the nearest training image. So nothing is stored but
+what the score compares with. A window is about a quarter of the image wide, and at least three positions:
+one position alone has no spread, and a histogram of its features would not be of the training images' kind.
+
+The scale is that of the score: distances less the median of whole training images that were held out, in
+interquartile ranges of theirs. A window is a smaller sample than an image, so that windows of the training
+class lie above 0 as well.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mim_jax.data.batches import Images, collect, padded_batches
+from mim_jax.features.detector import FEATURES, FeatureDetector
+from mim_jax.features.histograms import shares
+from mim_jax.features.one_class import Reference, coefficients
+from mim_jax.measure.images import as_float
+
+LAYERS = 4  # at most, evenly spaced in the order of their names, the last among them
+PART = 4  # a window is about a PART-th of the image wide
+MOST = 10.0  # interquartile ranges above the median that are 1
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def unlikeness(detector: FeatureDetector, images: Images) -> np.ndarray:
+    """Maps of where images are unlike the training class, float32 `[N, S, S]`, averaged over folds.
+
+    0 = as near as the median held-out training image is as a whole; 1 = ten interquartile ranges farther, or
+    more. A map explains no decision by itself: it shows where the deciding measure is far, not what is there.
+
+    Args:
+      detector: scores by the kind "nearest", perhaps among others.
+      images: `[N, S, S, 3]`, as `FeatureDetector.score_samples` takes them.
+
+    Raises:
+      ValueError: images of another size; a detector without the kind "nearest".
+    """
+    reference, size = detector.references[FEATURES], detector.image_size
+
+    @jax.jit
+    def draw(batch: jax.Array) -> jax.Array:
+        features = detector.backbone.features(as_float(batch))
+        return jnp.moveaxis(feature_map(reference, features, size), 0, -1)  # as `collect` joins images
+
+    empty = np.zeros((size, size, 0))
+    return np.moveaxis(collect(draw, padded_batches(images, size=size), empty), -1, 0).astype(np.float32)
+
+
+def feature_map(reference: Reference, features: Mapping[str, jax.Array], size: int) -> jax.Array:
+    """The map of `unlikeness` from features by layer, `[B, H, W, C]` each: float32 `[B, size, size]`."""
+    if "nearest" not in reference.kinds:
+        raise ValueError(
+            f"the map needs the kind of score 'nearest', and the detector has {', '.join(reference.kinds)}: "
+            "fit it with both"
+        )
+    names = sorted(reference.gallery)
+    chosen = names[:: -max(len(names) // LAYERS, 1)][:LAYERS]
+    maps = [_layer_map(reference, layer, features[layer], size) for layer in chosen]
+    return jnp.clip(sum(maps[1:], start=maps[0]) / (len(maps) * MOST), 0.0, 1.0)
+
+
+def _layer_map(reference: Reference, layer: str, features: jax.Array, size: int) -> jax.Array:
+    """Distances of one layer in units, mean over folds: `[B, size, size]`."""
+    rows, columns = (jnp.asarray(_windows(side)) for side in features.shape[1:3])
+
+    def averaged(x: jax.Array) -> jax.Array:
+        return jnp.einsum("ih,bhwc,jw->bijc", rows, x, columns, precision=_HIGHEST)
+
+    mean = averaged(features)
+    spread = jnp.sqrt(jnp.maximum(averaged(jnp.square(features)) - jnp.square(mean), 0.0))
+    found = shares(spread).reshape(-1, features.shape[-1])
+    alike = coefficients(found, jnp.asarray(reference.gallery[layer]))
+    members = jnp.asarray(reference.kinds["nearest"][layer]["members"])[:, None]  # [F, 1, T]
+    nearest = jnp.max(jnp.where(members > 0, alike[None], 0.0), axis=-1)
+    far = jnp.sqrt(jnp.maximum(1 - nearest, 0.0))  # [F, B * H * W]
+    # Units are those of scores, which are minus distances.
+    place = sorted(reference.kinds).index("nearest") * len(reference.gallery)
+    place += sorted(reference.gallery).index(layer)
+    median, unit = (jnp.asarray(values)[:, place : place + 1] for values in reference.units)
+    in_units = jnp.mean((far + median) / unit, axis=0).reshape(features.shape[:3])
+    return jax.image.resize(in_units, (features.shape[0], size, size), "linear", precision=_HIGHEST)
+
+
+def _windows(side: int) -> np.ndarray:
+    """Matrix `[side, side]` that averages over the window around each position.
+
+    At the border windows are moved inside: a smaller one would have a smaller sample, and look unlike.
+    """
+    width = min(2 * max(round(side / PART) // 2, 1) + 1, side)
+    first = np.clip(np.arange(side) - width // 2, 0, side - width)[:, None]
+    places = np.arange(side)[None]
+    return ((places >= first) & (places < first + width)).astype(np.float32) / width
