@@ -20,7 +20,7 @@ from tqdm import tqdm
 from mim_jax.cli.runtime import Profile
 from mim_jax.cli.score import UNUSABLE_FILES
 from mim_jax.data.dataset import Dataset
-from mim_jax.train import config, devices
+from mim_jax.train import config, devices, images
 from mim_jax.train.config import Experiment
 from mim_jax.train.settings import Settings
 
@@ -117,7 +117,7 @@ def _claim(
             held.enter_context(folders.hold(folders.check(workdir, settings.given)))
         experiment = build(settings, method, clinical=evaluation and first)
         if evaluation:
-            config.check_negatives(experiment.dataset)
+            images.check_negatives(experiment.dataset)
         data = {"digest": experiment.dataset.digest(), "images": len(experiment.dataset)}
         # After the data: what they cannot carry should not claim a folder.
         path = folders.claim(workdir, settings.given, data) if first else folders.share(workdir, data)
@@ -232,7 +232,7 @@ def check_data(settings: Settings) -> int:
     from mim_jax.data.folds import make_folds
 
     with _reading(settings) as progress:
-        dataset = config.load_dataset(settings, progress)
+        dataset = images.load_dataset(settings, progress)
     folds, trouble = None, None
     try:
         groups = dataset.groups[dataset.positives]
