@@ -47,6 +47,7 @@ class Detector(NoveltyDetector):
       measure: metric and its options.
       model: name and options of the generator, and both sizes; what an export needs.
       calibration: what `assess` decides by; None = not calibrated.
+      notice: a sentence that every assessment carries, such as that the training images were drawn; or "".
     """
 
     generator: nn.Module
@@ -58,6 +59,7 @@ class Detector(NoveltyDetector):
     measure: Measure = field(default_factory=Measure)
     model: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
+    notice: str = ""
 
     def __repr__(self) -> str:
         return describe(
@@ -118,7 +120,8 @@ class Detector(NoveltyDetector):
                 "with --mode=evaluate"
             )
         sizes = model["image_size"], model["mask_size"]
-        return cls(generator, variables, *sizes, threshold, origin, measure, model, calibration)
+        notice = workdir.read_notice(root)
+        return cls(generator, variables, *sizes, threshold, origin, measure, model, calibration, notice)
 
     def pure(self, *, each_fold: bool = False) -> tuple[Callable[[Any, jax.Array], Similarities], Any]:
         """The scorer as `(fn, variables)`, for use inside other code's `jit`.

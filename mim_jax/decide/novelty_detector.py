@@ -17,10 +17,12 @@ class NoveltyDetector(abc.ABC):
     Attributes:
       threshold: an image whose score is strictly greater is like the training class; None = not calibrated.
       calibration: what `assess` decides by; None = not calibrated.
+      notice: a sentence that every assessment carries, such as that the training images were drawn; or "".
     """
 
     threshold: float | None
     calibration: Calibration | None
+    notice: str = ""
 
     @abc.abstractmethod
     def score_samples(self, images: Images) -> np.ndarray:
@@ -54,7 +56,8 @@ class NoveltyDetector(abc.ABC):
         if not isinstance(kept, np.ndarray):
             kept = _usable(kept, refused)
         metric, similarities = self._assessed(kept)
-        assessed = iter(decision.assess(similarities, self.calibration, metric=metric, alpha=alpha))
+        how: dict[str, Any] = {"metric": metric, "alpha": alpha, "notice": self.notice}
+        assessed = iter(decision.assess(similarities, self.calibration, **how))
         count = len(refused) + next(iter(similarities.values())).shape[1]
         return [decision.unusable(refused[k]) if k in refused else next(assessed) for k in range(count)]
 

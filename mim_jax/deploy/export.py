@@ -61,6 +61,7 @@ def export(detector: "Detector", path: str | os.PathLike[str]) -> str:
                 "threshold": None if detector.threshold is None else float(detector.threshold),
                 "origin": detector.threshold_origin,
                 "calibration": asdict(detector.calibration) if detector.calibration else None,
+                "notice": detector.notice,
             },
             weights=variables,
             facts={
@@ -134,6 +135,7 @@ class ExportedDetector(NoveltyDetector):
     calibration: Calibration | None  # what `assess` decides by; None = not calibrated
     manifest: dict[str, Any]  # versions, platforms, hashes
     model: dict[str, Any]  # name and options of the network, and its sizes
+    notice: str = ""  # what every assessment carries, such as that the training images were drawn
 
     def __repr__(self) -> str:
         return describe(
@@ -250,7 +252,8 @@ def load_detector(path: str | os.PathLike[str], *, digest: str | None = None) ->
         )
     folds = jax.tree.map(jnp.asarray, weights)
     sizes, decides = (found.image_size, found.mask_size), (found.threshold, found.origin)
-    loaded = Detector(generator, folds, *sizes, *decides, measure, found.model, found.calibration)
+    rest: tuple[Any, ...] = measure, found.model, found.calibration, found.notice
+    loaded = Detector(generator, folds, *sizes, *decides, *rest)
 
     def score(images: np.ndarray) -> dict[str, np.ndarray]:
         with jax.default_matmul_precision("highest"):  # as the golden scores were made
@@ -298,6 +301,7 @@ def load_exported(path: str | os.PathLike[str], *, digest: str | None = None) ->
         calibration=found.calibration,
         manifest=manifest,
         model=found.model,
+        notice=found.notice,
     )
     format.check_scores(found, loaded.similarities)
     return loaded
