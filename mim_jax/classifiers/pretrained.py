@@ -214,8 +214,7 @@ def _fill(shapes: Any, arrays: Mapping[str, tuple[str, np.ndarray]], complaint: 
 
     The ValueError is `complaint`, and the arrays that are missing, unknown or of another shape.
     """
-    left = dict(arrays)
-    wrong = []
+    left, wrong = dict(arrays), list[str]()
 
     def place(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray | None:
         keys = [str(part.key) for part in path[1:]]

@@ -16,13 +16,9 @@ import jax
 def say(text: str, stream: TextIO | None = None) -> None:
     """Print a line, to stdout by default. No console may cost the work: not a full, closed or narrow one."""
     stream = stream or sys.stdout
+    encoding = stream.encoding or "utf-8"
     try:
-        try:
-            print(text, file=stream, flush=True)
-        except UnicodeEncodeError:
-            encoding = stream.encoding or "ascii"
-            written = text.encode(encoding, "backslashreplace").decode(encoding)
-            print(written, file=stream, flush=True)
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
     except (OSError, ValueError):
         # What is left in the buffer would fail again when the process ends.
         with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:

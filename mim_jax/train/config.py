@@ -55,7 +55,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "training.checkpoint_every": (1, 10**9),
     "training.keep": (1, 10**6),
     "training.panel_every": (0, 10**9),
-    "evaluation.resamples": (1, 10**6),
+    "evaluation.resamples": (40, 10**6),  # of fewer none lies in each tail of a 95 % interval
     "evaluation.procedural_clinical": (0, 10**6),
     "evaluation.clinical_sigma": (0, 1),
     "evaluation.robustness_images": (0, 10**6),
@@ -107,6 +107,8 @@ def parse(config: Mapping[str, Any]) -> Settings:
         return _parse(config)
     except KeyError as error:
         raise ValueError(f"the configuration lacks {error}: start from a file in configs/") from None
+    except TypeError as error:
+        raise ValueError(f"the configuration has a value of a wrong type: {error}") from error
 
 
 def _parse(config: Mapping[str, Any]) -> Settings:

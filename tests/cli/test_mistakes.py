@@ -20,7 +20,7 @@ MISTAKES = {
     "metric": ({"evaluation.metric": "psnr"}, "ssim_hbd, ssim, hbd, mae, mse"),
     "window": ({"evaluation.window": "box"}, "unknown window 'box'"),
     "generator": ({"generator.name": "vae"}, "context_encoder, unet"),
-    "resamples": ({"evaluation.resamples": 0}, "evaluation.resamples must be between 1"),
+    "resamples": ({"evaluation.resamples": 1}, "evaluation.resamples must be between 40"),
     "miss_rate": ({"decision.miss_rate": 2.0}, "decision.miss_rate must be between"),
     "paper_rule": ({"decision.rule": "paper", "evaluation.metric": "hbd"}, "rule=calibrated"),
     "decay": ({"optimizer.decay": "none"}, "cosine, linear"),
