@@ -1,7 +1,7 @@
 """The detector: mask -> inpaint -> measure -> decide, by the trained folds of a run; what people load.
 
-The shape is scikit-learn's of novelty detection: `score_samples` is high for images like the training class,
-`predict` gives 1 for them and -1 for the rest. A score never depends on what else is in the batch.
+Names and signs are scikit-learn's: `score_samples` is high for images like the training class, `predict`
+gives 1 for them and -1 for the rest. A score never depends on what else is in the batch.
 """
 
 import functools

@@ -1,4 +1,8 @@
-"""The interface of everything that scores images: novelty detection in scikit-learn's words and signs."""
+"""The interface of everything that scores images: scikit-learn's names and signs of novelty detection.
+
+It is no scikit-learn estimator: it has no `fit`, and `clone` and pipelines do not take it. Curves are drawn
+from its scores, as by `RocCurveDisplay.from_predictions`.
+"""
 
 import abc
 from collections.abc import Iterable, Iterator
