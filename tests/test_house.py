@@ -27,6 +27,7 @@ FLOORS = (
     {"evaluate"},
     {"report", "deploy"},
     {"cli"},
+    {"__main__"},
 )
 # What a package may import besides the standard library and its own house.
 LIGHT = {"measure": {"jax", "numpy"}, "decide": {"numpy", "scipy"}}

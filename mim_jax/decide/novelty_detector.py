@@ -1,4 +1,8 @@
-"""The interface of everything that scores images: novelty detection in scikit-learn's words and signs."""
+"""The interface of everything that scores images: scikit-learn's names and signs of novelty detection.
+
+It is no scikit-learn estimator: it has no `fit`, and `clone` and pipelines do not take it. Curves are drawn
+from its scores, as by `RocCurveDisplay.from_predictions`.
+"""
 
 import abc
 import os
@@ -24,12 +28,14 @@ class NoveltyDetector(abc.ABC):
       image_size: pixels a side of the images it takes.
       threshold: an image whose score is strictly greater is like the training class; None = not calibrated.
       calibration: what `assess` decides by; None = not calibrated.
+      notice: a sentence that every assessment carries, such as that the training images were drawn; or "".
     """
 
     metric: str
     image_size: int
     threshold: float | None
     calibration: Calibration | None
+    notice: str = ""
 
     @property
     @abc.abstractmethod
@@ -99,7 +105,8 @@ class NoveltyDetector(abc.ABC):
         if not isinstance(kept, np.ndarray):
             kept = _usable(kept, refused)
         found = self.similarities(kept)
-        assessed = iter(decision.assess(found, self.calibration, metric=self.metric, alpha=alpha))
+        how: dict[str, Any] = {"metric": self.metric, "alpha": alpha, "notice": self.notice}
+        assessed = iter(decision.assess(found, self.calibration, **how))
         count = len(refused) + next(iter(found.values())).shape[1]
         return [decision.unusable(refused[k]) if k in refused else next(assessed) for k in range(count)]
 

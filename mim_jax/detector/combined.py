@@ -29,7 +29,7 @@ class CombinedDetector(NoveltyDetector):
       mim: the detector of the paper; it sees the images reduced to its own size.
       features: that of the frozen network, with colours; of the same folds.
       units: median and interquartile range of MIM's score of each fold's training images.
-      threshold, threshold_origin, calibration: as of `Detector`.
+      threshold, threshold_origin, calibration, notice: as of `Detector`.
     """
 
     mim: Detector
@@ -38,6 +38,7 @@ class CombinedDetector(NoveltyDetector):
     threshold: float | None = None
     threshold_origin: str = ""
     calibration: Calibration | None = None
+    notice: str = ""
     metric: str = "combined"
 
     def __post_init__(self) -> None:

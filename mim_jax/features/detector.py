@@ -34,7 +34,7 @@ class FeatureDetector(NoveltyDetector):
       backbone: the frozen network.
       references: what images are compared with, by component: "features", and "color" where colours count.
       metric: the score that decides: "features", or "features_color", the mean of both components.
-      threshold, threshold_origin, calibration: as of `mim_jax.detector.Detector`.
+      threshold, threshold_origin, calibration, notice: as of `mim_jax.detector.Detector`.
     """
 
     backbone: Backbone
@@ -43,6 +43,7 @@ class FeatureDetector(NoveltyDetector):
     threshold: float | None = None
     threshold_origin: str = ""
     calibration: Calibration | None = None
+    notice: str = ""
 
     def __repr__(self) -> str:
         return describe(

@@ -5,6 +5,7 @@ Nothing behind this module takes the raw configuration or reads a field of it.
 
 import dataclasses
 import math
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,7 +57,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "training.checkpoint_every": (1, 10**9),
     "training.keep": (1, 10**6),
     "training.panel_every": (0, 10**9),
-    "evaluation.resamples": (1, 10**6),
+    "evaluation.resamples": (40, 10**6),  # of fewer none lies in each tail of a 95 % interval
     "evaluation.procedural_clinical": (0, 10**6),
     "evaluation.clinical_sigma": (0, 1),
     "evaluation.robustness_images": (0, 10**6),
@@ -109,14 +110,20 @@ def parse(config: Mapping[str, Any]) -> Settings:
         return _parse(config)
     except KeyError as error:
         raise ValueError(f"the configuration lacks {error}: start from a file in configs/") from None
+    except TypeError as error:
+        raise ValueError(f"the configuration has a value of a wrong type: {error}") from error
 
 
 def _parse(config: Mapping[str, Any]) -> Settings:
     flat = flatten(config)
-    for name, (least, most) in RANGES.items():
-        if name in flat and not least <= flat[name] <= most:
+    seeds = tuple(config.get("seeds", ()))
+    _check_type("seed", config["seed"], int)
+    _check_type("seeds", seeds, tuple[int, ...])
+    numbers = [(name, flat[name], *RANGES[name]) for name in RANGES if name in flat]
+    for name, value, least, most in [*numbers, *(("seeds", seed, *RANGES["seed"]) for seed in seeds)]:
+        if not _is_a(value, float) or not least <= value <= most:
             bounds = f"between {least} and {most}" if math.isfinite(most) else f"a finite number >= {least}"
-            raise ValueError(f"config.{name} must be {bounds}, got {flat[name]}")
+            raise ValueError(f"config.{name} must be {bounds}, got {value!r}")
     for name, known in CHOICES.items():
         if name in flat and flat[name] not in known:
             raise ValueError(f"unknown config.{name} {flat[name]!r}: choose one of {', '.join(known)}")
@@ -135,7 +142,7 @@ def _parse(config: Mapping[str, Any]) -> Settings:
     measure = {name: evaluation.pop(name) for name in _MEASURE if name in evaluation}
     return Settings(
         seed=config["seed"],
-        seeds=tuple(config.get("seeds", ())),
+        seeds=seeds,
         data=_read(typed.DataSettings, data, "data"),
         optimizer=_read(typed.OptimizerSettings, config["optimizer"], "optimizer"),
         training=_read(typed.TrainingSettings, config["training"], "training"),
@@ -199,7 +206,34 @@ def _read(kind: Any, section: Mapping[str, Any], name: str) -> Any:
         if names:
             listed = ", ".join(f"config.{name}.{each}" for each in sorted(names))
             raise ValueError(f"the configuration {what} {listed}: start from a file in configs/")
+    types = typing.get_type_hints(kind)
+    for each, value in section.items():
+        _check_type(f"{name}.{each}", value, types[each])
     return kind(**section)
+
+
+_KINDS = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple[int, ...]: "whole numbers separated by commas",
+    tuple[str, ...]: "names separated by commas",
+}
+
+
+def _check_type(name: str, value: Any, wanted: Any) -> None:
+    if not _is_a(value, wanted):
+        raise ValueError(f"config.{name} must be {_KINDS[wanted]}, got {value!r:.60}")
+
+
+def _is_a(value: Any, wanted: Any) -> bool:
+    """Whether a value has a type of `_KINDS`; True of any other type."""
+    if wanted in (int, float):
+        return isinstance(value, int if wanted is int else int | float) and not isinstance(value, bool)
+    if typing.get_origin(wanted) is tuple:
+        return isinstance(value, tuple) and all(_is_a(each, typing.get_args(wanted)[0]) for each in value)
+    return isinstance(value, wanted) if wanted in _KINDS else True
 
 
 def with_seed(settings: Settings, seed: int) -> Settings:
