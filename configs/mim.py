@@ -157,6 +157,7 @@ def _features(config: ConfigDict) -> None:
     config.detector = "features"
     config.features.backbone = "open_nsfw"
     config.evaluation.robustness_images = 8  # each is scored under 36 conditions, in four orientations
+    config.evaluation.procedural_clinical = 20
 
 
 def _deploy(config: ConfigDict) -> None:
@@ -167,6 +168,7 @@ def _deploy(config: ConfigDict) -> None:
     config.generator.width = 32
     config.discriminator.width = 32
     config.evaluation.robustness_images = 8
+    config.evaluation.procedural_clinical = 20
 
 
 def _literal(config: ConfigDict) -> None:

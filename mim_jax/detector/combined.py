@@ -1,5 +1,6 @@
 """MIM, a frozen network and colours as one detector."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,6 +69,14 @@ class CombinedDetector(NoveltyDetector):
     @property
     def folds(self) -> int:
         return self.mim.folds
+
+    @staticmethod
+    def join(detectors: "Sequence[CombinedDetector]") -> "CombinedDetector":
+        """Put the detectors of single folds together again; as `FeatureDetector.join`."""
+        mim = replace(detectors[0].mim, variables=[each.mim.variables[0] for each in detectors])
+        features = FeatureDetector.join([each.features for each in detectors])
+        units = Units(*(np.concatenate(values) for values in zip(*(d.units for d in detectors), strict=True)))
+        return CombinedDetector(mim, features, units)
 
     @property
     def networks(self) -> Any:

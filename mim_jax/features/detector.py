@@ -73,6 +73,15 @@ class FeatureDetector(NoveltyDetector):
         references = {name: reference.of_fold(fold) for name, reference in self.references.items()}
         return FeatureDetector(self.backbone, references, self.metric)
 
+    @staticmethod
+    def join(detectors: "Sequence[FeatureDetector]") -> "FeatureDetector":
+        """Put the detectors of single folds together again: one pass of the network serves all."""
+        first = detectors[0]
+        references = {
+            name: Reference.join([each.references[name] for each in detectors]) for name in first.references
+        }
+        return FeatureDetector(first.backbone, references, first.metric)
+
     @property
     def networks(self) -> Any:
         """Weights, by whose hash a calibration knows the detector."""

@@ -50,6 +50,13 @@ class Reference(NamedTuple):
     units: Units  # of each kind and layer, [F, K]
     joined: Units  # of their mean, [F]
 
+    @staticmethod
+    def join(references: "Sequence[Reference]") -> "Reference":
+        """Put folds of one gallery together again: the inverse of `of_fold`."""
+        rest = [(each.kinds, each.units, each.joined) for each in references]
+        joined = jax.tree.map(lambda *leaves: np.concatenate(list(map(np.asarray, leaves))), *rest)
+        return Reference(references[0].gallery, *joined)
+
     def of_fold(self, fold: int) -> "Reference":
         """The same with one fold alone."""
         one = slice(fold, fold + 1)

@@ -17,6 +17,8 @@ from mim_jax.evaluate.robustness.conditions import Condition, GroupedImages, sco
 from mim_jax.evaluate.robustness.corruptions import CORRUPTIONS
 from mim_jax.evaluate.robustness.sheet import SIGMAS, _shares, clinical_test, robustness_sheet
 from mim_jax.evaluate.statistics.auroc import auroc
+from mim_jax.features.backbone import Backbone
+from mim_jax.features.detector import fit_detector
 from mim_jax.measure.similarity import METRICS, Measure, similarities
 
 SIZE, HOLE = 32, 16
@@ -292,3 +294,24 @@ def test_errors_name_what_is_wrong(experiment):
         robustness_sheet(models, positives, negatives, [0.5])
     with pytest.raises(ValueError, match="limit=0 leaves no image"):
         robustness_sheet(models, positives, negatives, [0.5, 0.5], limit=0)
+
+
+def test_a_detector_without_a_hole_is_scored_on_corrupted_images():
+    """Each condition is the detector's own score of the images made worse; the folds are kept apart."""
+    pictures = np.random.default_rng(0).integers(0, 256, (20, SIZE, SIZE, 3)).astype(np.uint8)
+    backbone = Backbone("mine", lambda weights, images: {"halves": images[:, ::2, ::2]}, SIZE)
+    training = [np.arange(15), np.arange(5, 20)]
+    whole = fit_detector(backbone, pictures, groups=np.arange(20), training=training, kinds=("nearest",))
+    models = [whole.of_fold(fold) for fold in range(2)]
+    cases = [Condition(), Condition("brightness", 0.3), Condition("jpeg", 10)]
+    found = score_conditions(models, pictures[:5], cases, key=jax.random.key(0), batch=4)
+    worse = [
+        CORRUPTIONS[case.corruption](
+            jax.random.key(0), pictures[:5].astype(np.float32) / 255, case.strength, index=np.arange(5)
+        )
+        for case in cases
+    ]
+    for fold, scores in enumerate(found):
+        for row, images in zip(scores["features"], worse, strict=True):
+            expected = whole.similarities(np.asarray(images))["features"][fold]
+            np.testing.assert_allclose(row, expected, atol=2e-3)

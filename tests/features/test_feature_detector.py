@@ -131,6 +131,9 @@ def test_its_folds_are_detectors_of_their_own():
     assert alone.folds == 1 and alone.calibration is None
     for name, scores in detector().similarities(images).items():
         np.testing.assert_allclose(alone.similarities(images)[name][0], scores[1], atol=1e-5)
+    joined = FeatureDetector.join([detector().of_fold(fold) for fold in range(2)])
+    for name, scores in detector().similarities(images).items():
+        np.testing.assert_array_equal(joined.similarities(images)[name], scores)
 
 
 def test_the_names_of_its_scores():

@@ -127,28 +127,22 @@ def _score_by_pixels(
     progress: Callable[[int], None] | None,
 ) -> list[Scores]:
     """Scores of detectors that know no hole: the images of each condition are made, then scored."""
-    scorers = [(jax.jit(fn), variables) for fn, variables in (m.pure(each_fold=True) for m in models)]
-    corrupt = jax.jit(_corrupted, static_argnames="name")
-    done: list[list[Scores]] = [[] for _ in models]
+    fn, variables = models[0].join(models).pure(each_fold=True)
+    score, corrupt = jax.jit(fn), jax.jit(_corrupted, static_argnames="name")
+    parts: list[Scores] = []  # metric -> [conditions, models, images]
     for part, index, real in _batches(images, first, batch):
-        rows: list[list[Any]] = [[] for _ in models]
-        for condition in conditions:
-            name, strength = condition.corruption, condition.strength
+        rows = []
+        for name, strength in ((condition.corruption, condition.strength) for condition in conditions):
             if CORRUPTIONS[name].on_host:
                 made = CORRUPTIONS[name](key, part, strength, index=index)
             else:
                 made = corrupt(key, part, strength, index, name=name)
-            for row, (score, variables) in zip(rows, scorers, strict=True):
-                found = score(variables, made)
-                row.append({metric: np.asarray(s, np.float64)[0, :real] for metric, s in found.items()})
-        for scores, row in zip(done, rows, strict=True):
-            scores.append({name: np.stack([each[name] for each in row]) for name in row[0]})
+            rows.append(score(variables, made))
+        parts.append({m: np.stack([np.asarray(r[m], np.float64)[:, :real] for r in rows]) for m in rows[0]})
         if progress:
             progress(real * len(models))
-    return [
-        {name: np.concatenate([each[name] for each in scores], axis=1) for name in models[0].metrics}
-        for scores in done
-    ]
+    every = {m: np.concatenate([part[m] for part in parts], axis=-1) for m in models[0].metrics}
+    return [{m: scores[:, k] for m, scores in every.items()} for k in range(len(models))]
 
 
 def _corrupted(key: jax.Array, images: Any, strength: float, index: Any, *, name: str) -> jax.Array:
