@@ -69,7 +69,7 @@ def feature_hbd(backbone: Backbone, x: jax.Array, y: jax.Array) -> jax.Array:
     def described(images: jax.Array) -> dict[str, jax.Array]:
         shape = (len(images), size, size, 3)
         resized = images if images.shape == shape else jax.image.resize(images, shape, "linear")
-        return jax.tree.map(lambda maps: _shares(_spread(maps)), dict(backbone.features(resized)))
+        return jax.tree.map(lambda maps: shares(spread_of(maps)), dict(backbone.features(resized)))
 
     p, q = described(as_float(x)), described(as_float(y))
     return jnp.mean(jnp.stack([1 + jnp.log(coefficient(p[layer], q[layer])) for layer in sorted(p)]), axis=0)
