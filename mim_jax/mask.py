@@ -97,7 +97,7 @@ def cut(image: jax.Array, offset: jax.Array | tuple[int, int], *, mask_size: int
     (112, 112, 3)
     """
     check_sizes(image.shape[0], mask_size)
-    return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), (mask_size, mask_size, image.shape[-1]))
+    return jax.lax.dynamic_slice(image, _start(offset), (mask_size, mask_size, image.shape[-1]))
 
 
 def paste(image: jax.Array, patch: jax.Array, offset: jax.Array | tuple[int, int]) -> jax.Array:
@@ -107,7 +107,13 @@ def paste(image: jax.Array, patch: jax.Array, offset: jax.Array | tuple[int, int
     Array(4., dtype=float32)
     """
     check_sizes(image.shape[0], patch.shape[0])
-    return jax.lax.dynamic_update_slice(image, patch.astype(image.dtype), (offset[0], offset[1], 0))
+    return jax.lax.dynamic_update_slice(image, patch.astype(image.dtype), _start(offset))
+
+
+def _start(offset: jax.Array | tuple[int, int]) -> tuple[Any, Any, Any]:
+    """Corner of the hole in three axes, of one dtype: under x64 a bare 0 would be int64."""
+    row, column = (jnp.asarray(each, jnp.int32) for each in (offset[0], offset[1]))
+    return row, column, jnp.int32(0)
 
 
 def check_sizes(size: int, mask_size: int, margin: int = 0) -> None:

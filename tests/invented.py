@@ -195,7 +195,7 @@ def evaluated(
         for epoch in (1, 2):
             numbers = {column: value() for column in sorted(columns)}
             history.append({"event": "epoch", "fold": fold, "epoch": epoch, **numbers})
-    return Evaluated(results=results, methods=scored, history=history, panels=panels_of(18))
+    return Evaluated(results=results, methods=scored, history=history, panels=panels_of(18), unlike=None)
 
 
 def a_clinical_test(generator: np.random.Generator, folds: int) -> dict[str, Any]:

@@ -40,7 +40,7 @@ SHORT = {
     "evaluation.procedural_clinical": 0,
     "evaluation.robustness_images": 0,
     "evaluation.more_holes": 1,
-    "evaluation.resamples": 10,
+    "evaluation.resamples": 40,
 }
 
 

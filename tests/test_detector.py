@@ -1,6 +1,7 @@
 """Several holes, a margin, and streams: what the detector adds to one comparison at the centre."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from PIL import Image
+from sklearn.metrics import RocCurveDisplay, roc_auc_score
 
 from mim_jax import Detector, UnusableImage, composite_similarities, load_image, mask
 from mim_jax.cli.score import score_files
@@ -119,6 +121,8 @@ def test_assessments_are_of_every_fold_and_pass_over_what_is_no_image():
     assert [one.decision for one in model.assess([ValueError("a")])] == [Decision.UNUSABLE]
     assert model.assess([]) == [] and len(model.assess(batch[0])) == 1
     assert {one.decision for one in detector().assess(batch[:3])} == {Decision.CANNOT_TELL}
+    warned = detector(calibration=calibration, notice="Drawn.").assess([batch[0], ValueError("a")], alpha=0.3)
+    assert [one.reasons for one in warned] == [(*found[0].reasons, "Drawn."), ("a",)]
 
 
 def test_what_a_detector_reads_passes_the_gate_that_scoring_has(tmp_path):
@@ -171,12 +175,50 @@ def test_any_number_of_images_is_compiled_once():
     assert len(traces) == 1
 
 
-def test_floats_of_another_range_are_refused():
-    model, wide = detector(), images(2).astype(np.float32)
-    for score in (model.score_samples, model.assess, model.inpaint):
-        with pytest.raises(ValueError, match=r"got values from .*: divide by 255"):
-            score(wide)
-    np.testing.assert_allclose(model.score_samples(wide / 255), model.score_samples(images(2)), atol=1e-6)
+IMAGENET = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("scaled", "way"),
+    [
+        (lambda x: 255 * x, "divide by 255"),
+        (lambda x: 2 * x - 1, r"use \(x \+ 1\) / 2"),
+        (lambda x: (x - IMAGENET[0]) / IMAGENET[1], "undo the normalisation"),
+    ],
+)
+def test_floats_of_another_range_are_refused_by_every_method(scaled, way):
+    model, small = detector(threshold=0.5), images(9).astype(np.float32) / 255
+    methods = ("score_samples", "anomaly_score", "decision_function", "predict", "assess", "similarities")
+    for name in (*methods, "hole_similarities", "inpaint"):
+        method = getattr(model, name)
+        for wrong in (scaled(small), jnp.asarray(scaled(small)), list(scaled(small)), scaled(small)[0]):
+            if name == "inpaint" and isinstance(wrong, jax.Array):
+                continue  # what lies on the device is not looked at where nothing else is copied off it
+            with pytest.raises(ValueError, match=rf"got values from .*: {way}"):
+                method(wrong)
+        method(small)
+    np.testing.assert_allclose(model.score_samples(small), model.score_samples(images(9)), atol=1e-6)
+
+
+def test_one_photograph_of_pillow_is_an_image_and_what_is_none_is_named():
+    model, batch = detector(), images(2)
+    photo = Image.fromarray(batch[0])
+    np.testing.assert_array_equal(model.score_samples(photo), model.score_samples(batch[0]))
+    np.testing.assert_array_equal(model.score_samples([photo, batch[1]]), model.score_samples(batch))
+    with pytest.raises(ValueError, match=r"images must be .* got \[12, 12, 3\]"):
+        model.score_samples(photo.resize((12, 12)))
+    for wrong in (None, 3, object(), "a.jpg", Path("a.jpg")):
+        for score in (model.score_samples, model.assess):
+            with pytest.raises(ValueError, match=rf"must be an array, got {type(wrong).__name__}"):
+                score(wrong)
+
+
+def test_curves_of_scikit_learn_are_drawn_from_scores():
+    """As README says: scores and their sign are scikit-learn's, the detector is not an estimator."""
+    y = np.arange(20) % 2
+    scores = detector().score_samples(images(20))
+    display = RocCurveDisplay.from_predictions(y, scores)
+    assert display.roc_auc == pytest.approx(roc_auc_score(y, scores))
 
 
 def test_the_pure_function_is_mapped():

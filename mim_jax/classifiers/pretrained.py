@@ -22,6 +22,7 @@ from mim_jax.data import weight_files
 NAMED = 10  # wrong tensors that a message names; all are counted
 # Counters and tables, not weights.
 PASSED_OVER = ("num_batches_tracked", "relative_position_index", "attn_mask")
+WRAPPERS = ("module.", "_orig_mod.")  # what PyTorch's DataParallel and compile put before every name
 PICKLES = (".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt")
 BATCH_NORM_EPS = 1e-3  # of MobileNetV3Large, torchvision's
 TIMM_BATCH_NORM_EPS = 1e-5  # of timm's mobilenetv3_large_100
@@ -44,13 +45,13 @@ def load_pretrained(
     the same names, but another padding and eps, and gives other numbers here.)
 
     `name` is a key of `CLASSIFIERS`, at its published width. Where the file has another number of `classes`,
-    its last layer is replaced by the fresh one that the network's `init` draws with `key`. Returns {"params":
-    ..., "batch_stats": ...} as the network's `init` gives them, float32; without BatchNorm "batch_stats" is
-    empty.
+    or no last layer, that of the network's `init` with `key` takes its place. Returns {"params": ...,
+    "batch_stats": ...} as the network's `init` gives them, float32; without BatchNorm "batch_stats" is empty.
 
     Raises:
       ValueError: unknown `name`; fewer than one class; no file, a pickle, a damaged file, one of another
-        network, or with tensors that are missing, not known or of another shape; no `key` for a fresh layer.
+        network, or with tensors that are missing, not known, of another shape, not finite or, of a variance,
+        negative; no `key` for a fresh layer.
     """
     if name not in _HEADS:
         raise ValueError(f"unknown classifier {name!r}: choose one of {', '.join(sorted(_HEADS))}")
@@ -61,16 +62,17 @@ def load_pretrained(
     if likeness not in (name, None):
         raise ValueError(f"{path} looks like weights of {likeness}, not of {name}: load it as {likeness}")
     entries = _as_torchvision(name, arrays)
-    head = _HEADS[name]
+    head, layer = _HEADS[name], _HEADS[name].replace(".", "_")
     _, last_weight = entries.get(f"{head}.weight", ("", np.empty(0)))
     found = last_weight.shape[0] if last_weight.ndim == 2 else classes
-    variables = _fill(_shapes(name, found), entries, f"{path} does not fit {name}")
-    if found != classes:
+    shapes = _shapes(name, found)
+    if backbone := not {f"{head}.weight", f"{head}.bias"} & entries.keys():
+        del shapes["params"][layer]
+    variables = _fill(shapes, entries, f"{path} does not fit {name}")
+    if backbone or found != classes:
         if key is None:
-            raise ValueError(
-                f"{path} has {found} classes, not {classes}: give a key to draw a new last layer with"
-            )
-        layer = head.replace(".", "_")
+            has = f"no last layer {head}" if backbone else f"{found} classes, not {classes}"
+            raise ValueError(f"{path} has {has}: give a key to draw a new last layer with")
         variables["params"][layer] = _fresh_layer(CLASSIFIERS[name](classes=classes), layer)(key)
     return variables
 
@@ -90,6 +92,10 @@ def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
                 'with safetensors.torch.save_file(torch.load(path, weights_only=True), "weights.safetensors")'
             ) from error
         raise
+    while wrapper := next(
+        (each for each in WRAPPERS if arrays and all(name.startswith(each) for name in arrays)), ""
+    ):
+        arrays = {name.removeprefix(wrapper): array for name, array in arrays.items()}
     return {name: array for name, array in arrays.items() if not name.endswith(PASSED_OVER)}
 
 
@@ -197,7 +203,8 @@ def _with_our_eps(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         scale = entry.removesuffix("running_var") + "weight"
         if entry.endswith(".running_var") and scale in arrays and arrays[scale].shape == var.shape:
             wide = var.astype(np.float64)
-            factor = np.sqrt((wide + BATCH_NORM_EPS) / (wide + TIMM_BATCH_NORM_EPS))
+            with np.errstate(invalid="ignore", divide="ignore"):  # of variances that `_fill` refuses
+                factor = np.sqrt((wide + BATCH_NORM_EPS) / (wide + TIMM_BATCH_NORM_EPS))
             changed[scale] = (arrays[scale].astype(np.float64) * factor).astype(np.float32)
     return changed
 
@@ -207,8 +214,7 @@ def _fill(shapes: Any, arrays: Mapping[str, tuple[str, np.ndarray]], complaint: 
 
     The ValueError is `complaint`, and the arrays that are missing, unknown or of another shape.
     """
-    left = dict(arrays)
-    wrong = []
+    left, wrong = dict(arrays), list[str]()
 
     def place(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray | None:
         keys = [str(part.key) for part in path[1:]]
@@ -223,19 +229,24 @@ def _fill(shapes: Any, arrays: Mapping[str, tuple[str, np.ndarray]], complaint: 
             wrong.append(f"{entry} has shape {turned.shape}, not {leaf.shape}")
         elif not jnp.issubdtype(array.dtype, jnp.floating):
             wrong.append(f"{entry} holds {array.dtype}, not floating-point numbers")
-        return np.array(turned, np.float32, order="C")
+        values = np.array(turned, np.float32, order="C")
+        if not np.all(np.isfinite(values)):
+            wrong.append(f"{entry} holds NaN or infinite numbers")
+        elif keys[-1] == "var" and values.min(initial=0) < 0:
+            wrong.append(f"{entry} holds negative variances")
+        return values
 
     by_name = {
         (layer.replace(".", "_"), last): name for name in arrays for layer, _, last in (name.rpartition("."),)
     }
     filled = jax.tree_util.tree_map_with_path(place, shapes)
-    wrong += [f"{entry} is not known" for entry, _ in left.values()]
-    if wrong:
-        more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
-        count = f"{len(wrong)} tensor{'s are' if len(wrong) > 1 else ' is'} wrong"
-        raise ValueError(
-            f"{complaint}, {count}: {'; '.join(wrong[:NAMED])}{more}; give a file of that network"
-        )
+    unknown = [f"{entry} is not known" for entry, _ in left.values()]
+    if total := len(wrong) + len(unknown):
+        # Of both kinds, so that a prefix of every name is seen.
+        named = [*wrong[: NAMED - min(len(unknown), NAMED // 2)], *unknown][:NAMED]
+        more = f"; and {total - NAMED} more" if total > NAMED else ""
+        count = f"{total} tensor{'s are' if total > 1 else ' is'} wrong"
+        raise ValueError(f"{complaint}, {count}: {'; '.join(named)}{more}; give a file of that network")
     return jax.tree.map(jnp.asarray, filled)
 
 

@@ -14,7 +14,8 @@ from mim_jax.classifiers.pretrained import load_pretrained
 from mim_jax.classifiers.step import ClassifierConfig, ClassifierState, init_state, start_from
 from mim_jax.data.dataset import Dataset
 from mim_jax.data.folds import Split, make_folds
-from mim_jax.train.config import Experiment, check_negatives, compute_dtype
+from mim_jax.train.config import Experiment, compute_dtype
+from mim_jax.train.images import check_negatives
 from mim_jax.train.mim import fold_key, fold_updates
 from mim_jax.train.optimizer import make_optimizer
 from mim_jax.train.settings import ClassifierSettings, Settings

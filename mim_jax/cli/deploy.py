@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from mim_jax.cli.runtime import say
 from mim_jax.train.settings import Settings
 
 
@@ -22,7 +23,7 @@ def export(workdir: str) -> int:
     if (root / "model_card.md").exists():
         # Not among the hashed files: people may add to it.
         shutil.copyfile(root / "model_card.md", path / "README.md")
-    print(f"export: {path}\ndigest: {digest}")
+    say(f"export: {path}\ndigest: {digest}")
     return 0
 
 
@@ -33,7 +34,7 @@ def export_app(workdir: str, *, fold: int) -> int:
     except ModuleNotFoundError as error:
         raise ValueError(f'--mode=export_app needs {error.name}: pip install "mim-jax[app]"') from None
     for line in bundle.export_run(workdir, fold=fold):
-        print(line)
+        say(line)
     return 0
 
 
@@ -61,6 +62,6 @@ def serve(settings: Settings, workdir: str, *, app: str | None, host: str, port:
         folder=Path(app).expanduser() if app else own if own.is_dir() else None,
         host=host,
         port=port,
-        tell=functools.partial(print, file=sys.stderr, flush=True),
+        tell=functools.partial(say, stream=sys.stderr),
     )
     return 0

@@ -1,8 +1,7 @@
-"""Dispatch of launch.py's modes; errors become one line on stderr and an exit status.
+"""Dispatch of the command's modes; errors become one line on stderr and an exit status.
 
 Exit status: 0 done, or stopped by SIGTERM, to be resumed; 1 error, with a one-line message; 2 some files
-could not
-be used; 130 stopped by Ctrl-C, to be resumed.
+could not be used; 130 stopped by Ctrl-C, to be resumed.
 """
 
 import contextlib
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mim_jax.cli import deploy, runs, score
-from mim_jax.cli.runtime import choose_device, use_compilation_cache
+from mim_jax.cli.runtime import choose_device, promote_numbers, say, use_compilation_cache
 from mim_jax.train import config as configuration
 from mim_jax.train import devices
 from mim_jax.train.heap import keep_freed_memory
@@ -39,11 +38,12 @@ def execute(
     app: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
+    output: str | None = None,
 ) -> int:
     """Run one mode and return the exit status.
 
     `coordinator`, `processes` and `process` as `devices.join`; `profile` records a dispatch of training;
-    `fold` as `export_app`; `app`, `host` and `port` as `serve`.
+    `fold` as `export_app`; `app`, `host` and `port` as `serve`; `output` as `score`.
     """
     how = "; the same command with the same --workdir goes on from the last checkpoint"
     stopped = f"stopped{how if mode in RESUMABLE else ''}"
@@ -61,8 +61,11 @@ def execute(
         if profile and mode not in ("run", "train"):
             raise ValueError(f"--profile records training, and --mode={mode} does not train: leave it out")
         choose_device(device)
+        promote_numbers()
         use_compilation_cache()
         keep_freed_memory()
+        if output and mode != "score":
+            raise ValueError(f"--output names the table of --mode=score, not of --mode={mode}: leave it out")
         settings, folder = configuration.parse(config), workdir or ""
         with terminable(stopped) if mode in RESUMABLE else contextlib.nullcontext():
             match mode:
@@ -77,7 +80,7 @@ def execute(
                 case "compare":
                     return runs.compare(settings, folder, paths)
                 case "score":
-                    return score.score(settings, folder, paths)
+                    return score.score(settings, folder, paths, output=output)
                 case "export":
                     return deploy.export(folder)
                 case "export_app":
@@ -87,13 +90,13 @@ def execute(
                 case _:
                     raise ValueError(f"unknown mode {mode!r}")
     except KeyboardInterrupt as request:
-        print(f"launch.py: {stopped}", file=sys.stderr)
+        say(f"mim_jax: {stopped}", sys.stderr)
         return 0 if isinstance(request, Terminated) else INTERRUPTED
     except Exception as error:
         from mim_jax.train.trainer import Interrupted, NonFiniteLoss
 
         if isinstance(error, Interrupted):
-            print(f"launch.py: {error}", file=sys.stderr)
+            say(f"mim_jax: {error}", sys.stderr)
             return 0 if error.number == signal.SIGTERM else INTERRUPTED
         if isinstance(error, OSError) and workdir and not Path(workdir).expanduser().exists():
             error = ValueError(
@@ -105,6 +108,6 @@ def execute(
                 "from the newest whole checkpoint"
             )
         if isinstance(error, ValueError | OSError | NonFiniteLoss):
-            print(f"launch.py: {error}", file=sys.stderr)
+            say(f"mim_jax: {error}", sys.stderr)
             return 1
         raise

@@ -17,12 +17,13 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from mim_jax.cli.runtime import Profile
+from mim_jax.cli.runtime import Profile, say
 from mim_jax.cli.score import UNUSABLE_FILES
 from mim_jax.data.dataset import Dataset
-from mim_jax.train import config, devices
+from mim_jax.train import config, devices, images
 from mim_jax.train.config import Experiment
 from mim_jax.train.settings import Settings
+from mim_jax.train.workdir import check_empty
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,14 @@ def run(
         if training:
             _train([claimed], kind.method(), profile=profile)
         with devices.barrier():
+            if not evaluation and devices.is_first():
+                say(f"trained: {claimed.path}; --mode=evaluate reports it")
             if evaluation and devices.is_first():
                 from mim_jax.train.metric_writer import Recorder
 
                 with Recorder(claimed.path) as recorder:
                     page = kind.evaluate_and_report(claimed.experiment, claimed.path, recorder, began)
-                print(f"report: {page}")
+                say(f"report: {page}")
     return 0
 
 
@@ -88,7 +91,7 @@ def _say_effort(experiment: Experiment) -> None:
     from mim_jax.evaluate.effort import advice
 
     if sentence := advice(experiment):
-        print(f"launch.py: {sentence}", file=sys.stderr)
+        say(f"mim_jax: {sentence}", sys.stderr)
 
 
 def _kind(settings: Settings) -> _Kind:
@@ -117,7 +120,7 @@ def _claim(
             held.enter_context(folders.hold(folders.check(workdir, settings.given)))
         experiment = build(settings, method, clinical=evaluation and first)
         if evaluation:
-            config.check_negatives(experiment.dataset)
+            images.check_negatives(experiment.dataset)
         data = {"digest": experiment.dataset.digest(), "images": len(experiment.dataset)}
         # After the data: what they cannot carry should not claim a folder.
         path = folders.claim(workdir, settings.given, data) if first else folders.share(workdir, data)
@@ -152,15 +155,26 @@ def _train(runs: Sequence[_Claimed], method: config.Method, *, profile: bool) ->
                 replace(training, title=name + training.title, recorder=recorder)
                 for training in method.trainings(one.experiment, one.path)
             ]
+        if devices.is_first():
+            _say_resumed(trainings, runs[0].experiment.settings.training.epochs)
         wrap: dict[str, Callable[..., Any]] = {"wrap": record.wrap} if profile else {}
         trainer.train(trainings, runs[0].experiment.settings.training, recorders[0], **wrap)
         if profile:
             few = "none, for no program was dispatched twice: train more epochs, or in a new workdir"
-            print(f"profile: {record.folder if record.done else few}")
+            say(f"profile: {record.folder if record.done else few}")
     with devices.barrier():
         if devices.is_first():
             for one in runs:
                 merge_events(one.path)
+
+
+def _say_resumed(trainings: Sequence[Any], epochs: int) -> None:
+    """Name the epoch that each training goes on from, where one was begun before."""
+    done = [(each, each.saved_epoch()) for each in trainings]
+    if parts := [f"{each.title} from epoch {epoch}" for each, epoch in done if 0 < epoch < epochs]:
+        say(f"resumed: {', '.join(parts)}", sys.stderr)
+    if finished := sum(epoch == epochs for _, epoch in done):
+        say(f"already trained: {finished} of {len(done)} trainings", sys.stderr)
 
 
 def _run_seeds(settings: Settings, workdir: str, *, training: bool, evaluation: bool, profile: bool) -> int:
@@ -168,6 +182,7 @@ def _run_seeds(settings: Settings, workdir: str, *, training: bool, evaluation: 
 
     Where several can train at once all are trained before the first is evaluated.
     """
+    check_empty(workdir, "seed_*")
     runs = [config.with_seed(settings, seed) for seed in dict.fromkeys(settings.seeds)]
     folders = [Path(workdir).expanduser().resolve() / f"seed_{one.seed}" for one in runs]
     if training and jax.device_count() > 1:
@@ -175,14 +190,14 @@ def _run_seeds(settings: Settings, workdir: str, *, training: bool, evaluation: 
         with _claim(runs, list(map(str, folders)), method, training=True, evaluation=evaluation) as claimed:
             _train(claimed, method, profile=profile)
     for one, folder in zip(runs, folders, strict=True):
-        print(f"seed {one.seed}: {folder}", file=sys.stderr)
+        say(f"seed {one.seed}: {folder}", sys.stderr)
         run(one, str(folder), training=training, evaluation=evaluation, profile=profile)
     if evaluation and devices.is_first():
         from mim_jax.report.seeds import write_seeds
         from mim_jax.train.workdir import read_json
 
         results = {folder.name: read_json(folder / "results.json") for folder in folders}
-        print(f"report of all seeds: {write_seeds(folders[0].parent, results)}")
+        say(f"report of all seeds: {write_seeds(folders[0].parent, results)}")
     return 0
 
 
@@ -199,7 +214,7 @@ def _reading(settings: Settings) -> Iterator[Callable[[int, int], None]]:
     """Print the source of the images, and show how far their reading is."""
     source = settings.data.root or ", ".join(settings.data.sources.values())
     source = source or "the embedded procedural images (they say nothing about mpox)"
-    print(f"data: {source}", file=sys.stderr)
+    say(f"data: {source}", sys.stderr)
     with tqdm(desc="reading", unit="image", disable=None) as bar:
 
         def show(done: int, total: int) -> None:
@@ -211,9 +226,9 @@ def _reading(settings: Settings) -> Iterator[Callable[[int, int], None]]:
 
 def _say_problems(dataset: Dataset) -> None:
     for name, reason in dataset.unusable:
-        print(f"left out: {name}: {reason}", file=sys.stderr)
+        say(f"left out: {name}: {reason}", sys.stderr)
     for sentence in dataset.remarks:
-        print(f"data: {sentence}", file=sys.stderr)
+        say(f"data: {sentence}", sys.stderr)
     listed = "--mode=check_data lists them"
     for found, words in (
         (dataset.passed_over, f"data: {{}} files and folders are not read; {listed}"),
@@ -223,7 +238,7 @@ def _say_problems(dataset: Dataset) -> None:
         (dataset.group_problems, f"groups: {{}} files or rows do not fit; {listed}"),
     ):
         if len(found):
-            print(words.format(len(found)), file=sys.stderr)
+            say(words.format(len(found)), sys.stderr)
 
 
 def check_data(settings: Settings) -> int:
@@ -232,7 +247,7 @@ def check_data(settings: Settings) -> int:
     from mim_jax.data.folds import make_folds
 
     with _reading(settings) as progress:
-        dataset = config.load_dataset(settings, progress)
+        dataset = images.load_dataset(settings, progress)
     folds, trouble = None, None
     try:
         groups = dataset.groups[dataset.positives]
@@ -240,9 +255,9 @@ def check_data(settings: Settings) -> int:
         folds = make_folds(groups, folds=settings.data.folds, **how)
     except ValueError as error:  # too few images for the folds: the rest is worth knowing all the same
         trouble = error
-    print(inspection.format_inspection(inspection.inspect(dataset, positive=dataset.positive, folds=folds)))
+    say(inspection.format_inspection(inspection.inspect(dataset, positive=dataset.positive, folds=folds)))
     for sentence in dataset.remarks:
-        print(sentence)
+        say(sentence)
     if trouble:
         raise trouble
     return UNUSABLE_FILES if dataset.unusable else 0
@@ -258,11 +273,9 @@ def compare(settings: Settings, workdir: str, paths: Sequence[str]) -> int:
             "--mode=compare needs workdirs of finished runs after the flags: launch.py --mode=compare "
             "--workdir=runs/compared runs/mim runs/resnet50"
         )
-    root = Path(workdir).expanduser().resolve()
-    if (root / "config.json").exists():
-        raise ValueError(f"{root} is the workdir of a run: give the comparison another folder")
+    root = check_empty(workdir, "comparison.*")
     runs = [saved_run.read_run(path) for path in paths]
     found = comparison.compare(runs, resamples=settings.evaluation.resamples, seed=settings.seed)
     root.mkdir(parents=True, exist_ok=True)
-    print(f"comparison: {write_comparison(root, found, runs, name='comparison.html')}")
+    say(f"comparison: {write_comparison(root, found, runs, name='comparison.html')}")
     return 0

@@ -3,26 +3,47 @@
 The library does none of this on its own; `mim_jax.cli.main` and the benchmarks do.
 """
 
+import contextlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 
 
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print a line, to stdout by default. No console may cost the work: not a full, closed or narrow one."""
+    stream = stream or sys.stdout
+    encoding = stream.encoding or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    except (OSError, ValueError):
+        # What is left in the buffer would fail again when the process ends.
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+
+
 def choose_device(device: str) -> None:
-    """Choose where JAX computes; ValueError where a GPU is asked for and not found."""
+    """Choose where JAX computes; ValueError where what is asked for, also by JAX_PLATFORMS, is not found."""
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
-    elif device == "gpu":
-        try:
-            jax.devices("gpu")
-        except RuntimeError as error:
-            raise ValueError(
-                f"--device=gpu was asked for, but JAX finds none ({str(error).splitlines()[0]}): install the "
-                "[cuda12] extra and an NVIDIA driver, or use --device=auto"
-            ) from error
+    asked = "--device=gpu" if device == "gpu" else f"JAX_PLATFORMS={jax.config.values['jax_platforms']}"
+    try:
+        jax.devices("gpu" if device == "gpu" else None)
+    # JAX raises RuntimeError, and of CUDA without a driver AssertionError.
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error) or "no device").splitlines()[0]
+        raise ValueError(
+            f"{asked} was asked for, but JAX finds none ({reason}): install the [cuda12] extra and an NVIDIA "
+            "driver, or use --device=cpu"
+        ) from error
+
+
+def promote_numbers() -> None:
+    """Undo JAX_NUMPY_DTYPE_PROMOTION=strict in this process: Optax and dm-pix do not run under it."""
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
 
 
 def use_compilation_cache() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from mim_jax.cli.runtime import say
 from mim_jax.data.batches import batch_size
 from mim_jax.data.dataset import printable
 from mim_jax.data.folder import list_images
@@ -73,6 +74,7 @@ def score_files(
                 detector.calibration,
                 metric=detector.metric,
                 alpha=detector.calibration.miss_rate if detector.calibration else 0.1,
+                notice=detector.notice,
             )
         column = 0
         for (path, _), reason in zip(files[start : start + size], reasons, strict=True):
@@ -106,6 +108,8 @@ def format_table(rows: Sequence[ScoredFile], detector: NoveltyDetector) -> str:
         lines.append("threshold: none; evaluate the workdir with --mode=evaluate to have one")
     else:
         lines.append(f"rule: {calibration.origin}. {calibration.promise} {calibration.band}")
+    if detector.notice:
+        lines.append(f"warning: {detector.notice}")
     return "\n".join(lines)
 
 
@@ -131,32 +135,33 @@ def write_table(path: Path, rows: Sequence[ScoredFile], *, metrics: Sequence[str
     folders.write_csv(path, table)
 
 
-def score(settings: Settings, workdir: str, paths: Sequence[str]) -> int:
-    """Score files and folders with a trained workdir: print a table, and write `scored.csv` into it."""
+def score(settings: Settings, workdir: str, paths: Sequence[str], *, output: str | None = None) -> int:
+    """Score files and folders with a trained workdir: write a CSV file, and print a table.
+
+    `output` is the file; None = `scored.csv` in the workdir.
+    """
     if not paths:
         raise ValueError(
-            "--mode=score needs images or folders after the flags: launch.py --mode=score --workdir=RUN "
-            "photo.jpg"
+            "--mode=score needs images or folders after the flags: --mode=score --workdir=RUN photo.jpg"
         )
+    table = Path(output or os.path.join(workdir, "scored.csv")).expanduser().resolve()
+    if table.suffix.lower() != ".csv" or not table.parent.is_dir():
+        raise ValueError(f"--output must be a .csv file in a folder that exists, got {output}")
     files = find_files(paths)
     detector = load_workdir(workdir)
-    rows = list(
-        tqdm(
-            score_files(detector, files, gate=settings.data.gate),
-            total=len(files),
-            desc="scoring",
-            unit="image",
-            disable=None,
-        )
-    )
-    print(format_table(rows, detector))
-    table = Path(workdir).expanduser().resolve() / "scored.csv"
+    found = score_files(detector, files, gate=settings.data.gate)
+    rows = list(tqdm(found, total=len(files), desc="scoring", unit="image", disable=None))
+    # The file first: whatever happens to the console, the work is kept.
+    trouble = None
     try:
         write_table(table, rows, metrics=detector.metrics, folds=detector.folds)
     except OSError as error:
+        trouble = error.strerror
+    say(format_table(rows, detector))
+    if trouble:
         raise ValueError(
-            f"{table} cannot be written ({error.strerror}): the table above is whole; the workdir, or a copy "
-            "of it, must be writable to keep every metric of every fold"
-        ) from error
-    print(f"every metric of every fold: {table}")
+            f"{table} cannot be written ({trouble}): the table above is whole; name another file with "
+            "--output=FILE.csv to keep every metric of every fold"
+        )
+    say(f"every metric of every fold: {table}")
     return UNUSABLE_FILES if not all(row.usable for row in rows) else 0

@@ -60,6 +60,7 @@ def at_the_door(images: Any) -> Any:
     if isinstance(images, np.ndarray):
         return images
     single = hasattr(images, "__array__") or hasattr(images, "convert")
+    single = single or isinstance(images, str) or not isinstance(images, Iterable)
     return np.asanyarray(as_array(images)) if single else images
 
 

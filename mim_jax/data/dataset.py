@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+# What everything made of the embedded images says.
+NOTICE = "These are procedural images. They prove that the machinery runs and say nothing about mpox."
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mim_jax.data.dataset import Dataset, printable
+from mim_jax.data.folds import group_name
 from mim_jax.data.images import MIN_SIDE, UnusableImage, load_image, read_bytes
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -279,7 +280,7 @@ def _groups_by_manifest(path: Path, files: Mapping[str, str]) -> tuple[dict[str,
     by_key = {_key(on_disk): name for name, on_disk in files.items()}
     groups: dict[str, str] = {}
     problems: list[tuple[str, str]] = []
-    rows = _read_manifest(path)
+    rows = [(file, group_name(group)) for file, group in _read_manifest(path)]
     for file, group in rows:
         name = by_key.get(_key(file))
         if name is None:
@@ -316,9 +317,16 @@ def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Read the columns, in lower case, and the rows of a CSV file, with spaces stripped off every cell."""
     try:
         text = read_bytes(path).decode("utf-8-sig")  # spreadsheets put a byte-order mark in front
-        reader = csv.DictReader(io.StringIO(text, newline=""), restval="", restkey="")
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
         reader.fieldnames = columns = [name.strip().lower() for name in reader.fieldnames or ()]
-        return columns, [{key: str(cell).strip() for key, cell in row.items() if key} for row in reader]
+        rows = []
+        for row in reader:
+            if any(row.pop(None, ())):
+                raise csv.Error(
+                    f"line {reader.line_num} has more cells than columns: quote cells with commas"
+                )
+            rows.append({key: cell.strip() for key, cell in row.items() if key})
+        return columns, rows
     except (UnusableImage, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read as CSV in UTF-8: {error}") from None
 

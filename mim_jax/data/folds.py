@@ -1,7 +1,8 @@
 """Cross-validation folds of the training class: seeded, even in size, no group on both sides of a split."""
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,9 +49,10 @@ def make_folds(
       grouped: keep every group on one side of each split.
 
     Raises:
-      ValueError: `folds` is below 2, or there are fewer images, or fewer groups, than folds.
+      ValueError: `folds` is below 2, there are fewer images, or fewer groups, than folds, or a group is NaN
+        or None.
     """
-    names = [str(group) for group in groups]
+    names = group_names(groups) if grouped else [str(group) for group in groups]
     units = names if grouped else [str(i) for i in range(len(names))]
     sizes = Counter(units)
     _check_counts(len(names), len(sizes), folds, grouped)
@@ -72,12 +74,41 @@ def make_folds(
     return result
 
 
+# What tables hold in place of a name, as pandas reads them.
+_MISSING = {"", "nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat"}
+_WHOLE = re.compile(r"(-?\d+)\.0+")
+
+
+def group_name(group: object) -> str:
+    """Name of a group as text: "" where it is missing; 17 and 17.0, which tables mix up, are one.
+
+    >>> group_name(17.0), group_name("Doe, John"), group_name(float("nan")), group_name("N/A")
+    ('17', 'Doe, John', '', '')
+    """
+    name = str(group).strip()
+    whole = _WHOLE.fullmatch(name)
+    return "" if name.lower() in _MISSING else whole[1] if whole else name
+
+
+def group_names(groups: Iterable[object]) -> list[str]:
+    """Names of groups; ValueError where one is missing, for all that are would become one group."""
+    given = list(groups)
+    names = list(map(group_name, given))
+    if "" in names:
+        first = names.index("")
+        raise ValueError(
+            f"group {first} is {given[first]!r}: give an image whose group is not known a group of its own, "
+            "such as its file name"
+        )
+    return names
+
+
 def check_folds(folds: Sequence[Fold], groups: Sequence[str] | np.ndarray) -> None:
     """Raise ValueError unless each image is in exactly one test set and no group on both sides.
 
     >>> check_folds(make_folds(["a", "a", "b"], folds=2, seed=0), ["a", "a", "b"])
     """
-    groups = np.asarray(groups, dtype=str)
+    groups = np.array(group_names(groups), dtype=str)
     tested = np.sort(np.concatenate([fold.test for fold in folds]))
     if not np.array_equal(tested, np.arange(len(groups))):
         raise ValueError(

@@ -6,7 +6,7 @@ The calibration travels with the model, so that an export decides as its workdir
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -171,6 +171,7 @@ def assess(
     *,
     metric: str,
     alpha: float = 0.1,
+    notice: str = "",
 ) -> list[Assessment]:
     """Decide on images by their similarities, one assessment an image.
 
@@ -188,6 +189,7 @@ def assess(
       calibration: of the detector that scored; None = not calibrated.
       metric: the deciding one.
       alpha: the share of mpox that may be missed, between 0 and 1.
+      notice: the last of the reasons for every image that is scored; "" = none.
 
     Raises:
       ValueError: an alpha outside (0, 1), or a calibration of another metric or number of folds.
@@ -212,7 +214,8 @@ def assess(
             )
             continue
         values = {name: float(column[index]) for name, column in means.items()}
-        found.append(_assess_one(values, metric, calibration, count, alpha))
+        one = _assess_one(values, metric, calibration, count, alpha)
+        found.append(replace(one, reasons=(*one.reasons, notice)) if notice else one)
     return found
 
 

@@ -1,14 +1,17 @@
-"""The interface of everything that scores images: novelty detection in scikit-learn's words and signs."""
+"""The interface of everything that scores images: scikit-learn's names and signs of novelty detection.
+
+It is no scikit-learn estimator: it has no `fit`, and `clone` and pipelines do not take it. Curves are drawn
+from its scores, as by `RocCurveDisplay.from_predictions`.
+"""
 
 import abc
 import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
-from mim_jax.data.batches import Images, at_the_door, collect, padded_batches
+from mim_jax.data.batches import Images, at_the_door
 from mim_jax.decide import decision
 from mim_jax.decide.decision import Assessment, Calibration
 
@@ -25,12 +28,14 @@ class NoveltyDetector(abc.ABC):
       image_size: pixels a side of the images it takes.
       threshold: an image whose score is strictly greater is like the training class; None = not calibrated.
       calibration: what `assess` decides by; None = not calibrated.
+      notice: a sentence that every assessment carries, such as that the training images were drawn; or "".
     """
 
     metric: str
     image_size: int
     threshold: float | None
     calibration: Calibration | None
+    notice: str = ""
 
     @property
     @abc.abstractmethod
@@ -100,7 +105,8 @@ class NoveltyDetector(abc.ABC):
         if not isinstance(kept, np.ndarray):
             kept = _usable(kept, refused)
         found = self.similarities(kept)
-        assessed = iter(decision.assess(found, self.calibration, metric=self.metric, alpha=alpha))
+        how: dict[str, Any] = {"metric": self.metric, "alpha": alpha, "notice": self.notice}
+        assessed = iter(decision.assess(found, self.calibration, **how))
         count = len(refused) + next(iter(found.values())).shape[1]
         return [decision.unusable(refused[k]) if k in refused else next(assessed) for k in range(count)]
 
@@ -131,16 +137,6 @@ class NoveltyDetector(abc.ABC):
     def predict(self, images: Images) -> np.ndarray:
         """Class of each image, int64 `[N]`: 1 = like the training class, -1 = not."""
         return np.where(self.decision_function(images) > 0, 1, -1)
-
-
-def score_batches(detector: Any, images: Images) -> dict[str, np.ndarray]:
-    """Score images batch by batch with `detector.pure(each_fold=True)`: float64 `[folds, N]` by metric."""
-    fn, variables = detector.pure(each_fold=True)
-    program = jax.jit(fn)
-    empty = {name: np.zeros((detector.folds, 0)) for name in detector.metrics}
-    batches = padded_batches(images, size=detector.image_size)
-    found = collect(lambda batch: program(variables, batch), batches, empty)
-    return {name: found[name] for name in detector.metrics}  # `jax.jit` sorts names
 
 
 def describe(detector: NoveltyDetector, **facts: object) -> str:

@@ -118,6 +118,7 @@ class ExportedDetector(NoveltyDetector):
     threshold_origin: str  # what the threshold was fitted on, for people to read
     calibration: Calibration | None  # what `assess` decides by; None = not calibrated
     about: format.Artefact  # kind, sizes, metrics, versions, hashes
+    notice: str = ""  # what every assessment carries, such as that the training images were drawn
 
     def __repr__(self) -> str:
         about = self.about
@@ -272,6 +273,7 @@ def load_exported(path: str | os.PathLike[str], *, digest: str | None = None) ->
         threshold_origin=found.origin,
         calibration=found.calibration,
         about=replace(found, arrays={}),
+        notice=found.notice,
     )
     format.check_scores(
         found, lambda images: {name: each.mean(axis=0) for name, each in loaded.similarities(images).items()}

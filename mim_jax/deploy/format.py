@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -83,6 +84,7 @@ class Artefact:
     threshold: float | None  # finite; None = not calibrated
     origin: str  # what the threshold was fitted on
     calibration: Calibration | None  # what decides; None = not calibrated
+    notice: str  # what every assessment carries, or ""
     arrays: dict[str, np.ndarray]  # by name
     images: np.ndarray  # golden images, uint8 `[N, S, S, 3]`
     similarities: np.ndarray  # what they scored when the folder was written, `[metrics, N]`
@@ -123,6 +125,11 @@ def verify(path: str | os.PathLike[str], *, digest: str | None = None) -> dict[s
             f"{root} is not an export, it has no {MANIFEST}: make one with launch.py --mode=export"
         )
     found = _sha256(root / MANIFEST)
+    if digest is not None and not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ValueError(
+            f"digest must be the 64 hexadecimal digits that the export printed, or None to take any, got "
+            f"{digest!r:.80}"
+        )
     if digest is not None and digest != found:
         raise ValueError(f"{root / MANIFEST} has the digest {found}, not {digest}: this is another export")
     manifest = read_json(root / MANIFEST)
@@ -213,6 +220,7 @@ def read(path: str | os.PathLike[str], *, digest: str | None = None) -> Artefact
         threshold=threshold,
         origin=said("origin", str),
         calibration=calibration,
+        notice=said("notice", str) if "notice" in content else "",
         arrays=read_arrays(root / WEIGHTS, kind, folds),
         images=images,
         similarities=similarities,

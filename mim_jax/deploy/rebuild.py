@@ -52,6 +52,7 @@ def describe(detector: NoveltyDetector) -> dict[str, Any]:
         "threshold": None if threshold is None else float(threshold),
         "origin": detector.threshold_origin,
         "calibration": asdict(detector.calibration) if detector.calibration else None,
+        "notice": detector.notice,
     }
 
 
@@ -66,6 +67,7 @@ def build(found: format.Artefact) -> Detector | FeatureDetector | CombinedDetect
         "threshold": found.threshold,
         "threshold_origin": found.origin,
         "calibration": found.calibration,
+        "notice": found.notice,
     }
     if found.kind == "mim":
         return _build_mim(found, found.arrays, **decides)

@@ -64,5 +64,6 @@ def calibrated(
         threshold=calibration.lower,
         threshold_origin=calibration.origin,
         calibration=calibration,
+        notice=workdir.read_notice(root),
         **changes,
     )

@@ -10,9 +10,9 @@ import numpy as np
 from mim_jax.data.batches import Images, check_batch
 from mim_jax.data.resize import shrink
 from mim_jax.decide.decision import Calibration
-from mim_jax.decide.novelty_detector import NoveltyDetector, describe, score_batches
+from mim_jax.decide.novelty_detector import NoveltyDetector, describe
 from mim_jax.detector.mim import Detector
-from mim_jax.features.detector import COLOR, FEATURES, FeatureDetector, PureScorer
+from mim_jax.features.detector import COLOR, FEATURES, FeatureDetector, PureScorer, score_batches
 from mim_jax.features.one_class import Units
 from mim_jax.measure import METRICS
 from mim_jax.measure import images as pixels
@@ -29,7 +29,7 @@ class CombinedDetector(NoveltyDetector):
       mim: the detector of the paper; it sees the images reduced to its own size.
       features: that of the frozen network, with colours; of the same folds.
       units: median and interquartile range of MIM's score of each fold's training images.
-      threshold, threshold_origin, calibration: as of `Detector`.
+      threshold, threshold_origin, calibration, notice: as of `Detector`.
     """
 
     mim: Detector
@@ -38,6 +38,7 @@ class CombinedDetector(NoveltyDetector):
     threshold: float | None = None
     threshold_origin: str = ""
     calibration: Calibration | None = None
+    notice: str = ""
     metric: str = "combined"
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from mim_jax.measure import METRICS
 from mim_jax.measure import images as pixels
 from mim_jax.measure.host import checked_range
 from mim_jax.measure.similarity import Measure, Similarities
+from mim_jax.train import workdir
 
 # images [B, S, S, 3], offset, M -> patches [B, M, M, 3]
 Fill = Callable[[jax.Array, tuple[int, int], int], jax.Array]
@@ -42,6 +43,7 @@ class Detector(NoveltyDetector):
       measure: metric and its options.
       model: name and options of the generator, and both sizes; what an export needs.
       calibration: what `assess` decides by; None = not calibrated.
+      notice: a sentence that every assessment carries, such as that the training images were drawn; or "".
     """
 
     generator: nn.Module
@@ -53,6 +55,7 @@ class Detector(NoveltyDetector):
     measure: Measure = field(default_factory=Measure)
     model: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
+    notice: str = ""
 
     def __repr__(self) -> str:
         return describe(
@@ -109,7 +112,7 @@ class Detector(NoveltyDetector):
             )
         loaded = load_networks(root, fold=fold)
         if found is None:
-            return loaded
+            return replace(loaded, notice=workdir.read_notice(root))
         measure = Measure(**found["measure"])
         complete: Detector = calibrated(loaded, root, found, loaded.variables, fold=fold, measure=measure)
         return complete

@@ -240,8 +240,8 @@ def _count(runs: Sequence[SavedRun], known: Sequence[str]) -> list[dict[str, int
 def _check(runs: Sequence[SavedRun]) -> None:
     if all(run.is_mim for run in runs):
         raise ValueError(
-            f"no classifier is among the {len(runs)} runs: name the workdir of at least one finished run "
-            "of a classifier"
+            f"no classifier is among the {len(runs)} runs, and MIM is compared with classifiers: name the "
+            "workdir of at least one finished run of a classifier (--config.seeds compares runs of MIM)"
         )
     paths = [run.path.resolve() for run in runs]
     for position, path in enumerate(paths):

@@ -23,7 +23,8 @@ from mim_jax.features.detector import (
 )
 from mim_jax.features.histograms import feature_hbd
 from mim_jax.features.one_class import Histograms, Reference, Units, score, units_of
-from mim_jax.train.config import Experiment, prepared_folder
+from mim_jax.train.config import Experiment
+from mim_jax.train.images import prepared_folder
 from mim_jax.train.metric_writer import Recorder
 from mim_jax.train.settings import FeatureSettings
 

@@ -13,16 +13,14 @@ import jax
 import numpy as np
 
 import mim_jax
-from mim_jax.data.dataset import Dataset
+from mim_jax.data.dataset import NOTICE, Dataset
 from mim_jax.data.folds import Split
 from mim_jax.data.synthetic import lesions
 from mim_jax.evaluate.folds import TrainedFold
 from mim_jax.evaluate.test_set import TestSet
 from mim_jax.measure import similarity
 from mim_jax.train.config import Experiment
-from mim_jax.train.settings import DataSettings
 
-NOTICE = "These are procedural images. They prove that the machinery runs and say nothing about mpox."
 # Table 2 of the paper: mean and population standard deviation over five folds, on its own images.
 PAPER_AUROC = {
     "ssim_hbd": (0.8237, 0.0101),
@@ -86,11 +84,6 @@ def describe_splits(
     ]
 
 
-def notice(data: DataSettings) -> str | None:
-    """Sentence that stands above everything made of procedural images; None for others."""
-    return NOTICE if data.procedural else None
-
-
 def describe_run(method: str, experiment: Experiment) -> dict[str, Any]:
     """Describe a run of any kind: title, data, environment, configuration."""
     settings, dataset = experiment.settings, experiment.dataset
@@ -98,7 +91,7 @@ def describe_run(method: str, experiment: Experiment) -> dict[str, Any]:
     name = "procedural lesions" if data.procedural else ", ".join(data.sources) or Path(data.root).name
     return {
         "title": f"{method} on {name}",
-        "notice": notice(data),
+        "notice": NOTICE if data.procedural else None,
         "data": {
             "source": dataset.source,
             "digest": dataset.digest(),

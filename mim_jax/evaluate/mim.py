@@ -17,7 +17,7 @@ from mim_jax.evaluate import controls, decisions, features, metadata
 from mim_jax.evaluate.folds import load_folds
 from mim_jax.evaluate.method_names import REFERENCE, method_name
 from mim_jax.evaluate.methods import score_methods, score_statistics
-from mim_jax.evaluate.panels import Panels, choose_panels
+from mim_jax.evaluate.panels import Panels, UnlikeImages, choose_panels, choose_unlike
 from mim_jax.evaluate.robustness import sheet
 from mim_jax.evaluate.scores import ScoredImages, write_scores
 from mim_jax.evaluate.statistics.summary import summarize
@@ -44,6 +44,7 @@ class Evaluated:
     methods: dict[str, list[ScoredImages]]  # name -> the scored test images, one entry a fold
     history: list[dict[str, Any]]  # the epochs of MIM's training
     panels: Panels | None  # the images to show; None where nothing was inpainted
+    unlike: UnlikeImages | None  # those with maps of a frozen network; None where there is none
 
 
 def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: float) -> Evaluated:
@@ -126,7 +127,11 @@ def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: f
         painters = [fold.detector for fold in folds]
         panels = choose_panels(test_set, painters, methods[reference], parts, metric=metric)
     mim = [event for event in history if event["role"] == "mim"]
-    return Evaluated(results=results, methods=methods, history=mim, panels=panels)
+    unlike = None
+    networks = [getattr(model, "features", model) for model in models]
+    if reference != REFERENCE and "nearest" in networks[0].references[FEATURES].kinds:
+        unlike = choose_unlike(test_set, networks, methods[reference], parts, metric=metric)
+    return Evaluated(results=results, methods=methods, history=mim, panels=panels, unlike=unlike)
 
 
 def _score_features(

@@ -9,6 +9,8 @@ from mim_jax import mask
 from mim_jax.detector import Detector
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.test_set import TestSet
+from mim_jax.features.detector import FeatureDetector
+from mim_jax.features.unlikeness import unlikeness
 from mim_jax.measure.ssim import ssim
 
 KINDS = ("typical", "best", "worst")
@@ -54,28 +56,8 @@ def choose_panels(
     metric: str,
     extremes: int = 4,
 ) -> Panels:
-    """Choose the images of Figure 5: of median score, and the best and worst of both sides."""
-    chosen: list[tuple[int, int, str]] = []  # fold, position within its test set, kind
-    for fold, test in enumerate(scored):
-        own = np.flatnonzero(test.positive & test.plain)
-        order = own[np.argsort(test.similarities[metric][own], kind="stable")]
-        chosen.append((fold, int(order[len(order) // 2]), "typical"))
-    first = scored[0]
-    for label in sorted(set(first.classes[~first.positive].tolist())):
-        own = np.flatnonzero(first.classes == label)
-        order = own[np.argsort(first.similarities[metric][own], kind="stable")]
-        chosen.append((0, int(order[len(order) // 2]), "typical"))
-    for side in (True, False):
-        pool = [
-            (float(test.similarities[metric][i]), fold, int(i))
-            for fold, test in enumerate(scored)
-            if side or fold == 0
-            for i in np.flatnonzero((test.positive == side) & test.plain)
-        ]
-        pool.sort()
-        few = min(extremes, len(pool) // 2)
-        chosen += [(fold, i, "worst") for _, fold, i in pool[:few]]
-        chosen += [(fold, i, "best") for _, fold, i in pool[len(pool) - few :]]
+    """Choose the images of Figure 5, and inpaint them."""
+    chosen = _choose(scored, metric, extremes)
     position = np.array([i for _, i, _ in chosen])
     of_fold = np.array([fold for fold, _, _ in chosen])
     images = np.stack([test_set.images[parts[fold][i]] for fold, i, _ in chosen])
@@ -98,6 +80,76 @@ def choose_panels(
         kind=np.array([kind for _, _, kind in chosen]),
         maps=similarity_maps(images, inpainted),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class UnlikeImages:
+    """Test images with maps of where a frozen network finds them unlike the training class."""
+
+    images: np.ndarray  # uint8 `[n, S, S, 3]`
+    maps: np.ndarray  # float `[n, S, S]` in [0, 1], 1 = unlike
+    names: np.ndarray  # str `[n]`
+    classes: np.ndarray  # str `[n]`
+    scores: np.ndarray  # by the fold that tests the image, `[n]`
+    folds: np.ndarray  # int `[n]`, from 0
+    positive: np.ndarray  # bool `[n]`: is it of the training class?
+
+
+def choose_unlike(
+    test_set: TestSet,
+    detectors: Sequence[FeatureDetector],
+    scored: Sequence[ScoredImages],
+    parts: Sequence[np.ndarray],
+    *,
+    metric: str,
+) -> UnlikeImages:
+    """Choose the best and the worst two of both sides, and one of median score of each fold and class.
+
+    `detectors` are those of the folds.
+    """
+    whole = test_set.images if test_set.large is None else test_set.large
+    chosen = _choose(scored, metric, 2)
+    images = np.stack([whole[parts[fold][i]] for fold, i, _ in chosen])
+    of_fold = np.array([fold for fold, _, _ in chosen])
+    maps = np.zeros(images.shape[:3], np.float32)
+    for fold in np.unique(of_fold):
+        maps[of_fold == fold] = unlikeness(detectors[fold], images[of_fold == fold])
+    pick = [scored[fold].select(np.array([i])) for fold, i, _ in chosen]
+    return UnlikeImages(
+        images=images,
+        maps=maps,
+        names=np.array([item.names[0] for item in pick]),
+        classes=np.array([item.classes[0] for item in pick]),
+        scores=np.array([item.similarities[metric][0] for item in pick]),
+        folds=of_fold,
+        positive=np.array([item.positive[0] for item in pick]),
+    )
+
+
+def _choose(scored: Sequence[ScoredImages], metric: str, extremes: int) -> list[tuple[int, int, str]]:
+    """Fold, position within its test set, and kind: of median score, best and worst of both sides."""
+    chosen: list[tuple[int, int, str]] = []
+    for fold, test in enumerate(scored):
+        own = np.flatnonzero(test.positive & test.plain)
+        order = own[np.argsort(test.similarities[metric][own], kind="stable")]
+        chosen.append((fold, int(order[len(order) // 2]), "typical"))
+    first = scored[0]
+    for label in sorted(set(first.classes[~first.positive].tolist())):
+        own = np.flatnonzero(first.classes == label)
+        order = own[np.argsort(first.similarities[metric][own], kind="stable")]
+        chosen.append((0, int(order[len(order) // 2]), "typical"))
+    for side in (True, False):
+        pool = [
+            (float(test.similarities[metric][i]), fold, int(i))
+            for fold, test in enumerate(scored)
+            if side or fold == 0
+            for i in np.flatnonzero((test.positive == side) & test.plain)
+        ]
+        pool.sort()
+        few = min(extremes, len(pool) // 2)
+        chosen += [(fold, i, "worst") for _, fold, i in pool[:few]]
+        chosen += [(fold, i, "best") for _, fold, i in pool[len(pool) - few :]]
+    return chosen
 
 
 def similarity_maps(images: np.ndarray, inpainted: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mim_jax.data.batches import Images, check_batch, collect, padded_batches
 from mim_jax.decide.decision import Calibration
-from mim_jax.decide.novelty_detector import NoveltyDetector, describe, score_batches
+from mim_jax.decide.novelty_detector import NoveltyDetector, describe
 from mim_jax.features.backbone import Backbone
 from mim_jax.features.histograms import channel_histograms, color_histogram
 from mim_jax.features.one_class import Histograms, Reference, fit, score
@@ -34,7 +34,7 @@ class FeatureDetector(NoveltyDetector):
       backbone: the frozen network.
       references: what images are compared with, by component: "features", and "color" where colours count.
       metric: the score that decides: "features", or "features_color", the mean of both components.
-      threshold, threshold_origin, calibration: as of `mim_jax.detector.Detector`.
+      threshold, threshold_origin, calibration, notice: as of `mim_jax.detector.Detector`.
     """
 
     backbone: Backbone
@@ -43,6 +43,7 @@ class FeatureDetector(NoveltyDetector):
     threshold: float | None = None
     threshold_origin: str = ""
     calibration: Calibration | None = None
+    notice: str = ""
 
     def __repr__(self) -> str:
         return describe(
@@ -149,6 +150,16 @@ def describe_images(
     empty = jax.tree.map(lambda leaf: np.zeros((leaf.shape[0], 0)), none)
     found = collect(jax.jit(describe), padded_batches(images, size=backbone.image_size), empty)
     return jax.tree.map(lambda leaf: np.ascontiguousarray(leaf.T, np.float32), found)
+
+
+def score_batches(detector: Any, images: Images) -> dict[str, np.ndarray]:
+    """Score images batch by batch with `detector.pure(each_fold=True)`: float64 `[folds, N]` by metric."""
+    fn, variables = detector.pure(each_fold=True)
+    program = jax.jit(fn)
+    empty = {name: np.zeros((detector.folds, 0)) for name in detector.metrics}
+    batches = padded_batches(images, size=detector.image_size)
+    found = collect(lambda batch: program(variables, batch), batches, empty)
+    return {name: found[name] for name in detector.metrics}  # `jax.jit` sorts names
 
 
 def histograms(backbone: Backbone, images: jax.Array, component: str) -> dict[str, jax.Array]:

@@ -124,7 +124,7 @@ def apart(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
     def guarded(*arrays: jax.Array) -> jax.Array:
         result = jax.eval_shape(function, *arrays)
         first = arrays[0].reshape(-1)[0]
-        never = first < -jnp.inf
+        never = first.astype(jnp.float32) < -jnp.inf  # by name: "strict" promotes nothing
 
         def unused(*_: jax.Array) -> jax.Array:
             return jnp.broadcast_to(first.astype(result.dtype), result.shape)

@@ -31,7 +31,7 @@ def span(values: list[int]) -> str:
 
 
 def interval(estimate: Mapping[str, Any], kind: str = "") -> str:
-    """Format [low, high]; kind "_folds" counts the folds as drawn, and is "none" for a single fold."""
+    """Format [low, high] or, for too few groups or a single fold, "none"; "_folds" counts folds as drawn."""
     low, high = estimate[f"low{kind}"], estimate[f"high{kind}"]
     return "none" if low is None else f"[{number(low)}, {number(high)}]"
 
@@ -61,6 +61,8 @@ def verdict(estimate: Mapping[str, Any], base: float = 0.0) -> tuple[str, str]:
       intervals on one side of `base`, where there are two; and the verdict by images alone, where that is
       stronger.
     """
+    if estimate["low"] is None:
+        return "not significantly different from", "too few groups for an interval"
     by_images = _side(estimate, "", base)
     by_folds = by_images if estimate["low_folds"] is None else _side(estimate, "_folds", base)
     words = {1: "better than", -1: "worse than", 0: "not significantly different from"}

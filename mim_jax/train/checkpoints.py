@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -56,6 +57,8 @@ class FoldCheckpoints:
             raise CheckpointError(f"{self.directory} does not exist: train this fold first")
         if not read_only:
             self.directory.mkdir(parents=True, exist_ok=True)
+        if not os.access(self.directory, os.R_OK | os.X_OK):
+            raise CheckpointError(f"no permission to read {self.directory}: give it to this user")
         with contextlib.ExitStack() as stack:
             stack.enter_context(_orbax_silenced())
             self._manager = self._open(keep, read_only)
@@ -186,7 +189,7 @@ class FoldCheckpoints:
         if step is None:
             raise CheckpointError(f"{self.directory} holds no whole checkpoint: train this fold first")
         where = f"step {step} in {self.directory}"
-        remedy = "delete its folder to go back to an earlier step, or train again"
+        back = "to use an earlier step, or train again"
         try:
             found = dict(
                 self._manager.restore(step, args=ocp.args.Composite(model=ocp.args.JsonRestore(), **items))
@@ -195,7 +198,14 @@ class FoldCheckpoints:
         # Orbax and TensorStore raise many types for damaged or foreign files; the caller needs the
         # name and the way out.
         except Exception as error:
-            raise CheckpointError(f"{where} cannot be read ({_first_line(error)}): {remedy}") from error
+            if closed := _unreadable(self.directory / str(step)):
+                raise CheckpointError(
+                    f"{where}: no permission to read {closed}: give it to this user"
+                ) from error
+            raise CheckpointError(
+                f"{where} cannot be read ({_first_line(error)}): try again, for the disk may be at fault; if "
+                f"the step is damaged, move its folder elsewhere {back}"
+            ) from error
         hashes = model.pop("hashes", {})
         if model.get("format") not in (FORMAT, UNHASHED):
             raise CheckpointError(
@@ -209,7 +219,7 @@ class FoldCheckpoints:
                 if hashes.get(name) != value:
                     raise CheckpointError(
                         f"{where} is damaged: the SHA-256 of {name} is {value[:12]}, and "
-                        f"{str(hashes.get(name))[:12]} was saved: {remedy}"
+                        f"{str(hashes.get(name))[:12]} was saved: delete its folder {back}"
                     )
         return {**found, "model": model}
 
@@ -221,6 +231,11 @@ def parameter_hash(variables: Any) -> str:
         digest.update(str(name).encode())
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
+
+
+def _unreadable(folder: Path) -> Path | None:
+    """Find the first file or folder at or below `folder` that this user may not read."""
+    return next((path for path in (folder, *folder.rglob("*")) if not os.access(path, os.R_OK)), None)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ Nothing behind this module takes the raw configuration or reads a field of it.
 
 import dataclasses
 import math
-import os
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,16 +15,14 @@ import jax
 import jax.numpy as jnp
 
 from mim_jax.data import dataset as datasets
-from mim_jax.data import duplicates, folder, quality
+from mim_jax.data import duplicates, quality
 from mim_jax.data.dataset import Dataset
-from mim_jax.data.file_sources import read_sources
 from mim_jax.data.folds import Split
 from mim_jax.data.images import MIN_SIDE
-from mim_jax.data.resize import reduce
-from mim_jax.data.sources import load as sources
 from mim_jax.decide.decision import RULES
 from mim_jax.decide.thresholds import Rule
 from mim_jax.measure.similarity import Measure
+from mim_jax.train import images
 from mim_jax.train import settings as typed
 from mim_jax.train.optimizer import DECAYS
 from mim_jax.train.settings import Settings
@@ -59,7 +57,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "training.checkpoint_every": (1, 10**9),
     "training.keep": (1, 10**6),
     "training.panel_every": (0, 10**9),
-    "evaluation.resamples": (1, 10**6),
+    "evaluation.resamples": (40, 10**6),  # of fewer none lies in each tail of a 95 % interval
     "evaluation.procedural_clinical": (0, 10**6),
     "evaluation.clinical_sigma": (0, 1),
     "evaluation.robustness_images": (0, 10**6),
@@ -112,14 +110,20 @@ def parse(config: Mapping[str, Any]) -> Settings:
         return _parse(config)
     except KeyError as error:
         raise ValueError(f"the configuration lacks {error}: start from a file in configs/") from None
+    except TypeError as error:
+        raise ValueError(f"the configuration has a value of a wrong type: {error}") from error
 
 
 def _parse(config: Mapping[str, Any]) -> Settings:
     flat = flatten(config)
-    for name, (least, most) in RANGES.items():
-        if name in flat and not least <= flat[name] <= most:
+    seeds = tuple(config.get("seeds", ()))
+    _check_type("seed", config["seed"], int)
+    _check_type("seeds", seeds, tuple[int, ...])
+    numbers = [(name, flat[name], *RANGES[name]) for name in RANGES if name in flat]
+    for name, value, least, most in [*numbers, *(("seeds", seed, *RANGES["seed"]) for seed in seeds)]:
+        if not _is_a(value, float) or not least <= value <= most:
             bounds = f"between {least} and {most}" if math.isfinite(most) else f"a finite number >= {least}"
-            raise ValueError(f"config.{name} must be {bounds}, got {flat[name]}")
+            raise ValueError(f"config.{name} must be {bounds}, got {value!r}")
     for name, known in CHOICES.items():
         if name in flat and flat[name] not in known:
             raise ValueError(f"unknown config.{name} {flat[name]!r}: choose one of {', '.join(known)}")
@@ -138,7 +142,7 @@ def _parse(config: Mapping[str, Any]) -> Settings:
     measure = {name: evaluation.pop(name) for name in _MEASURE if name in evaluation}
     return Settings(
         seed=config["seed"],
-        seeds=tuple(config.get("seeds", ())),
+        seeds=seeds,
         data=_read(typed.DataSettings, data, "data"),
         optimizer=_read(typed.OptimizerSettings, config["optimizer"], "optimizer"),
         training=_read(typed.TrainingSettings, config["training"], "training"),
@@ -202,7 +206,34 @@ def _read(kind: Any, section: Mapping[str, Any], name: str) -> Any:
         if names:
             listed = ", ".join(f"config.{name}.{each}" for each in sorted(names))
             raise ValueError(f"the configuration {what} {listed}: start from a file in configs/")
+    types = typing.get_type_hints(kind)
+    for each, value in section.items():
+        _check_type(f"{name}.{each}", value, types[each])
     return kind(**section)
+
+
+_KINDS = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple[int, ...]: "whole numbers separated by commas",
+    tuple[str, ...]: "names separated by commas",
+}
+
+
+def _check_type(name: str, value: Any, wanted: Any) -> None:
+    if not _is_a(value, wanted):
+        raise ValueError(f"config.{name} must be {_KINDS[wanted]}, got {value!r:.60}")
+
+
+def _is_a(value: Any, wanted: Any) -> bool:
+    """Whether a value has a type of `_KINDS`; True of any other type."""
+    if wanted in (int, float):
+        return isinstance(value, int if wanted is int else int | float) and not isinstance(value, bool)
+    if typing.get_origin(wanted) is tuple:
+        return isinstance(value, tuple) and all(_is_a(each, typing.get_args(wanted)[0]) for each in value)
+    return isinstance(value, wanted) if wanted in _KINDS else True
 
 
 def with_seed(settings: Settings, seed: int) -> Settings:
@@ -224,7 +255,7 @@ def build(
     Raises:
       ValueError: the images cannot be read, or are too few for the folds.
     """
-    dataset = load_dataset(settings, progress)
+    dataset = images.load_dataset(settings, progress)
     splits = tuple(method.split(settings, dataset))
     smallest = min(len(split.train) for split in splits)
     batch_size = settings.training.batch_size
@@ -233,126 +264,7 @@ def build(
             f"config.training.batch_size (={batch_size}) exceeds the {smallest} training images of a fold: "
             f"set --config.training.batch_size={smallest} or less"
         )
-    return Experiment(settings, dataset, splits, load_clinical(settings) if clinical else None)
-
-
-def load_dataset(settings: Settings, progress: Callable[[int, int], None] | None = None) -> Dataset:
-    """Load the images that the settings name: a folder, the paper's sources, or the procedural ones.
-
-    They are read once, at the size of the frozen network where there is one; MIM's are reduced from those.
-    """
-    return _at_sizes(_load_dataset(settings, _read_size(settings), progress), settings)
-
-
-def _read_size(settings: Settings) -> int:
-    return settings.features.image_size if settings.features else settings.data.image_size
-
-
-def _at_sizes(dataset: Dataset, settings: Settings) -> Dataset:
-    size = settings.data.image_size
-    if dataset.images.shape[1] == size:
-        return dataset
-    return replace(dataset, images=reduce(dataset.images, size), large=dataset.images)
-
-
-def _load_dataset(settings: Settings, size: int, progress: Callable[[int, int], None] | None) -> Dataset:
-    data = settings.data
-    if data.source_column and not data.root:
-        raise ValueError(
-            f"config.data.source_column={data.source_column} is a column of the manifest in "
-            "config.data.root, which is not given: leave it out"
-        )
-    if data.root and data.sources:
-        raise ValueError(
-            f"config.data.root ({data.root}) and config.data.sources ({', '.join(data.sources)}) are both "
-            "given: name one of the two"
-        )
-    if data.procedural:
-        # Drawn one by one from their own random numbers: no copies to look for.
-        return datasets.from_lesions(
-            size=size,
-            positives=data.procedural_positives,
-            negatives=data.procedural_negatives,
-            seed=settings.seed,
-        )
-    read: dict[str, Any] = {"size": size, "positive": data.positive, "min_side": data.min_side}
-    if data.sources:
-        draw: dict[str, Any] = {"per_class": data.per_class, "seed": settings.seed}
-        folders = prepared_folder(data.data_dir)
-        dataset = sources.load_sources(data.sources, data_dir=folders, **draw, **read, progress=progress)
-        remarks = (
-            *sources.shortfalls(dataset, per_class=data.per_class),
-            *sources.count_differences(dataset),
-        )
-        dataset = replace(dataset, remarks=remarks)
-    else:
-        dataset = folder.from_folder(
-            data.root,
-            **read,
-            manifest=data.manifest,
-            group_pattern=data.group_pattern,
-            strict=data.strict,
-            progress=progress,
-        )
-    if data.source_column:
-        manifest = Path(data.root).expanduser() / (data.manifest or "manifest.csv")
-        dataset = replace(dataset, sources=read_sources(manifest, data.source_column, dataset.names.tolist()))
-    dataset = quality.screen(dataset, data.gate, data.gate_training, strict=data.strict)
-    return duplicates.settle(dataset, data.duplicates)
-
-
-def load_clinical(settings: Settings) -> Dataset | None:
-    """Load the images of the clinical test, none of them mpox; None where the settings name none.
-
-    For procedural data they are drawn with another seed.
-    """
-    data, evaluation = settings.data, settings.evaluation
-    if evaluation.clinical:
-        loaded = sources.load_clinical(
-            evaluation.clinical,
-            data_dir=prepared_folder(data.data_dir),
-            size=_read_size(settings),
-            positive=data.positive,
-            min_side=data.min_side,
-        )
-        loaded = quality.screen(loaded, data.gate, "off" if data.gate_training == "off" else "list")
-        return _at_sizes(loaded, settings)
-    if data.procedural and evaluation.procedural_clinical:
-        drawn = datasets.from_lesions(
-            size=_read_size(settings),
-            positives=1,
-            negatives=evaluation.procedural_clinical,
-            seed=settings.seed + 1,
-        )
-        return _at_sizes(drawn.select(drawn.negatives), settings)
-    return None
-
-
-def prepared_folder(data_dir: str) -> Path:
-    """Folder of decoded sources; ValueError where it is not given and the user has no home."""
-    if data_dir:
-        return Path(data_dir).expanduser()
-    try:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError as error:
-        raise ValueError(
-            "this user has no home folder to keep decoded sources in: give one as --config.data.data_dir"
-        ) from error
-    return Path(cache) / "mim_jax" / "prepared"
-
-
-def check_negatives(dataset: Dataset) -> None:
-    """Raise ValueError where there is nothing to test against."""
-    if not len(dataset.negatives):
-        raise ValueError(
-            f"{dataset.source} holds nothing but {dataset.positive!r}: add folders of other classes to test "
-            "against, or only train with --mode=train"
-        )
-    if not len(dataset.tested_negatives):
-        raise ValueError(
-            f"every image of another class shares a group with {dataset.positive!r}, on which some fold "
-            "trains: correct the groups (--mode=check_data lists them), or only train with --mode=train"
-        )
+    return Experiment(settings, dataset, splits, images.load_clinical(settings) if clinical else None)
 
 
 def compute_dtype(settings: Settings) -> Any:

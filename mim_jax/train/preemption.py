@@ -108,6 +108,6 @@ def _leave(rescue: Callable[[], str]) -> None:
         sentence = rescue()
     except Exception as error:  # whatever it is, the scheduler waits no longer
         sentence, status = str(error), 1
-    print(f"\nlaunch.py: {sentence}", file=sys.stderr, flush=True)  # below a bar that is not ended
+    print(f"\nmim_jax: {sentence}", file=sys.stderr, flush=True)  # below a bar that is not ended
     sys.stdout.flush()
     os._exit(status)

@@ -56,6 +56,11 @@ class Training:
         """Make the state before the first update."""
         return self.start() if self.start else init_state(self.task, self.key)
 
+    def saved_epoch(self) -> int:
+        """Epochs done at the newest checkpoint; 0 = there is none."""
+        steps = [int(path.name) for path in self.folder.glob("*") if path.name.isdecimal()]  # whole ones
+        return max(steps, default=0) // self.updates
+
     def begin(self, group: DeviceGroup, settings: TrainingSettings) -> Program:
         """Copy the examples to a device group, and return the program that runs epochs there."""
         return Program(

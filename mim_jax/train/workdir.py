@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mim_jax.data.dataset import NOTICE
+
 # Fields that may change in a workdir: sections that do not touch training, so that a finished run may be
 # evaluated again under others, the location of the images, which are known by their digest, and the devices.
 FREE = (
@@ -32,6 +34,7 @@ SEAL = "sha256"
 CLOCK = "wall_time"  # left out of the seal: two runs that differ in nothing else have the same
 SCORES = ("scores.csv", "clinical.csv")  # in the folder of each fold
 LOCK = ".lock"  # the kernel's lock is on it; the name of its holder stands in it
+CONFIG = "config.json"
 CALIBRATION, CALIBRATION_FORMAT = "calibration.json", 2  # what an evaluation leaves for detectors
 
 
@@ -53,7 +56,7 @@ def claim(path: str | os.PathLike[str], config: Mapping[str, Any], data: Mapping
             "back, or give this run its own --workdir"
         )
     write_json(saved, data, sealed=True)
-    write_json(workdir / "config.json", config, sealed=True)
+    write_json(workdir / CONFIG, config, sealed=True)
     return workdir
 
 
@@ -83,7 +86,7 @@ def check(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
 
     The ValueError lists the fields that differ.
     """
-    workdir = Path(path).expanduser().resolve()
+    workdir = check_empty(path, CONFIG)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         probe = workdir / ".writable"
@@ -93,22 +96,47 @@ def check(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
         raise ValueError(
             f"the workdir {workdir} cannot be written ({error.strerror}): choose another with --workdir"
         ) from error
-    saved = workdir / "config.json"
-    if saved.exists():
-        # Through JSON, as the saved one went: it has lists where a configuration has tuples.
-        before, now = flatten(read_json(saved)), flatten(json.loads(json.dumps(config)))
-        different = [
-            f"{name}: {before.get(name, 'absent')!r} there, {now.get(name, 'absent')!r} here"
-            for name in sorted(before.keys() | now.keys())
-            if before.get(name) != now.get(name)
-            and not any(f"{name}.".startswith(f"{free}.") for free in FREE)
-        ]
-        if different:
+    saved = workdir / CONFIG
+    if saved.exists() and (different := differences(read_json(saved), config, FREE)):
+        raise ValueError(
+            f"the workdir {workdir} belongs to another configuration ({'; '.join(different)}): "
+            "give this run its own --workdir, or the same configuration"
+        )
+    return workdir
+
+
+def check_empty(path: str | os.PathLike[str], mark: str) -> Path:
+    """Return `path` absolute; ValueError where it holds files and none of them is named `mark`, a pattern.
+
+    Hidden files do not count, nor does what a run leaves that is stopped as it begins.
+    """
+    workdir = Path(path).expanduser().resolve()
+    if workdir.is_dir() and not any(workdir.glob(mark)):
+        uncounted = (".", "data.json", "lost+found")
+        names = (each.name for each in workdir.iterdir())
+        if first := min((name for name in names if not name.startswith(uncounted)), default=""):
             raise ValueError(
-                f"the workdir {workdir} belongs to another configuration ({'; '.join(different)}): "
-                "give this run its own --workdir, or the same configuration"
+                f"{workdir} holds {first!r:.60} and no {mark}: choose a new or an empty folder with "
+                "--workdir, or one that this mode has written"
             )
     return workdir
+
+
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str], *, of_both: bool = False
+) -> list[str]:
+    """Describe each field in which two configurations differ, but those below `free`.
+
+    `of_both` leaves out fields that only one of them has.
+    """
+    # Through JSON, as a saved one went: it has lists where a configuration has tuples.
+    there, here = (flatten(json.loads(json.dumps(each))) for each in (before, now))
+    names = there.keys() & here.keys() if of_both else there.keys() | here.keys()
+    return [
+        f"{name}: {there.get(name, 'absent')!r} there, {here.get(name, 'absent')!r} here"
+        for name in sorted(names)
+        if there.get(name) != here.get(name) and not any(f"{name}.".startswith(f"{each}.") for each in free)
+    ]
 
 
 @contextlib.contextmanager
@@ -116,8 +144,7 @@ def hold(workdir: Path) -> Iterator[None]:
     """Keep other runs out of a workdir, which exists, while the `with` block lasts.
 
     The kernel holds the lock and releases it when this process dies, however it dies: no lock is ever stale.
-    Where the
-    file system has no locks a warning says so.
+    Where the file system has no locks a warning says so.
 
     Raises:
       ValueError: a run that lives holds it; the message names its process.
@@ -166,9 +193,38 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} cannot be read ({error}): restore it, or use another workdir") from error
 
 
+def find_seeds(root: Path) -> tuple[int, ...]:
+    """Seeds whose runs lie in a folder, in `seed_K`, ascending."""
+    found = [path.parent.name.removeprefix("seed_") for path in root.glob(f"seed_*/{CONFIG}")]
+    return tuple(sorted(int(name) for name in found if name.isdecimal()))
+
+
+def read_config(root: Path) -> dict[str, Any]:
+    """Read the configuration of a run, tuples in place of JSON's lists; ValueError where there is no run."""
+    if not (root / CONFIG).exists() and (seeds := find_seeds(root)):
+        listed = ", ".join(str(root / f"seed_{seed}") for seed in seeds)
+        raise ValueError(f"{root} holds {len(seeds)} runs, one a seed: name one of them, {listed}")
+    found = read_json(root / CONFIG)
+    if not isinstance(found, dict) or not isinstance(found.get("data"), dict):
+        raise ValueError(f"{root} is not the workdir of a run: its {CONFIG} is not that of a run")
+
+    def with_tuples(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: with_tuples(each) for name, each in value.items()}
+        return tuple(value) if isinstance(value, list) else value
+
+    return with_tuples(found)
+
+
+def read_notice(root: Path) -> str:
+    """Read off a run's configuration what must stand beside its scores: "", or that its images were drawn."""
+    data = read_config(root)["data"]
+    return "" if data.get("root") or any(data.get("sources", {}).values()) else NOTICE
+
+
 def fold_count(root: Path) -> int:
     """Number of folds of the run of a workdir."""
-    return int(read_json(root / "config.json")["data"]["folds"])
+    return int(read_config(root)["data"]["folds"])
 
 
 def read_calibration(root: Path) -> dict[str, Any]:

@@ -210,6 +210,40 @@ def test_every_tensor_that_does_not_fit_is_counted_and_ten_are_named(path, swin)
     assert str(raised.value).count(";") == 11
 
 
+def test_wrapped_names_are_unwrapped_and_other_prefixes_are_shown(path, swin):
+    expected = load_pretrained("swin_b", saved(path, swin), classes=CLASSES)
+    for prefix in ("module.", "_orig_mod.", "module._orig_mod."):
+        wrapped = {prefix + name: array for name, array in swin.items()}
+        assert_same(load_pretrained("swin_b", saved(path, wrapped), classes=CLASSES), expected)
+    other = {f"encoder.{name}": array for name, array in swin.items()}
+    with pytest.raises(ValueError, match=r"tensors are wrong: .* is missing; .*encoder\..* is not known"):
+        load_pretrained("swin_b", saved(path, other), classes=CLASSES)
+
+
+def test_a_backbone_gets_a_last_layer(path, swin):
+    whole = load_pretrained("swin_b", saved(path, swin), classes=CLASSES)
+    backbone = {name: array for name, array in swin.items() if not name.startswith("head.")}
+    with pytest.raises(ValueError, match="has no last layer head: give a key"):
+        load_pretrained("swin_b", saved(path, backbone), classes=CLASSES)
+    found = load_pretrained("swin_b", path, classes=2, key=jax.random.key(7))
+    assert found["params"].pop("head")["kernel"].shape[1] == 2
+    whole["params"].pop("head")
+    assert_same(found, whole)
+    del swin["head.bias"]  # half a layer is a damaged one
+    with pytest.raises(ValueError, match="1 tensor is wrong: head/bias is missing"):
+        load_pretrained("swin_b", saved(path, swin), classes=CLASSES)
+
+
+def test_numbers_that_no_network_has_are_refused(path, swin):
+    for value in (np.nan, np.inf):
+        broken = {**swin, "norm.weight": np.full_like(swin["norm.weight"], value)}
+        with pytest.raises(ValueError, match=r"norm\.weight holds NaN or infinite numbers"):
+            load_pretrained("swin_b", saved(path, broken), classes=CLASSES)
+    shapes = {"batch_stats": {"bn": {"var": jax.ShapeDtypeStruct((2,), np.float32)}}}
+    with pytest.raises(ValueError, match=r"bn\.running_var holds negative variances"):
+        pretrained._fill(shapes, {"bn.running_var": ("bn.running_var", np.float32([1, -1e-9]))}, "")
+
+
 def test_one_tensor_under_two_names_is_refused(path, swin):
     swin["patch_embed.proj.weight"] = swin["features.0.0.weight"]
     with pytest.raises(ValueError, match=r"1 tensor is wrong: patch_embed\.proj\.weight is not known"):

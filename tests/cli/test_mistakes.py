@@ -20,7 +20,7 @@ MISTAKES = {
     "metric": ({"evaluation.metric": "psnr"}, "ssim_hbd, ssim, hbd, mae, mse"),
     "window": ({"evaluation.window": "box"}, "unknown window 'box'"),
     "generator": ({"generator.name": "vae"}, "context_encoder, unet"),
-    "resamples": ({"evaluation.resamples": 0}, "evaluation.resamples must be between 1"),
+    "resamples": ({"evaluation.resamples": 1}, "evaluation.resamples must be between 40"),
     "miss_rate": ({"decision.miss_rate": 2.0}, "decision.miss_rate must be between"),
     "paper_rule": ({"decision.rule": "paper", "evaluation.metric": "hbd"}, "rule=calibrated"),
     "decay": ({"optimizer.decay": "none"}, "cosine, linear"),
@@ -48,7 +48,7 @@ def test_a_mistake_is_one_sentence(name, tmp_path, capsys):
         config.update_from_flattened_dict({field: value})
     arguments = {"config": config.to_dict(), "workdir": str(tmp_path / "run"), "device": "auto", "paths": []}
     assert main.execute("train", **arguments) == 1
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("launch.py: ")]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mim_jax: ")]
     assert len(said) == 1 and expected in said[0]
 
 
@@ -56,10 +56,10 @@ def test_a_mistake_is_one_sentence(name, tmp_path, capsys):
     ("flag", "expected"),
     [
         ("--config=configs/mim.py:quik", "choose one of '', 'paper', 'quick'"),
-        ("--config.data.rot=3", "no field data.rot; did you mean data.root?"),
+        ("--config.data.rot=3", "no field config.data.rot; did you mean config.data.root?"),
         ("--config=configs/none.py", "configs/none.py"),
         ("--mode=rum", "run|train|evaluate|score|export|export_app|serve|check_data|compare"),
-        ("--config.training.epochs=1.5", "invalid literal for int"),
+        ("--confg=3", "Unknown command line flag 'confg'"),
     ],
 )
 def test_a_slip_on_the_command_line_is_one_sentence(flag, expected):

@@ -163,6 +163,25 @@ def test_unusable_files_are_listed_and_left_out(root, tmp_path):
         read(root, strict=True)
 
 
+def test_missing_and_numeric_groups_of_a_manifest_and_a_comma_without_quotes(root):
+    put(root / "mpox" / "3.png", 7)
+    groups = ["NaN", "17", "17.0", "N/A"]
+    names = ["mpox/1.png", "mpox/2.png", "mpox/3.png", "other/1.png"]
+    table = [",file,group", *(f"0,{name},{group}" for name, group in zip(names, groups, strict=True))]
+    (root / "manifest.csv").write_text("\n".join(table))  # as pandas writes it, with its index
+    dataset = read(root)
+    found = dict(zip(dataset.names.tolist(), dataset.groups.tolist(), strict=True))
+    assert [found[name] for name in names] == ["mpox/1.png", "17", "17", "other/1.png"]
+    assert ("mpox/1.png", "no group in the manifest; a group of its own") in dataset.group_problems
+    (root / "manifest.csv").write_text("file,group\nmpox/1.png,p1\nmpox/2.png,Doe, John\n")
+    with pytest.raises(
+        ValueError, match=r"manifest\.csv cannot be read .* line 3 has more cells than columns"
+    ):
+        read(root)
+    (root / "manifest.csv").write_text('file,group\nmpox/1.png,p1,\nmpox/2.png,"Doe, John"\n')
+    assert "Doe, John" in read(root).groups
+
+
 def test_manifest_gives_groups_and_its_slips_are_reported(root):
     put(root / "mpox" / "3.png", 7)
     accented = unicodedata.normalize("NFC", "mpox/é.png")

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mim_jax.data.folds import Fold, check_folds, make_folds
+from mim_jax.data.folds import Fold, check_folds, group_name, make_folds
 
 
 def test_220_ungrouped_images_split_into_176_and_44():
@@ -35,6 +35,23 @@ def test_large_groups_do_not_unbalance_the_folds():
 def test_ungrouped_folds_ignore_groups_and_differ_by_one_image_at_most():
     sizes = [len(fold.test) for fold in make_folds(["same"] * 23, folds=4, seed=1, grouped=False)]
     assert sorted(sizes) == [5, 6, 6, 6]
+
+
+@pytest.mark.parametrize("missing", [float("nan"), None, "", "nan", "N/A", "NULL", "<NA>", np.float32("nan")])
+def test_images_without_a_group_are_not_one_patient(missing):
+    groups = [missing] * 10 + list("abcdefghij")
+    with pytest.raises(ValueError, match=r"^group 0 is .*: give an image .* a group of its own"):
+        make_folds(groups, folds=5, seed=0)
+    assert [len(fold.test) for fold in make_folds(groups, folds=5, seed=0, grouped=False)] == [4] * 5
+    with pytest.raises(ValueError, match=r"^group 0 is"):
+        check_folds(make_folds(range(20), folds=5, seed=0), groups)
+
+
+def test_one_number_is_one_group_however_it_is_written():
+    groups = [17, 17.0, "17", " 17.0", np.float64(17), *map(str, range(5))]
+    folds = make_folds(groups, folds=3, seed=0)
+    assert sorted(len(fold.test) for fold in folds) == [2, 3, 5]
+    assert group_name("17.5") == "17.5" and group_name("017") == "017" and group_name(1e22) == "1e+22"
 
 
 def test_the_seed_decides():

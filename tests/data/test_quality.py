@@ -12,7 +12,8 @@ from mim_jax.data import images, quality
 from mim_jax.data.dataset import Dataset, from_lesions
 from mim_jax.data.images import UnusableImage, decode_image, load_image
 from mim_jax.data.quality import Gate, Measures, find_faults, measure
-from mim_jax.train.config import load_dataset, parse
+from mim_jax.train.config import parse
+from mim_jax.train.images import load_dataset
 
 OPEN = dict.fromkeys(Gate.__dataclass_fields__, False)
 SKIN = (190, 140, 115)

@@ -118,6 +118,19 @@ def test_what_is_no_upload_of_one_image_is_refused():
         assert send(server).status_code == 200
 
 
+@pytest.mark.parametrize("name", ["", "; filename*=UTF-8''%E6%82%A3.png", '; filename="a.png"'])
+def test_a_file_needs_no_name(name):
+    """RFC 7578 leaves `filename` to the client, and older ones write `filename*`."""
+
+    def sent(field):
+        head = f'--x\r\ncontent-disposition: form-data; name="{field}"{name}\r\n\r\n'.encode()
+        return server.post("/score", content=head + picture() + b"\r\n--x--\r\n", headers=form())
+
+    with client() as server:
+        assert sent("image").json()["score"] == float(decode_image(picture(), size=SIZE).mean())
+        assert sent("photo").status_code == 422 and "named image" in sent("photo").json()["detail"]
+
+
 def form(more=""):
     return {"content-type": f"multipart/form-data; boundary=x{more}"}
 

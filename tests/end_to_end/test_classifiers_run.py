@@ -137,7 +137,7 @@ def test_mistakes_are_one_sentence(config, tmp_path, capsys):
             changed[section][field] = value
         run(changed, tmp_path / "run", expect=1)
         said = capsys.readouterr().err.strip().splitlines()[-1]
-        assert sentence in said and said.startswith("launch.py: ")
+        assert sentence in said and said.startswith("mim_jax: ")
         assert not (tmp_path / "run/checkpoints").exists()
 
     says("names monkeypox, of which procedural lesions has no image", data__known=("monkeypox", "hfmd"))

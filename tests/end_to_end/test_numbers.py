@@ -60,7 +60,7 @@ def test_a_run_at_a_limit_ends_well_or_says_why(name, tmp_path, capsys, compiled
         config = configuration(**{**SHORT, **fields})
         workdir = tmp_path / "run"
         status = main.execute("run", config=config, workdir=str(workdir), device="auto", paths=[])
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("launch.py: ")]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mim_jax: ")]
     if expected:
         assert status == 1 and len(said) == 1 and expected in said[0], said
     else:

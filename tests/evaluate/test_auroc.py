@@ -17,6 +17,7 @@ from mim_jax.evaluate.statistics.auroc import (
     sample_aurocs,
     share_estimate,
 )
+from mim_jax.evaluate.statistics.summary import summarize
 from tests.evaluate.delong import delong_variance
 from tests.evaluate.invented_folds import scored, simulated
 
@@ -137,7 +138,33 @@ def test_shares_have_the_interval_of_clopper_and_pearson():
 
 
 def test_percentile_intervals():
-    assert percentile_interval(np.arange(1001.0)) == pytest.approx((25.0, 975.0))
+    assert percentile_interval(np.arange(1001.0), 6) == pytest.approx((25.0, 975.0))
+    # The range of n values misses the median with probability 2^(1-n): 0.06 for five, 0.03 for six.
+    assert percentile_interval(np.arange(1001.0), 5) == (None, None)
+    assert percentile_interval(np.arange(39.0), 6) == (None, None)
+
+
+@pytest.mark.parametrize(("resamples", "positives", "negatives"), [(1, 12, 40), (200, 5, 40), (200, 12, 5)])
+def test_too_few_resamples_or_groups_give_no_interval(resamples, positives, negatives):
+    fold = scored(1, positives=positives, negatives=negatives)
+    samples = sample_aurocs([fold], "mae", draw_groups([fold], resamples=resamples, seed=0))
+    assert samples.mean()[1:] == samples.folds()[0][1:] == (None, None)
+    # Each fold has five positive groups, the mean over three folds fifteen.
+    folds = [scored(seed, positives=5) for seed in range(3)]
+    samples = sample_aurocs(folds, "mae", draw_groups(folds, resamples=40, seed=0))
+    assert samples.mean().low < samples.mean().value < samples.mean().high
+    assert {each.low for each in samples.folds()} == {None}
+
+
+@pytest.mark.parametrize("missing", [float("nan"), "nan"])
+def test_images_without_a_group_are_not_drawn_as_one(missing):
+    fold = scored(1)
+    for groups in (np.full(len(fold), missing), np.where(fold.positive, "nan", fold.groups)):
+        unknown = dataclasses.replace(fold, groups=groups)
+        with pytest.raises(ValueError, match=r"^group \d+ is '?nan'?: give an image"):
+            draw_groups([unknown])
+        with pytest.raises(ValueError, match=r"^group \d+ is '?nan'?: give an image"):
+            summarize({"mim": [unknown]})
 
 
 def test_without_shared_variance_it_is_students():
@@ -167,7 +194,7 @@ def test_what_the_folds_share_is_the_variance_of_their_mean_over_the_negatives()
         )  # some groups of two negatives
         for fold in simulated(np.random.default_rng(5), folds=3, spread=0.2)
     ]
-    samples = sample_aurocs(folds, "ssim", draw_groups(folds, resamples=2, seed=0))
+    samples = sample_aurocs(folds, "ssim", draw_groups(folds, resamples=40, seed=0))
     negative, values = ~folds[0].positive, samples.values
     wins = [
         fold.similarities["ssim"][fold.positive][:, None] > fold.similarities["ssim"][negative]

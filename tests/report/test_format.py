@@ -41,6 +41,7 @@ def test_methods_have_one_order_whatever_order_they_come_in():
         ),
         ((0.4, 0.6), (0.51, 0.6), ("not significantly different from", "")),
         ((0.6, 0.7), (None, None), ("better than", "")),
+        ((None, None), (None, None), ("not significantly different from", "too few groups for an interval")),
         ((0.5, 0.7), (0.5, 0.7), ("not significantly different from", "")),
     ],
 )

@@ -94,7 +94,7 @@ def test_notice_stands_in_every_title(written):
     assert len(page.titles) == pictures + len(page.tables) and pictures > 14
     assert all(title.startswith(("Figure", "Table")) for title in page.titles)
     assert all(SHORT_NOTICE in title for title in page.titles)
-    assert page.text.index("These are procedural images.") < page.text.index("MIM was trained on")
+    assert page.text.index("These are procedural images.") < page.text.index("MIM: fitted on")
 
 
 def test_without_a_notice_nothing_is_said_of_procedural_images(tmp_path, undrawn):

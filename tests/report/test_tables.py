@@ -47,7 +47,7 @@ def test_table_2_is_mim_beside_the_paper(page, kind, title):
 
 def test_panel_holds_every_method_once_and_marks_scores_of_their_own(page):
     results = evaluated().results
-    rows = page.table("Table. MIM, baselines and variants by SSIM+HBD on the augmented")
+    rows = page.table("Table. Detectors, baselines and variants by SSIM+HBD on the augmented")
     assert [row.replace(" *", "") for row in rows][1:] == [
         *("MIM", "Baselines", "mean-colour fill", "harmonic fill", "autoencoder", "darkness"),
         *("Variants of MIM", "several holes, minimum", "hole alone"),

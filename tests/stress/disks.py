@@ -42,7 +42,7 @@ def refused(process: "subprocess.Popen[str]", expected: str) -> str:
     """The last sentence of a run that fails; SystemExit where it is not one that says `expected`."""
     _, said = process.communicate()
     sentence = said.strip().splitlines()[-1] if said.strip() else ""
-    honest = process.returncode == 1 and sentence.startswith("launch.py: ") and "Traceback" not in said
+    honest = process.returncode == 1 and sentence.startswith("mim_jax: ") and "Traceback" not in said
     if not honest or expected not in sentence:
         raise SystemExit(f"disks: status {process.returncode} without {expected!r}: {said[-3000:]}")
     return sentence

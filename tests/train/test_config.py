@@ -11,6 +11,7 @@ from mim_jax.data.sources import load
 from mim_jax.evaluate import metadata, test_set
 from mim_jax.train import config as configuration
 from mim_jax.train import mim
+from mim_jax.train.images import load_clinical, load_dataset
 
 
 def invented(images, labels, groups):
@@ -44,7 +45,7 @@ def test_sources_are_read_as_the_configuration_says(config, monkeypatch, tmp_pat
     monkeypatch.setattr(load, "load_sources", load_sources)
     config.data.sources.msld = str(tmp_path / "msld")
     config.data.per_class = 7
-    dataset = configuration.load_dataset(parse(config))
+    dataset = load_dataset(parse(config))
     assert asked["folders"] == {"msld": str(tmp_path / "msld")} and asked["per_class"] == 7
     assert asked["data_dir"] == tmp_path / "prepared" and asked["size"] == 32
     # The two identical photographs of mpox are one group now, and the counts are not the paper's.
@@ -54,13 +55,13 @@ def test_sources_are_read_as_the_configuration_says(config, monkeypatch, tmp_pat
 
 def test_the_clinical_test_has_procedural_images_only_where_all_are(config, tmp_path):
     config.evaluation.procedural_clinical = 18
-    drawn = configuration.load_clinical(parse(config))
+    drawn = load_clinical(parse(config))
     assert len(drawn) == 18 and "mpox" not in drawn.labels
     config.data.procedural_positives, config.data.procedural_negatives = 2, 18
-    main = {image.tobytes() for image in configuration.load_dataset(parse(config)).images}
+    main = {image.tobytes() for image in load_dataset(parse(config)).images}
     assert not main & {image.tobytes() for image in drawn.images}
     config.data.root = str(tmp_path)
-    assert configuration.load_clinical(parse(config)) is None
+    assert load_clinical(parse(config)) is None
 
 
 def test_negatives_of_a_positive_patient_are_not_tested():
@@ -132,6 +133,6 @@ def test_pictures_that_the_gate_flags_are_among_the_facts_of_a_run(config, tmp_p
     assert clinical["unusable"] == [] and len(experiment.clinical) == 2
     # Nothing is refused there, where every image counts, and nothing is looked at where the gate is off.
     config.data.gate.training = "refuse"
-    assert len(configuration.load_clinical(parse(config)).doubtful) == 1
+    assert len(load_clinical(parse(config)).doubtful) == 1
     config.data.gate.training = "off"
-    assert configuration.load_clinical(parse(config)).doubtful == ()
+    assert load_clinical(parse(config)).doubtful == ()

@@ -5,6 +5,7 @@ Whoever loads the run gets what it was, or a sentence that names the file's plac
 
 import functools
 import json
+import os
 import shutil
 from typing import Any, ClassVar
 
@@ -108,6 +109,25 @@ def test_a_damaged_file_is_refused_or_does_not_matter(how, finished, tmp_path):
                 np.testing.assert_array_equal(one, two, err_msg=f"{file} {read}")
         file.write_bytes(data)
     assert {"config.json", "calibration.json", "scores.csv", "manifest.ocdbt"} <= refused
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_only_proven_damage_is_a_reason_to_delete(finished, tmp_path, monkeypatch):
+    path = shutil.copytree(finished, tmp_path / "copy")
+    folder = path / "fold_0" / "checkpoints"
+    newest = max(folder.iterdir(), key=lambda step: int(step.name))
+    closed = newest / "generator" / "manifest.ocdbt"
+    closed.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"cannot be read .* move its folder elsewhere") as raised:
+        seen_by_a_detector(path)
+    assert "delete" not in str(raised.value)
+    access = os.access
+    for what in (closed, folder):
+        monkeypatch.setattr(os, "access", lambda name, mode, no=what: name != no and access(name, mode))
+        with pytest.raises(CheckpointError) as raised:
+            seen_by_a_detector(path)
+        assert f"no permission to read {what}: give it to" in str(raised.value)
+        assert "delete" not in str(raised.value)
 
 
 def test_a_run_of_the_same_seed_has_the_same_hashes_profiled_or_not(finished, tmp_path, capsys):

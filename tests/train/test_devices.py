@@ -175,7 +175,7 @@ def test_where_one_process_fails_the_other_ends_too(alone, tmp_path):
     shutil.rmtree(tmp_path / "fold_1")
     (tmp_path / "fold_1").write_text("")  # a file where process 1 wants a folder
     said = [err for _, err in finish(*two(tmp_path), expect=1)]
-    assert "launch.py: process 1 of 2 has stopped: its own output says why" in said[0]
+    assert "mim_jax: process 1 of 2 has stopped: its own output says why" in said[0]
     assert "fold_1" in said[1] and not (tmp_path / "report.html").exists()
 
 

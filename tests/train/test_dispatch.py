@@ -11,8 +11,9 @@ from small_training import SETTINGS, Count, build, counting, small_networks
 from mim_jax.cli import main
 from mim_jax.cli.runtime import Profile, use_compilation_cache
 from mim_jax.inpaint.convolution import product
-from mim_jax.train import config, metric_writer, mim, trainer
+from mim_jax.train import metric_writer, mim, trainer
 from mim_jax.train.devices import DeviceGroup
+from mim_jax.train.images import prepared_folder
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 GROUP = DeviceGroup((jax.devices()[0],))
@@ -129,4 +130,4 @@ def test_a_user_without_a_home_computes_without_a_cache_and_prepares_where_told(
     finally:
         jax.config.update("jax_compilation_cache_dir", folder)
     with pytest.raises(ValueError, match=r"no home folder.*--config\.data\.data_dir"):
-        config.prepared_folder("")
+        prepared_folder("")

@@ -67,7 +67,7 @@ def test_an_epoch_without_end_is_given_up_and_the_one_before_it_saved(tmp_path):
 
 
 def test_what_has_nothing_to_save_ends_too():
-    assert stopped(EVALUATION).endswith("launch.py: stopped\n")
+    assert stopped(EVALUATION).endswith("mim_jax: stopped\n")
 
 
 def test_termination_is_an_exception_where_python_runs():

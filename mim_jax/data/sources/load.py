@@ -252,6 +252,8 @@ def _verify(where: Path, plan: _Plan, mark: str) -> list[tuple[str, str]]:
         record = json.loads((where / RECORD).read_text(encoding="utf-8"))
         files, folder = record["files"], record["folder"]
         unusable = [(str(name), str(reason)) for name, reason in record["unusable"]]
+    except PermissionError:
+        raise ValueError(f"no permission to read {where / RECORD}: give it to this user") from None
     except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(
             f"the prepared images in {where} have no readable {RECORD}, so they were cut short or are not "

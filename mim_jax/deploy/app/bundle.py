@@ -30,11 +30,9 @@ from mim_jax.deploy import format
 from mim_jax.deploy.app import program, runtime, view
 from mim_jax.deploy.export import golden_images, load
 from mim_jax.detector import CombinedDetector, Detector
-from mim_jax.evaluate import metadata
 from mim_jax.features.detector import FEATURES, FeatureDetector
 from mim_jax.measure import METRICS
 from mim_jax.train import workdir
-from mim_jax.train.config import parse
 
 FORMAT = 2
 CALIBRATION_FORMAT = 2
@@ -68,7 +66,7 @@ def export_run(path: str | os.PathLike[str], *, fold: int) -> list[str]:
     found = workdir.read_json(root / "calibration.json") if (root / "calibration.json").exists() else {}
     # One written before there were calibration scores has a threshold without a guarantee.
     calibration = found["alone"][fold] if found.get("format") == CALIBRATION_FORMAT else None
-    notice = metadata.notice(parse(workdir.read_json(root / "config.json")).data)
+    notice = detector.notice or None
     results = workdir.read_json(root / "results.json") if (root / "results.json").exists() else {}
     told: dict[str, Any] = {"calibration": calibration, "notice": notice, "evaluated": accuracy(results)}
     written = export_app(detector, root / "app", fold=fold, **told)

@@ -24,6 +24,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from jinja2 import Environment, FileSystemLoader
 from pydantic import BaseModel
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import MutableHeaders, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -267,7 +268,7 @@ async def _read_image(request: Request, most: int, take: Callable[[int], None]) 
             take(len(chunk))
             yield chunk
 
-    parser = MultiPartParser(request.headers, limited(), max_files=2, max_fields=8, max_part_size=1024)
+    parser = _Form(request.headers, limited(), max_files=2)
     parser.spool_max_size = most + 1  # in memory: a picture of somebody's skin should not lie on a disk
     try:
         form = await parser.parse()
@@ -282,6 +283,17 @@ async def _read_image(request: Request, most: int, take: Callable[[int], None]) 
         raise _failure(422, "exactly one file named image is needed, and no other field")
     finally:
         await form.close()
+
+
+class _Form(MultiPartParser):
+    """A form of files alone: also of one without a name, or with the `filename*` of older clients."""
+
+    def on_headers_finished(self) -> None:
+        part = self._current_part
+        kind, options = parse_options_header(part.content_disposition)
+        if b"filename" not in options and b"name" in options:
+            part.content_disposition = b'%s; name="%s"; filename="unnamed"' % (kind, options[b"name"])
+        super().on_headers_finished()
 
 
 def _failure(status: int, sentence: str) -> HTTPException:

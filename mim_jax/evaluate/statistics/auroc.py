@@ -10,16 +10,20 @@ Journal of the Royal Statistical Society B, 2007). What was drawn is counted, ne
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import betaincinv, stdtrit
 from sklearn.metrics import roc_curve
 
+from mim_jax.data.folds import group_names
 from mim_jax.evaluate.scores import ScoredImages
 
 LEVEL = 0.95  # of every interval
+LEAST_RESAMPLES = 40  # of fewer not one lies in each tail
+# Groups on each side. Below six even their whole range misses the median in more than 5 % of draws, 2^(1-n).
+LEAST_GROUPS = 6
 _NORMAL = 1e6  # degrees of freedom from which a t distribution is the normal one
 
 
@@ -75,11 +79,11 @@ def _count_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 class Estimate(NamedTuple):
-    """A value and its 95 % interval."""
+    """A value and its 95 % interval; None where there are too few groups for one."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 def share_estimate(hits: int, count: int) -> Estimate:
@@ -101,8 +105,14 @@ def share_estimate(hits: int, count: int) -> Estimate:
     return Estimate(hits / count, low, high)
 
 
-def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
-    """The central percentiles that hold `LEVEL` of the resamples `[resamples]`."""
+def percentile_interval(resampled: np.ndarray, groups: int) -> tuple[float, float] | tuple[None, None]:
+    """The central percentiles that hold `LEVEL` of the resamples `[resamples]`.
+
+    None for fewer than `LEAST_RESAMPLES`, or `LEAST_GROUPS` groups on a side: a bootstrap of these says too
+    little.
+    """
+    if len(resampled) < LEAST_RESAMPLES or groups < LEAST_GROUPS:
+        return None, None
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
@@ -155,9 +165,14 @@ class Resamples(NamedTuple):
 
     positive: tuple[np.ndarray, ...]
     negative: tuple[np.ndarray, ...]
-    places: tuple[
-        np.ndarray, ...
-    ]  # for each fold the indices of its negative groups among those of all folds
+    # for each fold the indices of its negative groups among those of all folds
+    places: tuple[np.ndarray, ...]
+
+    @property
+    def groups(self) -> int:
+        """Groups of all folds on the side that has fewer."""
+        positives = sum(drawn.shape[1] for drawn in self.positive)
+        return min(positives, 1 + max(int(own[-1]) for own in self.places))
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,36 +184,43 @@ class AurocSamples:
     # how far each negative group pulls the value, float64 `[folds, negative groups]`: its share of the sum
     # that the AUROC is, minus what it would have at that AUROC. They add up to zero.
     pulls: np.ndarray
+    draws: Resamples
 
     def minus(self, other: "AurocSamples") -> "AurocSamples":
         """Paired difference: both must come from the same draws of the same images."""
-        return AurocSamples(
-            self.values - other.values, self.resampled - other.resampled, self.pulls - other.pulls
+        return replace(
+            self,
+            values=self.values - other.values,
+            resampled=self.resampled - other.resampled,
+            pulls=self.pulls - other.pulls,
         )
 
     def folds(self) -> list[Estimate]:
         """Value of each fold with its percentile interval."""
         return [
-            Estimate(float(value), *percentile_interval(row))
-            for value, row in zip(self.values, self.resampled, strict=True)
+            Estimate(float(value), *percentile_interval(row, min(positive.shape[1], negative.shape[1])))
+            for value, row, positive, negative in zip(
+                self.values, self.resampled, *self.draws[:2], strict=True
+            )
         ]
 
     def mean(self) -> Estimate:
         """Mean over the folds' models as they are, with its percentile interval: images vary."""
-        return Estimate(float(np.mean(self.values)), *percentile_interval(np.mean(self.resampled, axis=0)))
+        resampled = np.mean(self.resampled, axis=0)
+        return Estimate(float(np.mean(self.values)), *percentile_interval(resampled, self.draws.groups))
 
     def mean_over_drawn_folds(self, *, least: float, most: float) -> Estimate | None:
         """Mean with an interval in which folds, their models included, vary as well as images.
 
         It is that of `fold_half_width`, and never narrower than that of `mean`, which holds less; cut to
-        `[least, most]`. None for a single fold.
+        `[least, most]`. None for a single fold, or where there is no interval by images.
         """
         value, low, high = self.mean()
         # The linearised variance of the mean of the folds over its shared negatives, by groups
         # (Obuchowski, Biometrics, 1997).
         pulls = np.mean(self.pulls, axis=0)
         half = fold_half_width(self.values, float(np.sum(pulls**2)) * len(pulls) / max(len(pulls) - 1, 1))
-        if half is None:
+        if half is None or low is None or high is None:
             return None
         return Estimate(value, max(min(low, value - half), least), min(max(high, value + half), most))
 
@@ -212,7 +234,7 @@ def draw_groups(folds: Sequence[ScoredImages], *, resamples: int = 2000, seed: i
     them alone.
 
     Raises:
-      ValueError: no folds, or a fold without positives or negatives.
+      ValueError: no folds, a fold without positives or negatives, or a group that is NaN or None.
     """
     if not folds:
         raise ValueError("no folds were given: at least one is needed")
@@ -262,7 +284,7 @@ def sample_aurocs(folds: Sequence[ScoredImages], metric: str, draws: Resamples) 
         # The sizes of resamples are sums of whole numbers: exact in float64.
         drawn_pairs = (drawn @ positive_sizes) * (others @ negative_sizes.astype(np.float32))
         resampled[index] = np.sum(drawn * (others @ wins.T), axis=1) / drawn_pairs
-    return AurocSamples(values, resampled, pulls)
+    return AurocSamples(values, resampled, pulls, draws)
 
 
 def _group_wins(
@@ -287,6 +309,7 @@ def _by_group(scores: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.nd
 
 def _groups(fold: ScoredImages, index: int, *, positive: bool) -> np.ndarray:
     names = np.unique(fold.groups[fold.positive == positive])
+    group_names(names.tolist())  # all that are NaN would be drawn as one
     if not len(names):
         kind = "positive (mpox)" if positive else "negative (other)"
         raise ValueError(f"fold {index} has no {kind} image among {len(fold)}: AUROC needs both")

@@ -3,6 +3,7 @@
 Two kinds of interval stand beside each other. "low" and "high" are percentiles of the cluster bootstrap, in
 which images vary and the fold models are as they are (`auroc.AurocSamples`); "low_folds" and "high_folds"
 count the folds, with their models, as drawn too (`auroc.fold_half_width`), and are None for a single fold.
+All are None where a side has fewer groups than `auroc.LEAST_GROUPS`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mim_jax.data.folds import group_names
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.statistics.auroc import (
     AurocSamples,
@@ -191,11 +193,11 @@ def _operating(folds: Folds, metric: str, draws: Resamples) -> dict[str, Any]:
         *(np.mean(array, axis=0) for array in resampled_operating_points(folds, metric, draws))
     )
 
-    def row(value: np.ndarray, column: np.ndarray) -> dict[str, float]:
-        low, high = percentile_interval(column)
+    def row(value: np.ndarray, column: np.ndarray) -> dict[str, float | None]:
+        low, high = percentile_interval(column, draws.groups)
         return {"mean": float(value), "low": low, "high": high}
 
-    def rows(values: Iterable[np.ndarray], table: np.ndarray) -> dict[str, dict[str, float]]:
+    def rows(values: Iterable[np.ndarray], table: np.ndarray) -> dict[str, dict[str, float | None]]:
         return {
             str(level): row(value, column)
             for level, value, column in zip(LEVELS, values, table.T, strict=True)
@@ -247,6 +249,8 @@ def _check_methods(methods: Mapping[str, Folds], reference: str) -> None:
         raise ValueError(
             f"the reference method {reference!r} is not among the methods: {', '.join(methods) or 'none'}"
         )
+    for fold in methods[reference]:
+        group_names(dict.fromkeys(fold.groups.tolist()))
     for name, folds in methods.items():
         if len(folds) != len(methods[reference]):
             raise ValueError(

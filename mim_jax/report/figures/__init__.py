@@ -9,7 +9,7 @@ from mim_jax.decide.decision import SCORE_NAMES
 from mim_jax.evaluate.mim import Evaluated
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.statistics.auroc import roc
-from mim_jax.report.figures import charts, pictures
+from mim_jax.report.figures import charts, maps, pictures
 from mim_jax.report.sections import extremes, groups_of_classes, leading, ranked, reference_of, shown_methods
 
 TRAINING_CURVES = {  # figure -> (axis title, {column of the history: name in words})
@@ -73,6 +73,12 @@ def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
         cell = pictures.cell_side(panels)
         for name, rows in pictures.arrange(panels).items():
             pngs[name] = pictures.panel_figure(panels, rows, cell=cell, notice=notice)
+    if found.unlike:
+        for name, own in (
+            ("unlike_training", found.unlike.positive),
+            ("unlike_others", ~found.unlike.positive),
+        ):
+            pngs[name] = maps.unlike_figure(found.unlike, np.flatnonzero(own), notice=notice)
     epochs = [row for row in found.history if row.get("event") == "epoch"]
     if epochs:
         for name, (ylabel, columns) in TRAINING_CURVES.items():

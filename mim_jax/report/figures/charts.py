@@ -48,7 +48,10 @@ def interval_figure(
         step = min(0.26, 0.78 / len(parts))
         for index, (method, values) in enumerate(parts.items()):
             rows = np.arange(len(first)) + step * (index - (len(parts) - 1) / 2)
-            mean, low, high = ([value[key] for value in values.values()] for key in ("mean", "low", "high"))
+            mean = [value["mean"] for value in values.values()]
+            low, high = (
+                np.array([value[end] for value in values.values()], float) for end in ("low", "high")
+            )
             color = canvas.COLORS[index % 7]
             axes.hlines(rows, low, high, color=color, linewidth=1.2 if index else 2.2)
             label = canvas.drawable(method_name(method), 24)
@@ -249,5 +252,5 @@ def _band(
     axes: Any, positions: Sequence[float], areas: Sequence[Mapping[str, Any]], index: int, label: str
 ) -> None:
     axes.plot(positions, [area["mean"] for area in areas], **canvas.series(index), linewidth=1.4, label=label)
-    low, high = ([area[end] for area in areas] for end in ("low", "high"))
+    low, high = (np.array([area[end] for area in areas], float) for end in ("low", "high"))
     axes.fill_between(positions, low, high, color=canvas.COLORS[index], alpha=0.18, linewidth=0)

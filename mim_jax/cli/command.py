@@ -1,0 +1,208 @@
+"""The command line: arguments in, one call of `mim_jax.cli.main.execute` out.
+
+`launch.py`, the command `mim_jax` and `python -m mim_jax` are this module. The configuration is the file of
+--config; without one that of the run in --workdir, which wrote it down; else configs/mim.py.
+"""
+
+import ast
+import difflib
+import os
+import re
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags, logging
+from ml_collections import ConfigDict
+
+import mim_jax
+from mim_jax.cli.runtime import say
+from mim_jax.train import workdir as folders
+
+USAGE = """MIM from the command line: train, evaluate, report, score.
+
+  mim_jax --workdir=RUN [--config=configs/mim.py:VARIANT] [--config.FIELD=VALUE ...]
+  mim_jax --mode=score --workdir=RUN [--output=FILE.csv] FILE_OR_FOLDER ...
+  mim_jax --mode=compare --workdir=FOLDER RUN RUN ...
+  mim_jax --mode=check_data --config.data.root=FOLDER
+  mim_jax --mode=train|evaluate|export|export_app|serve --workdir=RUN
+
+`python launch.py` and `python -m mim_jax` are the same command.
+
+  --config: configuration file and :variant; by default that of the run in --workdir, or configs/mim.py.
+  --config.FIELD=VALUE: another value for one field; the file explains each.
+"""
+DEFAULT = "configs/mim.py"
+MODES = ["run", "train", "evaluate", "score", "export", "export_app", "serve", "check_data", "compare"]
+# The modes of finished runs, and the fields that each heeds: in all else the run's own configuration counts.
+HEEDED: dict[str, tuple[str, ...]] = {
+    "score": ("data.gate",),
+    "serve": ("data.gate",),
+    "export": (),
+    "export_app": (),
+    "compare": ("evaluation.resamples", "seed"),
+}
+flags.DEFINE_string("workdir", None, "Folder of the run; the same folder resumes it.")
+flags.DEFINE_enum("mode", "run", MODES, "run trains and reports; score takes files, compare runs.")
+flags.DEFINE_string("output", None, "CSV file that --mode=score writes; by default WORKDIR/scored.csv.")
+flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of several; not under SLURM (srun).")
+flags.DEFINE_integer("processes", None, "Number of processes, one a host; with --coordinator.")
+flags.DEFINE_integer("process", None, "Index of this process, from 0; with --coordinator.")
+flags.DEFINE_bool("profile", False, "Write a trace of a dispatch of training to WORKDIR/profile.")
+flags.DEFINE_integer("fold", 0, "Fold to export to the app.", 0)
+flags.DEFINE_enum(
+    "device", "auto", ["auto", "cpu", "gpu"], "Where to compute; gpu is an error if none is found."
+)
+flags.DEFINE_string("app", None, "App folder for --mode=serve; by default WORKDIR/app if it exists.")
+flags.DEFINE_string("host", "127.0.0.1", "Address that --mode=serve answers at.")
+flags.DEFINE_integer("port", 8000, "Server port; 0 = any that is free.", 0, 65535)
+
+Override = tuple[str, str | None]  # a field and the text of its value
+_CONFIG = re.compile(r"--?config(?:\.([^=]+))?(?:=(.*))?", re.DOTALL)
+_SWITCH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def main() -> int:
+    """Run the command of this process; a mistake is one line that names what exists, not a traceback."""
+    nowhere = open(os.devnull, "w")  # noqa: SIM115  # in place of what the caller has closed, to the end
+    sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+    program, *arguments = sys.argv
+    if {"-h", "--help", "-help", "--helpshort", "--helpfull"} & set(arguments):
+        _, _, listed = flags.FLAGS.module_help(sys.modules[__name__]).lstrip().partition("\n")
+        say(f"{USAGE}{listed}")
+        return 0
+    try:
+        file, overrides, rest = split(arguments)
+        paths = flags.FLAGS([program, *rest])[1:]
+        flag = flags.FLAGS.flag_values_dict()
+        config = configure(flag["mode"], flag["workdir"], paths, file, overrides)
+    except (flags.Error, ValueError, OSError) as error:
+        say(f"mim_jax: {error}", sys.stderr)
+        return 1
+    from mim_jax.cli.main import execute
+
+    logging.set_verbosity(logging.FATAL)  # others log what they try, and errors that we raise as sentences
+    names = "workdir device coordinator processes process profile fold app host port output"
+    given: dict[str, Any] = {name: flag[name] for name in names.split()}
+    return execute(flag["mode"], config=config, paths=paths, **given)
+
+
+def split(arguments: Sequence[str]) -> tuple[str, list[Override], list[str]]:
+    """Take the configuration out of arguments: its file or "", (field, text or None) in order, and the rest.
+
+    >>> split(["--config=a.py:b", "--config.seed=1", "--mode=run", "--config.data.strict", "c.jpg"])
+    ('a.py:b', [('seed', '1'), ('data.strict', None)], ['--mode=run', 'c.jpg'])
+    """
+    file, overrides, rest = "", list[Override](), list[str]()
+    waiting = list(arguments)
+    while waiting and waiting[0] != "--":
+        argument = waiting.pop(0)
+        matched = _CONFIG.fullmatch(argument)
+        if not matched:
+            rest.append(argument)
+        elif matched[1]:
+            overrides.append((matched[1], matched[2]))
+        elif matched[2] or waiting:
+            file = matched[2] or waiting.pop(0)
+        else:
+            raise ValueError(f"--config needs a file: --config={DEFAULT}:quick")
+    return file, overrides, rest + waiting
+
+
+def configure(
+    mode: str, workdir: str | None, paths: Sequence[str], file: str, overrides: Sequence[Override]
+) -> dict[str, Any]:
+    """Return the configuration that the arguments mean, as a plain dict.
+
+    Raises:
+      ValueError: no such file or field, a value of another type, or a field that the mode does not heed.
+    """
+    run = workdir if mode != "compare" else paths[0] if paths else None
+    if run is None and mode in HEEDED:
+        return {}  # `execute` asks for it
+    recorded = _recorded(Path(run).expanduser(), mode) if run else None
+    config = ConfigDict(load_file(file or DEFAULT) if file or recorded is None else recorded)
+    fields = folders.flatten(config.to_dict())
+    for name, text in overrides:
+        if name not in fields:
+            raise ValueError(f"no field config.{name}; {_suggest(name, list(fields))}")
+        config.update_from_flattened_dict({name: read_value(name, text, fields[name])})
+    found = config.to_dict()
+    heeded = HEEDED.get(mode)
+    if recorded is not None and heeded is not None:
+        for difference in folders.differences(recorded, found, heeded, of_both=True)[:1]:
+            way = "change it with --mode=evaluate" if difference.startswith("decision.") else "leave it out"
+            fields_heeded = " and ".join(f"config.{name}" for name in heeded)
+            what = f"heeds {fields_heeded} alone" if heeded else "takes the configuration of the run"
+            raise ValueError(f"--mode={mode} {what}, not config.{difference}: {way}")
+    return found
+
+
+def _recorded(run: Path, mode: str) -> dict[str, Any] | None:
+    """Read what a run wrote into its workdir, or several seeds into theirs; None where there is no run."""
+    if mode in HEEDED or (run / folders.CONFIG).exists():
+        return folders.read_config(run)
+    if seeds := folders.find_seeds(run):
+        return folders.read_config(run / f"seed_{seeds[0]}") | {"seeds": seeds}
+    return None
+
+
+def load_file(name: str) -> dict[str, Any]:
+    """Load `FILE.py:variant`, relative to this folder or to the one that holds the package and configs/."""
+    path, _, variant = name.partition(":")
+    places = [Path(path).expanduser(), Path(mim_jax.__file__).parents[1] / path]
+    file = next((place.resolve() for place in places if place.is_file()), None)
+    if file is None:
+        raise ValueError(f"there is no configuration file {path}: give one with --config=FILE.py:variant")
+    sys.path.insert(0, str(file.parents[1]))  # one file in configs/ builds on another
+    try:
+        get_config = runpy.run_path(str(file))["get_config"]
+        config = get_config(variant) if variant else get_config()
+        return config.to_dict()
+    except ValueError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else ""
+        raise ValueError(f"{file} gives no configuration ({type(error).__name__}: {reason})") from error
+    finally:
+        sys.path.pop(0)
+
+
+def read_value(name: str, text: str | None, before: Any) -> Any:
+    """Read the text of a field as a value of the type of `before`; no text means True.
+
+    >>> read_value("training.epochs", "3", 300), read_value("seeds", "0,1", ()), read_value("a", "1", 0.5)
+    (3, (0, 1), 1.0)
+    """
+    try:
+        if isinstance(before, bool):
+            return True if text is None else _SWITCH[text.lower()]
+        if text is None:
+            raise ValueError
+        if isinstance(before, tuple | list):
+            return _read_tuple(text)
+        return type(before)(text)
+    except (ValueError, KeyError):
+        kinds = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+        kind = kinds.get(type(before), "values separated by commas")
+        raise ValueError(f"config.{name} must be {kind}, got {repr(text) if text else 'nothing'}") from None
+
+
+def _read_tuple(text: str) -> tuple[Any, ...]:
+    try:
+        found = ast.literal_eval(text) if text.strip() else ()
+    except (ValueError, SyntaxError):
+        return tuple(part.strip() for part in text.split(","))
+    return tuple(found) if isinstance(found, tuple | list) else (found,)
+
+
+def _suggest(name: str, fields: list[str]) -> str:
+    section, last = name.partition(".")[0], name.rpartition(".")[2]
+    alike = [each for each in fields if each.endswith(f".{last}")]
+    if near := difflib.get_close_matches(name, fields, 1) or alike:
+        return f"did you mean config.{near[0]}?"
+    inside = [each for each in fields if each.startswith(f"{section}.")]
+    known = inside or dict.fromkeys(each.partition(".")[0] for each in fields)
+    return f"there are {', '.join(f'config.{each}' for each in known)}"

@@ -1,0 +1,35 @@
+"""A run under each switch of JAX that changes types of numbers, and one that asks for an absent device."""
+
+import jax
+import pytest
+from launching import QUICKLY, finish, launch, start, tiny
+from small_training import events_of
+
+RUN = """
+import sys
+from small_training import SHORT, configuration, small_networks
+from mim_jax.cli import main
+with small_networks():
+    given = {"config": configuration(**SHORT), "workdir": sys.argv[1], "device": "auto", "paths": []}
+    sys.exit(main.execute("run", **given))
+"""
+
+
+def test_a_run_under_x64_is_the_run_under_strict_promotion(tmp_path):
+    switches = {"x64": {"JAX_ENABLE_X64": "1"}, "strict": {"JAX_NUMPY_DTYPE_PROMOTION": "strict"}}
+    losses = []
+    for name, how in switches.items():
+        finish(start("-c", RUN, tmp_path / name, **QUICKLY, **how))
+        assert (tmp_path / name / "report.html").exists()
+        losses.append([event["loss_pixel"] for event in events_of(tmp_path / name)])
+    assert len(losses[0]) == 4 and losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_a_platform_without_a_device_is_one_sentence(tmp_path):
+    if any(device.platform == "gpu" for device in jax.devices()):
+        pytest.skip("there is a GPU")
+    for platform in ("cuda", "nonsense"):
+        _, said = launch(*tiny(tmp_path / "run"), expect=1, JAX_PLATFORMS=platform)
+        assert said.startswith(f"mim_jax: JAX_PLATFORMS={platform} was asked for, but JAX finds none (")
+        assert said.count("\n") == 1
+    assert not (tmp_path / "run").exists()

