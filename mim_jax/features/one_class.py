@@ -63,6 +63,24 @@ class Reference(NamedTuple):
         rest = jax.tree.map(lambda leaf: leaf[one], (self.kinds, self.units, self.joined))
         return Reference(self.gallery, *rest)
 
+    def own(self) -> "Reference":
+        """The same for a single fold without the training images of others; equal scores to rounding."""
+        arrays = next(iter(next(iter(self.kinds.values())).values()))
+        keep = np.flatnonzero(np.asarray(arrays["members"] if "members" in arrays else arrays["weights"])[0])
+
+        def kept(name: str, array: Any) -> np.ndarray:
+            array = np.asarray(array)
+            if name in ("towards", "square"):  # the mean of the gallery is then the fold's own
+                return np.zeros_like(array[:, keep] if name == "towards" else array)
+            return array if name == "scale" else array[(slice(None), *np.ix_(*[keep] * (array.ndim - 1)))]
+
+        kinds = {
+            kind: {layer: {n: kept(n, a) for n, a in arrays.items()} for layer, arrays in layers.items()}
+            for kind, layers in self.kinds.items()
+        }
+        gallery = {layer: np.asarray(values)[keep] for layer, values in self.gallery.items()}
+        return Reference(gallery, kinds, self.units, self.joined)
+
 
 def fit(
     histograms: Histograms,

@@ -134,7 +134,7 @@ def test_it_works_without_a_network_once_it_was_opened(app, photograph):
 def test_a_page_that_errs_refuses_to_run(copy):
     similarities = json.loads((copy / "app.json").read_text())["golden"]["similarities"]
     similarities[1][2] += 0.0021
-    change(copy, golden={"tolerance": 1e-3, "similarities": similarities})
+    change(copy, golden={"tolerances": [1e-3] * 5, "similarities": similarities})
     with opened(copy) as (browser, _):
         assert browser.evaluate("document.body.dataset.step") == "refused"
         words = browser.evaluate("document.getElementById('refused-words').textContent")

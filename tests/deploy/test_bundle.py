@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mim_jax.deploy.app import runtime
-from tests.deploy.small import SIZE, make_detector
+from tests.deploy.small import SIZE, make_combined, make_detector
 
 pytest.importorskip("jax2onnx", reason="jax2onnx is not installed: see docs/deploy.md")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install '.[app]'")
@@ -56,10 +56,45 @@ def test_the_settings_say_what_the_page_needs(exported):
     app = json.loads((path / "app.json").read_text())
     assert (app["fold"], app["notice"], app["calibration"]) == (3, "Drawn.", CALIBRATION)
     assert (app["image_size"], app["mask_size"], app["offset"]) == (SIZE, SIZE // 2, [SIZE // 4] * 2)
-    assert (app["weights"], app["golden"]["tolerance"]) == (summary.weights, 1e-3)
+    assert (app["weights"], app["golden"]["tolerances"]) == (summary.weights, [1e-3] * 5)
     images = np.frombuffer((path / "golden.bin").read_bytes(), np.uint8).reshape(-1, SIZE, SIZE, 3)
     expected = bundle.truth(make_detector(), images)
     np.testing.assert_allclose(app["golden"]["similarities"], expected, atol=1e-6)
+
+
+def test_a_program_in_units_is_sealed_by_units(tmp_path):
+    detector = make_combined()
+    evaluated = {"positive": "mpox", "auroc": 0.9, "low": 0.8, "high": 0.95, "folds": 5, "unseparated": []}
+    weights = bundle.export_app(detector, tmp_path / "app", evaluated=evaluated, fetch=fetch).weights
+    app = json.loads((tmp_path / "app" / "app.json").read_text())
+    tolerances = dict(zip(app["metrics"], app["golden"]["tolerances"], strict=True))
+    assert tolerances["combined"] == tolerances["color"] == bundle.program.UNIT_TOLERANCE[weights]
+    assert tolerances["ssim"] == bundle.program.TOLERANCE[weights]
+    assert app["outputs"] == ["similarities", "inpainted", "map", "unlikeness"]
+    assert (app["metric"], app["mim_size"], app["evaluated"]) == ("combined", SIZE, evaluated)
+    features = bundle.describe(detector.features, np.zeros((1, SIZE, SIZE, 3), np.uint8), "int8")
+    assert features["mim_size"] is None and features["outputs"] == ["similarities", "unlikeness"]
+
+
+def test_the_page_is_told_the_accuracy_and_what_is_not_separated():
+    count = {"n": 10, "mpox_like": 1, "cannot_tell": 4, "not_mpox_like": 5}
+    worse = {"n": 10, "mpox_like": 2, "cannot_tell": 4, "not_mpox_like": 4}
+    found = {"mean": 0.9, "low": 0.85, "high": 0.94, "folds": [{}] * 5}
+    results = {
+        "reference": "combined",
+        "data": {"positive": "mpox"},
+        "auroc": {"augmented": {"combined": {"combined": found}}},
+        "decision": {"metric": "combined", "table": {"mpox": worse, "measles": worse, "eczema": count}},
+    }
+    assert bundle.accuracy(results) == {
+        "positive": "mpox",
+        "auroc": 0.9,
+        "low": 0.85,
+        "high": 0.94,
+        "folds": 5,
+        "unseparated": ["measles"],
+    }
+    assert bundle.accuracy({}) is None
 
 
 def test_the_page_asks_for_nothing_elsewhere():
@@ -97,7 +132,7 @@ def test_a_program_that_errs_is_not_written(monkeypatch, tmp_path):
 
 def test_weights_that_move_a_score_are_left_for_larger_ones(monkeypatch, tmp_path):
     monkeypatch.setitem(bundle.program.TOLERANCE, "int8", 0.0)
-    assert bundle.export_app(make_detector(), tmp_path / "app", fetch=fetch).weights == "float16"
+    assert bundle.export_app(make_detector(), tmp_path / "app", fetch=fetch).weights == "mixed"
 
 
 def test_npm_is_asked_for_with_a_sentence(monkeypatch, tmp_path):

@@ -1,7 +1,7 @@
 """The app as one folder that any static web server serves: page, program, runtime, golden images.
 
 index.html, app.css, *.js   the page; its words are in strings.en.js
-app.json                    sizes, calibration, golden similarities, notice
+app.json                    sizes, calibration, golden scores, notice, accuracy
 model.onnx.gz               the program of one fold
 golden.bin                  golden images, uint8 [N, S, S, 3], which the page scores before any other
 ort.mjs, ort.wasm.gz        onnxruntime-web
@@ -25,14 +25,16 @@ import mim_jax
 from mim_jax import mask
 from mim_jax.data import quality
 from mim_jax.data.images import MIN_SIDE
+from mim_jax.decide.novelty_detector import NoveltyDetector
 from mim_jax.deploy import format
-from mim_jax.deploy.app import program, runtime
-from mim_jax.deploy.export import golden_images
-from mim_jax.detector import Detector
+from mim_jax.deploy.app import program, runtime, view
+from mim_jax.deploy.export import golden_images, load
+from mim_jax.detector import CombinedDetector, Detector
+from mim_jax.features.detector import FEATURES, FeatureDetector
 from mim_jax.measure import METRICS
 from mim_jax.train import workdir
 
-FORMAT = 1
+FORMAT = 2
 CALIBRATION_FORMAT = 2
 FILES = "files.json"
 GOLDEN_IMAGES = 4  # each costs the page the time of a score when it starts
@@ -49,7 +51,7 @@ class Summary:
 
     digest: str  # SHA-256 of files.json, which names the whole content
     weights: str  # one of `program.KINDS`
-    difference: float  # the most that a golden similarity is off by
+    difference: float  # the most that a golden score is off by
     size: int  # bytes in all: what a phone downloads once
 
 
@@ -57,19 +59,21 @@ def export_run(path: str | os.PathLike[str], *, fold: int) -> list[str]:
     """Write `app/` into a finished workdir, and return lines that describe it.
 
     Raises:
-      ValueError: as `Detector.load` and `export_app`.
+      ValueError: as `mim_jax.load` and `export_app`.
     """
     root = Path(path).expanduser().resolve()
-    detector = Detector.load(root, fold=fold)
+    detector = load(root, fold=fold)
     found = workdir.read_json(root / "calibration.json") if (root / "calibration.json").exists() else {}
     # One written before there were calibration scores has a threshold without a guarantee.
     calibration = found["alone"][fold] if found.get("format") == CALIBRATION_FORMAT else None
     notice = detector.notice or None
-    written = export_app(detector, root / "app", fold=fold, calibration=calibration, notice=notice)
+    results = workdir.read_json(root / "results.json") if (root / "results.json").exists() else {}
+    told: dict[str, Any] = {"calibration": calibration, "notice": notice, "evaluated": accuracy(results)}
+    written = export_app(detector, root / "app", fold=fold, **told)
     lines = [
         f"app: {root / 'app'}",
         f"network: fold {fold}, by itself",
-        f"weights: {written.weights}, golden similarities off by at most {written.difference:.1e}",
+        f"weights: {written.weights}, golden scores off by at most {written.difference:.1e}",
         f"download: {written.size / 1e6:.1f} MB",
         f"digest: {written.digest}",
     ]
@@ -79,19 +83,20 @@ def export_run(path: str | os.PathLike[str], *, fold: int) -> list[str]:
 
 
 def export_app(
-    detector: Detector,
+    detector: NoveltyDetector,
     path: str | os.PathLike[str],
     *,
     fold: int = 0,
     calibration: Mapping[str, Any] | None = None,
     notice: str | None = None,
+    evaluated: Mapping[str, Any] | None = None,
     fetch: Callable[[], tuple[bytes, bytes]] = runtime.fetch,
 ) -> Summary:
     """Write the app of a detector of one fold into the folder `path`, whole or not at all.
 
     `calibration` is as `calibration.json` describes it for this fold alone; None = the app cannot decide.
-    `notice`
-    stands above everything, such as that the images were procedural. `fetch` gives onnxruntime-web.
+    `notice` stands above everything, such as that the images were procedural; `evaluated` is what `accuracy`
+    gives of the run. `fetch` gives onnxruntime-web.
 
     Raises:
       ValueError: the folder exists or lies below a file; several folds; a tool is absent; no kind of weights
@@ -101,7 +106,12 @@ def export_app(
         script, binary = fetch()
         images = golden_images(detector.image_size)[:GOLDEN_IMAGES]
         model, kind, difference = smallest(detector, images)
-        settings = describe(detector, images, fold=fold, calibration=calibration, notice=notice, kind=kind)
+        settings = describe(detector, images, kind) | {
+            "fold": fold,
+            "calibration": None if calibration is None else dict(calibration),
+            "notice": notice,
+            "evaluated": None if evaluated is None else dict(evaluated),
+        }
         files = {
             **page_files(),
             "app.json": (json.dumps(settings, indent=1, allow_nan=False) + "\n").encode(),
@@ -116,59 +126,96 @@ def export_app(
     return Summary(digest, kind, difference, size)
 
 
-def smallest(detector: Detector, images: np.ndarray) -> tuple[bytes, str, float]:
-    """Shrink the program to the fewest bits that keep the similarities of `images`.
+def smallest(detector: NoveltyDetector, images: np.ndarray) -> tuple[bytes, str, float]:
+    """Shrink the program to the fewest bits that keep the scores of `images`.
 
     Returns the program, its kind of weights and its error; not even float32 keeping them is a ValueError.
     """
     model = program.to_onnx(detector)
-    expected = truth(detector, images)
+    expected, known = truth(detector, images), training_images(detector)
     found = {}
     for kind in program.KINDS:
-        data = program.shrink(model, kind).SerializeToString()
-        found[kind] = float(np.abs(program.run(data, images) - expected).max())
-        if found[kind] <= program.TOLERANCE[kind]:
+        data = program.shrink(model, kind, training=known).SerializeToString()
+        away = np.abs(program.run(data, images) - expected).max(axis=0)
+        found[kind] = float(away.max())
+        if np.all(away <= tolerances(detector, kind)):
             return data, kind, found[kind]
     listed = ", ".join(f"{kind} {value:.2g}" for kind, value in found.items())
     raise ValueError(
-        f"the golden similarities of the ONNX program are off by {listed}, and at most "
-        f"{program.TOLERANCE['float32']:g} may be rounding: this onnxruntime or this device errs"
+        f"the golden scores of the ONNX program are off by {listed}, and at most "
+        f"{max(tolerances(detector, 'float32')):g} may be rounding: this onnxruntime or this device errs"
     )
 
 
-def truth(detector: Detector, images: np.ndarray) -> np.ndarray:
-    """Similarities of the images by the detector, `[N, 5]` in the order of `METRICS`."""
+def tolerances(detector: NoveltyDetector, kind: str) -> list[float]:
+    """The most that each golden score may be off by, with weights of a kind."""
+    in_units, between_0_and_1 = program.UNIT_TOLERANCE[kind], program.TOLERANCE[kind]
+    return [between_0_and_1 if name in METRICS else in_units for name in detector.metrics]
+
+
+def training_images(detector: NoveltyDetector) -> int:
+    """Number of training images that one fold compares with; 0 = it compares with none."""
+    if isinstance(detector, CombinedDetector):
+        return training_images(detector.features)
+    if not isinstance(detector, FeatureDetector):
+        return 0
+    return len(next(iter(detector.references[FEATURES].own().gallery.values())))
+
+
+def truth(detector: NoveltyDetector, images: np.ndarray) -> np.ndarray:
+    """Scores of the images by the detector, `[N, metrics]`."""
     scores = detector.similarities(images)
-    return np.stack([scores[metric].mean(axis=0) for metric in METRICS], axis=-1)
+    return np.stack([scores[metric].mean(axis=0) for metric in detector.metrics], axis=-1)
 
 
-def describe(
-    detector: Detector,
-    images: np.ndarray,
-    *,
-    fold: int,
-    calibration: Mapping[str, Any] | None,
-    notice: str | None,
-    kind: str,
-) -> dict[str, Any]:
-    """Content of app.json, for the page."""
+def accuracy(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the page says of the evaluation in results.json; None where there is none, or an older one.
+
+    Returns:
+      "positive": the training class; "auroc", "low", "high": of its images against all others, as the report
+      has it; "folds": how many networks it is the mean of; "unseparated": classes of which more than half of
+      the images were called mpox-like or cannot-tell.
+    """
+    try:
+        reference, metric = results.get("reference", "mim"), results["decision"]["metric"]
+        found, positive = results["auroc"]["augmented"][reference][metric], results["data"]["positive"]
+        passed = {
+            name: (count["mpox_like"] + count["cannot_tell"]) / count["n"]
+            for name, count in results["decision"]["table"].items()
+            if name != positive and count["n"]
+        }
+        told: dict[str, Any] = {"auroc": found["mean"], "low": found["low"], "high": found["high"]}
+        folds = len(found["folds"])
+    except KeyError:
+        return None
+    unseparated = sorted(name for name, share in passed.items() if share > 0.5)
+    return {"positive": positive, **told, "folds": folds, "unseparated": unseparated}
+
+
+def describe(detector: NoveltyDetector, images: np.ndarray, kind: str) -> dict[str, Any]:
+    """What app.json says of the detector, for the page; `kind` is that of the weights."""
+    mim = detector.mim if isinstance(detector, CombinedDetector) else detector
+    hole: dict[str, Any] = {"mim_size": None}
+    if isinstance(mim, Detector):
+        hole = {
+            "mim_size": mim.image_size,
+            "mask_size": mim.mask_size,
+            "margin": mim.margin,
+            "offset": list(mask.center_offset(mim.image_size, mim.mask_size)),
+        }
     return {
         "format": FORMAT,
         "mim_jax": mim_jax.__version__,
-        "fold": fold,
         "weights": kind,
         "image_size": detector.image_size,
-        "mask_size": detector.mask_size,
-        "margin": detector.margin,
-        "offset": list(mask.center_offset(detector.image_size, detector.mask_size)),
-        "metric": detector.measure.metric,
-        "metrics": list(METRICS),
-        "least_side": max(MIN_SIDE, detector.mask_size),
+        **hole,
+        "outputs": list(view.outputs(detector)),
+        "metric": detector.metric,
+        "metrics": list(detector.metrics),
+        "least_side": max(MIN_SIDE, detector.min_side),
         "gate": {name: getattr(quality, name) for name in LIMITS},
-        "calibration": None if calibration is None else dict(calibration),
-        "notice": notice,
         "golden": {
-            "tolerance": program.TOLERANCE[kind],
+            "tolerances": tolerances(detector, kind),
             "similarities": truth(detector, images).tolist(),
         },
     }

@@ -1,17 +1,16 @@
-"""The detector of one fold as an ONNX program: one uint8 image in; similarities, inpainting and map out.
+"""The detector of one fold as an ONNX program: one uint8 image in; scores, inpainting and maps out.
 
-It is traced from the functions that the detector runs, with the folded generator. jax2onnx, which writes the
+It is traced from `mim_jax.deploy.app.view`. jax2onnx, which writes the
 file, knows neither the choice of a form by platform nor bfloat16; `primitive` puts the program into plain
 float32 operations first: the forms for accelerators, which have no scatter, and no calls or branches left.
 `shrink` then stores the weights in fewer bits; they are widened when the program loads, so that arithmetic
 stays float32.
 """
 
-import dataclasses
 import functools
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,72 +20,26 @@ import onnx
 from jax.extend import core
 from onnx import helper, numpy_helper
 
-from mim_jax import mask
-from mim_jax.deploy import fuse
-from mim_jax.detector import Detector
-from mim_jax.inpaint.inference import network_fill
+from mim_jax.decide.novelty_detector import NoveltyDetector
+from mim_jax.deploy.app.view import SCORES, outputs, viewer
 from mim_jax.measure.each import all_at_once, each_p
-from mim_jax.measure.images import as_float
-from mim_jax.measure.ssim import ssim
 
 INPUT = "image"
-OUTPUTS = ("similarities", "inpainted", "map")
 OPSET = 17
 # In the order of size; the export takes the first whose golden similarities stay within the tolerance.
-KINDS = ("int8", "float16", "float32")
+KINDS = ("int8", "mixed", "float16", "float32")
 # Greatest error of golden similarities: rounding of weights, or of sums in another order.
-TOLERANCE = {"int8": 1e-3, "float16": 1e-3, "float32": 1e-4}
+TOLERANCE = {"int8": 1e-3, "mixed": 1e-3, "float16": 1e-3, "float32": 1e-4}
+# The same of scores in units of the training images' interquartile range: a hundredth of it, within which
+# about one training image in two hundred lies, so that a p-value moves by half a percent.
+UNIT_TOLERANCE = {"int8": 1e-2, "mixed": 1e-2, "float16": 1e-2, "float32": 1e-3}
+LARGE = 65_536  # numbers of a kernel from which on "mixed" stores it in int8
+GROUP = 32  # inputs that share a factor there
 # Inputs below which a factor for each tap and feature would take more room than it saves.
 FEWEST_INPUTS = 8
 
 # Primitive of a call -> its parameter that holds the program.
 _CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr"}
-
-
-def folded(detector: Detector) -> Detector:
-    """Fold each generator of a detector; the same scores to rounding."""
-    pairs = [
-        fuse.fold(detector.generator, variables, image_size=detector.image_size)
-        for variables in detector.variables
-    ]
-    return dataclasses.replace(detector, generator=pairs[0][0], variables=[v for _, v in pairs])
-
-
-def viewer(detector: Detector) -> Callable[[jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
-    """Make the function of the app, of one image uint8 `[S, S, 3]`, from a detector of one fold.
-
-    It returns the five similarities float32 `[5]`, in the order of `METRICS`; the image with its centre
-    painted, uint8 `[S, S, 3]`; and SSIM of the two, float32 `[S, S]`: the mean over channels of the window
-    around each pixel, 1 along the border, where no window is centred.
-    """
-    if len(detector.variables) != 1:
-        raise ValueError(
-            f"the app holds one fold, and this detector has {len(detector.variables)}: load it with fold=0"
-        )
-    variables, size, measure = detector.variables[0], detector.image_size, detector.measure
-    sizes = {"mask_size": detector.mask_size, "margin": detector.margin}
-    center = mask.center_offset(size, detector.mask_size)
-    offsets = mask.grid_offsets(size, detector.mask_size, measure.holes)
-
-    def view(image: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        batch = image[None]
-        patches = {
-            offset: network_fill(detector.generator, variables, batch, offset, **sizes)
-            for offset in dict.fromkeys((*offsets, center))
-        }
-        scores = [measure.compare(batch, patches[offset], offset) for offset in offsets]
-        joined = measure.reduced(jax.tree.map(lambda *values: jnp.stack(values), *scores))
-        inpainted = mask.paste(as_float(image), patches[center][0], center)
-        windows = jnp.mean(ssim(as_float(image), inpainted, return_map=True), axis=-1)
-        before = (size - len(windows)) // 2
-        edge = (before, size - len(windows) - before)
-        return (
-            jnp.concatenate(list(joined)),
-            jnp.round(255 * jnp.clip(inpainted, 0, 1)).astype(jnp.uint8),
-            jnp.pad(windows, (edge, edge), constant_values=1.0),
-        )
-
-    return view
 
 
 def primitive(function: Callable[..., Any], *shapes: jax.ShapeDtypeStruct) -> Callable[..., list[Any]]:
@@ -117,12 +70,42 @@ def _run(program: core.ClosedJaxpr, arguments: Sequence[Any]) -> list[Any]:
             results = _run(params["branches"][int(inputs[0])], inputs[1:])
         elif name in _CALLS:
             results = _run(params[_CALLS[name]], inputs)
+        elif not known and (form := _rewrite(name, inputs, params)):
+            results = _run(jax.make_jaxpr(functools.partial(form, **params))(*inputs), inputs)
         elif equation.primitive is each_p:
             results = _run(jax.make_jaxpr(functools.partial(all_at_once, **params))(*inputs), inputs)
         else:
             results = _bind(equation.primitive, inputs, params, known)
         values |= dict(zip(equation.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def _pooled(x: jax.Array, *, window_dimensions: Any, window_strides: Any, padding: Any, **_: Any) -> Any:
+    """Pool by the maximum of slices: jax2onnx pools only images whose channels come first."""
+    x = jnp.pad(x, padding, constant_values=-np.inf)
+    shape = zip(x.shape, window_dimensions, window_strides, strict=True)
+    lengths = [(side - size) // step * step + 1 for side, size, step in shape]
+    slices = (
+        x[tuple(map(slice, place, np.add(place, lengths), window_strides))]
+        for place in np.ndindex(*window_dimensions)
+    )
+    return [functools.reduce(jnp.maximum, slices)]
+
+
+def _flattened(x: jax.Array, kernel: jax.Array, *, dimension_numbers: Any, **params: Any) -> Any:
+    """Multiply as two matrices, which onnxruntime does faster than `Einsum`."""
+    rows = jax.lax.dot_general(x.reshape(-1, x.shape[-1]), kernel, (((1,), (0,)), ((), ())), **params)
+    return [rows.reshape(*x.shape[:-1], -1)]
+
+
+def _rewrite(name: str, inputs: Sequence[Any], params: Mapping[str, Any]) -> Callable[..., Any] | None:
+    """The form of an operation that jax2onnx writes better, where there is one."""
+    if name == "reduce_window_max":
+        return _pooled
+    if name == "dot_general" and np.ndim(inputs[0]) > 2 == np.ndim(inputs[1]):
+        last = ((np.ndim(inputs[0]) - 1,), (0,))
+        return _flattened if params["dimension_numbers"] == (last, ((), ())) else None
+    return None
 
 
 def _bind(primitive: Any, inputs: Sequence[Any], params: dict[str, Any], known: bool) -> Sequence[Any]:
@@ -137,7 +120,7 @@ def _bind(primitive: Any, inputs: Sequence[Any], params: dict[str, Any], known: 
     return results if primitive.multiple_results else [results]
 
 
-def to_onnx(detector: Detector) -> onnx.ModelProto:
+def to_onnx(detector: NoveltyDetector) -> onnx.ModelProto:
     """Convert a detector of one fold to ONNX, weights in float32; ValueError without jax2onnx."""
     try:
         import jax2onnx
@@ -147,7 +130,7 @@ def to_onnx(detector: Detector) -> onnx.ModelProto:
         ) from error
     size = detector.image_size
     image = jax.ShapeDtypeStruct((size, size, 3), jnp.uint8)
-    names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(OUTPUTS)}
+    names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(outputs(detector))}
     logger = logging.getLogger("onnx_ir")
     level = logger.level
     # It warns of every constant whose type is written elsewhere in the file.
@@ -155,15 +138,30 @@ def to_onnx(detector: Detector) -> onnx.ModelProto:
     try:
         with warnings.catch_warnings(), jax.default_matmul_precision("highest"):
             warnings.simplefilter("ignore")
-            flat = primitive(viewer(folded(detector)), image)
+            flat = primitive(viewer(detector), image)
             model = jax2onnx.to_onnx(flat, [image], opset=OPSET, **names)
     finally:
         logger.setLevel(level)
+    return _without_copies(model)
+
+
+def _without_copies(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Keep one of equal constants: several scores compare with the same images."""
+    kept: dict[bytes, str] = {}
+    names = {}
+    for tensor in model.graph.initializer:
+        content = onnx.TensorProto.FromString(tensor.SerializeToString())
+        content.name = ""
+        names[tensor.name] = kept.setdefault(content.SerializeToString(), tensor.name)
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    once = [tensor for tensor in model.graph.initializer if names[tensor.name] == tensor.name]
+    replace(model.graph.initializer, once)
     return model
 
 
 def run(model: bytes, images: np.ndarray) -> np.ndarray:
-    """Similarities `[N, 5]` that onnxruntime computes, one image after the other."""
+    """Scores `[N, metrics]` that onnxruntime computes, one image after the other."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -171,14 +169,16 @@ def run(model: bytes, images: np.ndarray) -> np.ndarray:
             f"onnxruntime is needed to check what was written ({error}): pip install 'mim-jax[app]'"
         ) from error
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    return np.stack([session.run(OUTPUTS[:1], {INPUT: image})[0] for image in images])
+    return np.stack([session.run([SCORES], {INPUT: image})[0] for image in images])
 
 
-def shrink(model: onnx.ModelProto, kind: str) -> onnx.ModelProto:
+def shrink(model: onnx.ModelProto, kind: str, *, training: int = 0) -> onnx.ModelProto:
     """Copy the program with kernels stored as `kind`; an unknown one is a ValueError.
 
     int8: w = f q with q in -127 to 127, and one float32 factor f for each tap and output feature, so that
-    only the weights that are summed for it share their steps. float16: rounded.
+    only the weights that are summed for it share their steps. float16: rounded. mixed: int8 for large kernels
+    alone, with a factor for each `GROUP` inputs. What images are compared with, arrays with `training`
+    rows or columns, is never stored in fewer than 16 bits.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of weights {kind!r}: choose one of {', '.join(KINDS)}")
@@ -189,16 +189,27 @@ def shrink(model: onnx.ModelProto, kind: str) -> onnx.ModelProto:
     kept, nodes = [], []
     for tensor in small.graph.initializer:
         array = numpy_helper.to_array(tensor)
-        if not _is_kernel(array):
+        known = training > 1 and training in array.shape and array.dtype == np.float32
+        if not known and not _is_kernel(array):
             kept.append(tensor)
             continue
-        stored = {"float16": _halved, "int8": _quantised}[kind](array)
-        names = [f"{tensor.name}_{part}" for part in ("stored", "factor")][: len(stored)]
-        kept += [numpy_helper.from_array(part, name) for part, name in zip(stored, names, strict=True)]
-        wide = tensor.name if len(stored) == 1 else f"{tensor.name}_wide"
-        nodes.append(helper.make_node("Cast", [names[0]], [wide], to=onnx.TensorProto.FLOAT))
-        if len(stored) == 2:
-            nodes.append(helper.make_node("Mul", [wide, names[1]], [tensor.name]))
+        if known or kind == "float16" or (kind == "mixed" and array.size < LARGE):
+            stored = _halved(array)
+        else:
+            stored = _quantised(array, GROUP if kind == "mixed" else array.shape[-2])
+        parts = dict(zip(("stored", "factor"), stored, strict=False))
+        if stored[0].shape != array.shape:
+            parts["shape"] = np.array(array.shape, np.int64)
+        kept += [numpy_helper.from_array(part, f"{tensor.name}_{name}") for name, part in parts.items()]
+        # As many operations as there are parts; the last gives the name.
+        cast: dict[str, Any] = {"to": onnx.TensorProto.FLOAT}
+        steps = [("Cast", cast), ("Mul", {}), ("Reshape", {})][: len(parts)]
+        before = f"{tensor.name}_stored"
+        for (operation, options), name in zip(steps, parts, strict=True):
+            after = tensor.name if name == list(parts)[-1] else f"{tensor.name}_{operation}"
+            inputs = [before] if operation == "Cast" else [before, f"{tensor.name}_{name}"]
+            nodes.append(helper.make_node(operation, inputs, [after], **options))
+            before = after
     replace(small.graph.initializer, kept)
     replace(small.graph.node, [*nodes, *small.graph.node])
     return small
@@ -212,17 +223,25 @@ def replace(field: Any, items: list[Any]) -> None:
 
 
 def _is_kernel(array: np.ndarray) -> bool:
-    """Whether an array is a kernel `[..., inputs, features]`, not a bias, a map of them, or a few numbers."""
-    return array.dtype == np.float32 and array.ndim >= 3 and min(array.shape) > 1 and array.size > 1024
+    """Whether an array is a kernel `[..., inputs, features]`, or histograms of training images `[C, T]`.
+
+    Not a bias, a map of them, a few numbers, or a filter, whose rows or columns sum to 1.
+    """
+    if array.dtype != np.float32 or array.ndim < 2 or min(array.shape) == 1 or array.size <= 1024:
+        return False
+    return array.ndim > 2 or not any(np.allclose(array.sum(axis=axis), 1, atol=1e-3) for axis in (0, 1))
 
 
 def _halved(array: np.ndarray) -> tuple[np.ndarray, ...]:
     return (array.astype(np.float16),)
 
 
-def _quantised(array: np.ndarray) -> tuple[np.ndarray, ...]:
-    if array.shape[-2] < FEWEST_INPUTS:
+def _quantised(array: np.ndarray, group: int) -> tuple[np.ndarray, ...]:
+    inputs, features = array.shape[-2:]
+    if inputs < FEWEST_INPUTS:
         return _halved(array)
+    if inputs > group and inputs % group == 0:
+        array = array.reshape(*array.shape[:-2], inputs // group, group, features)
     factor = np.abs(array).max(axis=-2, keepdims=True) / 127
     factor[factor == 0] = 1
     return np.rint(array / factor).astype(np.int8), factor.astype(np.float32)

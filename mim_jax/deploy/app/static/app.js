@@ -5,7 +5,7 @@ import { drawScale, mapColor, paint } from "./chart.js";
 import { findFaults, measure } from "./gate.js";
 import { Unusable, openPicture, pixelsAreTrue } from "./picture.js";
 import { resize } from "./resize.js";
-import { METRICS, TEXT, number } from "./strings.en.js";
+import { METRICS, TEXT, adopt, number } from "./strings.en.js";
 
 const STEPS = ["start", "crop", "working", "result", "refused"];
 const at = (id) => document.getElementById(id);
@@ -92,7 +92,10 @@ async function begin() {
   } catch (error) {
     return refuse(TEXT.refused.failed(error.message));
   }
-  at("hole").style.inset = `${(100 * app.offset[0]) / app.image_size}%`;
+  adopt(app);
+  fillTexts();
+  at("hole").hidden = !app.mim_size;
+  if (app.mim_size) at("hole").style.inset = `${(100 * app.offset[0]) / app.mim_size}%`;
   if (app.notice) {
     at("notice").textContent = app.notice;
     at("notice").hidden = false;
@@ -236,26 +239,42 @@ function showResult(rgb, scored) {
     const plain = calibration.rule === "calibrated";
     words.push(plain ? TEXT.missed(calibration.miss_rate, calibration.positive) : calibration.promise);
   }
+  if (app.evaluated) words.push(TEXT.accuracy(app.evaluated), TEXT.unseparated(app.evaluated));
   showDecision(decision, words);
   if (decision === UNUSABLE) return;
   drawResult(rgb, scored, score);
   showNumbers(similarities, pValue, scored.seconds);
 }
 
-function drawResult(rgb, { inpainted, map }, score) {
-  const side = app.image_size, { calibration } = app;
-  const pixel = (bytes) => (i) => bytes.subarray(3 * i, 3 * i + 3);
+const pixel = (bytes) => (i) => bytes.subarray(3 * i, 3 * i + 3);
+const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+// What MIM sees may be smaller than the picture.
+function drawInpainting(rgb, { inpainted, map }) {
+  const side = app.image_size, small = app.mim_size;
   const [top, left] = app.offset.map((first) => first - app.margin), wide = app.mask_size + 2 * app.margin;
   const hidden = (i) => {
-    const y = Math.floor(i / side) - top, x = (i % side) - left;
+    const y = (Math.floor(i / side) * small) / side - top, x = ((i % side) * small) / side - left;
     return y >= 0 && y < wide && x >= 0 && x < wide;
   };
-  paint(at("original"), side, pixel(rgb));
   paint(at("masked"), side, (i) => (hidden(i) ? [255, 255, 255] : pixel(rgb)(i)));
-  paint(at("inpainted"), side, pixel(inpainted));
-  paint(at("map"), side, (i) => mapColor(map[i]));
+  paint(at("inpainted"), small, pixel(inpainted));
+  paint(at("map"), small, (i) => mapColor(map[i]));
+  at("map").setAttribute("aria-label", TEXT.map_alt(mean(map)));
+}
+
+function drawResult(rgb, scored, score) {
+  const { calibration } = app;
+  for (const id of ["masked", "inpainted", "map", "unlikeness"]) {
+    at(id).parentElement.hidden = id === "masked" ? !app.mim_size : !app.outputs.includes(id);
+  }
   for (const id of ["original", "masked", "inpainted"]) at(id).setAttribute("aria-label", TEXT[id]);
-  at("map").setAttribute("aria-label", TEXT.map_alt(map.reduce((sum, value) => sum + value, 0) / map.length));
+  paint(at("original"), app.image_size, pixel(rgb));
+  if (app.mim_size) drawInpainting(rgb, scored);
+  if (scored.unlikeness) {
+    paint(at("unlikeness"), app.image_size, (i) => mapColor(1 - scored.unlikeness[i])); // bright = unlike, as in the other map
+    at("unlikeness").setAttribute("aria-label", TEXT.unlikeness_alt(mean(scored.unlikeness)));
+  }
   const scores = (calibration?.scores ?? []).flat(), lower = calibration?.lower ?? NaN, upper = calibration?.upper ?? NaN;
   at("scale").replaceChildren(drawScale({ score, scores, lower, upper, text: TEXT }));
   at("scale").setAttribute("aria-label", TEXT.scale_alt(number(score), number(lower), Number.isFinite(upper) && number(upper)));

@@ -3,7 +3,12 @@
 const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 export const number = (value) => value.toFixed(4).replace("-", "\u2212");
 
-export const METRICS = { ssim_hbd: "SSIM+HBD", ssim: "SSIM", hbd: "HBD", mae: "MAE", mse: "MSE" };
+const listed = (words) => words.map((word) => word.replaceAll("_", " ")).join(", ");
+
+export const METRICS = {
+  combined: "All joined", features: "Features", color: "Colours", features_color: "Features and colours",
+  ssim_hbd: "SSIM+HBD", ssim: "SSIM", hbd: "HBD", mae: "MAE", mse: "MSE",
+};
 
 export const TEXT = {
   title: "Mpox picture check",
@@ -37,6 +42,13 @@ export const TEXT = {
   map: "Where they agree",
   map_legend: "Dark blue: the same. Yellow: different.",
   map_alt: (value) => `Map of agreement between your picture and the one with its middle filled in; on average ${number(value)} of 1.`,
+  unlikeness: "Where it is unlike the training pictures",
+  unlikeness_legend: "Dark blue: alike. Yellow: unlike.",
+  unlikeness_alt: (value) => `Map of where your picture is unlike the training pictures; on average ${number(value)} of 1.`,
+  accuracy: ({ positive, auroc, low, high, folds }) => `How good it is: in tests by cross-validation (${folds} ${folds === 1 ? "fold" : "folds"}) the AUROC of ${positive} against the other pictures was ${auroc.toFixed(2)}, 95\u00a0% interval ${low.toFixed(2)} to ${high.toFixed(2)} (0.5 = chance, 1 = perfect).`,
+  unseparated: ({ unseparated }) => unseparated.length
+    ? `What it cannot separate: more than half of the test pictures of ${listed(unseparated)} were called mpox-like or \u201ccannot tell\u201d.`
+    : "In these tests it called at least half of the pictures of every other class not mpox-like.",
   scale_title: "How similar",
   scale_caption: (score, n, positive) => `The bars are the scores of ${n} groups of ${positive} pictures that the network was not trained on. This picture has ${score}.`,
   scale_caption_none: (score) => `This picture has ${score}. There are no calibration scores to compare it with.`,
@@ -118,3 +130,24 @@ export const TEXT = {
     score: (message) => `The comparison failed (${message}). Load the page again.`,
   },
 };
+
+// What is said otherwise where a frozen network compares the whole picture; without MIM nothing is filled in.
+const WHOLE = {
+  similarities: "Scores of features and colours (0 = the median training picture that was held out); similarities of the filled-in middle (1 = identical)",
+  words: {
+    mpox_like: "The picture is about as near to the nearest training pictures of mpox as pictures of mpox that the program had not seen. Other skin diseases can look the same to it.",
+    not_mpox_like: "The picture is farther from the training pictures of mpox than most pictures of mpox are. The program learned from mpox pictures alone, so it cannot say what the spot is instead.",
+  },
+};
+const FROZEN = {
+  crop_title: "Put the spot into the middle",
+  working: "The picture is compared with training pictures of mpox. This takes some seconds.",
+  similarities: "Scores (0 = the median training picture that was held out)",
+};
+
+// Adjusts the words to the detector that `app` holds.
+export function adopt(app) {
+  if (!app.outputs.includes("unlikeness")) return;
+  Object.assign(TEXT, { similarities: WHOLE.similarities }, app.mim_size ? {} : FROZEN);
+  for (const [decision, words] of Object.entries(WHOLE.words)) TEXT.decisions[decision].words[0] = words;
+}
