@@ -298,7 +298,9 @@ def test_errors_name_what_is_wrong(experiment):
 
 def test_a_detector_without_a_hole_is_scored_on_corrupted_images():
     """Each condition is the detector's own score of the images made worse; the folds are kept apart."""
-    pictures = np.random.default_rng(0).integers(0, 256, (20, SIZE, SIZE, 3)).astype(np.uint8)
+    rng = np.random.default_rng(0)
+    contrasts = rng.uniform(0.1, 1, (20, 1, 1, 3))  # so that their histograms differ
+    pictures = (contrasts * rng.integers(0, 256, (20, SIZE, SIZE, 3))).astype(np.uint8)
     backbone = Backbone("mine", lambda weights, images: {"halves": images[:, ::2, ::2]}, SIZE)
     training = [np.arange(15), np.arange(5, 20)]
     whole = fit_detector(backbone, pictures, groups=np.arange(20), training=training, kinds=("nearest",))
