@@ -296,7 +296,7 @@ class Page(HTMLParser):
 
     def table(self, title: str) -> dict[str, list[str]]:
         """The rows of the one table whose title begins so, its number left out: name -> cells."""
-        titles = [re.sub(r"^(Table) \d+( \(\d+ in the paper\))?", r"\1", text) for text in self.titles]
+        titles = [re.sub(r"^(Table) \d+( \(Table \d+ of the paper\))?", r"\1", text) for text in self.titles]
         titles = [text for text in titles if text.startswith("Table")]
         (place,) = [index for index, text in enumerate(titles) if text.startswith(title)]
         return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in self.tables[place]}

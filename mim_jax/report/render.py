@@ -42,7 +42,7 @@ class Outline:
         kind, _, paper = label.partition(" ")
         self._counts[kind] += 1
         own = f"{kind} {self._counts[kind]}"
-        return f"{own} ({paper} in the paper)" if paper else own
+        return f"{own} ({label} of the paper)" if paper else own
 
 
 def embed(pngs: Mapping[str, bytes]) -> dict[str, Markup]:

@@ -46,7 +46,7 @@ def test_page_says_who_wins(tmp_path, runs, found):
         minus = page.table(f"Table. Difference (MIM \u2212 method), {title}")
         assert minus["highest probability"][1].startswith(signed(difference))
     paper = found["views"]["paper"]["auroc"]["augmented"]
-    row = page.table("Table. AUROC, augmented")["Swin-B"]
+    row = page.table("Table. AUROC, augmented")["Swin-B (96 px)"]
     folds = [f"{fold['value']:.4f}" for fold in paper["swin_b.probability"]["score"]["folds"]]
     assert row[:FOLDS] == folds and row[FOLDS].startswith(
         f"{paper['swin_b.probability']['score']['mean']:.4f} ±"
@@ -75,5 +75,5 @@ def test_page_of_one_classifier_without_a_clinical_test(tmp_path, runs):
     found = compare([bare], resamples=RESAMPLES, seed=0)
     page = Page(write_comparison(tmp_path, found, [bare]).read_text(encoding="utf-8"))
     assert "says nothing about mpox" not in page.text and "by the probability of mpox, on" not in page.text
-    assert page.table("Table. AUROC, augmented")["Swin-B"][-1].startswith("0.")
+    assert page.table("Table. AUROC, augmented")["Swin-B (96 px)"][-1].startswith("0.")
     assert "These runs have no clinical test in common" in page.text

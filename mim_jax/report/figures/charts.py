@@ -44,7 +44,7 @@ def interval_figure(
     """Dots with intervals: method -> part -> {"n", "mean", "low", "high"}, the same parts for each method."""
     first = next(iter(parts.values()))
     with matplotlib.rc_context(canvas.STYLE):
-        figure = canvas.blank(1.1 + (0.1 + 0.13 * len(parts)) * len(first), notice)
+        figure = canvas.blank(1.1 + (0.08 + 0.1 * len(parts)) * len(first), notice)
         axes = figure.add_subplot(xlabel=xlabel, ylim=(len(first) - 0.4, -0.6))
         axes.axvline(0.5, color="#999999", linewidth=0.8)
         step = min(0.26, 0.78 / len(parts))
@@ -90,7 +90,7 @@ def forest_figure(
             axes.hlines(row, own["low"], own["high"], color=color, linewidth=2.6)
             undecided = verdict(own, base)[0].startswith("not")
             axes.plot(own["mean"], row, "o", color=color, mfc="white" if undecided else color, markersize=5)
-        axes.set_yticks(range(len(estimates)), [canvas.drawable(titles[name], 30) for name in estimates])
+        axes.set_yticks(range(len(estimates)), [canvas.drawable(titles[name], 36) for name in estimates])
         for label, method in zip(axes.get_yticklabels(), estimates, strict=True):
             label.set_fontweight("bold" if method == reference else "normal")
         axes.grid(axis="x")
