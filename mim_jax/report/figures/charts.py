@@ -131,7 +131,7 @@ def histogram_figure(
             words = " and ".join(f"{value:.4f}" for value in pooled_line)
             rows[0].set_title(f"for new images {words}", loc="right", fontsize=8, pad=3)
         rows[-1].set_xlabel(xlabel)
-        figure.supylabel("images, % of the row", fontsize=9)
+        figure.supylabel("scores, % of the row", fontsize=9)
         return canvas.png(figure)
 
 
@@ -201,7 +201,7 @@ def coverage_figure(rows: Sequence[Mapping[str, Any]], *, positive: str, notice:
     with matplotlib.rc_context(canvas.STYLE):
         figure = canvas.blank(3.0, notice)
         axes = figure.add_subplot(
-            xlabel="share decided upon", ylabel="error among the decided", xlim=(0, 1), ylim=(0, 1)
+            xlabel="share decided", ylabel="error among the decided", xlim=(0, 1), ylim=(0, 1)
         )
         axes.axhline(0.5, color="#999999", linewidth=0.8)
         for index, (side, label) in enumerate(sides.items()):
