@@ -109,18 +109,15 @@ def _by_score(comparison: Mapping[str, Any], view: str) -> dict[str, list[str]]:
     return {score: names for score, names in methods.items() if names}
 
 
-def _in_forest(comparison: Mapping[str, Any]) -> set[str]:
-    """The methods of the first plot: those shown, the best other score, and the baselines."""
-    baselines = {name for name, method in comparison["methods"].items() if method["run"] is None}
-    return {*comparison["shown"], comparison["best_score"], *baselines}
-
-
 def _draw(comparison: Mapping[str, Any], runs: Sequence[SavedRun], *, notice: str) -> dict[str, bytes]:
     methods, aurocs = tested(runs), comparison["views"]["paper"]["auroc"]["augmented"]
     titles = {method: own["title"] for method, own in comparison["methods"].items()}
+    # What the first screen is about: the methods shown, the best other score, and the baselines.
+    first = {*comparison["shown"], comparison["best_score"]}
+    first |= {name for name, method in comparison["methods"].items() if method["run"] is None}
     pngs = {
         "aurocs": charts.forest_figure(
-            {name: own[SCORE] for name, own in aurocs.items() if name in _in_forest(comparison)},
+            {name: own[SCORE] for name, own in aurocs.items() if name in first},
             titles=titles,
             reference=comparison["reference"],
             base=0.5,

@@ -61,15 +61,6 @@ def sections(results: Results) -> dict[str, Any]:
         "detectors": [name for name in ordered(results["differences"]) if name in DETECTORS],
         "variants": ordered(results["variants"]),
         "outcomes": outcomes(results),
-        "method_kinds": {
-            words: methods
-            for words, methods in (
-                ("Other detectors", [name for name in ordered(results["differences"]) if name in DETECTORS]),
-                ("Baselines", baselines(results)),
-                ("Variants of MIM", ordered(results["variants"])),
-            )
-            if methods
-        },
         "own_scores": any(metric not in augmented[name] for name in names),
         "decided": sides(results["decision"]["table"], positive),
         "names": names,
