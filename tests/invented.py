@@ -1,5 +1,6 @@
 """An invented run for the tests of the report: small, every number another, nothing trained."""
 
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
@@ -294,7 +295,8 @@ class Page(HTMLParser):
             self.tables[-1][-1][-1] += data + " " * (self._open[-1] != "small")
 
     def table(self, title: str) -> dict[str, list[str]]:
-        """The rows of the one table whose title begins so: name -> cells."""
-        titles = [text for text in self.titles if text.startswith("Table")]
+        """The rows of the one table whose title begins so, its number left out: name -> cells."""
+        titles = [re.sub(r"^(Table) \d+( \(Table \d+ of the paper\))?", r"\1", text) for text in self.titles]
+        titles = [text for text in titles if text.startswith("Table")]
         (place,) = [index for index, text in enumerate(titles) if text.startswith(title)]
         return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in self.tables[place]}

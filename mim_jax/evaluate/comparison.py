@@ -19,7 +19,7 @@ import numpy as np
 from mim_jax.classifiers import ood_scores
 from mim_jax.classifiers.ood_scores import SCORE_NAMES
 from mim_jax.evaluate.method_names import method_name
-from mim_jax.evaluate.saved_run import SavedRun, describe_training
+from mim_jax.evaluate.saved_run import SavedRun, describe_training, network_name
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.statistics.summary import summarize
 
@@ -67,7 +67,7 @@ def compare(runs: Sequence[SavedRun], *, resamples: int, seed: int) -> dict[str,
     _check(runs)
     named = dict(zip(run_names(runs), runs, strict=True))
     classifiers = {name: run for name, run in named.items() if not run.is_mim}
-    titles = {name: method_name(run.method) + name.removeprefix(run.method) for name, run in named.items()}
+    titles = {name: network_name(run) + name.removeprefix(run.method) for name, run in named.items()}
     methods = {
         _method(run, name, score): {"run": name, "score": score, "title": _title(titles[name], run, score)}
         for name, run in named.items()
@@ -146,11 +146,13 @@ def shown_parts(comparison: Mapping[str, Any], part: str) -> dict[str, dict[str,
 
 
 def run_names(runs: Sequence[SavedRun]) -> list[str]:
-    """Method of each run; of several runs of one network also the workdir."""
+    """Method of each run; of several runs of one network also the workdir, by name where that suffices."""
     methods = [run.method for run in runs]
+    unique = len({(run.method, run.path.name) for run in runs}) == len(runs)
+    places = [run.path.name if unique else run.path.as_posix() for run in runs]
     return [
-        run.method if methods.count(run.method) == 1 else f"{run.method} ({run.path.as_posix()})"
-        for run in runs
+        method if methods.count(method) == 1 else f"{method} ({place})"
+        for method, place in zip(methods, places, strict=True)
     ]
 
 

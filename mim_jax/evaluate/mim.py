@@ -43,7 +43,7 @@ class Evaluated:
     results: dict[str, Any]  # what results.json holds
     methods: dict[str, list[ScoredImages]]  # name -> the scored test images, one entry a fold
     history: list[dict[str, Any]]  # the epochs of MIM's training
-    panels: Panels | None  # the images to show; None where nothing was inpainted
+    panels: Panels  # the images to show
     unlike: UnlikeImages | None  # those with maps of a frozen network; None where there is none
 
 
@@ -122,10 +122,8 @@ def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: f
         "wall_time": metadata.wall_time(history, len(models), started=started, began=began) | seconds,
     }
     workdir.write_json(path / "results.json", results, sealed=True)
-    panels = None
-    if folds:
-        painters = [fold.detector for fold in folds]
-        panels = choose_panels(test_set, painters, methods[reference], parts, metric=metric)
+    painters = [fold.detector for fold in folds]
+    panels = choose_panels(test_set, painters, methods[reference], parts, metric=metric)
     mim = [event for event in history if event["role"] == "mim"]
     unlike = None
     networks = [getattr(model, "features", model) for model in models]

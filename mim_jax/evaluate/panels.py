@@ -18,12 +18,12 @@ KINDS = ("typical", "best", "worst")
 
 @dataclass(frozen=True, eq=False)
 class Panels:
-    """Test images with their inpaintings."""
+    """Test images with their inpaintings; without, where a detector inpaints nothing."""
 
     images: np.ndarray  # uint8, or float in [0, 1], `[n, S, S, 3]`
-    inpainted: np.ndarray  # the composites, float in [0, 1], `[n, S, S, 3]`
+    inpainted: np.ndarray | None  # the composites, float in [0, 1], `[n, S, S, 3]`
     offset: tuple[int, int]  # (row, column) of the hole's first pixel
-    mask_size: int  # side of the hole in pixels
+    mask_size: int  # side of the hole in pixels; 0 = none
     names: np.ndarray  # str `[n]`
     classes: np.ndarray  # str `[n]`
     scores: np.ndarray  # the deciding metric under the model of the fold, `[n]`
@@ -33,11 +33,12 @@ class Panels:
     kind: np.ndarray
     # float `[n, S, S]`: SSIM of original and inpainted, each window's value at its centre, mean of the
     # channels, 1 where no window is centred
-    maps: np.ndarray
+    maps: np.ndarray | None
 
     def __post_init__(self) -> None:
         for name in {field.name for field in fields(self)} - {"offset", "mask_size"}:
-            found = len(getattr(self, name))
+            values = getattr(self, name)
+            found = len(self.images) if values is None else len(values)
             if found != len(self.images):
                 raise ValueError(
                     f"{name} has {found} entries for {len(self.images)} images: one each is needed"
@@ -56,7 +57,10 @@ def choose_panels(
     metric: str,
     extremes: int = 4,
 ) -> Panels:
-    """Choose the images of Figure 5, and inpaint them."""
+    """Choose the images of Figure 5: of median score, and the best and worst of both sides.
+
+    `models` inpaint them, one a fold; none where nothing is inpainted.
+    """
     chosen = _choose(scored, metric, extremes)
     position = np.array([i for _, i, _ in chosen])
     of_fold = np.array([fold for fold, _, _ in chosen])
@@ -66,10 +70,10 @@ def choose_panels(
         rows = np.flatnonzero(of_fold == fold)
         inpainted[rows] = model.inpaint(images[rows])
     pick = [scored[fold].select(np.array([i])) for fold, i in zip(of_fold, position, strict=True)]
-    size = models[0].mask_size
+    size = models[0].mask_size if models else 0
     return Panels(
         images=images,
-        inpainted=inpainted,
+        inpainted=inpainted if models else None,
         offset=mask.center_offset(images.shape[1], size),
         mask_size=size,
         names=np.array([item.names[0] for item in pick]),
@@ -78,7 +82,7 @@ def choose_panels(
         folds=of_fold,
         positive=np.array([item.positive[0] for item in pick]),
         kind=np.array([kind for _, _, kind in chosen]),
-        maps=similarity_maps(images, inpainted),
+        maps=similarity_maps(images, inpainted) if models else None,
     )
 
 

@@ -8,11 +8,14 @@ from typing import Any
 from mim_jax.classifiers import ood_scores
 from mim_jax.classifiers.ood_scores import SCORE_NAMES
 from mim_jax.decide.decision import SCORE_NAMES as ONE_CLASS_SCORES
-from mim_jax.evaluate.method_names import DETECTORS, REFERENCE
+from mim_jax.evaluate.method_names import DETECTORS, REFERENCE, method_name
 from mim_jax.evaluate.scores import ScoredImages, read_scores
 from mim_jax.train import workdir
 
 BASELINES = ("autoencoder", "color_neighbors")  # of a MIM run, those to compare classifiers with too
+# What the paper trains: the width of each network, as its configuration gives it, and pixels a side.
+_PAPER_WIDTH = {"mim": 64, "resnet50": 64, "mobilenet_v3_large": 1.0, "swin_b": 128}
+_PAPER_SIZE = 224
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +82,19 @@ def read_run(path: str | Path) -> SavedRun:
     )
 
 
+def network_name(run: SavedRun) -> str:
+    """Name what decides; width and image size are part of the name where they are not the paper's."""
+    settings = workdir.flatten(run.results["config"])
+    width, size = (
+        settings.get("generator.width" if run.is_mim else "classifier.width"),
+        settings["data.image_size"],
+    )
+    full = _PAPER_WIDTH.get(run.method, width)
+    parts = [] if width in (None, full) else [f"width {width / full:g}"]
+    parts += [] if size == _PAPER_SIZE else [f"{size} px"]
+    return method_name(run.method) + (f" ({', '.join(parts)})" if parts else "")
+
+
 def describe_training(run: SavedRun) -> dict[str, str]:
     """Describe the training of a run, item -> words; the same items for every run."""
     settings, training = workdir.flatten(run.results["config"]), run.results["training"]
@@ -91,7 +107,7 @@ def describe_training(run: SavedRun) -> dict[str, str]:
         names = (run.results["data"]["positive"], *run.results["known"])
         classes = f"{len(names)}: {', '.join(names)}"
     return {
-        "workdir": run.path.as_posix(),
+        "workdir": run.path.name,
         "score": ONE_CLASS_SCORES[run.primary] if run.is_mim else SCORE_NAMES[run.primary],
         "classes in training": classes,
         "image size": str(settings["data.image_size"]),

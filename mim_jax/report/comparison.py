@@ -10,7 +10,7 @@ from mim_jax.evaluate.metadata import PAPER_AUROC, PAPER_CLINICAL
 from mim_jax.evaluate.saved_run import SavedRun
 from mim_jax.evaluate.statistics.auroc import roc
 from mim_jax.report.figures import charts
-from mim_jax.report.format import SHORT_NOTICE, verdict
+from mim_jax.report.format import SHORT_NOTICE, place, verdict
 from mim_jax.report.render import embed, render
 from mim_jax.report.report import write_figures
 from mim_jax.train import workdir
@@ -65,7 +65,7 @@ def _values(comparison: Mapping[str, Any], runs: Sequence[SavedRun]) -> dict[str
         "titles": titles,
         "title": f"AUROC for separating mpox from other skin diseases: "
         f"{', '.join(titles[method] for method in comparison['shown'])}",
-        "data": runs[0].results["data"],
+        "data": {**runs[0].results["data"], "source": place(runs[0].results["data"]["source"])},
         "ours": ours,
         "others": others,
         "outcomes": {words: said.count(words) for words in said},
@@ -112,7 +112,19 @@ def _by_score(comparison: Mapping[str, Any], view: str) -> dict[str, list[str]]:
 def _draw(comparison: Mapping[str, Any], runs: Sequence[SavedRun], *, notice: str) -> dict[str, bytes]:
     methods, aurocs = tested(runs), comparison["views"]["paper"]["auroc"]["augmented"]
     titles = {method: own["title"] for method, own in comparison["methods"].items()}
-    pngs = {}
+    # What the first screen is about: the methods shown, the best other score, and the baselines.
+    first = {*comparison["shown"], comparison["best_score"]}
+    first |= {name for name, method in comparison["methods"].items() if method["run"] is None}
+    pngs = {
+        "aurocs": charts.forest_figure(
+            {name: own[SCORE] for name, own in aurocs.items() if name in first},
+            titles=titles,
+            reference=comparison["reference"],
+            base=0.5,
+            xlabel="AUROC; the line is chance",
+            notice=notice,
+        )
+    }
     for end, indices in comparison["extremes"].items():
         curves, areas = {}, {}
         for method, index in indices.items():

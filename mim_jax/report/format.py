@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
+VERDICTS = ("better than", "not significantly different from", "worse than")
 SHORT_NOTICE = "procedural images: says nothing about mpox"
 
 
@@ -42,6 +44,17 @@ def intervals(estimate: Mapping[str, Any]) -> list[str]:
     return both if estimate.get("low_folds") is None else [*both, interval(estimate, "_folds")]
 
 
+def widest(estimate: Mapping[str, Any]) -> str:
+    """Format the interval by images and folds, or by images where there is no other."""
+    return intervals(estimate)[-1]
+
+
+def place(source: str) -> str:
+    """Name a source of images: of a folder on this computer its last part, for pages travel."""
+    path = PurePath(source)
+    return f"folder {path.name}" if path.is_absolute() else source
+
+
 def spread(estimate: Mapping[str, Any]) -> str:
     return f"{number(estimate['mean'])} ± {number(estimate['std'])}"
 
@@ -65,7 +78,7 @@ def verdict(estimate: Mapping[str, Any], base: float = 0.0) -> tuple[str, str]:
         return "not significantly different from", "too few groups for an interval"
     by_images = _side(estimate, "", base)
     by_folds = by_images if estimate["low_folds"] is None else _side(estimate, "_folds", base)
-    words = {1: "better than", -1: "worse than", 0: "not significantly different from"}
+    words = dict(zip((1, 0, -1), VERDICTS, strict=True))
     if by_images and not by_folds:
         side = "better" if by_images > 0 else "worse"
         return words[0], f"{side} for these networks, perhaps not after retraining"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mim_jax.report.render import render
-from mim_jax.report.sections import reference_of, sections, sides
+from mim_jax.report.sections import reference_of, sections
 
 _WORST = 5  # classes named
 
@@ -19,11 +19,9 @@ def model_card(results: Mapping[str, Any]) -> str:
         values = results[f"per_{part}"].get(reference_of(results), {})
         names = sorted(values, key=lambda name: (values[name]["mean"], name))[:_WORST]
         worst[part] = {name: values[name] for name in names}
-    decided = sides(results["decision"]["table"], results["data"]["positive"])
     return render(
         "model_card.md.j2",
         **sections(results),
         worst=worst,
-        decided=decided,
         image_size=results["config"].get("data", {}).get("image_size"),
     )

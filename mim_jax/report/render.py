@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,28 @@ from mim_jax.report.sections import leading
 
 def render(template: str, **values: Any) -> str:
     """Render a template, `NAME.html.j2` or `NAME.md.j2`; a value that it lacks is an error."""
-    return environment(template.endswith(".md.j2")).get_template(template).render(**values)
+    return environment(template.endswith(".md.j2")).get_template(template).render(outline=Outline(), **values)
+
+
+class Outline:
+    """The headings of a page for its contents list, and the running numbers of its figures and tables."""
+
+    def __init__(self) -> None:
+        self.headings: dict[str, str] = {}  # anchor -> title
+        self._counts: Counter[str] = Counter()
+
+    def anchor(self, title: str) -> str:
+        """Enter a heading, and return its anchor."""
+        anchor = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+        self.headings[anchor] = title
+        return anchor
+
+    def number(self, label: str) -> str:
+        """Number a "Figure" or "Table"; "Table 2", say, is one that the paper has under that number."""
+        kind, _, paper = label.partition(" ")
+        self._counts[kind] += 1
+        own = f"{kind} {self._counts[kind]}"
+        return f"{own} ({label} of the paper)" if paper else own
 
 
 def embed(pngs: Mapping[str, bytes]) -> dict[str, Markup]:
@@ -44,7 +66,7 @@ def environment(markdown: bool) -> Environment:
     )
     safe: dict[str, Callable[..., str]] = {
         name: getattr(formats, name)
-        for name in ("number", "signed", "percent", "thousands", "span", "interval", "spread")
+        for name in ("number", "signed", "percent", "thousands", "span", "interval", "widest", "spread")
     }
     safe["metric_name"] = SCORE_NAMES.__getitem__
     if markdown:

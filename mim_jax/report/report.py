@@ -29,7 +29,8 @@ def write_report(workdir: str | Path, found: Evaluated) -> Path:
         "report.html.j2",
         **sections(results),
         figures=embed(pngs),
-        panels=_described(panels) if panels else [],
+        panels=_described(panels),
+        inpainted=panels.inpainted is not None,
         difference_scale=pictures.DIFFERENCE_SCALE,
         training_curves={name: axis for name, (axis, _) in figures.TRAINING_CURVES.items()},
     )

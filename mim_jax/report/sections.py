@@ -7,7 +7,7 @@ from typing import Any
 
 from mim_jax.decide.decision import SCORE_NAMES
 from mim_jax.evaluate.method_names import DETECTORS, REFERENCE, method_name, ordered
-from mim_jax.report.format import duration, verdict
+from mim_jax.report.format import VERDICTS, duration, place, verdict
 
 Results = Mapping[str, Any]
 
@@ -34,7 +34,9 @@ def reference_of(results: Results) -> str:
 
 def sections(results: Results) -> dict[str, Any]:
     """Values for the template of the report besides the figures: the results, and what follows from them."""
-    metric, data, reference = results["decision"]["metric"], results["data"], reference_of(results)
+    metric, reference = results["decision"]["metric"], reference_of(results)
+    data = {"passed_over": [], "doubtful": [], **results["data"]}  # older results lack these
+    data["source"] = place(data["source"])
     augmented, positive = results["auroc"]["augmented"], data["positive"]
     groups = groups_of_classes(results)
     of_positive = data["classes"].get(positive, 0)
@@ -48,6 +50,8 @@ def sections(results: Results) -> dict[str, Any]:
     by_all_metrics = [name for name in ordered(augmented) if set(order) <= set(augmented[name])]
     return {
         **results,
+        "data": data,
+        "clinical": clinical_of(results),
         "reference": reference,
         "subject": method_name(reference),
         "metric": metric,
@@ -56,7 +60,9 @@ def sections(results: Results) -> dict[str, Any]:
         "baselines": baselines(results),
         "detectors": [name for name in ordered(results["differences"]) if name in DETECTORS],
         "variants": ordered(results["variants"]),
-        "outcomes": Counter(verdict(results["differences"][name][metric])[0] for name in baselines(results)),
+        "outcomes": outcomes(results),
+        "own_scores": any(metric not in augmented[name] for name in names),
+        "decided": sides(results["decision"]["table"], positive),
         "names": names,
         "by_all_metrics": by_all_metrics,
         "positive_images": of_positive,
@@ -85,10 +91,23 @@ def sections(results: Results) -> dict[str, Any]:
     }
 
 
+def clinical_of(results: Results) -> dict[str, Any] | None:
+    """The clinical test, with what older results lack."""
+    found = results["clinical"]
+    return found and {"unusable": [], "doubtful": [], **found, "source": place(found["source"])}
+
+
 def baselines(results: Results) -> list[str]:
     """The baselines in order: every method that is neither a detector nor a variant of MIM."""
     others = (*results["variants"], *DETECTORS)
     return [method for method in ordered(results["differences"]) if method not in others]
+
+
+def outcomes(results: Results) -> dict[str, int]:
+    """Count the verdicts on the baselines, the worst for what decides first."""
+    metric = results["decision"]["metric"]
+    found = Counter(verdict(results["differences"][name][metric])[0] for name in baselines(results))
+    return {words: found[words] for words in reversed(VERDICTS) if found[words]}
 
 
 def metrics(values: Mapping[str, Any]) -> list[str]:
@@ -183,7 +202,7 @@ def facts(results: Results) -> dict[str, Any]:
     found = {**environment.pop("versions"), **environment, "seed": results["seed"]}
     hashes = results["training"]["parameter_hash"]
     for split, value in zip(results["splits"], hashes, strict=True):
-        found[f"parameters of fold {split['fold'] + 1}"] = value
+        found[f"parameters of fold {split['fold']}"] = value
     return found
 
 
@@ -217,6 +236,6 @@ def _decision(results: Results) -> dict[str, Any]:
 
 
 def _times(wall: Mapping[str, Any]) -> dict[str, str]:
-    times = {f"train, fold {number}": seconds for number, seconds in enumerate(wall["train"], start=1)}
+    times = {f"train, fold {number}": seconds for number, seconds in enumerate(wall["train"])}
     times |= {name: wall[name] for name in ("evaluate", "total")}
     return {name: duration(seconds) for name, seconds in times.items()}

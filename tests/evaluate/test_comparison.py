@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from mim_jax.classifiers import ood_scores
 from mim_jax.evaluate import comparison
 from mim_jax.evaluate.comparison import compare
-from mim_jax.evaluate.saved_run import read_run
+from mim_jax.evaluate.saved_run import network_name, read_run
 from tests.invented_runs import CLASSES, FOLDS, KNOWN, RESAMPLES, a_workdir, four_workdirs
 
 
@@ -57,7 +57,7 @@ def test_a_run_is_read_as_it_lies_on_disk(folders, runs):
 
 def test_views_hold_the_images_that_they_name(folders, found):
     again = comparison.run_names([read_run(folder) for folder in folders])[3]
-    assert again == f"resnet50 ({folders[3].as_posix()})" and again in found["runs"]
+    assert again == "resnet50 (again)" and again in found["runs"]
     assert next(iter(found["runs"])) == found["reference"] == "mim"
     for name, entry in found["methods"].items():
         if entry["run"] is None:
@@ -184,3 +184,14 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path, runs):
     run.results["known"].remove("hfmd")
     with pytest.raises(ValueError, match="trained on other classes"):
         compare([runs[0], run], resamples=9, seed=0)
+
+
+def test_width_and_size_belong_to_the_name_of_a_network(tmp_path):
+    def name(method, **settings):
+        run = read_run(a_workdir(tmp_path / method / str(len(settings)), method))
+        config = {"data": {"image_size": 224}, "classifier": {"width": 0.25}, "generator": {"width": 16}}
+        return network_name(replace(run, results={**run.results, "config": config | settings}))
+
+    assert name("mobilenet_v3_large", data={"image_size": 64}) == "MobileNetV3-Large (width 0.25, 64 px)"
+    assert name("mobilenet_v3_large", classifier={"width": 1.0}, generator={}) == "MobileNetV3-Large"
+    assert name("mim") == "MIM (width 0.25)"

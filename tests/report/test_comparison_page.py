@@ -46,14 +46,14 @@ def test_page_says_who_wins(tmp_path, runs, found):
         minus = page.table(f"Table. Difference (MIM \u2212 method), {title}")
         assert minus["highest probability"][1].startswith(signed(difference))
     paper = found["views"]["paper"]["auroc"]["augmented"]
-    row = page.table("Table 4. AUROC")["Swin-B"]
+    row = page.table("Table. AUROC, augmented")["Swin-B (96 px)"]
     folds = [f"{fold['value']:.4f}" for fold in paper["swin_b.probability"]["score"]["folds"]]
     assert row[:FOLDS] == folds and row[FOLDS].startswith(
         f"{paper['swin_b.probability']['score']['mean']:.4f} ±"
     )
     difference = found["views"]["paper"]["differences"]["swin_b.probability"]["score"]["mean"]
     assert row[FOLDS + 1].startswith(f"+{difference:.4f}")
-    assert page.table("Table 3.")["fold 1"] == [
+    assert page.table("Table. Images of the classifiers")["fold 1"] == [
         "8",
         "12 chickenpox 4, hfmd 4, measles 4",
         "4 → 20",
@@ -64,7 +64,7 @@ def test_page_says_who_wins(tmp_path, runs, found):
     assert "They differ in image size: MIM 224" in page.text
     assert "They differ in weights at the start" in page.text and "differ in epochs" not in page.text
     pngs = {file.name for file in (tmp_path / "new" / "figures").iterdir()}
-    assert pngs == {"roc_best.png", "roc_worst.png", "per_class.png", "per_group.png"}
+    assert pngs == {"aurocs.png", "roc_best.png", "roc_worst.png", "per_class.png", "per_group.png"}
     assert json.loads((tmp_path / "new" / "comparison.json").read_text()) == found
     again = write_comparison(tmp_path / "new", found, runs, name="report.html")
     assert again.read_bytes() == path.read_bytes()
@@ -75,5 +75,5 @@ def test_page_of_one_classifier_without_a_clinical_test(tmp_path, runs):
     found = compare([bare], resamples=RESAMPLES, seed=0)
     page = Page(write_comparison(tmp_path, found, [bare]).read_text(encoding="utf-8"))
     assert "says nothing about mpox" not in page.text and "by the probability of mpox, on" not in page.text
-    assert page.table("Table 4. AUROC")["Swin-B"][-1].startswith("0.")
+    assert page.table("Table. AUROC, augmented")["Swin-B (96 px)"][-1].startswith("0.")
     assert "These runs have no clinical test in common" in page.text

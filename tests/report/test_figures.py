@@ -33,12 +33,14 @@ def test_figures_take_the_rows_that_they_are_about(monkeypatch):
             scores = images.similarities["score" if method == "brightness" else "ssim_hbd"]
             expected = roc_auc_score(images.positive[1:], scores[1:])
             assert auc(*curves[method]) == pytest.approx(expected)
-    ((series, thresholds, pooled),) = seen["histogram"]
+    ((series, images, thresholds, pooled),) = seen["histogram"]
     assert {name: len(values) for name, values in series.items()} == {
         "mpox": 9,
         "dermoscopy": 21,
         "other classes": 21,
     }
+    # A fold has images of mpox of its own; those of other classes are the same in each.
+    assert images == {"mpox": 3, "dermoscopy": 7, "other classes": 7}
     assert thresholds == [0.5, 0.625, 0.75, 0.75, 0.75] and pooled == [0.5625, 0.78125]
 
 

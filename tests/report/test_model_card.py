@@ -47,7 +47,7 @@ def test_card_states_use_results_failures_and_hashes():
     flat = " ".join(card.split())
     assert ") 1 of 12 plain test images of mpox are missed and 4 are undecided; 9 of 27 others" in flat
     assert "14 are undecided. One in ten is missed. One in ten is a false alarm." in flat
-    for fact in ("0123abcd", "paper 0.881", "jax | 0.10.2", "seed | 3", "parameters of fold 3 | aa"):
+    for fact in ("0123abcd", "paper 0.881", "jax | 0.10.2", "seed | 3", "parameters of fold 2 | aa"):
         assert fact in card
     assert "procedural" not in card
 

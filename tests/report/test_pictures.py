@@ -1,6 +1,7 @@
 """Figure 5: what is drawn where, and panels that are checked and ordered."""
 
 import io
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mim_jax.evaluate.panels import Panels
-from mim_jax.report.figures.pictures import arrange, cell_side, panel_figure
+from mim_jax.report.figures.pictures import arrange, cell_side, panel_figure, strip_figure
 from tests.invented import panels_of
 
 
@@ -32,7 +33,7 @@ def test_panels_show_original_masked_inpainted_difference_and_similarity():
     grey, white = [128] * 3, [255] * 3
     black, brightest, alike, unlike = (
         (np.array(matplotlib.colormaps[name](value)[:3]) * 255).round()
-        for name, value in (("magma", 0.0), ("magma", 1.0), ("viridis", 1.0), ("viridis", 0.0))
+        for name, value in (("magma", 0.0), ("magma", 1.0), ("cividis", 0.0), ("cividis", 1.0))
     )
     columns = [(grey, grey), (white, grey), (white, grey), (brightest, black), (unlike, alike)]
     side = drawn.shape[1] / 5  # of a cell with its gap
@@ -40,6 +41,15 @@ def test_panels_show_original_masked_inpainted_difference_and_similarity():
         for expected, place in ((hole, 50), (rim, 8)):  # pixels from the upper left corner of the cell
             found = drawn[drawn.shape[0] - 121 + place, int(column * (side + 0.8)) + place]
             np.testing.assert_allclose(found, expected, atol=2)
+
+
+def test_where_nothing_is_inpainted_the_originals_stand_alone():
+    panels = replace(panels_of(18), inpainted=None, maps=None, mask_size=0)
+    for png in (strip_figure(panels), panel_figure(panels, range(5), cell=48)):
+        drawn = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).reshape(-1, 3)
+        found = {tuple(pixel) for pixel in drawn.tolist()}
+        first = {tuple(pixel) for pixel in panels.images[0].reshape(-1, 3).tolist()}
+        assert len(first & found) > 200  # of 256 pixels of noise
 
 
 def test_panels_are_checked_and_ordered_by_score():

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from dataclasses import replace
 
 import matplotlib
@@ -40,14 +41,16 @@ def test_one_file_with_every_figure_inside_and_nothing_fetched(written):
     assert "://" not in text and "url(" not in text and "@import" not in text
     assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in page.elements}
     sources = [attributes["src"] for _, attributes in page.elements if "src" in attributes]
-    assert not any("href" in attributes for _, attributes in page.elements)
+    anchors = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
+    headings = [f"#{attributes['id']}" for tag, attributes in page.elements if tag == "h2"]
+    assert anchors == headings and len(set(headings)) > 9  # the contents list has all, once
     prefix = "data:image/png;base64,"
     assert all(source.startswith(prefix) for source in sources)
     embedded = sorted(base64.b64decode(source[len(prefix) :]) for source in sources)
     assert embedded == sorted(file.read_bytes() for file in (written.parent / "figures").glob("*.png"))
     names = {file.stem for file in (written.parent / "figures").iterdir()}
     assert {"roc_best", "roc_worst", "per_class", "per_group", "histograms", "learning_rate"} <= names
-    assert {"noise_sweep", "robustness"} <= names
+    assert {"noise_sweep", "robustness", "strip", "aurocs", "differences"} <= names
     assert "panels_training_typical_1" in names and "panels_others_worst_1" in names
 
 
@@ -82,7 +85,7 @@ def test_what_comes_from_data_cannot_become_markup(tmp_path):
     page = page_of(tmp_path, run)
     assert "script" not in {tag for tag, _ in page.elements}
     allowed = {"class", "src", "alt", "lang", "charset", "name", "content", "http-equiv", "tabindex", "scope"}
-    allowed |= {"colspan"}
+    allowed |= {"colspan", "id", "href", "aria-label"}
     assert all(set(attributes) <= allowed for _, attributes in page.elements)
     shown = HOSTILE.replace("\n", "\\n").replace("\u202e", "\\u202e")
     assert page.text.count(shown) > 25 and shown + "\\xff" in page.text
@@ -92,9 +95,12 @@ def test_notice_stands_in_every_title(written):
     page = Page(written.read_text(encoding="utf-8"))
     pictures = sum(tag == "img" for tag, _ in page.elements)
     assert len(page.titles) == pictures + len(page.tables) and pictures > 14
+    for kind in ("Figure", "Table"):
+        numbers = [int(title.split()[1].rstrip(".")) for title in page.titles if title.startswith(kind)]
+        assert numbers == list(range(1, len(numbers) + 1))
     assert all(title.startswith(("Figure", "Table")) for title in page.titles)
     assert all(SHORT_NOTICE in title for title in page.titles)
-    assert page.text.index("These are procedural images.") < page.text.index("MIM: fitted on")
+    assert page.text.index("These are procedural images.") < page.text.index("The AUROC of MIM")
 
 
 def test_without_a_notice_nothing_is_said_of_procedural_images(tmp_path, undrawn):
@@ -109,57 +115,112 @@ def test_notice_is_drawn_into_every_figure(written):
         assert Image.open(io.BytesIO(noted)).height > Image.open(io.BytesIO(png)).height
 
 
+def first_screen(page: Page) -> str:
+    return page.text[page.text.index("The AUROC of") : page.text.index("Contents")]
+
+
 @pytest.mark.parametrize(
     ("images", "folds", "words"),
     [
-        ((0.01, 0.05), (0.01, 0.06), "better than {}: +0.0123"),
-        ((-0.05, -0.01), (-0.06, -0.01), "worse than {}: +0.0123"),
-        ((-0.01, 0.02), (0.01, 0.02), "not significantly different from {}: +0.0123"),
+        ((0.01, 0.05), (0.01, 0.06), "better than it"),
+        ((-0.05, -0.01), (-0.06, -0.01), "worse than it"),
+        ((-0.01, 0.02), (0.01, 0.02), "not significantly different from it"),
         (
             (0.01, 0.05),
             (-0.01, 0.06),
-            "not significantly different from {} (better for these networks, perhaps not after "
-            "retraining): +0.0123",
+            "not significantly different from it better for these networks, perhaps not after retraining",
         ),
     ],
 )
-@pytest.mark.parametrize(("method", "name"), [("harmonic_fill", "harmonic fill"), ("brightness", "darkness")])
-def test_summary_says_what_the_intervals_of_each_difference_allow(
+@pytest.mark.parametrize(
+    ("method", "name"), [("harmonic_fill", "harmonic fill"), ("brightness", "darkness *")]
+)
+def test_comparison_says_what_the_intervals_of_each_difference_allow(
     tmp_path, undrawn, images, folds, words, method, name
 ):
     run = evaluated()
     estimate = dict(zip(("low", "high", "low_folds", "high_folds"), (*images, *folds), strict=True))
     run.results["differences"][method]["ssim_hbd"] = {"mean": 0.0123, **estimate}
-    assert words.format(name) in page_of(tmp_path, run).text.split("AUROC by metric")[0]
+    rows = page_of(tmp_path, run).table(
+        "Table. Detectors, baselines and variants by SSIM+HBD on the augmented"
+    )
+    assert rows[name][1].startswith("+0.0123") and rows[name][2] == words
 
 
-def test_summary_names_every_baseline_and_every_variant_once_and_apart(tmp_path, undrawn):
-    text = page_of(tmp_path, evaluated()).text.split("AUROC by metric")[0]
-    baselines, variants = text.split("other ways to use the same networks")
-    for name in ("mean-colour fill", "harmonic fill", "autoencoder", "darkness"):
-        assert baselines.count(f" {name}") == 1 and f" {name}" not in variants
-    for name in ("several holes, minimum", "hole alone"):
-        assert variants.count(f" {name}:") == 1 and f" {name}:" not in baselines
-    assert "Of 4 baselines" in baselines
+@pytest.mark.parametrize(
+    ("better", "words"),
+    [
+        (4, "better than all 4 baselines."),
+        (3, "of 4 baselines worse than 1 and better than 3."),
+        (0, "worse than all 4 baselines."),
+    ],
+)
+def test_first_screen_counts_the_baselines_the_worst_first(tmp_path, undrawn, better, words):
+    run = evaluated()
+    for place, method in enumerate(("mean_fill", "harmonic_fill", "autoencoder", "brightness")):
+        low = 0.1 if place < better else -0.2
+        estimate = {"low": low, "high": low + 0.1, "low_folds": low, "high_folds": low + 0.1}
+        run.results["differences"][method]["ssim_hbd"] |= estimate
+    assert words in first_screen(page_of(tmp_path, run))
 
 
-def test_summary_compares_with_chance(tmp_path, undrawn):
+def test_first_screen_has_each_number_once_and_says_how_many_cannot_be_told(tmp_path, undrawn):
+    run = evaluated()
+    run.results["decision"]["table"]["acne"]["mpox_like"] = 7
+    shown = first_screen(page_of(tmp_path, run))
+    numbers = re.findall(r"\d+\.\d+", shown)
+    assert len(numbers) == len(set(numbers))
+    assert "33.3 % of mpox cannot be told and 8.3 % is missed" in shown  # 4 and 1 of 12
+    own = run.results["auroc"]["augmented"]["mim"]["ssim_hbd"]
+    assert f"{own['mean']:.4f} [{own['low_folds']:.4f}, {own['high_folds']:.4f}]" in shown
+
+
+def test_first_screen_compares_with_chance(tmp_path, undrawn):
     run = evaluated()
     estimate = run.results["auroc"]["augmented"]["mim"]["ssim_hbd"]
     estimate |= {"low": 0.51, "high": 0.6, "low_folds": 0.505, "high_folds": 0.7}
-    assert "3 folds): better than chance (0.5)." in page_of(tmp_path, run).text
+    assert "0.7000]: better than chance" in page_of(tmp_path, run).text
     estimate |= {"low_folds": 0.49}
-    words = "not significantly different from chance (0.5) (better for these networks"
+    words = "not significantly different from chance (better for these networks"
     assert words in page_of(tmp_path, run).text
 
 
-def test_summary_is_by_the_metric_that_decides(tmp_path, undrawn):
+def test_page_is_by_the_metric_that_decides(tmp_path, undrawn):
     run = evaluated(metric="hbd")
-    text = page_of(tmp_path, run).text
-    assert "HBD, the metric that the configuration names" in text
-    for kind in ("augmented", "plain"):
-        mean = run.results["auroc"][kind]["mim"]["hbd"]["mean"]
-        assert f"{mean:.4f}" in text.split("AUROC by metric")[0]
+    page = page_of(tmp_path, run)
+    assert "HBD is the metric that the configuration names" in page.text
+    assert f"{run.results['auroc']['augmented']['mim']['hbd']['mean']:.4f}" in first_screen(page)
+
+
+def test_images_that_the_gate_flags_and_files_not_read_are_listed(tmp_path, undrawn):
+    run = evaluated()
+    assert "Every image passes the input gate." in page_of(tmp_path, run).text  # older results list none
+    run.results["data"] |= {
+        "doubtful": [["acne/1.jpg", "blurred"]],
+        "passed_over": [["acne/x.txt", "a text"]],
+    }
+    run.results["clinical"] |= {
+        "doubtful": [["normal/2.jpg", "too dark"]],
+        "unusable": [["bad.jpg", "damaged"]],
+    }
+    page = page_of(tmp_path, run)
+    for title, row, reason in (
+        ("Images that the input gate flags", "acne/1.jpg", "blurred"),
+        ("Files and folders that were not read", "acne/x.txt", "a text"),
+        ("Clinical files that could not be used", "bad.jpg", "damaged"),
+        ("Clinical files that are not usable photographs", "normal/2.jpg", "too dark"),
+    ):
+        assert page.table(f"Table. {title}")[row] == [reason]
+    card = " ".join((tmp_path / "model_card.md").read_text().split())
+    assert "were not read: 1. Images that the input gate does not take for usable" in card
+
+
+def test_no_page_tells_where_the_images_lie_on_this_computer(tmp_path, undrawn):
+    run = evaluated()
+    run.results["data"]["source"] = run.results["clinical"]["source"] = "/home/somebody/skin"
+    page = page_of(tmp_path, run)
+    assert "/home" not in page.text + (tmp_path / "model_card.md").read_text()
+    assert "Source: folder skin;" in page.text
 
 
 def test_data_sheet_tells_what_was_left_out_joined_and_noticed(tmp_path, undrawn):
@@ -228,7 +289,7 @@ def test_small_runs_have_a_page_too(tmp_path):
     ):
         assert words in page.text
     drawn = {file.stem for file in (tmp_path / "figures").iterdir()}
-    assert drawn == {"roc_best", "per_class", "histograms"}
+    assert drawn == {"roc_best", "per_class", "histograms", "aurocs"}
 
 
 def test_the_model_card_lies_beside_the_page(written):

@@ -67,7 +67,7 @@ def drawn(monkeypatch):
 def test_every_panel_begins_with_the_untouched_image(drawn):
     sheet = evaluated().results["robustness"]
     charts.robustness_figure(sheet)
-    assert [label for label, _, _ in drawn] == ["AUROC", "mpox missed", "false alarms"] * 2
+    assert [label for label, _, _ in drawn] == ["AUROC", "mpox missed", "others not ruled out"] * 2
     # Noise comes first, whatever the order of the results; a patch is untouched at its full size.
     assert [x for _, x, _ in drawn[::3]] == [[0.0, 0.02, 0.3], [1.0, 0.9, 0.5]]
     entries = [sheet["plain"], *sheet["axes"]["noise"]["entries"]]

@@ -35,10 +35,11 @@ def robustness_sheet(
 ) -> dict[str, Any]:
     """AUROC and missed mpox under seven corruptions, mask positions and mask sizes, at five strengths each.
 
-    Mpox and other images are corrupted alike. Read missed mpox beside the false alarms: a corruption that
-    makes every image easy to inpaint misses nothing but raises a false alarm every time. A hole larger than
-    the
-    trained one cannot be painted, so sizes are shares of it. Arguments as `clinical_test`, and:
+    Mpox and other images are corrupted alike. Read missed mpox beside the "false alarms", which here are all
+    others above the lower threshold, called mpox-like or not told: a corruption that lifts every score misses
+    nothing and rules nothing out. A hole larger than the trained one cannot be inpainted, so sizes are shares
+    of it. Under a `limit` the AUROC of the untouched images is that of the images drawn.
+    Arguments as `clinical_test`, and:
 
     Args:
       thresholds: for each fold, mpox-like where the score is strictly greater; None = none is stated.

@@ -6,11 +6,20 @@ from typing import Any
 import numpy as np
 
 from mim_jax.decide.decision import SCORE_NAMES
+from mim_jax.evaluate.method_names import DETECTORS, method_name, ordered
 from mim_jax.evaluate.mim import Evaluated
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.statistics.auroc import roc
 from mim_jax.report.figures import charts, maps, pictures
-from mim_jax.report.sections import extremes, groups_of_classes, leading, ranked, reference_of, shown_methods
+from mim_jax.report.sections import (
+    baselines,
+    extremes,
+    groups_of_classes,
+    leading,
+    ranked,
+    reference_of,
+    shown_methods,
+)
 
 TRAINING_CURVES = {  # figure -> (axis title, {column of the history: name in words})
     "loss_pixel": ("pixel loss (mean absolute error)", {"loss_pixel": "pixel loss"}),
@@ -50,12 +59,14 @@ def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
                 xlabel=f"AUROC against one {part}, {SCORE_NAMES[metric]}",
                 notice=notice,
             )
-    series = _scores_by_group(results, methods[reference_of(results)])
+    pngs |= _forests(results, notice=notice)
+    series, images = _scores_by_group(results, methods[reference_of(results)])
     if series:
         every = [*results["decision"]["thresholds"], *results["decision"]["upper"]]
         thresholds = [value for value in every if value is not None]
         pngs["histograms"] = charts.histogram_figure(
             series,
+            images,
             thresholds,
             [results["decision"][name] for name in ("pooled", "pooled_upper")],
             xlabel=f"{SCORE_NAMES[metric]}, high = mpox-like",
@@ -69,10 +80,11 @@ def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
         pngs["noise_sweep"] = charts.noise_sweep_figure(results["clinical"], notice=notice)
     if results["robustness"]:
         pngs["robustness"] = charts.robustness_figure(results["robustness"], notice=notice)
-    if panels:
+    if len(panels.images):
         cell = pictures.cell_side(panels)
         for name, rows in pictures.arrange(panels).items():
             pngs[name] = pictures.panel_figure(panels, rows, cell=cell, notice=notice)
+        pngs["strip"] = pictures.strip_figure(panels, notice=notice)
     if found.unlike:
         for name, own in (
             ("unlike_training", found.unlike.positive),
@@ -86,13 +98,53 @@ def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
     return pngs
 
 
-def _scores_by_group(results: Mapping[str, Any], folds: Sequence[ScoredImages]) -> dict[str, np.ndarray]:
-    """Scores of the plain test images by what decides: the training class, then the groups of the others."""
+def _forests(results: Mapping[str, Any], *, notice: str) -> dict[str, bytes]:
+    """AUROC of the detectors and baselines, and how far what decides is ahead of every other method."""
+    metric, reference = results["decision"]["metric"], reference_of(results)
+    aurocs, differences = results["auroc"]["augmented"], results["differences"]
+    detectors = [method for method in ordered(aurocs) if method in DETECTORS and method != reference]
+    shown = [reference, *detectors, *baselines(results)]
+    about: dict[str, Any] = {
+        "titles": {method: method_name(method) for method in aurocs},
+        "reference": reference,
+        "notice": notice,
+    }
+    pngs = {
+        "aurocs": charts.forest_figure(
+            {method: leading(aurocs[method], metric) for method in shown},
+            base=0.5,
+            xlabel="AUROC; the line is chance",
+            **about,
+        )
+    }
+    compared = [*shown[1:], *ordered(results["variants"])]
+    if compared:
+        pngs["differences"] = charts.forest_figure(
+            {method: differences[method][metric] for method in compared},
+            base=0.0,
+            xlabel=f"difference in AUROC ({method_name(reference)} \u2212 method)",
+            **about,
+        )
+    return pngs
+
+
+def _scores_by_group(
+    results: Mapping[str, Any], folds: Sequence[ScoredImages]
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Scores of the plain test images by what decides, and of how many images they are.
+
+    Both by the training class, then the groups of the others. Every fold scores the images of other classes.
+    """
     groups, positive, rest = groups_of_classes(results), results["data"]["positive"], "other classes"
     series: dict[str, list[float]] = {name: [] for name in (positive, *groups.values(), rest)}
+    images: dict[str, set[str]] = {name: set() for name in series}
     for fold in folds:
         plain = fold.originals()
         values = plain.similarities[results["decision"]["metric"]].tolist()
-        for name, own, value in zip(plain.classes.tolist(), plain.positive.tolist(), values, strict=True):
-            series[positive if own else groups.get(name, rest)].append(value)
-    return {name: np.array(values) for name, values in series.items() if values}
+        columns = (plain.classes.tolist(), plain.positive.tolist(), plain.names.tolist(), values)
+        for label, own, name, value in zip(*columns, strict=True):
+            part = positive if own else groups.get(label, rest)
+            series[part].append(value)
+            images[part].add(name)
+    found = {part: np.array(values) for part, values in series.items() if values}
+    return found, {part: len(names) for part, names in images.items()}

@@ -4,6 +4,7 @@ Every function is pure: numbers in, bytes out. `notice` is written above.
 """
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from mim_jax.decide.decision import SCORE_NAMES
 from mim_jax.evaluate.method_names import method_name, ordered
 from mim_jax.report.figures import canvas
+from mim_jax.report.format import verdict
 from mim_jax.report.sections import axis_names, axis_title, coverage, error_rate, leading
 
 
@@ -42,7 +44,7 @@ def interval_figure(
     """Dots with intervals: method -> part -> {"n", "mean", "low", "high"}, the same parts for each method."""
     first = next(iter(parts.values()))
     with matplotlib.rc_context(canvas.STYLE):
-        figure = canvas.blank(1.1 + (0.1 + 0.13 * len(parts)) * len(first), notice)
+        figure = canvas.blank(1.1 + (0.08 + 0.1 * len(parts)) * len(first), notice)
         axes = figure.add_subplot(xlabel=xlabel, ylim=(len(first) - 0.4, -0.6))
         axes.axvline(0.5, color="#999999", linewidth=0.8)
         step = min(0.26, 0.78 / len(parts))
@@ -66,8 +68,41 @@ def interval_figure(
         return canvas.png(figure)
 
 
+def forest_figure(
+    estimates: Mapping[str, Mapping[str, Any]],
+    *,
+    titles: Mapping[str, str],
+    reference: str,
+    base: float,
+    xlabel: str,
+    notice: str = "",
+) -> bytes:
+    """Estimates with their intervals, one row a method; `base` (chance, or no difference) is a line.
+
+    The thick interval is by images, the thin one by images and folds. A hollow dot is not significantly
+    different from `base`.
+    """
+    with matplotlib.rc_context(canvas.STYLE):
+        figure = canvas.blank(0.55 + 0.17 * len(estimates), notice)
+        axes = figure.add_subplot(xlabel=xlabel, ylim=(len(estimates) - 0.4, -0.6))
+        axes.axvline(base, color="#444444", linewidth=0.9)
+        for row, (method, own) in enumerate(estimates.items()):
+            color = canvas.COLORS[0] if method == reference else canvas.COLORS[6]
+            if own["low_folds"] is not None:
+                axes.hlines(row, own["low_folds"], own["high_folds"], color=color, linewidth=0.9)
+            axes.hlines(row, own["low"], own["high"], color=color, linewidth=2.6)
+            undecided = verdict(own, base)[0].startswith("not")
+            axes.plot(own["mean"], row, "o", color=color, mfc="white" if undecided else color, markersize=5)
+        axes.set_yticks(range(len(estimates)), [canvas.drawable(titles[name], 36) for name in estimates])
+        for label, method in zip(axes.get_yticklabels(), estimates, strict=True):
+            label.set_fontweight("bold" if method == reference else "normal")
+        axes.grid(axis="x")
+        return canvas.png(figure)
+
+
 def histogram_figure(
     series: Mapping[str, np.ndarray],
+    images: Mapping[str, int],
     thresholds: Sequence[float],
     pooled: Sequence[float | None],
     *,
@@ -76,7 +111,8 @@ def histogram_figure(
 ) -> bytes:
     """Score histograms, one row for each of `series` (the training class first), with the thresholds.
 
-    The folds' thresholds are thin lines, those for new images are dashed.
+    `images` counts the images behind the scores of each: folds share those of other classes. The folds'
+    thresholds are thin lines, those for new images are dashed.
     """
     pooled_line = [value for value in pooled if value is not None]
     edges = np.histogram_bin_edges(np.concatenate([*series.values(), thresholds, pooled_line]), bins=40)
@@ -90,12 +126,15 @@ def histogram_figure(
                 axes.axvline(threshold, color="#444444", linewidth=0.5)
             for threshold in pooled_line:
                 axes.axvline(threshold, color="black", linewidth=1.2, linestyle="--")
-            axes.set_title(f"{canvas.drawable(label, 30)}, n = {len(scores)}", loc="left", pad=3)
+            count = f"{images[label]:,} images"
+            if len(scores) != images[label]:
+                count += f", {len(scores):,} scores"
+            axes.set_title(f"{canvas.drawable(label, 30)}: {count}", loc="left", pad=3)
         if pooled_line:
             words = " and ".join(f"{value:.4f}" for value in pooled_line)
             rows[0].set_title(f"for new images {words}", loc="right", fontsize=8, pad=3)
         rows[-1].set_xlabel(xlabel)
-        figure.supylabel("images, % of the row", fontsize=9)
+        figure.supylabel("scores, % of the row", fontsize=9)
         return canvas.png(figure)
 
 
@@ -113,7 +152,7 @@ def curve_figure(
                 rows = [unique[key] for key in sorted(unique) if key[0] == fold]
                 values = [math.nan if row[column] is None else row[column] for row in rows]
                 color = canvas.COLORS[(index if len(columns) > 1 else number) % 7]
-                label = (words if number == 0 else "_") if len(columns) > 1 else f"fold {fold + 1}"
+                label = (words if number == 0 else "_") if len(columns) > 1 else f"fold {fold}"
                 marker = "." if len(rows) == 1 else ""
                 axes.plot(
                     [row["epoch"] for row in rows], values, color=color, lw=1.1, marker=marker, label=label
@@ -165,7 +204,7 @@ def coverage_figure(rows: Sequence[Mapping[str, Any]], *, positive: str, notice:
     with matplotlib.rc_context(canvas.STYLE):
         figure = canvas.blank(3.0, notice)
         axes = figure.add_subplot(
-            xlabel="share decided upon", ylabel="error among the decided", xlim=(0, 1), ylim=(0, 1)
+            xlabel="share decided", ylabel="error among the decided", xlim=(0, 1), ylim=(0, 1)
         )
         axes.axhline(0.5, color="#999999", linewidth=0.8)
         for index, (side, label) in enumerate(sides.items()):
@@ -199,24 +238,25 @@ def noise_sweep_figure(clinical: Mapping[str, Any], *, notice: str = "") -> byte
 
 
 def robustness_figure(sheet: Mapping[str, Any], *, notice: str = "") -> bytes:
-    """One panel an axis: AUROC with its band, missed mpox and false alarms against the strength."""
+    """One panel an axis: AUROC with its band, missed mpox and others not ruled out against the strength."""
     names = axis_names(sheet)
     lines = -(-(len(names) + 1) // 2)  # one cell more, for the legend
     with matplotlib.rc_context(canvas.STYLE):
-        figure = canvas.blank(1.45 * lines, notice)
+        figure = canvas.blank(1.75 * lines, notice)
         cells = figure.subplots(lines, 2, sharey=True, squeeze=False).ravel()
         for name, axes in zip(names, cells, strict=False):
             axis, plain = sheet["axes"][name], 1.0 if name == "mask_size" else 0.0
             strengths, entries = [plain, *axis["strengths"]], [sheet["plain"], *axis["entries"]]
             _band(axes, strengths, [entry["auroc"] for entry in entries], 0, "AUROC")
             for index, (share, words) in enumerate(
-                {"missed": "mpox missed", "false_alarms": "false alarms"}.items(), start=1
+                {"missed": "mpox missed", "false_alarms": "others not ruled out"}.items(), start=1
             ):
                 values = [entry[share]["mean"] for entry in entries]
                 if None not in values:
                     axes.plot(strengths, values, **canvas.series(index), linewidth=1.4, label=words)
             axes.axhline(0.5, color="#999999", linewidth=0.8)
             axes.set_title(canvas.drawable(axis_title(name), 22), loc="left", pad=3)
+            axes.set_xlabel(textwrap.fill(canvas.drawable(axis["unit"], 80), 36), fontsize=7)
             axes.set_ylim(0, 1)
             if strengths[-1] < strengths[0]:
                 axes.invert_xaxis()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -17,14 +18,16 @@ _PANEL_ROWS = 6
 _PHOTOGRAPH_PIXELS = 900_000
 
 
-# The columns of a panel figure: title, colour map (None for photographs), value of its brightest colour.
-_COLUMNS: tuple[tuple[str, str | None, float], ...] = (
+# The stages of an image: title, colour map (None for photographs), value of its last colour. In both maps
+# bright is unlike, as in the app, whose colours for similarities are cividis from 1 to 0.
+_STAGES: tuple[tuple[str, str | None, float], ...] = (
     ("original", None, 1.0),
     ("masked", None, 1.0),
     ("inpainted", None, 1.0),
     ("difference", "magma", DIFFERENCE_SCALE),
-    ("similarity", "viridis", 1.0),
+    ("SSIM", "cividis_r", 1.0),
 )
+_TITLES = [title for title, _, _ in _STAGES]
 
 
 def arrange(panels: Panels) -> dict[str, np.ndarray]:
@@ -41,40 +44,88 @@ def arrange(panels: Panels) -> dict[str, np.ndarray]:
 
 
 def panel_figure(panels: Panels, rows: Sequence[int] | np.ndarray, *, cell: int, notice: str = "") -> bytes:
-    """Figure 5: original, masked, inpainted, difference, similarity; each drawn `cell` pixels wide."""
-    gap, text, top = 0.04, 0.21, 0.4 if notice else 0.2  # inches
-    side = (canvas.WIDTH - gap * (len(_COLUMNS) - 1)) / len(_COLUMNS)
+    """Figure 5: original, masked, inpainted, difference, SSIM; originals alone where nothing is inpainted.
+
+    Each is drawn `cell` pixels wide; below stand its score and class, and fold and name where there is room.
+    """
+    words = [f"{panels.scores[row]:.4f}  {canvas.drawable(panels.classes[row], 20)}" for row in rows]
+    if panels.inpainted is None:
+        originals = [_stages(panels, row)[0] for row in rows]
+        return _mosaic(_in_threes(originals), _in_threes(words), cell=2 * cell, notice=notice)
+    heads = [f"{head}  fold {panels.folds[row]}  " for head, row in zip(words, rows, strict=True)]
+    captions = [
+        [head + canvas.drawable(panels.names[row], max(8, 78 - len(head)))]
+        for head, row in zip(heads, rows, strict=True)
+    ]
+    return _mosaic([_stages(panels, row) for row in rows], captions, cell=cell, titles=_TITLES, notice=notice)
+
+
+def strip_figure(panels: Panels, *, notice: str = "") -> bytes:
+    """The first picture of a report: an image of median score of the training class, and one of another.
+
+    Original, masked, inpainted, difference; where nothing is inpainted, five originals of either side.
+    """
+    sides = [np.flatnonzero((panels.kind == "typical") & (panels.positive == own)) for own in (True, False)]
+    sides = [rows for rows in sides if len(rows)]
+    cell = min(200, max(96, panels.images.shape[1]))
+    if panels.inpainted is None:
+        spread = [rows[np.linspace(0, len(rows) - 1, min(5, len(rows))).astype(int)] for rows in sides]
+        grid = [[_stages(panels, row)[0] for row in rows] for rows in spread]
+        captions = [[canvas.drawable(panels.classes[row], 15) for row in rows] for rows in spread]
+        return _mosaic(grid, captions, cell=cell, notice=notice)
+    captions = [[canvas.drawable(panels.classes[rows[0]], 40)] for rows in sides]
+    stages = [_stages(panels, rows[0])[:4] for rows in sides]
+    return _mosaic(stages, captions, cell=cell, titles=_TITLES[:4], notice=notice)
+
+
+def _in_threes(items: Sequence[Any]) -> list[Sequence[Any]]:
+    return [items[start : start + 3] for start in range(0, len(items), 3)]
+
+
+def _mosaic(
+    grid: Sequence[Sequence[np.ndarray]],
+    captions: Sequence[Sequence[str]],
+    *,
+    cell: int,
+    titles: Sequence[str] = (),
+    notice: str,
+) -> bytes:
+    """Draw pictures in rows, each `cell` pixels wide: photographs, or the stages that `titles` names.
+
+    A caption begins below its picture, and may run on where the row has no further one.
+    """
+    columns = max(map(len, grid))
+    gap, text, top = 0.04, 0.21, 0.02 + (0.18 if notice else 0) + (0.18 if titles else 0)  # inches
+    side = (canvas.WIDTH - gap * (columns - 1)) / columns
     dpi = max(100.0, cell / side)
     side = cell / dpi
-    width = len(_COLUMNS) * side + (len(_COLUMNS) - 1) * gap
-    height = top + len(rows) * (side + text)
-    letters = int(width * 72 / (7.5 * 0.56))
+    width = columns * side + (columns - 1) * gap
+    height = top + len(grid) * (side + text)
     with matplotlib.rc_context(canvas.STYLE):
         figure = Figure(figsize=(width, height), dpi=dpi)
         figure.text(0, 1 - 0.13 / height, notice, fontsize=7.5, **canvas.NOTICE_STYLE)
-        for column, (title, _, _) in enumerate(_COLUMNS):
+        for column, title in enumerate(titles):
             left = (column * (side + gap) + side / 2) / width
             figure.text(left, 1 - (top - 0.05) / height, title, ha="center", fontsize=8)
-        for line, row in enumerate(rows):
+        for line, (pictures, words) in enumerate(zip(grid, captions, strict=True)):
             bottom = height - top - line * (side + text) - side
-            for column, (picture, (_, colors, most)) in enumerate(
-                zip(_stages(panels, row), _COLUMNS, strict=True)
-            ):
-                left = column * (side + gap)
-                axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+            for column, picture in enumerate(pictures):
+                left = column * (side + gap) / width
+                axes = figure.add_axes((left, bottom / height, side / width, side / height))
+                _, colors, most = _STAGES[column if titles else 0]
                 axes.imshow(picture, cmap=colors, vmin=0, vmax=most)
                 axes.set_axis_off()
-            fold = panels.folds[row] + 1
-            words = f"{panels.scores[row]:.4f}  {canvas.drawable(panels.classes[row], 20)}  fold {fold}  "
-            words += canvas.drawable(panels.names[row], max(8, letters - len(words)))
-            figure.text(0, (bottom - 0.14) / height, words, fontsize=7.5)
+                if column < len(words):
+                    figure.text(left, (bottom - 0.14) / height, words[column], fontsize=7.5)
         return canvas.png(figure)
 
 
 def _stages(panels: Panels, row: int) -> tuple[np.ndarray, ...]:
-    """Original, masked and inpainted `[S, S, 3]`, difference and similarity `[S, S]`, floats."""
+    """Original, masked and inpainted `[S, S, 3]`, difference and SSIM `[S, S]`, floats; or the original."""
     image = panels.images[row]
     original = image / np.float32(255) if image.dtype == np.uint8 else np.clip(image, 0, 1)
+    if panels.inpainted is None or panels.maps is None:
+        return (original,)
     inpainted = np.clip(panels.inpainted[row], 0, 1)
     masked, (top, left) = original.copy(), panels.offset
     masked[top : top + panels.mask_size, left : left + panels.mask_size] = 1
