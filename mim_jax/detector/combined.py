@@ -111,6 +111,6 @@ class CombinedDetector(NoveltyDetector):
         """Each of `metrics` for each fold, float64 `[folds, N]`; images as `score_samples`."""
         return score_batches(self, images)
 
-    def units_of_mim(self) -> list[list[float]]:
-        """The units in plain values, [median, spread] a fold."""
-        return np.stack([np.asarray(each, np.float64) for each in self.units], axis=-1).tolist()
+    def units_of_mim(self) -> list[float]:
+        """The units of a detector of one fold in plain values: median and spread."""
+        return [float(values[0]) for values in self.units]

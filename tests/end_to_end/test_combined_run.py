@@ -96,5 +96,5 @@ def test_one_detector_is_not_loaded_as_another(workdir, capfd):
     with pytest.raises(ValueError, match=r"decides by the detector 'combined'.*mim_jax\.load"):
         Detector.load(workdir)
     flags = [f"--config.{name}={value}" for name, value in (CHANGED | {"detector": "features"}).items()]
-    ((_, said),) = launch("--config=configs/mim.py", f"--workdir={workdir}", *flags, expect=1)
+    _, said = launch("--config=configs/mim.py", f"--workdir={workdir}", *flags, expect=1)
     assert "config.data.image_size=32 and config.features.image_size=224" in said
