@@ -259,7 +259,7 @@ def build(
     splits = tuple(method.split(settings, dataset))
     smallest = min(len(split.train) for split in splits)
     batch_size = settings.training.batch_size
-    if batch_size > smallest:
+    if batch_size > smallest and settings.detector != "features":  # which trains nothing
         raise ValueError(
             f"config.training.batch_size (={batch_size}) exceeds the {smallest} training images of a fold: "
             f"set --config.training.batch_size={smallest} or less"

@@ -105,6 +105,14 @@ def test_compiled_it_is_the_same():
     np.testing.assert_allclose(jax.jit(one_class.score)(reference, images), plain, atol=2e-4)
 
 
+def test_the_order_of_kinds_does_not_matter():
+    images = histograms(7, seed=1)
+    np.testing.assert_array_equal(
+        one_class.score(fitted("nearest", "mahalanobis"), images),
+        one_class.score(fitted("mahalanobis", "nearest"), images),
+    )
+
+
 def test_a_training_image_is_nearer_than_a_stranger():
     strangers = {layer: rows[:, ::-1] ** 4 for layer, rows in histograms(7, seed=2).items()}
     strangers = {layer: rows / rows.sum(axis=1, keepdims=True) for layer, rows in strangers.items()}
