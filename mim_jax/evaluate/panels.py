@@ -74,7 +74,7 @@ def choose_panels(
     return Panels(
         images=images,
         inpainted=inpainted if models else None,
-        offset=mask.center_offset(images.shape[1], size),
+        offset=mask.center_offset(images.shape[1], size) if models else (0, 0),
         mask_size=size,
         names=np.array([item.names[0] for item in pick]),
         classes=np.array([item.classes[0] for item in pick]),

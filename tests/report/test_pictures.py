@@ -2,13 +2,15 @@
 
 import io
 from dataclasses import replace
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
-from mim_jax.evaluate.panels import Panels
+from mim_jax.evaluate.panels import Panels, choose_panels
+from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.report.figures.pictures import arrange, cell_side, panel_figure, strip_figure
 from tests.invented import panels_of
 
@@ -70,3 +72,27 @@ def test_cells_shrink_so_that_many_photographs_fit_the_page():
     few, many = (cell_side(panels_of(count, size=224)) for count in (4, 60))
     assert few == 200 and 48 <= many < 100
     assert cell_side(panels_of(3, size=32)) == 48
+
+
+def test_panels_of_a_detector_that_inpaints_nothing_are_chosen_by_score():
+    labels = np.array(["mpox", "mpox", "acne", "acne", "nv", "nv"])
+    scored = ScoredImages(
+        names=np.array([f"{i}.jpg" for i in range(6)]),
+        classes=labels,
+        groups=np.arange(6).astype(str),
+        copies=np.zeros(6, int),
+        positive=labels == "mpox",
+        augmented=np.ones(6, bool),
+        plain=np.ones(6, bool),
+        similarities={"features": np.array([0.1, 0.9, 0.2, 0.8, 0.3, 0.7])},
+    )
+    images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 16, 16, 3), np.uint8)
+    chosen = choose_panels(
+        SimpleNamespace(images=images), [], [scored], [np.arange(6)], metric="features", extremes=1
+    )
+    assert chosen.inpainted is None and chosen.maps is None
+    kinds = [
+        (kind, own, name) for kind, own, name in zip(chosen.kind, chosen.positive, chosen.names, strict=True)
+    ]
+    assert ("worst", True, "0.jpg") in kinds and ("best", False, "3.jpg") in kinds
+    assert [f"{image[0, 0, 0]}.jpg" for image in chosen.images] == chosen.names.tolist()

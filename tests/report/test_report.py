@@ -172,14 +172,14 @@ def test_first_screen_has_each_number_once_and_says_how_many_cannot_be_told(tmp_
     assert len(numbers) == len(set(numbers))
     assert "33.3 % of mpox cannot be told and 8.3 % is missed" in shown  # 4 and 1 of 12
     own = run.results["auroc"]["augmented"]["mim"]["ssim_hbd"]
-    assert f"{own['mean']:.4f} [{own['low_folds']:.4f}, {own['high_folds']:.4f}]" in shown
+    assert f"{own['mean']:.4f} (95 % [{own['low_folds']:.4f}, {own['high_folds']:.4f}]" in shown
 
 
 def test_first_screen_compares_with_chance(tmp_path, undrawn):
     run = evaluated()
     estimate = run.results["auroc"]["augmented"]["mim"]["ssim_hbd"]
     estimate |= {"low": 0.51, "high": 0.6, "low_folds": 0.505, "high_folds": 0.7}
-    assert "0.7000]: better than chance" in page_of(tmp_path, run).text
+    assert "0.7000]): better than chance" in page_of(tmp_path, run).text
     estimate |= {"low_folds": 0.49}
     words = "not significantly different from chance (better for these networks"
     assert words in page_of(tmp_path, run).text
