@@ -90,7 +90,7 @@ def test_a_manifest_that_never_ends_is_refused(tmp_path):
 def test_scores_csv_gives_hostile_names_back(tmp_path):
     names = ["a\nb.png", 'q"<script>,.png', "caf\udce9.png"]
     rows = [ScoredFile(name, unusable("no such file")) for name in names]
-    write_table(tmp_path / "scores.csv", rows, folds=1)
+    write_table(tmp_path / "scores.csv", rows, metrics=("mae",), folds=1)
     with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as file:
         read = [row["file"] for row in csv.DictReader(file)]
     assert read == [*names[:2], "caf\\udce9.png"]

@@ -152,6 +152,7 @@ def as_one_of_two(path, coordinator, process):
 
 
 def two(path):
+    workdir.write_json(path / "config.json", configuration(), sealed=True)  # the run that the folder is of
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
