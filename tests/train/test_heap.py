@@ -71,5 +71,5 @@ def test_the_fifth_fold_needs_no_more_memory_than_the_first(tmp_path):
 
 
 def test_a_heap_that_keeps_every_block_grows(tmp_path):
-    """So that the test above can fail."""
-    assert growth(str(tmp_path), "unbounded") > 1.1
+    """So that the test above can fail. Threads race for the hole, so that one trial in several grows less."""
+    assert any(growth(str(tmp_path / str(trial)), "unbounded") > 1.1 for trial in range(5))
