@@ -1,12 +1,11 @@
 """The source of each file, by a column of the manifest: repositories, clinics or cameras."""
 
-import unicodedata
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
-from mim_jax.data.folder import read_csv
+from mim_jax.data.folder import read_csv, spelled
 
 
 def read_sources(path: Path, column: str, names: Sequence[str]) -> np.ndarray:
@@ -30,15 +29,11 @@ def read_sources(path: Path, column: str, names: Sequence[str]) -> np.ndarray:
         raise ValueError(
             f"the manifest {path} needs columns file and {column}; found {', '.join(columns) or 'nothing'}"
         )
-    known = {_spelled(row["file"]): row[column.lower()] for row in rows}
-    found = np.array([known.get(_spelled(name), "") for name in names], dtype=str)
+    known = {spelled(row["file"]): row[column.lower()] for row in rows}
+    found = np.array([known.get(spelled(name), "") for name in names], dtype=str)
     if not np.any(found != ""):
         raise ValueError(
             f"the manifest {path} says the {column} of none of the {len(names)} images: its column 'file' "
             f"must be relative to the folder, such as {names[0]!r}"
         )
     return found
-
-
-def _spelled(name: str) -> str:
-    return unicodedata.normalize("NFC", PurePosixPath(name.replace("\\", "/")).as_posix())

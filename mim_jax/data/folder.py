@@ -277,12 +277,12 @@ def _groups_by_pattern(names: Sequence[str], pattern: str) -> tuple[dict[str, st
 
 
 def _groups_by_manifest(path: Path, files: Mapping[str, str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    by_key = {_key(on_disk): name for name, on_disk in files.items()}
+    by_key = {spelled(on_disk): name for name, on_disk in files.items()}
     groups: dict[str, str] = {}
     problems: list[tuple[str, str]] = []
     rows = [(file, group_name(group)) for file, group in _read_manifest(path)]
     for file, group in rows:
-        name = by_key.get(_key(file))
+        name = by_key.get(spelled(file))
         if name is None:
             problems.append((file, "in the manifest, but not among the images"))
         elif not group:
@@ -296,7 +296,7 @@ def _groups_by_manifest(path: Path, files: Mapping[str, str]) -> tuple[dict[str,
             f"the manifest {path} gives a group to none of the {len(files)} images: "
             f"its column 'file' must be relative to the root, such as {next(iter(files))!r}"
         )
-    listed = {_key(file) for file, _ in rows}
+    listed = {spelled(file) for file, _ in rows}
     problems += [
         (name, "not in the manifest; a group of its own") for key, name in by_key.items() if key not in listed
     ]
@@ -331,7 +331,7 @@ def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         raise ValueError(f"{path} cannot be read as CSV in UTF-8: {error}") from None
 
 
-def _key(name: str) -> str:
+def spelled(name: str) -> str:
     r"""One spelling for a file's names: systems differ in "/" or "\\" and in how they compose accents."""
     return unicodedata.normalize("NFC", PurePosixPath(name.replace("\\", "/")).as_posix())
 

@@ -1,5 +1,6 @@
 """MIM, a frozen network and colours as one detector."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +14,15 @@ from mim_jax.data.resize import shrink
 from mim_jax.decide.decision import Calibration
 from mim_jax.decide.novelty_detector import NoveltyDetector, describe
 from mim_jax.detector.mim import Detector
-from mim_jax.features.detector import COLOR, FEATURES, FeatureDetector, PureScorer, score_batches
+from mim_jax.features.detector import (
+    COLOR,
+    FEATURES,
+    FeatureDetector,
+    Program,
+    PureScorer,
+    compiled,
+    score_batches,
+)
 from mim_jax.features.one_class import Units
 from mim_jax.measure import METRICS
 from mim_jax.measure import images as pixels
@@ -109,7 +118,11 @@ class CombinedDetector(NoveltyDetector):
 
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
         """Each of `metrics` for each fold, float64 `[folds, N]`; images as `score_samples`."""
-        return score_batches(self, images)
+        return score_batches(self, self._program, images)
+
+    @functools.cached_property
+    def _program(self) -> Program:
+        return compiled(self)
 
     def units_of_mim(self) -> list[float]:
         """The units of a detector of one fold in plain values: median and spread."""

@@ -139,8 +139,8 @@ def combine(
         units = units_of([own[None]])
         detector = CombinedDetector(model, found.detector.of_fold(fold), Units(*(u[:, 0] for u in units)))
         in_units = (images.similarities[model.metric] - detector.units.median) / detector.units.spread
-        parts = [found.scores[name][fold, part] for name in (FEATURES, COLOR)]
-        joined.append(replace(images, similarities={COMBINED: (in_units + sum(parts)) / 3}))
+        features, color = (found.scores[name][fold, part] for name in (FEATURES, COLOR))
+        joined.append(replace(images, similarities={COMBINED: (in_units + features + color) / 3}))
         detectors.append(detector)
     return detectors, joined
 

@@ -62,25 +62,19 @@ def choose_panels(
     `models` inpaint them, one a fold; none where nothing is inpainted.
     """
     chosen = _choose(scored, metric, extremes)
-    position = np.array([i for _, i, _ in chosen])
     of_fold = np.array([fold for fold, _, _ in chosen])
     images = np.stack([test_set.images[parts[fold][i]] for fold, i, _ in chosen])
     inpainted = np.zeros(images.shape, np.float32)
     for fold, model in enumerate(models):
         rows = np.flatnonzero(of_fold == fold)
         inpainted[rows] = model.inpaint(images[rows])
-    pick = [scored[fold].select(np.array([i])) for fold, i in zip(of_fold, position, strict=True)]
     size = models[0].mask_size if models else 0
     return Panels(
         images=images,
         inpainted=inpainted if models else None,
         offset=mask.center_offset(images.shape[1], size) if models else (0, 0),
         mask_size=size,
-        names=np.array([item.names[0] for item in pick]),
-        classes=np.array([item.classes[0] for item in pick]),
-        scores=np.array([item.similarities[metric][0] for item in pick]),
-        folds=of_fold,
-        positive=np.array([item.positive[0] for item in pick]),
+        **_described(scored, chosen, metric),
         kind=np.array([kind for _, _, kind in chosen]),
         maps=similarity_maps(images, inpainted) if models else None,
     )
@@ -118,16 +112,25 @@ def choose_unlike(
     maps = np.zeros(images.shape[:3], np.float32)
     for fold in np.unique(of_fold):
         maps[of_fold == fold] = unlikeness(detectors[fold], images[of_fold == fold])
-    pick = [scored[fold].select(np.array([i])) for fold, i, _ in chosen]
     return UnlikeImages(
         images=images,
         maps=maps,
-        names=np.array([item.names[0] for item in pick]),
-        classes=np.array([item.classes[0] for item in pick]),
-        scores=np.array([item.similarities[metric][0] for item in pick]),
-        folds=of_fold,
-        positive=np.array([item.positive[0] for item in pick]),
+        **_described(scored, chosen, metric),
     )
+
+
+def _described(
+    scored: Sequence[ScoredImages], chosen: Sequence[tuple[int, int, str]], metric: str
+) -> dict[str, np.ndarray]:
+    """Name, class, score, fold and side of the images chosen."""
+    pick = [scored[fold].select(np.array([i])) for fold, i, _ in chosen]
+    return {
+        "names": np.array([item.names[0] for item in pick]),
+        "classes": np.array([item.classes[0] for item in pick]),
+        "scores": np.array([item.similarities[metric][0] for item in pick]),
+        "folds": np.array([fold for fold, _, _ in chosen]),
+        "positive": np.array([item.positive[0] for item in pick]),
+    }
 
 
 def _choose(scored: Sequence[ScoredImages], metric: str, extremes: int) -> list[tuple[int, int, str]]:

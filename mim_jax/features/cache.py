@@ -36,13 +36,13 @@ def described(
     rows = {key.tobytes(): row for row, key in enumerate(kept.pop(_KEYS, np.zeros((0, 32), np.uint8)))}
     new = [index for key, index in dict(zip(keys, range(len(keys)), strict=True)).items() if key not in rows]
     tell(len(images) - len(new))
-    step = PIECE * batch_size()
+    step, parts = PIECE * batch_size(), [kept] if kept else []
     for start in range(0, len(new), step):
         few = new[start : start + step]
-        found = describe_images(backbone, images[few])[FEATURES]
-        kept = {n: np.concatenate((kept[n], part)) if kept else part for n, part in found.items()}
+        parts.append(describe_images(backbone, images[few])[FEATURES])
         rows |= {keys[index]: len(rows) + k for k, index in enumerate(few)}
         tell(len(few))
+    kept = {layer: np.concatenate([part[layer] for part in parts]) for layer in (parts or [{}])[0]}
     if path and backbone.digest and new:
         _write(path, kept, rows)
     return {layer: values[[rows[key] for key in keys]] for layer, values in kept.items()}

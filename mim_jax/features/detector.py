@@ -1,5 +1,6 @@
 """The detector that trains nothing: histograms in a frozen network against those of training images."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,13 @@ import numpy as np
 from mim_jax.data.batches import Images, check_batch, collect, padded_batches
 from mim_jax.decide.decision import Calibration
 from mim_jax.decide.novelty_detector import NoveltyDetector, describe
-from mim_jax.features.backbone import Backbone
+from mim_jax.features.backbone import Apply, Backbone
 from mim_jax.features.histograms import channel_histograms, color_histogram
 from mim_jax.features.one_class import Histograms, Reference, fit, score
 
 # variables, images uint8 or float in [0, 1] [B, S, S, 3] -> score name -> [B], or [folds, B]
 PureScorer = Callable[[Any, jax.Array], dict[str, jax.Array]]
+Program = tuple[Callable[..., Any], Any]  # a compiled `PureScorer`, and its variables
 FEATURES, COLOR, BOTH = "features", "color", "features_color"
 
 
@@ -108,7 +110,11 @@ class FeatureDetector(NoveltyDetector):
 
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
         """Each of `metrics` for each fold, float64 `[folds, N]`; images as `score_samples`."""
-        return score_batches(self, images)
+        return score_batches(self, self._program, images)
+
+    @functools.cached_property
+    def _program(self) -> Program:
+        return compiled(self)
 
 
 def fit_detector(
@@ -151,23 +157,35 @@ def describe_images(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Histograms of images by component and layer, float32 `[N, C]` each."""
 
-    def describe(batch: Any) -> dict[str, dict[str, jax.Array]]:
-        # The images' axis last, as `collect` joins them.
-        return {name: jax.tree.map(jnp.transpose, histograms(backbone, batch, name)) for name in components}
-
+    describe = functools.partial(_describe, backbone.apply, tuple(components), backbone.weights)
     none = jax.eval_shape(describe, jax.ShapeDtypeStruct((1, *(backbone.image_size,) * 2, 3), jnp.uint8))
     empty = jax.tree.map(lambda leaf: np.zeros((leaf.shape[0], 0)), none)
-    found = collect(jax.jit(describe), padded_batches(images, size=backbone.image_size), empty)
+    found = collect(describe, padded_batches(images, size=backbone.image_size), empty)
     return jax.tree.map(lambda leaf: np.ascontiguousarray(leaf.T, np.float32), found)
 
 
-def score_batches(detector: Any, images: Images) -> dict[str, np.ndarray]:
-    """Score images batch by batch with `detector.pure(each_fold=True)`: float64 `[folds, N]` by metric."""
+# Of the module, not of a call: it is compiled once a network, however often images are described.
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _describe(
+    apply: Apply, components: tuple[str, ...], weights: Any, images: Any
+) -> dict[str, dict[str, jax.Array]]:
+    backbone = Backbone("", apply, images.shape[1], weights)
+    # The images' axis last, as `collect` joins them.
+    return {name: jax.tree.map(jnp.transpose, histograms(backbone, images, name)) for name in components}
+
+
+def compiled(detector: Any) -> Program:
+    """The scorer of each fold and its variables; a detector keeps it, so that it is compiled once."""
     fn, variables = detector.pure(each_fold=True)
-    program = jax.jit(fn)
+    return jax.jit(fn), variables
+
+
+def score_batches(detector: Any, program: Program, images: Images) -> dict[str, np.ndarray]:
+    """Score images batch by batch by a detector's `compiled` program: float64 `[folds, N]` by metric."""
+    score_batch, variables = program
     empty = {name: np.zeros((detector.folds, 0)) for name in detector.metrics}
     batches = padded_batches(images, size=detector.image_size)
-    found = collect(lambda batch: program(variables, batch), batches, empty)
+    found = collect(lambda batch: score_batch(variables, batch), batches, empty)
     return {name: found[name] for name in detector.metrics}  # `jax.jit` sorts names
 
 

@@ -11,13 +11,16 @@ interquartile ranges of theirs. A window is a smaller sample than an image, so t
 class lie above 0 as well.
 """
 
+import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mim_jax.data.batches import Images, collect, padded_batches
+from mim_jax.features.backbone import Apply
 from mim_jax.features.detector import FEATURES, FeatureDetector
 from mim_jax.features.histograms import shares
 from mim_jax.features.one_class import Reference, coefficients
@@ -44,13 +47,15 @@ def unlikeness(detector: FeatureDetector, images: Images) -> np.ndarray:
     """
     reference, size = detector.references[FEATURES], detector.image_size
 
-    @jax.jit
-    def draw(batch: jax.Array) -> jax.Array:
-        features = detector.backbone.features(as_float(batch))
-        return jnp.moveaxis(feature_map(reference, features, size), 0, -1)  # as `collect` joins images
-
+    draw = functools.partial(_draw, detector.backbone.apply, detector.backbone.weights, reference)
     empty = np.zeros((size, size, 0))
     return np.moveaxis(collect(draw, padded_batches(images, size=size), empty), -1, 0).astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _draw(apply: Apply, weights: Any, reference: Reference, images: jax.Array) -> jax.Array:
+    features = apply(weights, as_float(images))
+    return jnp.moveaxis(feature_map(reference, features, images.shape[1]), 0, -1)  # as `collect` joins images
 
 
 def feature_map(reference: Reference, features: Mapping[str, jax.Array], size: int) -> jax.Array:

@@ -11,6 +11,7 @@ from mim_jax.features import cache, saved
 from mim_jax.features.backbone import Backbone
 from mim_jax.features.detector import COLOR, FEATURES, FeatureDetector, describe_images, fit_detector
 from mim_jax.features.histograms import channel_histograms, color_histogram, feature_hbd
+from mim_jax.features.unlikeness import unlikeness
 
 SIZE = 16
 
@@ -159,3 +160,22 @@ def test_an_image_and_its_inpainting_are_compared_layer_by_layer():
         expected.append(np.mean(layers))
     np.testing.assert_allclose(feature_hbd(backbone(), x, y), expected, atol=1e-5)
     np.testing.assert_array_equal(feature_hbd(backbone(), x, x), [1, 1])
+
+
+def test_nothing_is_traced_again_for_more_images():
+    traced = []
+
+    def counted(weights, images):
+        traced.append(images.shape)
+        return apply(weights, images)
+
+    network = Backbone("small", counted, SIZE, backbone().weights)
+    model = fit_detector(network, pictures(30), groups=np.arange(30), training=[np.arange(30)])
+    model.similarities(pictures(3))
+    unlikeness(model, pictures(3))
+    before = len(traced)
+    model.similarities(pictures(9, seed=1))
+    model.score_samples(pictures(2, seed=1))
+    unlikeness(model, pictures(9, seed=1))
+    describe_images(network, pictures(9, seed=1))
+    assert len(traced) == before
