@@ -74,6 +74,14 @@ def test_a_list_stands_after_an_empty_line(document):
     assert re.search(r"^(?![-\d|#>]|\s|$).+\n- ", prose(document), flags=re.M) is None
 
 
+def test_figures_of_the_audit_stand_in_the_results():
+    of_the_paper = {"0.8526", "0.1931", "0.2482", "0.0001"}  # the last is a difference of two figures
+    audit, results = (
+        (ROOT / "docs" / name).read_text("utf-8") for name in ("differences_from_paper.md", "results.md")
+    )
+    assert set(re.findall(r"\b0\.\d{4}\b", audit)) - of_the_paper <= set(re.findall(r"\b0\.\d{4}\b", results))
+
+
 def test_the_citation_names_this_version():
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {mim_jax.__version__}\n" in citation
