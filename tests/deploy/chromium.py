@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import http.server
+import importlib.util
 import itertools
 import json
 import os
@@ -14,6 +15,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.launching import LIMIT
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
@@ -23,8 +26,23 @@ QUIET = (
 )
 
 
+SCREENS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
+
+
+def find_axe():
+    """axe-core, which finds what keeps people out of a page: the file AXE_CORE, or that of the package."""
+    package = importlib.util.find_spec("axe_core_python")
+    own = Path(package.origin).with_name("axe.min.js") if package else None
+    return os.environ.get("AXE_CORE") or own
+
+
 def find():
     return next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
+with_axe = pytest.mark.skipif(
+    not (find() and find_axe()), reason="no Chromium, or no axe-core: see CONTRIBUTING.md"
+)
 
 
 class Browser:
@@ -88,6 +106,23 @@ class Browser:
                 return value
             time.sleep(0.05)
         raise AssertionError(f"not within {seconds} s: {expression}; said: {self.messages}")
+
+    def findings(self):
+        """What axe-core says against the page as it stands, on a desktop and a phone, light and dark."""
+        self.evaluate(f"{Path(find_axe()).read_text(encoding='utf-8')};0")
+        said = (
+            "axe.run({resultTypes: ['violations']}).then((found) => found.violations.flatMap((each) => "
+            "each.nodes.map((node) => `${each.impact}: ${each.help}: ${node.html.slice(0, 200)}`)))"
+        )
+        found = {}
+        for width, scheme in SCREENS:
+            sizes = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+            self.send("Emulation.setDeviceMetricsOverride", **sizes)
+            features = [{"name": "prefers-color-scheme", "value": scheme}]
+            self.send("Emulation.setEmulatedMedia", features=features)
+            found[width, scheme] = self.evaluate(said)
+            assert self.evaluate("document.documentElement.scrollWidth <= innerWidth"), (width, "too wide")
+        return {screen: words for screen, words in found.items() if words}
 
     def choose(self, selector, path):
         """Puts a file into a file input."""

@@ -110,6 +110,15 @@ def test_page_onnxruntime_stablehlo_and_the_detector_say_the_same(app, photograp
     assert "Invented origin." in asked and "Invented band." in asked
 
 
+@chromium.with_axe
+def test_the_page_keeps_nobody_out(app, photograph):
+    with opened(app) as (browser, _):
+        assert browser.findings() == {}
+        assert check(browser, photograph) == "mpox_like"
+        browser.evaluate("document.querySelector('details').open = true")
+        assert browser.findings() == {}
+
+
 def test_it_works_without_a_network_once_it_was_opened(app, photograph):
     with chromium.served(app) as address, chromium.Browser() as browser:
         browser.open(address)

@@ -9,6 +9,7 @@ from mim_jax.evaluate.comparison import compare
 from mim_jax.evaluate.saved_run import read_run
 from mim_jax.report.comparison import write_comparison
 from mim_jax.report.format import signed, verdict
+from tests.deploy import chromium
 from tests.invented import HOSTILE, Page
 from tests.invented_runs import FOLDS, RESAMPLES, four_workdirs
 
@@ -68,6 +69,13 @@ def test_page_says_who_wins(tmp_path, runs, found):
     assert json.loads((tmp_path / "new" / "comparison.json").read_text()) == found
     again = write_comparison(tmp_path / "new", found, runs, name="report.html")
     assert again.read_bytes() == path.read_bytes()
+
+
+@chromium.with_axe
+def test_the_page_keeps_nobody_out(tmp_path, runs, found):
+    with chromium.Browser() as browser:
+        browser.open(write_comparison(tmp_path, found, runs).as_uri())
+        assert browser.findings() == {}
 
 
 def test_page_of_one_classifier_without_a_clinical_test(tmp_path, runs):

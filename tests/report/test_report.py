@@ -15,6 +15,7 @@ from mim_jax.report import figures
 from mim_jax.report.figures.pictures import arrange, cell_side, panel_figure
 from mim_jax.report.format import SHORT_NOTICE
 from mim_jax.report.report import write_report
+from tests.deploy import chromium
 from tests.invented import HOSTILE, Page, evaluated, panels_of
 
 
@@ -52,6 +53,13 @@ def test_one_file_with_every_figure_inside_and_nothing_fetched(written):
     assert {"roc_best", "roc_worst", "per_class", "per_group", "histograms", "learning_rate"} <= names
     assert {"noise_sweep", "robustness", "strip", "aurocs", "differences"} <= names
     assert "panels_training_typical_1" in names and "panels_others_worst_1" in names
+
+
+@chromium.with_axe
+def test_the_page_keeps_nobody_out(written):
+    with chromium.Browser() as browser:
+        browser.open(written.as_uri())
+        assert browser.findings() == {}
 
 
 def test_what_comes_from_data_cannot_become_markup(tmp_path):
@@ -236,7 +244,7 @@ def test_data_sheet_tells_what_was_left_out_joined_and_noticed(tmp_path, undrawn
         assert words in page.text
     assert page.table("Table. Images of each class")["nv"] == ["dermoscopy", "8", "5"]
     assert page.table("Table. Decisions by")["mpox"] == [
-        "training class", "12", "7 58.3 %", "4 33.3 %", "1 8.3 %", "7 58.3 %"
+        "12", "7 58.3 %", "4 33.3 %", "1 8.3 %", "7 58.3 %"
     ]  # fmt: skip
     others = page.table("Table. Other thresholds")
     (own,) = [cells for name, cells in others.items() if name.startswith("calibrated")]
