@@ -1,10 +1,11 @@
 """Hooks of mkdocs: the documents outside docs/ join the site, and links between all of them hold there too.
 
-In the repository a document links by path, as in `](../configs/mim.py)`. In the site README.md is the front
-page, the other documents of the root lie beside those of docs/, and a file that is linked is a page with its
-text. `docs/api.md` lists names; below each list the site shows their docstrings.
+In the repository a document links by path, as in `](../configs/mim.py)`. In the site README.md is the
+front page, the other documents of the root lie beside those of docs/, and a linked file is a page with its
+text, or with the cells of a notebook. `docs/api.md` lists names; the site adds their docstrings.
 """
 
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ from griffe import Extension
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[1]
-LINK = re.compile(r'(\]\(|src=")(?!https?://|#)([^)#"\s]+)')
+LINK = re.compile(r'(\]\(|src=")(?!https?:|data:|#)([^)#"\s]+)')
 ENTRY = re.compile(r"^\| \[`(\w+)`\]\(\.\./([\w/]+?)(?:/__init__)?\.py\)", re.M)
 
 
@@ -45,24 +46,46 @@ def site_path(path):
         return path.removeprefix("docs/")
     if "/" not in path and path.endswith(".md"):
         return "index.md" if path == "README.md" else path
-    return f"source/{path}" if path.endswith(".ipynb") else f"source/{path}.md"
+    return f"source/{path}.md"
+
+
+def repository_path(page):
+    """The file that a page of the site shows."""
+    if page.startswith("source/"):
+        return page.removeprefix("source/").removesuffix(".md")
+    return "README.md" if page == "index.md" else page if (ROOT / page).is_file() else f"docs/{page}"
 
 
 def source_page(path):
-    """A page that shows a file; a notebook is there to be fetched."""
+    """A page that shows a file: its text, or the cells of a notebook and what they gave."""
     text = (ROOT / path).read_text("utf-8")
-    return text if path.endswith(".ipynb") else f"# {path}\n\n```{Path(path).suffix[1:]}\n{text}\n```\n"
+    if not path.endswith(".ipynb"):
+        return f"# {path}\n\n```{Path(path).suffix[1:]}\n{text}\n```\n"
+    parts = []
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            words = "".join(output.get("text", data.get("text/plain", "")))
+            if "image/png" in data:
+                image = "".join(data["image/png"]).replace("\n", "")
+                parts.append(f'<img alt="What the cell above drew" src="data:image/png;base64,{image}">')
+            elif words.strip():
+                parts.append(f"```text\n{words}\n```")
+    return "\n\n".join(parts)
 
 
 def on_page_markdown(markdown, page, **_):
     """Turn links of the repository into those of the site."""
     own = page.file.src_uri
-    if own.startswith("source/"):
+    path = repository_path(own)
+    if own.startswith("source/") and not path.endswith(".ipynb"):
         return markdown
-    home = "" if (ROOT / own).is_file() or own == "index.md" else "docs"
 
     def turned(found):
-        return found[1] + site_path(posixpath.normpath(posixpath.join(home, found[2])))
+        there = site_path(posixpath.normpath(posixpath.join(posixpath.dirname(path), found[2])))
+        return found[1] + posixpath.relpath(there, posixpath.dirname(own) or ".")
 
     if own == "api.md":
         markdown = with_docstrings(markdown)
