@@ -122,7 +122,7 @@ def trainings(experiment: Experiment, path: Path) -> list[Training]:
             Training(
                 role=own.name,
                 fold=one.index,
-                title=f"training fold {one.index + 1}/{len(splits)}",
+                title=f"training fold {one.index} (of {len(splits)})",
                 folder=path / f"fold_{one.index}" / "checkpoints",
                 task=config,
                 examples={"images": experiment.dataset.images[one.train], "labels": one.labels},

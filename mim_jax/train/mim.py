@@ -108,7 +108,7 @@ def trainings(experiment: Experiment, path: Path) -> list[Training]:
                 Training(
                     role=role,
                     fold=one.index,
-                    title=f"training fold {one.index + 1}/{len(splits)}"
+                    title=f"training fold {one.index} (of {len(splits)})"
                     + ("" if adversary else ", no adversary"),
                     folder=path / f"fold_{one.index}" / folder,
                     task=config,

@@ -166,7 +166,11 @@ def hold(workdir: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            if not (workdir / CONFIG).exists():  # the run was refused: it leaves the folder empty
+                (workdir / LOCK).unlink(missing_ok=True)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
