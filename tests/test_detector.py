@@ -256,3 +256,13 @@ def test_bfloat16_images_score_as_their_values():
 def test_holes_of_all_images_come_back_by_hole():
     found = detector(measure=Measure(holes=4)).hole_similarities(images(3))
     assert found["ssim"].shape == (4, 2, 3)
+
+
+def test_a_hole_filled_once_for_several_measures_scores_as_for_each_alone():
+    whole, hole = measures = (Measure(), Measure(region="mask"))
+    found = detector().measured(images(3), measures)
+    assert not np.array_equal(found[0]["ssim"], found[1]["ssim"])
+    for measure, scores in zip((whole, hole), found, strict=True):
+        alone = detector(measure=measure).similarities(images(3))
+        for name, values in alone.items():
+            np.testing.assert_array_equal(scores[name], values)
