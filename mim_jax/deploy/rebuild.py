@@ -85,7 +85,7 @@ def _describe_mim(detector: Detector) -> dict[str, Any]:
     lacking = [name for name in ("generator", "options", "image_size", "mask_size") if name not in model]
     if lacking:
         raise ValueError(
-            f"the detector's `model` does not say {', '.join(lacking)}: get the detector by Detector.load"
+            f"the detector's `model` lacks {', '.join(lacking)}: get the detector by Detector.load"
         )
     sizes, said = (detector.image_size, detector.mask_size), (model["image_size"], model["mask_size"])
     if sizes != said:

@@ -241,7 +241,7 @@ def load_networks(root: Path, *, fold: int | None = None) -> Detector:
         with FoldCheckpoints(root / f"fold_{k}" / "checkpoints", read_only=True) as checkpoints:
             model = checkpoints.model()
             if "generator" not in model:
-                raise ValueError(f"{root} is the workdir of a classifier, and MIM's is needed to score")
+                raise ValueError(f"{root} is the workdir of a classifier: scoring needs one of MIM")
             generator = make_generator(model["generator"], model["options"], dtype=jnp.float32)
             variables.append(
                 checkpoints.generator_variables(abstract_variables(generator, model["image_size"]))

@@ -60,7 +60,7 @@ def check(settings: Settings) -> None:
 def mim_settings(settings: Settings) -> MimSettings:
     """Section of MIM in the settings; ValueError where they are those of a classifier."""
     if settings.mim is None:
-        raise ValueError("this is the configuration of a classifier, and MIM's is needed")
+        raise ValueError("this is the configuration of a classifier, not of MIM")
     return settings.mim
 
 

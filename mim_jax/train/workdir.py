@@ -69,8 +69,8 @@ def share(path: str | os.PathLike[str], data: Mapping[str, Any]) -> Path:
     workdir = Path(path).expanduser().resolve()
     if not (workdir / "data.json").exists():
         raise ValueError(
-            f"the workdir {workdir} of the first process is not seen from another: name a folder that every "
-            "host shares"
+            f"the workdir {workdir} of the first process cannot be seen from another: name a folder that "
+            "every host shares"
         )
     there = read_json(workdir / "data.json")
     if there != data:
@@ -162,7 +162,7 @@ def hold(workdir: Path) -> Iterator[None]:
             ) from error
         except OSError as error:
             why = f"{workdir} lies where files cannot be locked ({error.strerror})"
-            warnings.warn(f"{why}: nothing keeps a second run out", stacklevel=3)
+            warnings.warn(f"{why}: a second run would not be kept out", stacklevel=3)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
@@ -189,7 +189,7 @@ def read_json(path: Path) -> Any:
     try:
         content = json.loads(path.read_text())
         if isinstance(content, dict) and content.pop(SEAL, seal := _hash(content)) != seal:
-            raise ValueError(f"its {SEAL} is that of other content")
+            raise ValueError(f"its {SEAL} does not fit its content")
         return content
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist: is {path.parent} the workdir of a run?") from error
