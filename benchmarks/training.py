@@ -35,7 +35,7 @@ import functools
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,10 @@ PROOF = 10  # updates whose losses are laid side by side
 
 def measure(
     inputs: Inputs, names: Sequence[str], *, rounds: int, steps: int, limit: float | None = None
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Trains by every system in turn; one that lets us wait for more than `limit` seconds is left out.
 
-    Returns:
+    Yields, after each round:
       What is common to all, and a row a system. A row that could not be measured holds "system" and "error".
     """
     workers: dict[str, Worker] = {}
@@ -104,14 +104,23 @@ def measure(
         for start in range(PROOF, PROOF + rounds * steps, steps):
             for name in list(workers):
                 attempt(name, functools.partial(work, start=start))
-        for name in list(workers):
-            attempt(name, peak)
+            for name in list(workers):
+                attempt(name, peak)
+            yield _compute(inputs, rows, times, steps)
     finally:
         for worker in workers.values():
             worker.stop()
+
+
+def _compute(
+    inputs: Inputs, rows: Mapping[str, dict[str, Any]], times: Mapping[str, list[float]], steps: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Add to each row what its seconds, for its updates and a product, mean."""
     flops, batch = training_flops(inputs.config), len(inputs.images)
-    top = max((2 * side**3 / times[name][1] for name in workers), default=0.0)
-    for name in workers:
+    side = PRODUCT[inputs.device]
+    fine = [name for name, row in rows.items() if "error" not in row]
+    top = max((2 * side**3 / times[name][1] for name in fine), default=0.0)
+    for name in fine:
         seconds = times[name][0] / steps
         rows[name] |= {
             "images_per_s": batch / seconds,
@@ -222,12 +231,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     updates = PROOF + options.rounds * options.steps
     inputs = make_inputs(config, device=options.device, updates=updates, compile_mode=options.compile_mode)
     settings = {"rounds": options.rounds, "steps": options.steps, "limit": options.limit}
-    common, rows = measure(inputs, options.systems, **settings)
-    if all("error" in row for row in rows):
-        sys.exit("benchmarks.training: " + "; ".join(dict.fromkeys(row["error"] for row in rows)))
-    environment |= common
-    print(format_table(environment, rows))
-    write_json(options.json, environment, rows)
+    for common, rows in measure(inputs, options.systems, **settings):
+        if all("error" in row for row in rows):
+            sys.exit("benchmarks.training: " + "; ".join(dict.fromkeys(row["error"] for row in rows)))
+        write_json(options.json, environment | common, rows)
+    print(format_table(environment | common, rows))
 
 
 if __name__ == "__main__":
