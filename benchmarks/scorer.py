@@ -231,6 +231,8 @@ CONTENDERS: dict[str, tuple[str, Prepare]] = {
     "mim_jax similarities": ("all five", mim_jax_metric("similarities")),
     "mim_jax vmap(sim.)": ("all five", mim_jax_metric("similarities", mapped=True)),
     "mim_jax sim., uint8": ("all five", mim_jax_metric("similarities", of_bytes=True)),
+    "mim_jax vmap(comp.)": ("all five", mim_jax_metric("composite", mapped=True)),
+    "mim_jax comp., uint8": ("all five", mim_jax_metric("composite", of_bytes=True)),
     "scikit-image + OpenCV": ("all five", scikit_image_and_opencv),  # MAE and MSE left out, in its favour
 }
 
