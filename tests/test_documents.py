@@ -1,5 +1,8 @@
-"""Links between the documents lead somewhere, and all papers name one version."""
+"""Links between the documents lead somewhere, docs/api.md is complete, all papers name one version."""
 
+import importlib
+import inspect
+import json
 import re
 from pathlib import Path
 
@@ -34,6 +37,49 @@ def test_links_lead_somewhere(document):
 def test_every_document_of_docs_is_listed():
     listed = (ROOT / "BUILD.md").read_text(encoding="utf-8")
     assert all(f"docs/{path.name}" in listed for path in (ROOT / "docs").iterdir())
+
+
+def code_of_documents():
+    """What documents and examples say in Python."""
+    for path in DOCUMENTS:
+        yield from re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+    for path in sorted((ROOT / "examples").iterdir()):
+        if path.suffix == ".ipynb":
+            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+            yield "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        elif path.suffix == ".py":
+            yield path.read_text(encoding="utf-8")
+
+
+def test_the_api_lists_what_documents_and_examples_use_by_its_first_line():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    listed = {}
+    for name, path, top, words in re.findall(
+        r"^\| \[`(\w+)`\]\(\.\./([\w/]+)\.py\)( †)? \| (.*) \|$", page, flags=re.M
+    ):
+        found = getattr(importlib.import_module(path.removesuffix("/__init__").replace("/", ".")), name)
+        assert words == inspect.getdoc(found).splitlines()[0], f"docs/api.md on {name}"
+        assert bool(top) == (name in mim_jax.__all__), f"docs/api.md on {name}"
+        listed[name] = found
+    code = "\n".join(code_of_documents())
+    for imported in re.findall(r"^from mim_jax[\w.]* import ([\w, ]+)$", code, flags=re.M):
+        lacking = set(imported.split(", ")) - listed.keys()
+        assert not lacking, f"docs/api.md lacks {lacking}"
+    assert set(mim_jax.__all__) <= listed.keys()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_list_stands_after_an_empty_line(document):
+    """Else GitHub shows a list, and the site a paragraph with hyphens in it."""
+    assert re.search(r"^(?![-\d|#>]|\s|$).+\n- ", prose(document), flags=re.M) is None
+
+
+def test_figures_of_the_audit_stand_in_the_results():
+    of_the_paper = {"0.8526", "0.1931", "0.2482", "0.0001"}  # the last is a difference of two figures
+    audit, results = (
+        (ROOT / "docs" / name).read_text("utf-8") for name in ("differences_from_paper.md", "results.md")
+    )
+    assert set(re.findall(r"\b0\.\d{4}\b", audit)) - of_the_paper <= set(re.findall(r"\b0\.\d{4}\b", results))
 
 
 def test_the_citation_names_this_version():

@@ -38,7 +38,7 @@ class Similarities(NamedTuple):
 
 
 def mae(x: host.Images, y: host.Images, *, mask: Any = None) -> jax.Array:
-    """Mean absolute error as a similarity (Eq. 11): `1 - mean |x - y|` of `[..., H, W, C]`, in [0, 1].
+    """Mean absolute error as a similarity (Eq. 11): `1 - mean abs(x - y)` of `[..., H, W, C]`, in [0, 1].
 
     `mask` as in `mim_jax.measure.ssim.ssim`: the mean is weighted by it; of nothing it is NaN.
 
