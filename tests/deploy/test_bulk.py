@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from launching import QUICKLY, finish, start
+from launching import finish, start
 from PIL import Image
 
 import mim_jax
@@ -241,17 +241,17 @@ def test_the_distance_of_p_values_from_uniform():
 def test_on_ray_a_killed_worker_and_a_killed_driver_cost_nothing(photos, exported, tmp_path):
     pytest.importorskip("ray")
     names = [str(photos / "inner" / f"{number} é.png") for number in range(10)]
-    count = 3 * output.ROWS + 7
+    count = 2 * output.ROWS + 7
     pq.write_table(pa.table({"path": [names[row % 10] for row in range(count)]}), tmp_path / "list.parquet")
     root = tmp_path / "out"
     arguments = ["launch.py", *command(tmp_path / "list.parquet", exported, root), "--actors=1"]
-    process = start(*arguments, **QUICKLY)
+    process = start(*arguments)
     while not list(root.glob("part-*")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     before = {path.name: path.stat().st_mtime_ns for path in root.glob("part-*")}
-    process = start(*arguments, **QUICKLY)
+    process = start(*arguments)
     ((out, err),) = finish(process)
     assert f"rows: {count:,} (" in out and "resumed: " in err
     assert all((root / name).stat().st_mtime_ns == when for name, when in before.items())
