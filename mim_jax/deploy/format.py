@@ -156,6 +156,11 @@ def verify(path: str | os.PathLike[str], *, digest: str | None = None) -> dict[s
     return manifest
 
 
+def digest(path: str | os.PathLike[str]) -> str:
+    """The digest of an export, SHA-256 of its manifest, which `verify` checks the rest against."""
+    return _sha256(Path(path).expanduser() / MANIFEST)
+
+
 def read(path: str | os.PathLike[str], *, digest: str | None = None) -> Artefact:
     """Read all of an export but its program, verified first.
 

@@ -140,8 +140,8 @@ def differences(
 
 
 @contextlib.contextmanager
-def hold(workdir: Path) -> Iterator[None]:
-    """Keep other runs out of a workdir, which exists, while the `with` block lasts.
+def hold(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
+    """Keep other runs out of a workdir, which exists and `flag` names, while the `with` block lasts.
 
     The kernel holds the lock and releases it when this process dies, however it dies: no lock is ever stale.
     Where the file system has no locks a warning says so.
@@ -157,8 +157,9 @@ def hold(workdir: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             raise ValueError(
-                f"the workdir {workdir} is in use by {file.read().strip() or 'another process'}: wait for "
-                "that run or stop it, or give this one its own --workdir"
+                f"{'the workdir ' if flag == '--workdir' else ''}{workdir} is in use by "
+                f"{file.read().strip() or 'another process'}: wait for that run or stop it, or give this one "
+                f"its own {flag}"
             ) from error
         except OSError as error:
             why = f"{workdir} lies where files cannot be locked ({error.strerror})"
