@@ -67,7 +67,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @dataclass(frozen=True, eq=False)
-class Artefact:
+class ExportContents:
     """An export read from disk, whole and of the right kinds."""
 
     root: Path  # its folder
@@ -161,7 +161,7 @@ def digest(path: str | os.PathLike[str]) -> str:
     return _sha256(Path(path).expanduser() / MANIFEST)
 
 
-def read(path: str | os.PathLike[str], *, digest: str | None = None) -> Artefact:
+def read(path: str | os.PathLike[str], *, digest: str | None = None) -> ExportContents:
     """Read all of an export but its program, verified first.
 
     Raises:
@@ -212,7 +212,7 @@ def read(path: str | os.PathLike[str], *, digest: str | None = None) -> Artefact
         with faults_named(where):
             calibration = Calibration.from_json(calibration)
     images, similarities = _read_golden(root / GOLDEN, image_size)
-    return Artefact(
+    return ExportContents(
         root=root,
         manifest=manifest,
         kind=kind,
@@ -234,7 +234,7 @@ def read(path: str | os.PathLike[str], *, digest: str | None = None) -> Artefact
     )
 
 
-def check_scores(found: Artefact, score: Callable[[np.ndarray], Mapping[str, np.ndarray]]) -> None:
+def check_scores(found: ExportContents, score: Callable[[np.ndarray], Mapping[str, np.ndarray]]) -> None:
     """Score the golden images, images -> metric -> `[N]`; ValueError where the scores have changed."""
     with faults_named(found.root):
         scores = score(found.images)

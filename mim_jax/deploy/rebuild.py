@@ -56,7 +56,7 @@ def describe(detector: NoveltyDetector) -> dict[str, Any]:
     }
 
 
-def build(found: format.Artefact) -> Detector | FeatureDetector | CombinedDetector:
+def build(found: format.ExportContents) -> Detector | FeatureDetector | CombinedDetector:
     """Build the detector of an export from its arrays; its golden images are not scored.
 
     Raises:
@@ -113,7 +113,7 @@ def _check_finite(tree: Any, sentence: str) -> None:
         raise ValueError(f"{sentence}, or get another")
 
 
-def _build_mim(found: format.Artefact, named: dict[str, np.ndarray], **decides: Any) -> Detector:
+def _build_mim(found: format.ExportContents, named: dict[str, np.ndarray], **decides: Any) -> Detector:
     size, where = found.model["image_size"], found.root / format.CONFIG
     with format.faults_named(where):
         measure = Measure(**found.measure)
@@ -131,7 +131,9 @@ def _build_mim(found: format.Artefact, named: dict[str, np.ndarray], **decides: 
     return Detector(generator, folds, size, found.mask_size, measure=measure, model=found.model, **decides)
 
 
-def _build_features(found: format.Artefact, named: dict[str, np.ndarray], **decides: Any) -> FeatureDetector:
+def _build_features(
+    found: format.ExportContents, named: dict[str, np.ndarray], **decides: Any
+) -> FeatureDetector:
     about = found.features
     name, size = about["backbone"], about["image_size"]
     try:

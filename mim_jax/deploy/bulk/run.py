@@ -44,7 +44,7 @@ def _describe_workdir(path: str, digest: str | None) -> dict[str, Any]:
     return _describe_detector(worker.digest_of(found), found)
 
 
-def _describe_detector(name: str, found: format.Artefact | NoveltyDetector) -> dict[str, Any]:
+def _describe_detector(name: str, found: format.ExportContents | NoveltyDetector) -> dict[str, Any]:
     return {
         "detector": name,
         "metric": found.metric,
