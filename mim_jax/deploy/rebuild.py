@@ -12,8 +12,8 @@ from flax.traverse_util import unflatten_dict
 from mim_jax.decide.novelty_detector import NoveltyDetector
 from mim_jax.deploy import arrays, format
 from mim_jax.detector import CombinedDetector, Detector
-from mim_jax.features import saved
-from mim_jax.features.backbone import Backbone, apply_of
+from mim_jax.features import backbones, saved
+from mim_jax.features.backbone import Backbone
 from mim_jax.features.detector import FeatureDetector, histograms
 from mim_jax.features.one_class import Units
 from mim_jax.inpaint.inference import abstract_patch, abstract_variables
@@ -137,7 +137,7 @@ def _build_features(
     about = found.features
     name, size = about["backbone"], about["image_size"]
     try:
-        apply = apply_of(name)
+        apply = backbones.named(name).apply
     except ValueError as error:
         raise ValueError(
             f"{found.root} holds a network {name!r}, which this mim_jax cannot build: mim_jax.load_exported "

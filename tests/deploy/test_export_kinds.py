@@ -8,7 +8,8 @@ import pytest
 
 import mim_jax
 from mim_jax.data import weight_files
-from mim_jax.deploy import export, format, rebuild
+from mim_jax.deploy import export, format
+from mim_jax.features.backbones import BACKBONES, Named
 from mim_jax.measure import METRICS
 from tests.deploy.small import SIZE, make_combined, make_features, small_network, striped
 from tests.deploy.test_export import REMOVED, exchange, refused
@@ -36,7 +37,7 @@ def copy(exported, tmp_path):
 @pytest.fixture(autouse=True)
 def named(monkeypatch):
     """The invented network is one of those that have a name."""
-    monkeypatch.setattr(rebuild, "apply_of", {"small": small_network}.__getitem__)
+    monkeypatch.setitem(BACKBONES, "small", Named(None, small_network))
 
 
 def test_both_ways_score_and_assess_as_the_detector(exported):
