@@ -155,6 +155,10 @@ def test_a_table_that_goes_away_is_a_reason_for_each_of_its_rows(photos, exporte
 
 
 def test_what_is_missing_or_damaged_is_scored_again_and_nothing_else(photos, exported, whole, tmp_path):
+    (tmp_path / "killed").mkdir()
+    for name in (output.LIST, f"_{output.RUN}.0abc.tmp"):  # of a start that had not come further
+        (tmp_path / "killed" / name).write_text("half")
+    assert score(photos, exported, tmp_path / "killed")[1] == 3
     root = shutil.copytree(whole[0], tmp_path / "out")
     parts = sorted(root.glob("part-*"))
     parts[0].unlink()

@@ -143,9 +143,8 @@ class _Crew:
         self.expected = job.output.about["versions"]
         self.loading: dict[Future[Any], Any] = {}  # what load() will return -> its actor
         self.crew: list[Any] = []
-        self.tasks: dict[
-            Future[Any], tuple[Any, int, list[Item]]
-        ] = {}  # what score() will return -> actor, part
+        # What score() will return -> its actor, the part and its inputs.
+        self.tasks: dict[Future[Any], tuple[Any, int, list[Item]]] = {}
         self.deaths: Counter[int | None] = Counter()  # by part; None = while loading
 
     def score(self, parts: Parts) -> Iterator[Done]:

@@ -44,7 +44,6 @@ class Done:
 
     part: int
     rows: int
-    unusable: int
     peak: int  # most memory that its process has held, bytes
 
 
@@ -108,7 +107,7 @@ class Worker:
         )
         output.write(part, table)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return Done(part, len(found), sum(not row.usable for row in found), peak)
+        return Done(part, len(found), peak)
 
     def close(self) -> None:
         """Give up what is not decoded yet."""
