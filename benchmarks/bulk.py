@@ -109,9 +109,7 @@ def main(arguments: list[str] | None = None) -> None:
             make_photos(root / f"photos_{rows}", rows)
         files = [path.stat().st_size for path in (root / f"photos_{options.rows[0]}").iterdir()]
         print(f"{available_cpus()} cores; files of {sum(files) / len(files):,.0f} bytes on average")
-        print(
-            "| engine | rows | start, s | images/s | CPU ms/image | MB driver | MB worker | MB all | bytes/row |"
-        )
+        print("| engine | rows | start, s | images/s | CPU ms/image | MB driver | worker | all | bytes/row |")
         print("|---|---|---|---|---|---|---|---|---|")
         for rows in options.rows:
             rates = {engine: measure(root, engine, rows, options.device) for engine in options.engines}

@@ -95,7 +95,7 @@ def bulk(
                     on_ray=on_ray,
                     address=address or "",
                     actors=actors,
-                    gpus=device != "cpu",
+                    gpus={"cpu": False, "gpu": True}.get(device),
                     prepare=functools.partial(prepare, device),
                     tell=tell,
                 ):

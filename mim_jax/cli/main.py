@@ -66,6 +66,12 @@ def execute(
             raise ValueError(f"--mode={mode} is the work of one process: leave --coordinator out")
         if profile and mode not in ("run", "train"):
             raise ValueError(f"--profile records training, and --mode={mode} does not train: leave it out")
+        of_bulk: dict[str, Any] = {"input": input, "detector": detector, "digest": digest, "column": column}
+        of_bulk |= {"address": address, "actors": actors}
+        if mode != "bulk" and (given := [name for name, value in of_bulk.items() if value is not None]):
+            raise ValueError(f"--{given[0]} is of --mode=bulk, not of --mode={mode}: leave it out")
+        if mode == "bulk" and workdir:
+            raise ValueError("--mode=bulk names its detector with --detector: leave --workdir out")
         on_ray = mode == "bulk" and bulk.check(input, detector, output, address, actors)
         if not on_ray:  # whose actors compute: Ray forks, which a process does not survive that runs JAX
             prepare(device)

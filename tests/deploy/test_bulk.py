@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from launching import finish, start
+from launching import ROOT, finish, start
 from PIL import Image
 
 import mim_jax
@@ -155,6 +155,10 @@ def test_a_table_that_goes_away_is_a_reason_for_each_of_its_rows(photos, exporte
 
 
 def test_what_is_missing_or_damaged_is_scored_again_and_nothing_else(photos, exported, whole, tmp_path):
+    (tmp_path / "killed").mkdir()
+    for name in (output.LIST, f"_{output.RUN}.0abc.tmp"):  # of a start that had not come further
+        (tmp_path / "killed" / name).write_text("half")
+    assert score(photos, exported, tmp_path / "killed")[1] == 3
     root = shutil.copytree(whole[0], tmp_path / "out")
     parts = sorted(root.glob("part-*"))
     parts[0].unlink()
@@ -236,6 +240,17 @@ def test_the_distance_of_p_values_from_uniform():
         assert summary.distance(p_values, calibration) == pytest.approx(brute)
         far.append(brute > 1.358 * np.sqrt(1 / calibration + 1 / batch))
     assert 0.01 < np.mean(far) < 0.09  # one in twenty
+
+
+def test_the_cluster_of_the_documents_passes_rays_own_parser():
+    util = pytest.importorskip("ray.autoscaler._private.util")
+    import yaml
+
+    config = yaml.safe_load((ROOT / "docs" / "ray_cluster.yaml").read_text())
+    util.validate_config(util.prepare_config(config))
+    config["available_node_types"]["worker"]["max_worker"] = 3
+    with pytest.raises(Exception, match="max_worker"):
+        util.validate_config(util.prepare_config(config))
 
 
 def test_on_ray_a_killed_worker_and_a_killed_driver_cost_nothing(photos, exported, tmp_path):

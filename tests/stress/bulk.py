@@ -163,8 +163,8 @@ def main(arguments: list[str] | None = None) -> None:
             output = root / f"run_{runs}"
             process = begin(root, output, *more)
             starts += 1
-            # Short lives, so that a run meets several kills.
-            while not (ended := wait(process, timeout=float(draw.uniform(0, length / 2)))):
+            # No life is longer than the uninterrupted run, so a run meets several kills.
+            while not (ended := wait(process, timeout=float(draw.uniform(0, length)))):
                 if done.total() == options.kills:
                     continue
                 parts = len(list(output.glob("part-*")))

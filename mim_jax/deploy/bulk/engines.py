@@ -10,6 +10,8 @@ import contextlib
 import dataclasses
 import logging
 import os
+import signal
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -73,7 +75,13 @@ def available_cpus() -> int:
 
 
 def score_on_ray(
-    job: Job, parts: Parts, *, address: str, actors: int | None, gpus: bool, tell: Callable[[str], None]
+    job: Job,
+    parts: Parts,
+    *,
+    address: str,
+    actors: int | None,
+    gpus: bool | None,
+    tell: Callable[[str], None],
 ) -> Iterator[Done]:
     """Score parts on Ray.
 
@@ -82,7 +90,7 @@ def score_on_ray(
       parts: what is to be scored.
       address: of a cluster; "" = Ray is started on this machine.
       actors: how many; None = as many as the cluster has room for, also when it grows.
-      gpus: whether each actor takes a GPU where the cluster has any.
+      gpus: whether each actor takes a GPU; None = where the cluster has any now.
       tell: is told in a sentence what people should know.
 
     Raises:
@@ -99,10 +107,16 @@ def score_on_ray(
             "include_dashboard": False,
             "object_store_memory": 2**28 + size,
         }
+    asked_to_stop = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address or "local", **quiet)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, asked_to_stop)  # Ray's handler would end this process with a dump
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ValueError(f"no Ray at {address or 'this machine'}: {' '.join(str(error).split())}") from error
+        raise ValueError(
+            f"no Ray at {address or 'this machine'} ({' '.join(str(error).split())}): check the address, and "
+            "that RAY_AUTH_MODE and the token are the same here and there"
+        ) from error
     try:
         yield from _Crew(ray, job, actors, gpus, tell).score(parts)
     finally:
@@ -112,20 +126,25 @@ def score_on_ray(
 class _Crew:
     """Actors, and the parts that they have."""
 
-    def __init__(self, ray: Any, job: Job, actors: int | None, gpus: bool, tell: Callable[[str], None]):
-        self.ray, self.tell, self.wanted, self.gpus = ray, tell, actors, gpus
-        total = self._resources()
-        self.gpus = gpus and total.get("GPU", 0) >= 1
-        threads = int(total["CPU"] // total["GPU"]) if self.gpus else min(CPUS, self._largest())
+    def __init__(
+        self, ray: Any, job: Job, actors: int | None, gpus: bool | None, tell: Callable[[str], None]
+    ):
+        self.ray, self.tell, self.wanted = ray, tell, actors
+        total = ray.cluster_resources()
+        cpus, there = total.get("CPU", 0), total.get("GPU", 0)
+        self.gpus = there >= 1 if gpus is None else gpus
+        # A cluster that has no machine yet does not say how large they are.
+        threads = int(cpus // there) if self.gpus and there else min(CPUS, self._largest() or CPUS)
         job = dataclasses.replace(job, threads=max(1, threads))
         self.kind = ray.remote(Worker).options(
             num_cpus=job.threads, num_gpus=1 if self.gpus else 0, max_concurrency=AT_ONCE
         )
         self.threads, self.job = job.threads, ray.put(job)
         self.expected = job.output.about["versions"]
-        self.loading: dict[Any, Any] = {}  # what load() will return -> its actor
+        self.loading: dict[Future[Any], Any] = {}  # what load() will return -> its actor
         self.crew: list[Any] = []
-        self.tasks: dict[Any, tuple[Any, int, list[Item]]] = {}  # what score() will return -> actor, part
+        # What score() will return -> its actor, the part and its inputs.
+        self.tasks: dict[Future[Any], tuple[Any, int, list[Item]]] = {}
         self.deaths: Counter[int | None] = Counter()  # by part; None = while loading
 
     def score(self, parts: Parts) -> Iterator[Done]:
@@ -146,13 +165,14 @@ class _Crew:
             exhausted = not self._hand_out(parts, again)
             if exhausted and not self.tasks:
                 break
-            done, _ = self.ray.wait([*self.loading, *self.tasks], num_returns=1, timeout=1.0)
-            for ref in done:
-                if ref in self.loading:
-                    self._welcome(ref)
+            # Not by ray.wait, which makes one thing of SIGTERM and Ctrl-C.
+            done, _ = wait([*self.loading, *self.tasks], timeout=1.0, return_when=FIRST_COMPLETED)
+            for future in done:
+                if future in self.loading:
+                    self._welcome(future)
                     continue
-                actor, part, items = self.tasks.pop(ref)
-                found = self._get(ref)
+                actor, part, items = self.tasks.pop(future)
+                found = self._result(future)
                 if found is not None:
                     yield found
                     continue
@@ -172,15 +192,15 @@ class _Crew:
 
     def _hire(self) -> None:
         """Bring the crew to the size that is wanted, or that the cluster has room for."""
-        total = self._resources()
+        total = self.ray.cluster_resources()
         room = int(total.get("GPU", 0)) if self.gpus else int(total.get("CPU", 0) // self.threads)
         for _ in range(max(1, self.wanted or room) - len(self.crew) - len(self.loading)):
             actor = self.kind.remote(self.job)
-            self.loading[actor.load.remote()] = actor
+            self.loading[actor.load.remote().future()] = actor
 
-    def _welcome(self, ref: Any) -> None:
-        actor = self.loading.pop(ref)
-        found = self._get(ref)
+    def _welcome(self, future: Future[Any]) -> None:
+        actor = self.loading.pop(future)
+        found = self._result(future)
         if found is None:
             self.deaths[None] += 1
             if self.deaths[None] >= LIMIT:
@@ -203,14 +223,14 @@ class _Crew:
                     following = again.popleft() if again else next(parts, None)
                     if following is None:
                         return False
-                    self.tasks[actor.score.remote(*following)] = (actor, *following)
+                    self.tasks[actor.score.remote(*following).future()] = (actor, *following)
                     load[id(actor)] += 1
         return True
 
-    def _get(self, ref: Any) -> Any:
+    def _result(self, future: Future[Any]) -> Any:
         """What a task returned; None where its worker died, ValueError where it failed."""
         try:
-            return self.ray.get(ref)
+            return future.result()
         except self.ray.exceptions.RayTaskError as error:
             cause = error.cause
             if isinstance(cause, ValueError | OSError):
@@ -219,11 +239,8 @@ class _Crew:
         except self.ray.exceptions.RayError:
             return None
 
-    def _resources(self) -> dict[str, float]:
-        return dict(self.ray.cluster_resources())
-
     def _largest(self) -> int:
-        """CPUs of the largest machine."""
+        """CPUs of the largest machine; 0 where there is none."""
         return max(
-            (int(node["Resources"].get("CPU", 0)) for node in self.ray.nodes() if node["Alive"]), default=1
+            (int(node["Resources"].get("CPU", 0)) for node in self.ray.nodes() if node["Alive"]), default=0
         )

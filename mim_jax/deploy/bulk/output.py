@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from mim_jax.deploy.bulk import inputs, storage
-from mim_jax.deploy.bulk.inputs import Inputs, Item
+from mim_jax.deploy.bulk.inputs import Inputs
 
 FORMAT = 1
 RUN, LIST, SUMMARY, DRIFT = "_run.json", "_inputs.parquet", "_summary.json", "_drift.png"
@@ -111,7 +111,8 @@ def find(root: str) -> Output | None:
     """
     text = storage.read(f"{root}/{RUN}")
     if text is None:
-        if there := _names(root):
+        # Names of ours may be there from a start that was killed before it had written this one.
+        if there := [name for name in _names(root) if not name.startswith("_")]:
             raise ValueError(
                 f"--output={root} holds {there[0]!r:.60} and no {RUN}: name a new or empty folder"
             )
@@ -145,12 +146,6 @@ def inputs_of(output: Output) -> Inputs:
     if found.digest != output.about["inputs"]["digest"]:
         raise ValueError(f"{where} is not the list that the run began with: score into another folder")
     return found
-
-
-def part_items(output: Output, given: Inputs, part: int) -> list[Item]:
-    """The inputs of a part."""
-    ids = output.ids(part)
-    return given.part(ids.start, ids.stop)
 
 
 def make_folder(root: str) -> None:

@@ -137,7 +137,7 @@ def score(
     on_ray: bool,
     address: str,
     actors: int | None,
-    gpus: bool,
+    gpus: bool | None,
     prepare: Callable[[], None],
     tell: Callable[[str], None],
 ) -> Iterator[worker.Done]:

@@ -2,11 +2,10 @@
 
 import os
 import platform
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +44,6 @@ class Done:
 
     part: int
     rows: int
-    unusable: int
     peak: int  # most memory that its process has held, bytes
 
 
@@ -68,24 +66,18 @@ class Worker:
             self.job.prepare()
         import mim_jax
 
-        wanted = self.job.output.about["detector"]
-        folder = self.job.detector
+        wanted, path = self.job.output.about["detector"], self.job.detector
         if self.job.files:
-            folder = tempfile.mkdtemp(prefix="mim_jax-")
-            for name, content in self.job.files.items():
-                Path(folder, name).write_bytes(content)
-        try:
-            self.detector = mim_jax.load(folder, digest=wanted if is_export(folder) else None)
-        finally:
-            if self.job.files:
-                shutil.rmtree(folder, ignore_errors=True)
-        if (
-            not is_export(self.job.detector)
-            and not self.job.files
-            and (found := digest_of(self.detector)) != wanted
-        ):
+            with tempfile.TemporaryDirectory(prefix="mim_jax-") as folder:
+                for name, content in self.job.files.items():
+                    Path(folder, name).write_bytes(content)
+                self.detector = mim_jax.load(folder, digest=wanted)
+            self.job = replace(self.job, files={})  # as large as the detector
+            return versions()
+        self.detector = mim_jax.load(path, digest=wanted if is_export(path) else None)
+        if not is_export(path) and (found := digest_of(self.detector)) != wanted:
             raise ValueError(
-                f"{folder} on {platform.node()} is another detector (digest {found[:12]}) than the run began "
+                f"{path} on {platform.node()} is another detector (digest {found[:12]}) than the run began "
                 f"with ({wanted[:12]}): all nodes must see the same workdir, or give its export"
             )
         return versions()
@@ -115,7 +107,7 @@ class Worker:
         )
         output.write(part, table)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return Done(part, len(found), sum(not row.usable for row in found), peak)
+        return Done(part, len(found), peak)
 
     def close(self) -> None:
         """Give up what is not decoded yet."""
