@@ -10,9 +10,11 @@ fastest of some warm rounds; what compiling costs stands beside them.
 
 import argparse
 import functools
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,6 +23,7 @@ import numpy as np
 import optax
 import torch
 
+from benchmarks.results import write_json
 from benchmarks.vision import import_torchvision
 from mim_jax.classifiers import CLASSIFIERS, step
 from mim_jax.train.epochs import init_state, run_epochs
@@ -89,7 +92,46 @@ def seconds(update: Callable[[], None]) -> float:
     return (time.perf_counter() - began) / STEPS
 
 
-def main() -> None:
+def measure(makers: Mapping[str, Callable[[], Callable[[], None]]], rounds: int) -> list[dict[str, Any]]:
+    """A row a system: the fastest of its rounds, which go over all in turn, or why there is none.
+
+    Args:
+      makers: name -> function that makes the system's update.
+      rounds: warm ones.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    updates: dict[str, Callable[[], None]] = {}
+
+    def attempt(title: str, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as error:  # a compiler's, or too little memory: the others still have their row
+            updates.pop(title, None)
+            lines = str(error).strip().splitlines() or [""]
+            rows[title] = {"system": title, "error": f"{type(error).__name__}: {lines[0][:200]}"}
+
+    def first(title: str) -> None:
+        update = makers[title]()
+        rows[title] = {"system": title, "first_call_s": STEPS * seconds(update)}
+        updates[title] = update
+
+    def warm(title: str) -> None:
+        spent = seconds(updates[title])
+        rows[title]["s_per_step"] = min(spent, rows[title].get("s_per_step", spent))
+
+    for title in makers:
+        attempt(title, functools.partial(first, title))
+    for title in list(updates) * rounds:
+        if title in updates:
+            attempt(title, functools.partial(warm, title))
+    ours = rows["mim_jax"].get("s_per_step")
+    for row in rows.values():
+        if ours and "s_per_step" in row:
+            row["ours_over_this"] = ours / row["s_per_step"]
+    return list(rows.values())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a table: seconds a step, and this package's time as a multiple of each of PyTorch's."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--names", nargs="+", default=list(CLASSIFIERS), choices=list(CLASSIFIERS))
@@ -99,7 +141,9 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--forms", nargs="+", default=["eager", "channels_last", "compiled"])
-    options = parser.parse_args()
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write everything there")
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory there too
     if options.device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     elif jax.default_backend() != "gpu" or not torch.cuda.is_available():
@@ -109,23 +153,39 @@ def main() -> None:
     shape = options.batch, options.size, options.size, 3
     images = generator.integers(0, 256, shape, dtype=np.uint8)
     labels = generator.integers(0, CLASSES, options.batch).astype(np.int32)
+    environment = {
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "batch": options.batch,
+        "image_size": options.size,
+        "dtype": options.dtype,
+    }
     print(
-        f"{jax.devices()[0].device_kind}, jax {jax.__version__}, torch {torch.__version__}, "
-        f"{torch.get_num_threads()} threads; batch {options.batch}, {options.size} pixels, {options.dtype}"
+        f"{environment['device']}, jax {jax.__version__}, torch {torch.__version__}, "
+        f"{environment['threads']} threads; batch {options.batch}, {options.size} pixels, {options.dtype}"
     )
-    print(f"{'network':20}{'':16}{'s/step':>8}{'ours/it':>9}{'first call, s':>15}")
+    print(f"{'network':20}{'':20}{'s/step':>8}{'ours/it':>9}{'first call, s':>15}")
+    rows: list[dict[str, Any]] = []
     for name in options.names:
-        updates = {"mim_jax": ours(name, images, labels, dtype)}
+        makers = {"mim_jax": functools.partial(ours, name, images, labels, dtype)}
         for form in options.forms:
-            updates[f"torch {form}"] = theirs(name, images, labels, dtype, form=form, device=device)
-        first = {title: STEPS * seconds(update) for title, update in updates.items()}
-        best = dict.fromkeys(updates, float("inf"))
-        for _ in range(options.rounds):
-            for title, update in updates.items():
-                best[title] = min(best[title], seconds(update))
-        for title, value in best.items():
-            ratio = best["mim_jax"] / value
-            print(f"{name:20}{title:16}{value:8.3f}{ratio:9.2f}{first[title]:15.1f}", flush=True)
+            makers[f"torch {form}"] = functools.partial(
+                theirs, name, images, labels, dtype, form=form, device=device
+            )
+        found = measure(makers, options.rounds)
+        rows += [{"network": name, **row} for row in found]
+        print("\n".join(f"{name:20}{format_row(row)}" for row in found), flush=True)
+        write_json(options.json, environment, rows)
+
+
+def format_row(row: Mapping[str, Any]) -> str:
+    """A line of the table, behind the network's name."""
+    if "error" in row:
+        return f"{row['system']:20}not measured: {row['error']}"
+    ratio = f"{row['ours_over_this']:9.2f}" if "ours_over_this" in row else f"{'':9}"
+    return f"{row['system']:20}{row['s_per_step']:8.3f}{ratio}{row['first_call_s']:15.1f}"
 
 
 if __name__ == "__main__":

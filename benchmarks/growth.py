@@ -13,7 +13,6 @@ large matrix product, or Adam's reading and writing of every parameter at the sp
 longer. Both speeds are measured first.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,8 +20,10 @@ from typing import Any
 
 import jax
 import matplotlib
+import numpy as np
 from matplotlib import ticker
 
+from benchmarks.results import write_json
 from benchmarks.systems import (
     DISPATCH,
     PRODUCT,
@@ -83,16 +84,22 @@ def floor_seconds(config: Mapping[str, Any], parameters: int, flops: float, band
     return max(products, ADAM_BYTES * parameters / bandwidth)
 
 
+def _spread(values: Sequence[int], count: int | None) -> list[int]:
+    """So many of the values, both ends among them; None = all."""
+    if count is None or count >= len(values):
+        return list(values)
+    return [values[round(i)] for i in np.linspace(0, len(values) - 1, count)]
+
+
 def sweep(
-    options: Any, base: Mapping[str, int], settings: Mapping[str, Any]
-) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Every point of every axis that was asked for, and the speeds below their floors."""
+    options: Any, base: Mapping[str, int], settings: Mapping[str, Any], environment: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Every point of every axis that was asked for; `environment` gets the speeds below their floors."""
     rows: list[dict[str, Any]] = []
     known: dict[tuple[tuple[str, int], ...], dict[str, Any]] = {}
-    found: dict[str, float] = {}
     for axis in options.axes:
         stopped = None
-        for value in AXES[axis][: options.points]:
+        for value in _spread(AXES[axis], options.points):
             point = {**base, axis: value}
             config = make_config(options.size, dtype=options.dtype, **point)
             row = {"axis": axis, "value": value, **point}
@@ -100,17 +107,18 @@ def sweep(
                 rows.append(row | {"error": f"not tried after {stopped}"})
                 continue
             inputs = make_inputs(config, **settings)
-            if not found:
-                found["flops"], found["bandwidth"] = speeds(inputs)
+            if "flops" not in environment:
+                environment["flops"], environment["bandwidth"] = speeds(inputs)
             same = tuple(sorted(point.items()))
             if same not in known:
                 known[same] = measure(inputs, rounds=options.rounds, limit=options.limit)
-            weights = jax.tree.leaves((inputs.generator, inputs.discriminator))
-            floor = floor_seconds(config, sum(leaf.size for leaf in weights), **found)
+            parameters = sum(leaf.size for leaf in jax.tree.leaves((inputs.generator, inputs.discriminator)))
+            floor = floor_seconds(config, parameters, environment["flops"], environment["bandwidth"])
             rows.append(row | {"floor_s": floor} | known[same])
             print(format_row(rows[-1]), file=sys.stderr, flush=True)
+            write_json(options.json, environment, rows)
             stopped = value if "error" in rows[-1] else None
-    return found, rows
+    return rows
 
 
 def format_row(row: Mapping[str, Any]) -> str:
@@ -186,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=positive, help="where it is not varied; default 8 on CPU, 128 on GPU")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--axes", nargs="+", choices=list(AXES), default=list(AXES))
-    parser.add_argument("--points", type=positive, help="only the first so many of each axis")
+    parser.add_argument("--points", type=positive, help="only so many of each axis, from end to end")
     parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--limit", type=positive, default=300, help="seconds that a call may take")
     parser.add_argument("--output", type=Path, metavar="PNG", help="draw the figure there")
@@ -202,15 +210,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     jax.config.update("jax_platforms", "cpu")  # of this process: the GPU is the workers'
     settings = {"device": options.device, "updates": DISPATCH[options.device] * (options.rounds + 1)}
     try:
-        found, rows = sweep(options, base, settings)
+        rows = sweep(options, base, settings, environment)
     except Failed as error:
         sys.exit(f"benchmarks.growth: {error}")
-    environment |= found
     print(format_table(environment, rows))
     if options.output:
         options.output.write_bytes(growth_figure(rows))
-    if options.json:
-        options.json.write_text(json.dumps({"environment": environment, "rows": rows}, indent=1) + "\n")
+    write_json(options.json, environment, rows)
 
 
 if __name__ == "__main__":

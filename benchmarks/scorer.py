@@ -18,11 +18,13 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.results import write_json
 
 SIZE, MASK, OFFSET = 224, 112, (56, 56)
 BATCHES = (1, 32, 256)
@@ -229,6 +231,8 @@ CONTENDERS: dict[str, tuple[str, Prepare]] = {
     "mim_jax similarities": ("all five", mim_jax_metric("similarities")),
     "mim_jax vmap(sim.)": ("all five", mim_jax_metric("similarities", mapped=True)),
     "mim_jax sim., uint8": ("all five", mim_jax_metric("similarities", of_bytes=True)),
+    "mim_jax vmap(comp.)": ("all five", mim_jax_metric("composite", mapped=True)),
+    "mim_jax comp., uint8": ("all five", mim_jax_metric("composite", of_bytes=True)),
     "scikit-image + OpenCV": ("all five", scikit_image_and_opencv),  # MAE and MSE left out, in its favour
 }
 
@@ -315,10 +319,17 @@ def copy_bandwidth() -> float:
     return 2 * block.nbytes / min(times)
 
 
-def run_child(arguments: Sequence[str]) -> Any:
-    """This program in a process of its own; what it printed, or None where a package is missing."""
+def run_child(arguments: Sequence[str], *, limit: float | None = None) -> Any:
+    """This program in a process of its own; what it printed, or None where a package is missing.
+
+    Raises:
+      RuntimeError: it failed, or took longer than `limit` seconds.
+    """
     command = [sys.executable, "-m", "benchmarks.scorer", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"took longer than {limit:g} seconds") from error
     if done.returncode:
         if "ModuleNotFoundError" not in done.stderr:
             raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
@@ -326,14 +337,16 @@ def run_child(arguments: Sequence[str]) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="at each batch size in each round")
-    parser.add_argument("--metric", choices=("SSIM", "gradient", "HBD", "all five"), help="only its rows")
+    parser.add_argument("--names", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
+    parser.add_argument("--limit", type=float, help="seconds that a contender may take in a round")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write everything there")
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.child == "backend":
         import jax  # here it takes no GPU memory from the contenders
 
@@ -347,54 +360,74 @@ def main() -> None:
         return
 
     if options.device == "gpu" and run_child(["--device=gpu", "--child=backend"]) != "gpu":
-        sys.exit("not measured: JAX finds no GPU")
-    best: dict[str, Any] = {}
-    for _ in range(options.rounds):
-        for name, (metric, _) in CONTENDERS.items():
-            if options.metric not in (None, metric):
-                continue
-            found = run_child(
-                [f"--device={options.device}", f"--seconds={options.seconds}", f"--child={name}"]
-            )
-            if found is None:
-                continue
-            known = best.setdefault(name, found)
-            known["speed"] = {k: max(v, known["speed"][k]) for k, v in found["speed"].items()}
-    print(format_table(best, options.metric))
+        sys.exit("benchmarks.scorer: not measured: JAX finds no GPU")
+    environment: dict[str, Any] = {"device": options.device, "images": f"{SIZE}x{SIZE}x3, float32"}
+    found: dict[str, dict[str, Any]] = {}
     if options.device == "gpu":
-        peak = run_child(["--device=gpu", "--child=copy"])
-        print(f"copy: {peak / 1e9:.0f} GB/s")
-        for name, (_, prepare) in CONTENDERS.items():
-            if name in best and prepare.__qualname__.startswith("mim_jax") and "uint8" not in name:
-                # What it reads at least: an image, and a second one or only the patch.
-                read = SIZE * SIZE + (MASK * MASK if name == "mim_jax composite" else SIZE * SIZE)
-                rate = best[name]["speed"][str(BATCHES[-1])] * read * 3 * 4
-                print(f"{name}: {rate / 1e9:.0f} GB/s, {rate / peak:.2f} of the copy")
+        environment["copy_gb_per_s"] = run_child(["--device=gpu", "--child=copy"]) / 1e9
+    given = [f"--device={options.device}", f"--seconds={options.seconds}"]
+    for _ in range(options.rounds):
+        for name in options.names:
+            try:
+                row = run_child([*given, f"--child={name}"], limit=options.limit)
+            except RuntimeError as error:
+                row = {"error": str(error).strip().splitlines()[-1]}
+            row = row or {"error": "not installed"}
+            known = found.setdefault(name, row)
+            if "speed" in row and "speed" in known:
+                known["speed"] = {k: max(v, known["speed"][k]) for k, v in row["speed"].items()}
+            write_json(options.json, environment, make_rows(found, environment))
+    print(format_table(environment, make_rows(found, environment)))
 
 
-def format_table(best: dict[str, Any], only: str | None) -> str:
-    """One row a contender: speed, ratio to the first of its metric at batch 32, agreement, memory."""
+def make_rows(found: Mapping[str, Mapping[str, Any]], environment: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row a contender: its speeds, and its ratio and distance to the first of its metric at batch 32."""
+    rows: list[dict[str, Any]] = []
+    for name, own in found.items():
+        metric, prepare = CONTENDERS[name]
+        row: dict[str, Any] = {"metric": metric, "system": name}
+        if "error" in own:
+            rows.append(row | {"error": own["error"]})
+            continue
+        row |= {"images_per_s": own["speed"], "memory_mb": own["memory"]}
+        first = found.get(next(other for other, (same, _) in CONTENDERS.items() if same == metric), {})
+        if "speed" in first:
+            row["ours_over_this"] = first["speed"]["32"] / own["speed"]["32"]
+            row["differs"] = float(np.max(np.abs(np.subtract(first["scores"], own["scores"]))))
+        ours = prepare.__qualname__.startswith("mim_jax") and "uint8" not in name
+        if ours and (copy := environment.get("copy_gb_per_s")):
+            # What it reads at least: an image, and a second one or only the patch.
+            read = SIZE * SIZE + (MASK * MASK if name == "mim_jax composite" else SIZE * SIZE)
+            row["gb_per_s"] = own["speed"][str(BATCHES[-1])] * read * 3 * 4 / 1e9
+            row["of_copy"] = row["gb_per_s"] / copy
+        rows.append(row)
+    return rows
+
+
+def format_table(environment: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line a contender: speed, ratio to the first of its metric at batch 32, agreement, memory."""
     lines = [
+        f"images/s, {environment['images']}",
         f"{'metric':9} {'package':22}"
         + "".join(f"{f'batch {batch}':>11}" for batch in BATCHES)
-        + f"{'ours/this':>11}{'differs':>10}{'memory':>10}"
+        + f"{'ours/this':>11}{'differs':>10}{'memory':>10}",
     ]
-    for name, (metric, _) in CONTENDERS.items():
-        if only not in (None, metric):
+    for row in rows:
+        head = f"{row['metric']:9} {row['system']:22}"
+        if "error" in row:
+            lines.append(f"{head} {row['error']}")
             continue
-        if name not in best:
-            lines.append(f"{metric:9} {name:22} not installed")
-            continue
-        own = best[name]
-        first = best[next(other for other, (same, _) in CONTENDERS.items() if same == metric)]
-        ratio = first["speed"]["32"] / own["speed"]["32"]
-        differs = np.max(np.abs(np.subtract(first["scores"], own["scores"])))
+        beside = f"{row['ours_over_this']:11.2f}{row['differs']:10.1e}" if "differs" in row else f"{'':21}"
         lines.append(
-            f"{metric:9} {name:22}"
-            + "".join(f"{own['speed'][str(batch)]:11.0f}" for batch in BATCHES)
-            + f"{ratio:11.2f}{differs:10.1e}{own['memory']:7.0f} MB"
+            head
+            + "".join(f"{row['images_per_s'][str(batch)]:11.0f}" for batch in BATCHES)
+            + f"{beside}{row['memory_mb']:7.0f} MB"
         )
-    return "\n".join([f"images/s, {SIZE}x{SIZE}x3, float32", *lines])
+    copies = [row for row in rows if "of_copy" in row]
+    if copies:
+        lines.append(f"copy: {environment['copy_gb_per_s']:.0f} GB/s")
+        lines += [f"{r['system']}: {r['gb_per_s']:.0f} GB/s, {r['of_copy']:.2f} of the copy" for r in copies]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results import write_json
 from benchmarks.training import SIZES, describe, make_parser, positive
 from configs import mim
 
@@ -182,11 +183,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     folds, epochs = config["data"]["folds"], config["training"]["epochs"]
     environment = describe(config, device=options.device, size=options.size, folds=folds, epochs=epochs)
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as cache:
-        rows = [{"system": name, **run_child(options, cache)} for name in ("cold", "warm")]
+        for name in ("cold", "warm"):
+            rows.append({"system": name, **run_child(options, cache)})
+            write_json(options.json, environment, rows)
     print(format_table(environment, rows))
-    if options.json:
-        options.json.write_text(json.dumps({"environment": environment, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -32,17 +32,17 @@ peak" compares them with the fastest large matrix product of that dtype that any
 
 import argparse
 import functools
-import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from benchmarks.results import write_json
 from benchmarks.systems import (
     PRODUCT,
     SIZES,
@@ -60,11 +60,11 @@ PROOF = 10  # updates whose losses are laid side by side
 
 
 def measure(
-    inputs: Inputs, names: Sequence[str], *, rounds: int, steps: int
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Trains by every system in turn.
+    inputs: Inputs, names: Sequence[str], *, rounds: int, steps: int, limit: float | None = None
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Trains by every system in turn; one that lets us wait for more than `limit` seconds is left out.
 
-    Returns:
+    Yields, after each round:
       What is common to all, and a row a system. A row that could not be measured holds "system" and "error".
     """
     workers: dict[str, Worker] = {}
@@ -81,17 +81,17 @@ def measure(
                 workers.pop(name).stop()
 
     def first(name: str) -> None:
-        workers[name] = worker = Worker(name, inputs)
-        spent, losses = worker.ask(("update", 0, inputs.dispatch))
+        workers[name] = worker = Worker(name, inputs, timeout=limit)
+        spent, losses = worker.ask(("update", 0, inputs.dispatch), timeout=limit)
         rows[name] |= {"device": worker.name, "first_call_s": spent, "losses": losses.tolist()}
         if inputs.dispatch < PROOF:
-            _, losses = worker.ask(("update", inputs.dispatch, PROOF - inputs.dispatch))
+            _, losses = worker.ask(("update", inputs.dispatch, PROOF - inputs.dispatch), timeout=limit)
             rows[name]["losses"] += losses.tolist()
-        worker.ask(("product", side))  # compiled, or its threads woken
+        worker.ask(("product", side), timeout=limit)  # compiled, or its threads woken
 
     def work(name: str, start: int) -> None:
-        spent, _ = workers[name].ask(("update", start, steps))
-        again, _ = workers[name].ask(("product", side))
+        spent, _ = workers[name].ask(("update", start, steps), timeout=limit)
+        again, _ = workers[name].ask(("product", side), timeout=limit)
         times[name] = [min(a, b) for a, b in zip(times.get(name, (np.inf,) * 2), (spent, again), strict=True)]
 
     def peak(name: str) -> None:
@@ -104,14 +104,23 @@ def measure(
         for start in range(PROOF, PROOF + rounds * steps, steps):
             for name in list(workers):
                 attempt(name, functools.partial(work, start=start))
-        for name in list(workers):
-            attempt(name, peak)
+            for name in list(workers):
+                attempt(name, peak)
+            yield _compute(inputs, rows, times, steps)
     finally:
         for worker in workers.values():
             worker.stop()
+
+
+def _compute(
+    inputs: Inputs, rows: Mapping[str, dict[str, Any]], times: Mapping[str, list[float]], steps: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Add to each row what its seconds, for its updates and a product, mean."""
     flops, batch = training_flops(inputs.config), len(inputs.images)
-    top = max((2 * side**3 / times[name][1] for name in workers), default=0.0)
-    for name in workers:
+    side = PRODUCT[inputs.device]
+    fine = [name for name, row in rows.items() if "error" not in row]
+    top = max((2 * side**3 / times[name][1] for name in fine), default=0.0)
+    for name in fine:
         seconds = times[name][0] / steps
         rows[name] |= {
             "images_per_s": batch / seconds,
@@ -208,6 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--steps", type=positive, default=10, help="updates a round; on a GPU in tens")
     parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=SYSTEMS_COMPARED)
+    parser.add_argument("--limit", type=positive, help="seconds that a call may take; default any time")
     modes = ("default", "reduce-overhead", "max-autotune")
     parser.add_argument("--compile-mode", choices=modes, default="default", help="of torch.compile")
     options = parser.parse_args(arguments)
@@ -220,13 +230,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     jax.config.update("jax_platforms", "cpu")  # of this process: the GPU is the workers'
     updates = PROOF + options.rounds * options.steps
     inputs = make_inputs(config, device=options.device, updates=updates, compile_mode=options.compile_mode)
-    common, rows = measure(inputs, options.systems, rounds=options.rounds, steps=options.steps)
-    if all("error" in row for row in rows):
-        sys.exit("benchmarks.training: " + "; ".join(dict.fromkeys(row["error"] for row in rows)))
-    environment |= common
-    print(format_table(environment, rows))
-    if options.json:
-        options.json.write_text(json.dumps({"environment": environment, "rows": rows}, indent=1) + "\n")
+    settings = {"rounds": options.rounds, "steps": options.steps, "limit": options.limit}
+    for common, rows in measure(inputs, options.systems, **settings):
+        if all("error" in row for row in rows):
+            sys.exit("benchmarks.training: " + "; ".join(dict.fromkeys(row["error"] for row in rows)))
+        write_json(options.json, environment | common, rows)
+    print(format_table(environment | common, rows))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from mim_jax.classifiers import ood_scores
+from mim_jax.evaluate.method_names import DETECTORS
 from mim_jax.evaluate.scores import ScoredImages, write_scores
 from mim_jax.measure import METRICS
 from tests.invented import HOSTILE
@@ -70,10 +71,11 @@ def a_workdir(
 ):
     """A finished run with random scores, positives higher by `gap`, of the images that `edit` gives back."""
     generator = np.random.default_rng(seed)
-    is_mim = method == "mim"
-    columns = (*METRICS, "score") if is_mim else ood_scores.SCORES
-    methods = {method: METRICS if is_mim else ood_scores.SCORES}
-    if is_mim:
+    is_mim = method in DETECTORS
+    held = METRICS if method == "mim" else (method,) if is_mim else ood_scores.SCORES
+    columns = (*METRICS, *DETECTORS[1:], "score") if is_mim else ood_scores.SCORES
+    methods = {method: held}
+    if method == "mim":
         methods |= {"autoencoder": METRICS, "brightness": ("score",), "color_neighbors": ("score",)}
 
     def scored(images, held):
@@ -107,6 +109,7 @@ def a_workdir(
         "seed": 0,
         "config": {
             "data": {"image_size": size},
+            "features": {"backbone": "open_nsfw"},
             "training": {"batch_size": 128},
             "optimizer": {"learning_rate": 1e-3, "decay": "cosine"},
         },
@@ -120,7 +123,7 @@ def a_workdir(
         else None,
     }
     if is_mim:
-        results["decision"] = {"metric": "ssim_hbd"}
+        results |= {"reference": method, "decision": {"metric": "ssim_hbd" if method == "mim" else method}}
         results["training"]["parameters"] = {"generator": 40401187, "discriminator": 1555585}
     else:
         results |= {"kind": "classifier", "method": method, "known": list(KNOWN), "merged": merged}

@@ -2,12 +2,19 @@
 
 import dataclasses
 import functools
+import importlib
 import json
+import sys
+import time
+from pathlib import Path
 
+import dm_pix
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import growth, speedrun, training
+from benchmarks import growth, on_gpu, speedrun, stand_ins, training
+from configs import mim
 from mim_jax.inpaint import convolution
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -127,10 +134,10 @@ def test_growth_says_what_does_not_fit_and_does_not_guess_beyond(fake, monkeypat
     where = [f"--output={tmp_path / 'g.png'}", f"--json={tmp_path / 'g.json'}"]
     growth.main(["--size=quick", "--axes", "batch", "width", "--points=4", "--batch=8", *where])
     rows = json.loads((tmp_path / "g.json").read_text())["rows"]
-    assert [row.get("error") for row in rows[:4]] == [None, None, "took longer", "not tried after 32"]
+    assert [row.get("error") for row in rows[:4]] == [None, None, "took longer", "not tried after 256"]
     assert len(rows) == 8 and not any("error" in row for row in rows[4:])
     assert len(calls) == 6, "the point that two axes share is measured once"
-    assert "not measured: not tried after 32" in capsys.readouterr().out
+    assert "not measured: not tried after 256" in capsys.readouterr().out
     assert (tmp_path / "g.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -163,3 +170,80 @@ def test_options_that_mean_nothing_are_refused(arguments):
     with pytest.raises(SystemExit) as error:
         training.main(arguments)
     assert error.value.code == 2
+
+
+@pytest.mark.parametrize("variant", sorted(mim.VARIANTS))
+def test_a_stand_in_gives_the_same_configuration(variant, monkeypatch):
+    expected = mim.get_config(variant).to_dict()
+    monkeypatch.setattr(mim, "ConfigDict", stand_ins.ConfigDict)
+    assert mim.get_config(variant).to_dict() == expected
+
+
+@pytest.mark.parametrize("factor", (0.0, 0.7, 1.0, 1.3, 40.0))
+def test_a_stand_in_changes_colours_as_dm_pix(factor):
+    image = np.random.default_rng(0).random((16, 24, 3), np.float32)
+    image[0], image[1, :, 1:], image[2] = 0, 0, image[2, :, :1]  # black, pure red and grey
+    for ours, theirs in (
+        (stand_ins.flip_left_right(image), dm_pix.flip_left_right(image)),
+        (stand_ins.flip_up_down(image), dm_pix.flip_up_down(image)),
+        (stand_ins.adjust_saturation(image, factor), dm_pix.adjust_saturation(jnp.asarray(image), factor)),
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_the_call_on_a_gpu_ends_in_eight_minutes():
+    assert sum(one.seconds for one in on_gpu.BENCHMARKS) <= 60 * on_gpu.MINUTES - 10
+
+
+@pytest.mark.parametrize("one", on_gpu.BENCHMARKS, ids=lambda one: one.name)
+@pytest.mark.parametrize("arguments", ("full", "small"))
+def test_the_call_on_a_gpu_asks_for_what_each_benchmark_knows(one, arguments, capsys):
+    if one.name == "classifiers":
+        pytest.importorskip("torch")
+    module = importlib.import_module(f"benchmarks.{one.name}")
+    with pytest.raises(SystemExit):
+        module.main(["--device=gpu", "--json=a.json", *getattr(one, arguments), "--no-such-option"])
+    assert capsys.readouterr().err.endswith("error: unrecognized arguments: --no-such-option\n")
+
+
+# One that is slow and starts another, one that fails, and one that does its work.
+FAKES = """
+import json, os, subprocess, sys, time
+name, path = sys.argv[1], sys.argv[-1].removeprefix("--json=")
+if name.endswith("training"):
+    sys.exit("no GPU")
+row = {"axis": "width", "value": 16, "seconds": 0.5, "floor_s": 0.1, "memory_mb": None}
+with open(path, "w") as file:
+    json.dump({"environment": {}, "rows": [row, {"axis": "width", "value": 32, "error": "too large"}]}, file)
+if name.endswith("speedrun"):
+    print(subprocess.Popen(["sleep", "1000"]).pid, flush=True)
+    time.sleep(1000)
+"""
+
+
+def test_the_call_on_a_gpu_keeps_what_was_measured_before_a_failure(monkeypatch, tmp_path, capsys):
+    (tmp_path / "fake.py").write_text(FAKES)
+    monkeypatch.setattr(on_gpu, "PROGRAM", (sys.executable, str(tmp_path / "fake.py")))
+    known = {"date": "today", "device": "none", "jax": "1", "torch": "2", "python": "3", "cpus": 4}
+    monkeypatch.setattr(on_gpu, "describe", lambda device: {**known, "load": 0.0, "stand_ins": ["dm_pix"]})
+    growing = on_gpu.BENCHMARKS[-1].figures
+    made = [
+        dataclasses.replace(one, seconds=seconds, figures=growing)
+        for one, seconds in zip(on_gpu.BENCHMARKS, (3, 60, 0, 0, 0), strict=True)
+    ]
+    monkeypatch.setattr(on_gpu, "BENCHMARKS", made)
+    began = time.monotonic()
+    chosen = ["--only", "speedrun", "training", "growth"]
+    assert on_gpu.main([f"--output={tmp_path / 'out'}", *chosen]) == 1
+    assert time.monotonic() - began < 30
+    found = json.loads((tmp_path / "out" / "on_gpu.json").read_text())["rows"]
+    assert [one["ended"] for one in found] == ["stopped after 3 s", "failed: no GPU", "done"]
+    assert [len(one["rows"]) for one in found] == [2, 0, 2]
+    state = Path(f"/proc/{found[0]['output'].strip()}/stat")  # of what the slow one started
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+    table = (tmp_path / "out" / "on_gpu.md").read_text()
+    assert "| speedrun | width 16 | 500.00 ms a step, 20.0% of the floor's speed |" in table
+    assert "| speedrun | width 32 | not measured: too large |" in table
+    assert "| speedrun | the rest | not measured: stopped after 3 s |" in table
+    assert "| training | all | not measured: failed: no GPU |" in table
+    assert table in capsys.readouterr().out

@@ -12,10 +12,10 @@ from PIL import Image
 from sklearn.metrics import RocCurveDisplay, roc_auc_score
 
 from mim_jax import Detector, UnusableImage, composite_similarities, load_image, mask
-from mim_jax.cli.score import score_files
 from mim_jax.data.quality import Gate
 from mim_jax.decide.conformal import cross_p_values
 from mim_jax.decide.decision import Calibration, Decision
+from mim_jax.deploy.bulk.rows import score_files
 from mim_jax.inpaint.inference import network_fill
 from mim_jax.measure.similarity import Measure
 
@@ -140,7 +140,7 @@ def test_what_a_detector_reads_passes_the_gate_that_scoring_has(tmp_path):
     assert model.assess(model.read(paths[1])) == assessed[1:2]
     np.testing.assert_array_equal(model.read(paths[0]), load_image(paths[0], size=SIZE))
     # The same door: same words, same scores.
-    scored = score_files(model, [(str(path), "") for path in paths], gate=Gate())
+    scored = score_files(model, [(str(path), "", None) for path in paths], gate=Gate())
     assert [one.assessment for one in scored] == assessed
     every_check_off = Gate(*[False] * len(dataclasses.fields(Gate)))
     assert isinstance(model.read(paths[1], gate=every_check_off), np.ndarray)
@@ -256,3 +256,13 @@ def test_bfloat16_images_score_as_their_values():
 def test_holes_of_all_images_come_back_by_hole():
     found = detector(measure=Measure(holes=4)).hole_similarities(images(3))
     assert found["ssim"].shape == (4, 2, 3)
+
+
+def test_a_hole_filled_once_for_several_measures_scores_as_for_each_alone():
+    whole, hole = measures = (Measure(), Measure(region="mask"))
+    found = detector().measured(images(3), measures)
+    assert not np.array_equal(found[0]["ssim"], found[1]["ssim"])
+    for measure, scores in zip((whole, hole), found, strict=True):
+        alone = detector(measure=measure).similarities(images(3))
+        for name, values in alone.items():
+            np.testing.assert_array_equal(scores[name], values)

@@ -69,10 +69,12 @@ def test_the_house_stays_small():
     # checks of the range 500 and 2; right pixels or a reason for every PNG and TIFF, whatever other code sets
     # in Pillow, and a reason for every file that is not read, 350 and 4. The detectors on frozen features:
     # five backbones, scores, map, evaluation, exports and app 2,400 and 21; one line for each mistake on the
-    # command line, and the command from anywhere, 500 and 4.
-    assert sum(lines.values()) <= 21_800
+    # command line, and the command from anywhere, 500 and 4. Counts by bit planes, 50 and 1; a table of the
+    # backbones apart from their type, 0 and 1. Bulk scoring (inputs, buckets, rows, parts that survive kills,
+    # this process or Ray, summary and drift) 1,800 and 9. Initial weights drawn in one loop, 110 and 1.
+    assert sum(lines.values()) <= 23_850
     with_code = [path for path in PATHS if len(ast.parse(path.read_text()).body) > 1]  # not just a docstring
-    assert len(with_code) <= 142
+    assert len(with_code) <= 154
 
 
 def test_only_one_module_reads_a_configuration():

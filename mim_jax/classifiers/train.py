@@ -43,7 +43,7 @@ def check(settings: Settings) -> None:
 def classifier_settings(settings: Settings) -> ClassifierSettings:
     """Section of a classifier in the settings; ValueError where they are those of MIM."""
     if settings.classifier is None:
-        raise ValueError("this is the configuration of MIM, and a classifier's is needed")
+        raise ValueError("this is the configuration of MIM, not of a classifier")
     return settings.classifier
 
 
@@ -89,7 +89,7 @@ def split(settings: Settings, dataset: Dataset) -> list[Split]:
         if missing:
             names = [class_names(settings)[number] for number in sorted(missing)]
             raise ValueError(
-                f"fold {own.index + 1} has no training image of {', '.join(names)}: use fewer folds "
+                f"fold {own.index} has no training image of {', '.join(names)}: use fewer folds "
                 "(--config.data.folds), or leave the class out of --config.data.known"
             )
         splits.append(
@@ -122,7 +122,7 @@ def trainings(experiment: Experiment, path: Path) -> list[Training]:
             Training(
                 role=own.name,
                 fold=one.index,
-                title=f"training fold {one.index + 1}/{len(splits)}",
+                title=f"training fold {one.index} (of {len(splits)})",
                 folder=path / f"fold_{one.index}" / "checkpoints",
                 task=config,
                 examples={"images": experiment.dataset.images[one.train], "labels": one.labels},

@@ -11,6 +11,7 @@ import re
 import runpy
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from ml_collections import ConfigDict
 
 import mim_jax
 from mim_jax.cli.runtime import say
+from mim_jax.data.quality import Gate
 from mim_jax.train import workdir as folders
 
 USAGE = """MIM from the command line: train, evaluate, report, score.
 
   mim_jax --workdir=RUN [--config=configs/mim.py:VARIANT] [--config.FIELD=VALUE ...]
   mim_jax --mode=score --workdir=RUN [--output=FILE.csv] FILE_OR_FOLDER ...
+  mim_jax --mode=bulk --input=PHOTOS --detector=EXPORT_OR_RUN --output=FOLDER
   mim_jax --mode=compare --workdir=FOLDER RUN RUN ...
   mim_jax --mode=check_data --config.data.root=FOLDER
   mim_jax --mode=train|evaluate|export|export_app|serve --workdir=RUN
@@ -35,10 +38,22 @@ USAGE = """MIM from the command line: train, evaluate, report, score.
   --config.FIELD=VALUE: another value for one field; the file explains each.
 """
 DEFAULT = "configs/mim.py"
-MODES = ["run", "train", "evaluate", "score", "export", "export_app", "serve", "check_data", "compare"]
+MODES = [
+    "run",
+    "train",
+    "evaluate",
+    "score",
+    "bulk",
+    "export",
+    "export_app",
+    "serve",
+    "check_data",
+    "compare",
+]
 # The modes of finished runs, and the fields that each heeds: in all else the run's own configuration counts.
 HEEDED: dict[str, tuple[str, ...]] = {
     "score": ("data.gate",),
+    "bulk": ("data.gate",),
     "serve": ("data.gate",),
     "export": (),
     "export_app": (),
@@ -46,7 +61,17 @@ HEEDED: dict[str, tuple[str, ...]] = {
 }
 flags.DEFINE_string("workdir", None, "Folder of the run; the same folder resumes it.")
 flags.DEFINE_enum("mode", "run", MODES, "run trains and reports; score takes files, compare runs.")
-flags.DEFINE_string("output", None, "CSV file that --mode=score writes; by default WORKDIR/scored.csv.")
+flags.DEFINE_string(
+    "output", None, "CSV file that --mode=score writes, by default WORKDIR/scored.csv; folder of --mode=bulk."
+)
+flags.DEFINE_string(
+    "input", None, "What --mode=bulk scores: a folder, a glob, Parquet or CSV; also in a bucket."
+)
+flags.DEFINE_string("detector", None, "What --mode=bulk scores with: an export, or the workdir of a run.")
+flags.DEFINE_string("digest", None, "Digest of that export, as --mode=export printed it; another is refused.")
+flags.DEFINE_string("column", None, "Column of paths or of bytes in a table of --mode=bulk; by default path.")
+flags.DEFINE_string("address", None, "Ray cluster of --mode=bulk; by default Ray starts on this machine.")
+flags.DEFINE_integer("actors", None, "Actors of --mode=bulk; by default as many as fit; 0 = without Ray.", 0)
 flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of several; not under SLURM (srun).")
 flags.DEFINE_integer("processes", None, "Number of processes, one a host; with --coordinator.")
 flags.DEFINE_integer("process", None, "Index of this process, from 0; with --coordinator.")
@@ -77,14 +102,18 @@ def main() -> int:
         file, overrides, rest = split(arguments)
         paths = flags.FLAGS([program, *rest])[1:]
         flag = flags.FLAGS.flag_values_dict()
-        config = configure(flag["mode"], flag["workdir"], paths, file, overrides)
+        run = flag["detector" if flag["mode"] == "bulk" else "workdir"]
+        config = configure(flag["mode"], run, paths, file, overrides)
     except (flags.Error, ValueError, OSError) as error:
         say(f"mim_jax: {error}", sys.stderr)
         return 1
     from mim_jax.cli.main import execute
 
     logging.set_verbosity(logging.FATAL)  # others log what they try, and errors that we raise as sentences
-    names = "workdir device coordinator processes process profile fold app host port output"
+    names = (
+        "workdir device coordinator processes process profile fold app host port output "
+        "input detector digest column address actors"
+    )
     given: dict[str, Any] = {name: flag[name] for name in names.split()}
     return execute(flag["mode"], config=config, paths=paths, **given)
 
@@ -142,6 +171,8 @@ def configure(
 
 def _recorded(run: Path, mode: str) -> dict[str, Any] | None:
     """Read what a run wrote into its workdir, or several seeds into theirs; None where there is no run."""
+    if mode == "bulk" and (run / "manifest.json").is_file():  # an export, which has no configuration
+        return {"data": {"gate": asdict(Gate())}}
     if mode in HEEDED or (run / folders.CONFIG).exists():
         return folders.read_config(run)
     if seeds := folders.find_seeds(run):

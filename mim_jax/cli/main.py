@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mim_jax.cli import deploy, runs, score
-from mim_jax.cli.runtime import choose_device, promote_numbers, say, use_compilation_cache
+from mim_jax.cli import bulk, deploy, runs, score
+from mim_jax.cli.runtime import prepare, say
 from mim_jax.train import config as configuration
 from mim_jax.train import devices
-from mim_jax.train.heap import keep_freed_memory
 from mim_jax.train.preemption import Terminated, terminable
 
 INTERRUPTED = 130
@@ -39,20 +38,27 @@ def execute(
     host: str = "127.0.0.1",
     port: int = 8000,
     output: str | None = None,
+    input: str | None = None,
+    detector: str | None = None,
+    digest: str | None = None,
+    column: str | None = None,
+    address: str | None = None,
+    actors: int | None = None,
 ) -> int:
     """Run one mode and return the exit status.
 
     `coordinator`, `processes` and `process` as `devices.join`; `profile` records a dispatch of training;
-    `fold` as `export_app`; `app`, `host` and `port` as `serve`; `output` as `score`.
+    `fold` as `export_app`; `app`, `host` and `port` as `serve`; `output` as `score`; the rest as `bulk`.
     """
     how = "; the same command with the same --workdir goes on from the last checkpoint"
-    stopped = f"stopped{how if mode in RESUMABLE else ''}"
+    how = "; the same command goes on from the parts that are written" if mode == "bulk" else how
+    stopped = f"stopped{how if mode in (*RESUMABLE, 'bulk') else ''}"
     try:
         if mode not in ("score", "compare") and paths:
             raise ValueError(
                 f"unexpected argument {paths[0]!r}: --mode=score takes files, --mode=compare workdirs"
             )
-        if mode != "check_data" and not workdir:
+        if mode not in ("check_data", "bulk") and not workdir:
             raise ValueError(f"--mode={mode} needs --workdir=FOLDER")
         if mode in RESUMABLE:
             devices.join(coordinator, processes, process)
@@ -60,12 +66,31 @@ def execute(
             raise ValueError(f"--mode={mode} is the work of one process: leave --coordinator out")
         if profile and mode not in ("run", "train"):
             raise ValueError(f"--profile records training, and --mode={mode} does not train: leave it out")
-        choose_device(device)
-        promote_numbers()
-        use_compilation_cache()
-        keep_freed_memory()
-        if output and mode != "score":
+        of_bulk: dict[str, Any] = {"input": input, "detector": detector, "digest": digest, "column": column}
+        of_bulk |= {"address": address, "actors": actors}
+        if mode != "bulk" and (given := [name for name, value in of_bulk.items() if value is not None]):
+            raise ValueError(f"--{given[0]} is of --mode=bulk, not of --mode={mode}: leave it out")
+        if mode == "bulk" and workdir:
+            raise ValueError("--mode=bulk names its detector with --detector: leave --workdir out")
+        on_ray = mode == "bulk" and bulk.check(input, detector, output, address, actors)
+        if not on_ray:  # whose actors compute: Ray forks, which a process does not survive that runs JAX
+            prepare(device)
+        if output and mode not in ("score", "bulk"):
             raise ValueError(f"--output names the table of --mode=score, not of --mode={mode}: leave it out")
+        if mode == "bulk":
+            with terminable(stopped):
+                return bulk.bulk(
+                    config,
+                    source=input or "",
+                    detector=detector or "",
+                    output=output or "",
+                    digest=digest,
+                    column=column,
+                    address=address,
+                    actors=actors,
+                    on_ray=on_ray,
+                    device=device,
+                )
         settings, folder = configuration.parse(config), workdir or ""
         with terminable(stopped) if mode in RESUMABLE else contextlib.nullcontext():
             match mode:
@@ -104,8 +129,8 @@ def execute(
             )
         elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
             error = ValueError(
-                f"the disk of {workdir} is full: free space and start the same command again; it goes on "
-                "from the newest whole checkpoint"
+                f"the disk of {workdir or output} is full: free space and start the same command again; it "
+                "goes on from what was whole last"
             )
         if isinstance(error, ValueError | OSError | NonFiniteLoss):
             say(f"mim_jax: {error}", sys.stderr)

@@ -264,7 +264,7 @@ def check_data(settings: Settings) -> int:
 
 
 def compare(settings: Settings, workdir: str, paths: Sequence[str]) -> int:
-    """Compare finished runs of MIM and of classifiers on one page, `comparison.html` in the workdir."""
+    """Compare finished runs, of detectors and classifiers, on one page: `comparison.html` in the workdir."""
     from mim_jax.evaluate import comparison, saved_run
     from mim_jax.report.comparison import write_comparison
 

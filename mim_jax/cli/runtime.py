@@ -12,6 +12,8 @@ from typing import Any, TextIO
 
 import jax
 
+from mim_jax.train.heap import keep_freed_memory
+
 
 def say(text: str, stream: TextIO | None = None) -> None:
     """Print a line, to stdout by default. No console may cost the work: not a full, closed or narrow one."""
@@ -23,6 +25,14 @@ def say(text: str, stream: TextIO | None = None) -> None:
         # What is left in the buffer would fail again when the process ends.
         with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def prepare(device: str) -> None:
+    """Set up a process that computes: its device, kinds of numbers, compiled programs and freed memory."""
+    choose_device(device)
+    promote_numbers()
+    use_compilation_cache()
+    keep_freed_memory()
 
 
 def choose_device(device: str) -> None:

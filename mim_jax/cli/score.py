@@ -1,89 +1,22 @@
 """The mode that scores files: paths in, a table and a CSV file out."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from mim_jax.cli.runtime import say
-from mim_jax.data.batches import batch_size
 from mim_jax.data.dataset import printable
-from mim_jax.data.folder import list_images
-from mim_jax.data.images import UnusableImage
-from mim_jax.data.quality import Gate
-from mim_jax.decide.decision import Assessment, Decision, assess, unusable
 from mim_jax.decide.novelty_detector import NoveltyDetector
+from mim_jax.deploy.bulk.inputs import find_files
+from mim_jax.deploy.bulk.rows import ScoredFile, score_files
 from mim_jax.detector import load_workdir
 from mim_jax.train import workdir as folders
 from mim_jax.train.settings import Settings
 
 UNUSABLE_FILES = 2  # an exit status
-
-
-@dataclass(frozen=True)
-class ScoredFile:
-    """A file, its assessment, and its similarities, `metric -> one a fold`; none where unusable."""
-
-    path: str
-    assessment: Assessment
-    similarities: dict[str, list[float]] = field(default_factory=dict)
-
-    @property
-    def usable(self) -> bool:
-        return self.assessment.decision is not Decision.UNUSABLE
-
-
-def find_files(paths: Sequence[str]) -> list[tuple[str, str]]:
-    """List files as named, folders as the images in them: (path, reason why it cannot be read, or "")."""
-    files: list[tuple[str, str]] = []
-    for path in paths:
-        if os.path.isdir(path):
-            listing = list_images(path)
-            found = [(os.path.join(path, name), "") for name in listing.names]
-            found += [(os.path.join(path, name), reason) for name, reason in listing.refused]
-            files += sorted(found) or [(path, f"the folder holds no images{listing.note()}")]
-        else:
-            files.append((path, ""))
-    return files
-
-
-def score_files(
-    detector: NoveltyDetector, files: Sequence[tuple[str, str]], *, gate: Gate
-) -> Iterator[ScoredFile]:
-    """Score files that pass the gate, in order, holding no more than one batch of them in memory."""
-    size = batch_size()
-    for start in range(0, len(files), size):
-        images: list[np.ndarray] = []
-        reasons: list[str] = []
-        for path, reason in files[start : start + size]:
-            image = UnusableImage(reason) if reason else detector.read(path, gate=gate)
-            if isinstance(image, UnusableImage):
-                reasons.append(image.reason)
-            else:
-                images.append(image)
-                reasons.append("")
-        scores, assessed = {}, []
-        if images:
-            scores = detector.similarities(np.stack(images))
-            assessed = assess(
-                scores,
-                detector.calibration,
-                metric=detector.metric,
-                alpha=detector.calibration.miss_rate if detector.calibration else 0.1,
-                notice=detector.notice,
-            )
-        column = 0
-        for (path, _), reason in zip(files[start : start + size], reasons, strict=True):
-            if reason:
-                yield ScoredFile(path, unusable(reason))
-                continue
-            own = {metric: [float(value) for value in scores[metric][:, column]] for metric in scores}
-            yield ScoredFile(path, assessed[column], own)
-            column += 1
 
 
 def format_table(rows: Sequence[ScoredFile], detector: NoveltyDetector) -> str:
@@ -149,7 +82,8 @@ def score(settings: Settings, workdir: str, paths: Sequence[str], *, output: str
         raise ValueError(f"--output must be a .csv file in a folder that exists, got {output}")
     files = find_files(paths)
     detector = load_workdir(workdir)
-    found = score_files(detector, files, gate=settings.data.gate)
+    given = ((path, reason, None) for path, reason in files)
+    found = score_files(detector, given, gate=settings.data.gate)
     rows = list(tqdm(found, total=len(files), desc="scoring", unit="image", disable=None))
     # The file first: whatever happens to the console, the work is kept.
     trouble = None

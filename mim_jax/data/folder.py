@@ -144,7 +144,7 @@ def list_images(folder: str | os.PathLike[str]) -> Listing:
             path = Path(here, name)
             if name.startswith("."):
                 passed_over.append((_relative(path, root), "a hidden file"))
-            elif path.suffix.lower() not in IMAGE_SUFFIXES | _OTHER_IMAGE_SUFFIXES:
+            elif not is_image(name):
                 passed_over.append((_relative(path, root), "not an image by its name"))
             elif path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
                 reason = "a link out of the data folder, which is not followed; put the file itself here"
@@ -154,6 +154,12 @@ def list_images(folder: str | os.PathLike[str]) -> Listing:
     # Beside the folders of classes lie manifests, licences and the like.
     inside = [item for item in passed_over if "/" in item[0] or (root / item[0]).is_dir()]
     return Listing(sorted(names), sorted(refused), sorted(inside))
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its name; a hidden one is not."""
+    last = name.rpartition("/")[2]
+    return not last.startswith(".") and Path(last).suffix.lower() in IMAGE_SUFFIXES | _OTHER_IMAGE_SUFFIXES
 
 
 def is_leftover(name: str) -> bool:

@@ -162,6 +162,21 @@ def decode_image(
     return pixels
 
 
+def stored_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height in pixels as a file's header says them, before it is turned; None where it does not.
+
+    >>> stored_size(b"not an image") is None
+    True
+    """
+    try:
+        check_parts(data, signature(data))
+        with pillow_state.defaults(), _open(data) as image:
+            width, height = image.size
+            return width, height
+    except Exception:  # the fence of `decode_image`, which says what is wrong
+        return None
+
+
 def read_bytes(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> bytes:
     """Read a regular file; `UnusableImage` where it does not exist, or is too large."""
     path = Path(path)

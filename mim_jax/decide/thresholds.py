@@ -38,7 +38,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class FittingScores:
     """The scores that thresholds are fitted on."""
 
     lowest: list[np.ndarray]  # for each fold the lowest score of each group of the training class
@@ -47,22 +47,22 @@ class Evidence:
     highest: dict[str, np.ndarray]  # group of classes -> the highest score of each group of images
 
 
-def _calibrated(found: Evidence, rule: Rule) -> float:
+def _calibrated(found: FittingScores, rule: Rule) -> float:
     return just_below(miss_rate_threshold(np.concatenate(found.lowest), miss_rate=rule.miss_rate))
 
 
-def _certified(found: Evidence, rule: Rule) -> float:
+def _certified(found: FittingScores, rule: Rule) -> float:
     values = np.sort(np.concatenate(found.lowest))
     rank = certificate(len(values), miss_rate=rule.miss_rate, confidence=rule.confidence)
     return just_below(float(values[rank - 1]))
 
 
-def _youden(found: Evidence, rule: Rule) -> float:
+def _youden(found: FittingScores, rule: Rule) -> float:
     scores = np.concatenate((found.positives, found.negatives))
     return youden_threshold(scores, np.arange(len(scores)) < len(found.positives))
 
 
-LOWER: dict[str, Callable[[Evidence, Rule], float]] = {
+LOWER: dict[str, Callable[[FittingScores, Rule], float]] = {
     "calibrated": _calibrated,
     "certified": _certified,
     "paper": lambda found, rule: PAPER_THRESHOLD,
@@ -71,7 +71,7 @@ LOWER: dict[str, Callable[[Evidence, Rule], float]] = {
 }
 
 
-def lower_threshold(found: Evidence, rule: Rule) -> tuple[float | None, str]:
+def lower_threshold(found: FittingScores, rule: Rule) -> tuple[float | None, str]:
     """Threshold on missed mpox by a rule, or None and the reason."""
     try:
         return LOWER[rule.name](found, rule), ""
@@ -79,14 +79,14 @@ def lower_threshold(found: Evidence, rule: Rule) -> tuple[float | None, str]:
         return None, str(error)
 
 
-def upper_threshold(found: Evidence, rule: Rule) -> tuple[float | None, list[str]]:
+def upper_threshold(found: FittingScores, rule: Rule) -> tuple[float | None, list[str]]:
     """Threshold on false alarms, and the groups of classes that are too small for the guarantee."""
     if not rule.false_alarm_rate or rule.name not in ("calibrated", "certified"):
         return None, []
     return false_alarm_threshold(found.highest, false_alarm_rate=rule.false_alarm_rate)
 
 
-def describe(found: Evidence, metric: str, rule: Rule, positive: str) -> Calibration:
+def describe(found: FittingScores, metric: str, rule: Rule, positive: str) -> Calibration:
     """Calibration by a rule, with its sentences."""
     lower, trouble = lower_threshold(found, rule)
     upper, left_out = upper_threshold(found, rule)
@@ -104,7 +104,7 @@ def describe(found: Evidence, metric: str, rule: Rule, positive: str) -> Calibra
     )
 
 
-def _origin(found: Evidence, rule: Rule, positive: str) -> str:
+def _origin(found: FittingScores, rule: Rule, positive: str) -> str:
     count = sum(map(len, found.lowest))
     cases = f"the lowest held-out score in each of {count} {positive} groups"
     images = f"{len(found.positives)} test images of {positive}"
@@ -122,7 +122,7 @@ def _origin(found: Evidence, rule: Rule, positive: str) -> str:
     }[rule.name]
 
 
-def _guarantee(found: Evidence, rule: Rule, positive: str) -> str:
+def _guarantee(found: FittingScores, rule: Rule, positive: str) -> str:
     folds, count = len(found.lowest), sum(map(len, found.lowest))
     if rule.name == "calibrated":
         rate = certified_rate(count, allowed_rank(rule.miss_rate, count), confidence=rule.confidence)
@@ -142,7 +142,7 @@ def _guarantee(found: Evidence, rule: Rule, positive: str) -> str:
 
 
 def _band(
-    found: Evidence, rule: Rule, lower: float | None, upper: float | None, left_out: Sequence[str]
+    found: FittingScores, rule: Rule, lower: float | None, upper: float | None, left_out: Sequence[str]
 ) -> str:
     if upper is None:
         return "False alarms have no guarantee: many images of other classes may be called mpox-like."

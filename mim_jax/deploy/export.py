@@ -117,7 +117,7 @@ class ExportedDetector(NoveltyDetector):
     threshold: float | None
     threshold_origin: str  # what the threshold was fitted on, for people to read
     calibration: Calibration | None  # what `assess` decides by; None = not calibrated
-    about: format.Artefact  # kind, sizes, metrics, versions, hashes
+    about: format.ExportContents  # kind, sizes, metrics, versions, hashes
     notice: str = ""  # what every assessment carries, such as that the training images were drawn
 
     def __repr__(self) -> str:

@@ -67,7 +67,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @dataclass(frozen=True, eq=False)
-class Artefact:
+class ExportContents:
     """An export read from disk, whole and of the right kinds."""
 
     root: Path  # its folder
@@ -156,7 +156,12 @@ def verify(path: str | os.PathLike[str], *, digest: str | None = None) -> dict[s
     return manifest
 
 
-def read(path: str | os.PathLike[str], *, digest: str | None = None) -> Artefact:
+def digest(path: str | os.PathLike[str]) -> str:
+    """The digest of an export, SHA-256 of its manifest, which `verify` checks the rest against."""
+    return _sha256(Path(path).expanduser() / MANIFEST)
+
+
+def read(path: str | os.PathLike[str], *, digest: str | None = None) -> ExportContents:
     """Read all of an export but its program, verified first.
 
     Raises:
@@ -196,7 +201,9 @@ def read(path: str | os.PathLike[str], *, digest: str | None = None) -> Artefact
     metrics = said("metrics", list) if manifest["format"] > 2 else list(METRICS)
     metric: Any = {"mim": measure.get("metric"), "features": features.get("metric")}.get(kind, kind)
     if metric not in metrics or not all(isinstance(name, str) for name in metrics):
-        raise ValueError(f"{root} scores by {metric!r:.60}, which is none of {', '.join(map(str, metrics))}")
+        raise ValueError(
+            f"{root} scores by {metric!r:.60}, which is not one of {', '.join(map(str, metrics))}"
+        )
     threshold = said("threshold", float, int, type(None))
     if threshold is not None and not abs(threshold) <= sys.float_info.max:
         raise ValueError(f"{where}: threshold must be finite, got {threshold}: export anew")
@@ -205,7 +212,7 @@ def read(path: str | os.PathLike[str], *, digest: str | None = None) -> Artefact
         with faults_named(where):
             calibration = Calibration.from_json(calibration)
     images, similarities = _read_golden(root / GOLDEN, image_size)
-    return Artefact(
+    return ExportContents(
         root=root,
         manifest=manifest,
         kind=kind,
@@ -227,7 +234,7 @@ def read(path: str | os.PathLike[str], *, digest: str | None = None) -> Artefact
     )
 
 
-def check_scores(found: Artefact, score: Callable[[np.ndarray], Mapping[str, np.ndarray]]) -> None:
+def check_scores(found: ExportContents, score: Callable[[np.ndarray], Mapping[str, np.ndarray]]) -> None:
     """Score the golden images, images -> metric -> `[N]`; ValueError where the scores have changed."""
     with faults_named(found.root):
         scores = score(found.images)
@@ -246,7 +253,8 @@ def check_scores(found: Artefact, score: Callable[[np.ndarray], Mapping[str, np.
         if not moved <= GOLDEN_TOLERANCE:
             raise ValueError(
                 f"{found.root}: {metric} of its golden images differs by {moved:.2g} from what it was when "
-                f"exported (up to {GOLDEN_TOLERANCE:g} may be rounding): this JAX or this device errs"
+                f"exported (up to {GOLDEN_TOLERANCE:g} may be rounding): this JAX or device "
+                "computes something else"
             )
 
 
@@ -270,7 +278,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}): fetch it again") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no JSON object: fetch it again")
+        raise ValueError(f"{path} is not a JSON object: fetch it again")
     return content
 
 
@@ -283,7 +291,7 @@ def field(content: Mapping[str, Any], name: str, *kinds: type, path: Path) -> An
     value: Any = content
     for part in name.split("."):
         if not isinstance(value, Mapping) or part not in value:
-            raise ValueError(f"{path} does not say {name}: fetch it again, or export anew")
+            raise ValueError(f"{path} lacks {name}: fetch it again, or export anew")
         value = value[part]
     if type(value) not in kinds:  # exactly: True is an int by inheritance
         raise ValueError(
@@ -310,7 +318,7 @@ def _plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(f"{value!r:.60} is no JSON")
+    raise TypeError(f"{value!r:.60} is not JSON")
 
 
 def _sha256(path: Path) -> str:

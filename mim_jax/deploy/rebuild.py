@@ -12,8 +12,8 @@ from flax.traverse_util import unflatten_dict
 from mim_jax.decide.novelty_detector import NoveltyDetector
 from mim_jax.deploy import arrays, format
 from mim_jax.detector import CombinedDetector, Detector
-from mim_jax.features import saved
-from mim_jax.features.backbone import Backbone, apply_of
+from mim_jax.features import backbones, saved
+from mim_jax.features.backbone import Backbone
 from mim_jax.features.detector import FeatureDetector, histograms
 from mim_jax.features.one_class import Units
 from mim_jax.inpaint.inference import abstract_patch, abstract_variables
@@ -56,7 +56,7 @@ def describe(detector: NoveltyDetector) -> dict[str, Any]:
     }
 
 
-def build(found: format.Artefact) -> Detector | FeatureDetector | CombinedDetector:
+def build(found: format.ExportContents) -> Detector | FeatureDetector | CombinedDetector:
     """Build the detector of an export from its arrays; its golden images are not scored.
 
     Raises:
@@ -85,7 +85,7 @@ def _describe_mim(detector: Detector) -> dict[str, Any]:
     lacking = [name for name in ("generator", "options", "image_size", "mask_size") if name not in model]
     if lacking:
         raise ValueError(
-            f"the detector's `model` does not say {', '.join(lacking)}: get the detector by Detector.load"
+            f"the detector's `model` lacks {', '.join(lacking)}: get the detector by Detector.load"
         )
     sizes, said = (detector.image_size, detector.mask_size), (model["image_size"], model["mask_size"])
     if sizes != said:
@@ -113,7 +113,7 @@ def _check_finite(tree: Any, sentence: str) -> None:
         raise ValueError(f"{sentence}, or get another")
 
 
-def _build_mim(found: format.Artefact, named: dict[str, np.ndarray], **decides: Any) -> Detector:
+def _build_mim(found: format.ExportContents, named: dict[str, np.ndarray], **decides: Any) -> Detector:
     size, where = found.model["image_size"], found.root / format.CONFIG
     with format.faults_named(where):
         measure = Measure(**found.measure)
@@ -131,11 +131,13 @@ def _build_mim(found: format.Artefact, named: dict[str, np.ndarray], **decides: 
     return Detector(generator, folds, size, found.mask_size, measure=measure, model=found.model, **decides)
 
 
-def _build_features(found: format.Artefact, named: dict[str, np.ndarray], **decides: Any) -> FeatureDetector:
+def _build_features(
+    found: format.ExportContents, named: dict[str, np.ndarray], **decides: Any
+) -> FeatureDetector:
     about = found.features
     name, size = about["backbone"], about["image_size"]
     try:
-        apply = apply_of(name)
+        apply = backbones.named(name).apply
     except ValueError as error:
         raise ValueError(
             f"{found.root} holds a network {name!r}, which this mim_jax cannot build: mim_jax.load_exported "

@@ -1,7 +1,7 @@
 """MIM, a frozen network and colours as one detector."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,11 @@ from mim_jax.features.detector import (
 from mim_jax.features.one_class import Units
 from mim_jax.measure import METRICS
 from mim_jax.measure import images as pixels
+
+
+def join_scores(mim: Any, units: Units, found: Mapping[str, Any]) -> Any:
+    """Join MIM's score, put in its units, with those of the network and of colours, which are in theirs."""
+    return ((mim - units.median) / units.spread + found[FEATURES] + found[COLOR]) / 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,18 +115,19 @@ class CombinedDetector(NoveltyDetector):
             similarities = mim(variables["mim"], shrink(pixels.as_float(images), size))._asdict()
             found = features(variables["features"], images)
             units = Units(*(values[:, None] for values in variables["units"]))
-            own = (similarities[decides] - units.median) / units.spread
-            scores = {self.metric: (own + found[FEATURES] + found[COLOR]) / 3, **found, **similarities}
+            joined = join_scores(similarities[decides], units, found)
+            scores = {self.metric: joined, **found, **similarities}
             return scores if each_fold else {name: jnp.mean(each, axis=0) for name, each in scores.items()}
 
         return fn, {"mim": mim_variables, "features": feature_variables, "units": self.units}
 
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
         """Each of `metrics` for each fold, float64 `[folds, N]`; images as `score_samples`."""
-        return score_batches(self, self._program, images)
+        return score_batches(self, self.program, images)
 
     @functools.cached_property
-    def _program(self) -> Program:
+    def program(self) -> Program:
+        """The scorer of each fold, compiled once, and its variables."""
         return compiled(self)
 
     def units_of_mim(self) -> list[float]:

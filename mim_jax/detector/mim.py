@@ -125,12 +125,12 @@ class Detector(NoveltyDetector):
         `[folds, B]`. Other sizes are a ValueError when `fn` is traced.
         """
 
-        settings = self.mask_size, self.margin, self.measure
+        settings = self.mask_size, self.margin, (self.measure,)
 
         def fn(variables: Any, images: jax.Array) -> Similarities:
             check_batch(images, self.image_size)
             every = [
-                self.measure.reduced(_hole_similarities(self.generator, v, images, *settings))
+                self.measure.reduced(_hole_similarities(self.generator, v, images, *settings)[0])
                 for v in variables
             ]
             if each_fold:
@@ -141,20 +141,27 @@ class Detector(NoveltyDetector):
 
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
         """Each metric for each fold, float64 `[folds, N]`; images as `score_samples`."""
-        return self.measure.reduced(self._every_hole(images))._asdict()
+        return self.measured(images, (self.measure,))[0]
+
+    def measured(self, images: Images, measures: Sequence[Measure]) -> tuple[dict[str, np.ndarray], ...]:
+        """`similarities` by each of some measures of one number of holes, which are filled once for all."""
+        every = self._every_hole(images, tuple(measures))
+        return tuple(
+            measure.reduced(scores)._asdict() for measure, scores in zip(measures, every, strict=True)
+        )
 
     def hole_similarities(self, images: Images) -> dict[str, np.ndarray]:
         """Each metric for each hole of `measure` and each fold, float64 `[holes, folds, N]`."""
-        return self._every_hole(images)._asdict()
+        return self._every_hole(images, (self.measure,))[0]._asdict()
 
-    def _every_hole(self, images: Images) -> Similarities:
-        def score(batch: np.ndarray) -> Similarities:
-            settings = self.mask_size, self.margin, self.measure
+    def _every_hole(self, images: Images, measures: tuple[Measure, ...]) -> tuple[Similarities, ...]:
+        def score(batch: np.ndarray) -> tuple[Similarities, ...]:
+            settings = self.mask_size, self.margin, measures
             folds = [_hole_similarities(self.generator, v, batch, *settings) for v in self.variables]
             return jax.tree.map(lambda *scores: jnp.stack(scores, axis=1), *folds)
 
-        empty = Similarities(*np.zeros((len(METRICS), self.measure.holes, len(self.variables), 0)))
-        return collect(score, padded_batches(images, size=self.image_size), empty)
+        none = Similarities(*np.zeros((len(METRICS), measures[0].holes, len(self.variables), 0)))
+        return collect(score, padded_batches(images, size=self.image_size), (none,) * len(measures))
 
     def inpaint(self, images: Any, *, fold: int = 0) -> np.ndarray:
         """Images with their centre as the generator of one fold paints it: float32 in [0, 1], `[N, S, S, 3]`.
@@ -195,15 +202,22 @@ def measure_filled(
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4, 5))
 def _hole_similarities(
-    generator: nn.Module, variables: Any, images: jax.Array, mask_size: int, margin: int, measure: Measure
-) -> Similarities:
-    """Each metric `[holes, B]`, one hole after the other."""
+    generator: nn.Module,
+    variables: Any,
+    images: jax.Array,
+    mask_size: int,
+    margin: int,
+    measures: tuple[Measure, ...],
+) -> tuple[Similarities, ...]:
+    """Each metric `[holes, B]` by each measure, one hole after the other."""
 
-    def score(offset: jax.Array | tuple[int, int]) -> Similarities:
+    def score(offset: jax.Array | tuple[int, int]) -> tuple[Similarities, ...]:
         sizes = {"mask_size": mask_size, "margin": margin}
-        return measure.compare(images, network_fill(generator, variables, images, offset, **sizes), offset)
+        patches = network_fill(generator, variables, images, offset, **sizes)
+        return tuple(measure.compare(images, patches, offset) for measure in measures)
 
-    offsets = mask.grid_offsets(images.shape[1], mask_size, measure.holes)
+    (holes,) = {measure.holes for measure in measures}
+    offsets = mask.grid_offsets(images.shape[1], mask_size, holes)
     if len(offsets) == 1:
         return jax.tree.map(lambda scores: scores[None], score(offsets[0]))
     return jax.lax.map(score, jnp.array(offsets, jnp.int32))
@@ -227,7 +241,7 @@ def load_networks(root: Path, *, fold: int | None = None) -> Detector:
         with FoldCheckpoints(root / f"fold_{k}" / "checkpoints", read_only=True) as checkpoints:
             model = checkpoints.model()
             if "generator" not in model:
-                raise ValueError(f"{root} is the workdir of a classifier, and MIM's is needed to score")
+                raise ValueError(f"{root} is the workdir of a classifier: scoring needs one of MIM")
             generator = make_generator(model["generator"], model["options"], dtype=jnp.float32)
             variables.append(
                 checkpoints.generator_variables(abstract_variables(generator, model["image_size"]))

@@ -1,12 +1,13 @@
-"""The comparison of MIM with classifiers on the very same images: Table 4, the clinical test, fairer tests.
+"""The comparison of finished runs on the very same images: Table 4, the clinical test, fairer tests.
 
-A classifier of the paper has trained on four classes: mpox, and three that look like it. So the images it
-may be tested on are not MIM's. Four views say which images count:
+A run is a one-class detector (MIM, frozen features, both) or a classifier. A classifier of the paper has
+trained on four classes: mpox, and three that look like it. So the images it may be tested on are not MIM's.
+Four views say which images count:
 
   "paper": the augmented positives against the negatives that no classifier here was trained on (Table 3).
   "all": against all negatives of MIM's test. The classifiers have trained on many of those, which helps them.
   "open": images of the classes that were trained on, mpox among them, against those of all other classes:
-    can a classifier say "I have never seen this"? MIM takes no part, it knows one class only.
+    can a classifier say "I have never seen this"? Detectors take no part, they know one class only.
   "clinical": noisy mpox against clinical images (section 3.4).
 """
 
@@ -40,19 +41,19 @@ Methods = dict[str, list[ScoredImages]]
 def compare(runs: Sequence[SavedRun], *, resamples: int, seed: int) -> dict[str, Any]:
     """Compare the runs in every view, with paired intervals: plain values, ready for JSON.
 
-    The runs are at most one of MIM and one or more of classifiers, all on the same images in the same folds;
-    the size of the images may differ.
+    The runs are detectors and classifiers, all on the same images in the same folds; the size of the images
+    may differ. One classifier may stand alone.
 
     Returns:
-      "runs": {name: {"path", "method", "primary", "title", "training": item -> words}}, MIM first;
-      "methods": {method: {"run": a name of "runs" | None for a baseline, "score", "title"}};
-      "reference": the method that the others are compared with: MIM, or else the first run's probability;
-      "shown": the reference, then the probabilities of the (other) classifiers;
-      "known": the classes, beside mpox, that the classifiers trained on;
+      "runs": {name: {"path", "method", "primary", "title", "training": item -> words}}, detectors first;
+      "methods": {method: {"run": a name of "runs" | None for a baseline of the first, "score", "title"}};
+      "reference": the method that the others are compared with: the first run's decisive score;
+      "shown": the reference, then the other detectors and the probabilities of the (other) classifiers;
+      "known": the classes, beside mpox, that the classifiers trained on; [] without classifiers;
       "images": for each fold {"fold", "augmented", "plain", "known", "unknown", "seen"}: positives, then the
         negatives of known and of other classes that count in "paper", then those that do not;
       "best_score": of the classifiers' scores other than their probability the method of highest mean AUROC
-        in "paper", picked after the fact;
+        in "paper", picked after the fact; None without classifiers;
       "extremes": {"best" | "worst": {method shown: the position of its fold of highest or lowest AUROC in
         "paper"}}, picked after the fact as well;
       "views": {"paper" | "all" | "open" | "clinical": as `summarize` returns it, each method under the one
@@ -60,10 +61,10 @@ def compare(runs: Sequence[SavedRun], *, resamples: int, seed: int) -> dict[str,
       "resamples", "seed".
 
     Raises:
-      ValueError: no classifier, several runs of MIM, a workdir given twice, or runs on other images, folds
-        or known classes; it names the two workdirs and the first difference.
+      ValueError: one detector alone, a workdir given twice, or runs on other images, folds or known classes;
+        it names the two workdirs and the first difference.
     """
-    runs = sorted(runs, key=lambda run: not run.is_mim)
+    runs = ordered(runs)
     _check(runs)
     named = dict(zip(run_names(runs), runs, strict=True))
     classifiers = {name: run for name, run in named.items() if not run.is_mim}
@@ -105,6 +106,7 @@ def compare(runs: Sequence[SavedRun], *, resamples: int, seed: int) -> dict[str,
                 "method": run.method,
                 "primary": run.primary,
                 "title": titles[name],
+                "one_class": run.is_mim,
                 "training": describe_training(run),
             }
             for name, run in named.items()
@@ -114,7 +116,7 @@ def compare(runs: Sequence[SavedRun], *, resamples: int, seed: int) -> dict[str,
         "shown": shown,
         "known": known,
         "images": _count(runs, known),
-        "best_score": max(means, key=lambda name: means[name]),
+        "best_score": max(means, key=lambda name: means[name], default=None),
         "extremes": {
             end: {name: own.index(pick(own)) for name, own in values.items()}
             for end, pick in (("best", max), ("worst", min))
@@ -130,9 +132,14 @@ def compare(runs: Sequence[SavedRun], *, resamples: int, seed: int) -> dict[str,
     }
 
 
+def ordered(runs: Sequence[SavedRun]) -> list[SavedRun]:
+    """Put detectors before classifiers, otherwise as given."""
+    return sorted(runs, key=lambda run: not run.is_mim)
+
+
 def tested(runs: Sequence[SavedRun]) -> Methods:
     """Images of the view "paper" by every method, baselines included: name -> one entry a fold."""
-    runs = sorted(runs, key=lambda run: not run.is_mim)
+    runs = ordered(runs)
     return _methods(dict(zip(run_names(runs), runs, strict=True)), [~seen for seen in _seen(runs)])
 
 
@@ -157,7 +164,7 @@ def run_names(runs: Sequence[SavedRun]) -> list[str]:
 
 
 def _method(run: SavedRun, name: str, score: str) -> str:
-    return run.method if run.is_mim else f"{name}.{score}"
+    return name if run.is_mim else f"{name}.{score}"
 
 
 def _title(run_title: str, run: SavedRun, score: str) -> str:
@@ -170,13 +177,14 @@ def _scores(run: SavedRun) -> tuple[str, ...]:
 
 
 def _methods(runs: Mapping[str, SavedRun], masks: Sequence[np.ndarray]) -> Methods:
-    """Every method of the runs on the masked images of each fold, MIM and its baselines first."""
+    """Every method of the runs on the masked images of each fold, and the baselines of the first."""
     found: Methods = {}
-    for name, run in runs.items():
+    for position, (name, run) in enumerate(runs.items()):
         for score in _scores(run):
             found[_method(run, name, score)] = _alone(run.folds, score, masks)
-        for baseline, folds in run.baselines.items():
-            own = run.primary if run.primary in folds[0].similarities else "score"
+        for baseline, folds in run.baselines.items() if position == 0 else ():
+            held = folds[0].similarities
+            own = next(name for name in (run.primary, "score", "ssim_hbd") if name in held)
             found[baseline] = _alone(folds, own, masks)
     return found
 
@@ -240,21 +248,15 @@ def _count(runs: Sequence[SavedRun], known: Sequence[str]) -> list[dict[str, int
 
 
 def _check(runs: Sequence[SavedRun]) -> None:
-    if all(run.is_mim for run in runs):
+    if len(runs) == 1 and runs[0].is_mim:
         raise ValueError(
-            f"no classifier is among the {len(runs)} runs, and MIM is compared with classifiers: name the "
-            "workdir of at least one finished run of a classifier (--config.seeds compares runs of MIM)"
+            f"{runs[0].path} alone was given, whose report.html has its own comparison: name the workdir of "
+            "at least one more finished run"
         )
     paths = [run.path.resolve() for run in runs]
     for position, path in enumerate(paths):
         if path in paths[:position]:
             raise ValueError(f"the workdir {runs[position].path} was given twice: name each run once")
-    ours = [run for run in runs if run.is_mim]
-    if len(ours) > 1:
-        raise ValueError(
-            f"{ours[0].path} and {ours[1].path} are both runs of MIM: give one of them, and any number of "
-            "classifiers"
-        )
     classifiers = [run for run in runs if not run.is_mim]
     for run in classifiers[1:]:
         own, other = sorted(run.results["known"]), sorted(classifiers[0].results["known"])

@@ -13,7 +13,7 @@ import numpy as np
 
 from mim_jax.decide import thresholds
 from mim_jax.decide.decision import Calibration, Decision
-from mim_jax.decide.thresholds import Evidence, Rule
+from mim_jax.decide.thresholds import FittingScores, Rule
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.statistics.auroc import share_estimate
 
@@ -89,8 +89,8 @@ def calibrate(
     scores = [fold.similarities[metric] for fold in others]
     family = families(others[0].classes, class_groups)
 
-    def evidence(folds: Sequence[int], values: np.ndarray, kept: np.ndarray) -> Evidence:
-        return Evidence(
+    def fitting_scores(folds: Sequence[int], values: np.ndarray, kept: np.ndarray) -> FittingScores:
+        return FittingScores(
             [lowest[k] for k in folds],
             np.concatenate([positives[k] for k in folds]),
             values[kept],
@@ -106,16 +106,19 @@ def calibrate(
     cutoffs = []
     for k in numbers:
         outside = ~np.isin(others[0].groups, list(shares[k]))
-        found = evidence([j for j in numbers if j != k], scores[k], outside)
+        found = fitting_scores([j for j in numbers if j != k], scores[k], outside)
         lower, _ = thresholds.lower_threshold(found, rule)
         upper, left_out = thresholds.upper_threshold(found, rule)
         carried = tuple(name for name in found.highest if name not in left_out)
         cutoffs.append(Cutoffs(metric, lower, upper, shares[k], carried))
     return Calibrations(
         thresholds.describe(
-            evidence(list(numbers), np.mean(scores, axis=0), everything), metric, rule, positive
+            fitting_scores(list(numbers), np.mean(scores, axis=0), everything), metric, rule, positive
         ),
-        [thresholds.describe(evidence([k], scores[k], everything), metric, rule, positive) for k in numbers],
+        [
+            thresholds.describe(fitting_scores([k], scores[k], everything), metric, rule, positive)
+            for k in numbers
+        ],
         cutoffs,
     )
 

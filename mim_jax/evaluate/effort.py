@@ -19,10 +19,9 @@ def count_fills(experiment: Experiment) -> int:
     tested = _COPIES * len(dataset.positives) + folds * len(dataset.tested_negatives)
     networks = 3 if settings.training.autoencoder else 2  # trained, untrained and without adversary
     several = options.more_holes if options.more_holes > 1 else 0
-    region = measure.region == "image"
     sheet = min(options.robustness_images * folds, len(dataset.positives))
     sheet += folds * min(options.robustness_images, len(dataset.tested_negatives))
-    return tested * (measure.holes * (networks + region) + several) + _ROBUSTNESS * sheet
+    return tested * (measure.holes * networks + several) + _ROBUSTNESS * sheet
 
 
 def advice(experiment: Experiment) -> str | None:

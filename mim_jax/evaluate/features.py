@@ -9,9 +9,11 @@ import numpy as np
 
 from mim_jax.data.batches import batch_size, collect, in_pieces, padded_batches
 from mim_jax.detector import CombinedDetector, Detector
+from mim_jax.detector.combined import join_scores
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.test_set import TestSet, scored_images
-from mim_jax.features.backbone import Backbone, load_backbone
+from mim_jax.features.backbone import Backbone
+from mim_jax.features.backbones import load_backbone
 from mim_jax.features.cache import described
 from mim_jax.features.detector import (
     COLOR,
@@ -138,9 +140,9 @@ def combine(
         own = model.score_samples(experiment.dataset.images[experiment.splits[fold].train])
         units = units_of([own[None]])
         detector = CombinedDetector(model, found.detector.of_fold(fold), Units(*(u[:, 0] for u in units)))
-        in_units = (images.similarities[model.metric] - detector.units.median) / detector.units.spread
-        features, color = (found.scores[name][fold, part] for name in (FEATURES, COLOR))
-        joined.append(replace(images, similarities={COMBINED: (in_units + features + color) / 3}))
+        parts_of = {name: scores[fold, part] for name, scores in found.scores.items()}
+        combined = join_scores(images.similarities[model.metric], detector.units, parts_of)
+        joined.append(replace(images, similarities={COMBINED: combined}))
         detectors.append(detector)
     return detectors, joined
 

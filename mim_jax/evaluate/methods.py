@@ -53,20 +53,26 @@ def score_methods(
     # The default window of SSIM has to fit into the hole.
     with_region = measure.region == "image" and folds[0].detector.mask_size >= Options().filter_size
     # The unit is one hole of one image filled and compared, so that what is left can be foretold.
-    rounds = 1 + len(networks) + (more_holes if more_holes > 1 else 0) + with_region
+    rounds = 1 + len(networks) + (more_holes if more_holes > 1 else 0)
     recorder.start("scoring", total=rounds * sum(sizes) + len(FILLS) * len(test_set.images))
 
     def split_up(by_fold: Sequence[Scores]) -> list[ScoredImages]:
         return [scored_images(dataset, test_set, p, s) for p, s in zip(parts, by_fold, strict=True)]
 
-    def by_network(models: Sequence[Detector]) -> list[ScoredImages]:
+    def by_network(models: Sequence[Detector], measures: Sequence[Measure]) -> list[list[ScoredImages]]:
+        """For each measure the scored images of each fold."""
         found = []
         for model, part in zip(models, parts, strict=True):
-            scores = in_pieces(model.similarities, test_set.images[part], recorder.advance)
-            found.append({m: s[0] for m, s in scores.items()})
-        return split_up(found)
+            score = functools.partial(model.measured, measures=measures)
+            found.append(in_pieces(score, test_set.images[part], recorder.advance))
+        return [
+            split_up([{m: s[0] for m, s in scores.items()} for scores in by_fold])
+            for by_fold in zip(*found, strict=True)
+        ]
 
-    methods = {"mim": by_network([fold.detector for fold in folds])}
+    measures = [measure, dataclasses.replace(measure, region="mask")][: 1 + with_region]
+    whole, *region = by_network([fold.detector for fold in folds], measures)
+    methods = {"mim": whole}
     for name, fill in FILLS.items():
         # A fill is the same in every fold: score the test set once.
         score = functools.partial(
@@ -75,19 +81,16 @@ def score_methods(
         scores = in_pieces(score, test_set.images, recorder.advance)
         methods[name] = split_up([{m: values[part] for m, values in scores.items()} for part in parts])
     for name in networks:
-        methods[name] = by_network([fold.networks[name] for fold in folds])
+        (methods[name],) = by_network([fold.networks[name] for fold in folds], [measure])
     variants = []
     if more_holes > 1:
         several = _several_holes(test_set, parts, folds, more_holes, recorder)
         for reduce, by_fold in several.items():
             variants.append(f"holes_{reduce}")
             methods[f"holes_{reduce}"] = split_up(by_fold)
-    if with_region:
-        masked = dataclasses.replace(measure, region="mask")
+    if region:
         variants.append("mask_region")
-        methods["mask_region"] = by_network(
-            [dataclasses.replace(fold.detector, measure=masked) for fold in folds]
-        )
+        (methods["mask_region"],) = region
     recorder.finish()
     return methods, variants
 

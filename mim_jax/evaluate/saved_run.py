@@ -83,8 +83,13 @@ def read_run(path: str | Path) -> SavedRun:
 
 
 def network_name(run: SavedRun) -> str:
-    """Name what decides; width and image size are part of the name where they are not the paper's."""
+    """Name what decides; width and image size are part of the name where they are not the paper's.
+
+    Of a detector on a frozen network alone, that network is.
+    """
     settings = workdir.flatten(run.results["config"])
+    if run.method.startswith("features"):
+        return f"{method_name(run.method)} ({settings['features.backbone']})"
     width, size = (
         settings.get("generator.width" if run.is_mim else "classifier.width"),
         settings["data.image_size"],

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 # weights, images float32 [B, S, S, 3] in [0, 1] -> layer -> features [B, H, W, C]
 Apply = Callable[[Any, jax.Array], Mapping[str, jax.Array]]
@@ -26,7 +25,7 @@ class Backbone:
     Backbone('mine', image_size=8)
 
     Attributes:
-      name: one of `BACKBONES`, or a name of your own.
+      name: one of `mim_jax.features.backbones.BACKBONES`, or a name of your own.
       apply: `(weights, images) -> {layer: features}`, pure: images are float32 `[B, S, S, 3]` in [0, 1],
         RGB, features `[B, H, W, C]` with H * W > 1. An image's features must not depend on the others.
       image_size: pixels a side of the images it takes.
@@ -48,75 +47,6 @@ class Backbone:
     def features(self, images: jax.Array) -> Mapping[str, jax.Array]:
         """Features of images float32 `[B, S, S, 3]` in [0, 1], by layer: `[B, H, W, C]` each."""
         return self.apply(self.weights, images)
-
-
-def open_nsfw(path: str = "") -> Backbone:
-    from mim_jax.features import open_nsfw as network
-
-    return network.load(path)
-
-
-def resnet50(path: str) -> Backbone:
-    from mim_jax.features import torchvision
-
-    return torchvision.load("resnet50", path)
-
-
-def mobilenet_v3_large(path: str) -> Backbone:
-    from mim_jax.features import torchvision
-
-    return torchvision.load("mobilenet_v3_large", path)
-
-
-def swin_b(path: str) -> Backbone:
-    from mim_jax.features import torchvision
-
-    return torchvision.load("swin_b", path)
-
-
-def dinov2_small(path: str) -> Backbone:
-    from mim_jax.features import dinov2
-
-    return dinov2.load(path)
-
-
-BACKBONES: dict[str, Callable[[str], Backbone]] = {
-    "open_nsfw": open_nsfw,
-    "resnet50": resnet50,
-    "mobilenet_v3_large": mobilenet_v3_large,
-    "swin_b": swin_b,
-    "dinov2_small": dinov2_small,
-}
-
-
-def load_backbone(name: str, weights: str = "") -> Backbone:
-    """Load a backbone by name, its weights from a file.
-
-    Args:
-      name: one of `BACKBONES`.
-      weights: the file; "" only for those whose weights come with a package.
-
-    Raises:
-      ValueError: an unknown name; weights that are absent, of another network, cut short or not finite.
-    """
-    if name not in BACKBONES:
-        raise ValueError(f"unknown backbone {name!r}: choose one of {', '.join(BACKBONES)}")
-    backbone = BACKBONES[name](weights)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(backbone.weights):
-        if not np.all(np.isfinite(np.asarray(leaf))):
-            where = jax.tree_util.keystr(path, simple=True, separator=".")
-            raise ValueError(f"the weights of {name} are not all finite, {where} first: fetch the file again")
-    return backbone
-
-
-def apply_of(name: str) -> Apply:
-    """Function of one of `BACKBONES`, for weights that are at hand; another name is a ValueError."""
-    from mim_jax.features import dinov2, open_nsfw, torchvision
-
-    if name not in BACKBONES:
-        raise ValueError(f"unknown backbone {name!r}: choose one of {', '.join(BACKBONES)}")
-    known: dict[str, Apply] = {"open_nsfw": open_nsfw.features, "dinov2_small": dinov2.features}
-    return known.get(name) or torchvision.apply_of(name)
 
 
 def weights_file(name: str, path: str, wanted: str) -> Path:

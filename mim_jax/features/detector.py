@@ -110,10 +110,11 @@ class FeatureDetector(NoveltyDetector):
 
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
         """Each of `metrics` for each fold, float64 `[folds, N]`; images as `score_samples`."""
-        return score_batches(self, self._program, images)
+        return score_batches(self, self.program, images)
 
     @functools.cached_property
-    def _program(self) -> Program:
+    def program(self) -> Program:
+        """The scorer of each fold, compiled once, and its variables."""
         return compiled(self)
 
 

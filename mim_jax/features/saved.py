@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from mim_jax.data import weight_files
-from mim_jax.features.backbone import Backbone, load_backbone
+from mim_jax.features.backbone import Backbone
+from mim_jax.features.backbones import load_backbone
 from mim_jax.features.detector import FeatureDetector
 from mim_jax.features.one_class import Reference, Units
 from mim_jax.train import workdir

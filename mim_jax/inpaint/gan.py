@@ -16,7 +16,7 @@ from flax import linen as nn
 from flax import struct
 
 from mim_jax import mask
-from mim_jax.inpaint import losses
+from mim_jax.inpaint import initial, losses
 from mim_jax.inpaint.inference import to_network_range
 from mim_jax.measure.images import flip_at_random
 
@@ -80,16 +80,24 @@ class GanConfig:
 def init_state(key: jax.Array, config: GanConfig) -> AdversarialState:
     """Draw fresh networks and optimiser states; ValueError unless the patches have `config.mask_size`."""
     generator_key, discriminator_key = jax.random.split(key)
-    images = jnp.zeros((1, config.image_size, config.image_size, 3))
-    patch = jax.eval_shape(lambda: config.generator.init_with_output(generator_key, images, train=True)[0])
+    images, patches = (
+        jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+        for side in (config.image_size, config.mask_size)
+    )
+
+    def init() -> tuple[Any, Any]:
+        variables = config.generator.lazy_init(generator_key, images, train=True)
+        return variables, config.discriminator.lazy_init(discriminator_key, patches)["params"]
+
+    patch = jax.eval_shape(
+        lambda x: config.generator.init_with_output(generator_key, x, train=True)[0], images
+    )
     if patch.shape[1] != config.mask_size:
         raise ValueError(
             f"this generator paints {patch.shape[1]} pixels a side for images of {config.image_size}, but "
             f"mask_size is {config.mask_size}: set mask_size={patch.shape[1]} (--config.mask.size)"
         )
-    variables = config.generator.init(generator_key, images, train=True)
-    patches = jnp.zeros((1, config.mask_size, config.mask_size, 3))
-    discriminator_params = config.discriminator.init(discriminator_key, patches)["params"]
+    variables, discriminator_params = initial.together(init)
     return AdversarialState(
         step=jnp.zeros((), jnp.int32),
         generator_params=variables["params"],

@@ -1,5 +1,6 @@
 """Flax modules around the convolutions, batch and instance normalisation, as PyTorch has them."""
 
+import functools
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ from flax import linen as nn
 
 from mim_jax.inpaint import convolution
 from mim_jax.inpaint.convolution import as_row
+from mim_jax.inpaint.initial import gaussian
 
 # `torch.nn.init.kaiming_normal_(mode="fan_out")`: N(0, 2 / (k k O)), for depthwise kernels too.
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -22,7 +24,7 @@ class Conv(nn.Module):
     padding: int = 0
     transpose: bool = False
     use_bias: bool = True
-    kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
+    kernel_init: nn.initializers.Initializer = gaussian
     dtype: Any = jnp.float32  # of the computation; parameters stay float32
 
     @nn.compact
@@ -48,7 +50,7 @@ class ConvPair(nn.Module):
     @nn.compact
     def __call__(self, channels: int) -> tuple[jax.Array, jax.Array]:
         shape = (self.taps, self.taps, channels, self.features)
-        kernel = self.param("kernel", nn.initializers.normal(0.02), shape, jnp.float32)
+        kernel = self.param("kernel", gaussian, shape, jnp.float32)
         return kernel, self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
 
 
@@ -70,10 +72,6 @@ class DepthwiseConv(nn.Module):
         )
 
 
-def _scale_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)
-
-
 class BatchNorm(nn.Module):
     """`torch.nn.BatchNorm2d`, statistics in float32; unless given, the scale is drawn from N(1, 0.02).
 
@@ -84,7 +82,7 @@ class BatchNorm(nn.Module):
     train: bool
     eps: float = 1e-5
     momentum: float = 0.1
-    scale_init: nn.initializers.Initializer = _scale_init
+    scale_init: nn.initializers.Initializer = functools.partial(gaussian, mean=1)
     dtype: Any = jnp.float32
 
     @nn.compact

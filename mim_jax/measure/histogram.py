@@ -9,8 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from mim_jax.measure import images
+from mim_jax.measure import bit_planes, images
 
 # The floor of the Bhattacharyya coefficient; without it disjoint histograms would score -inf.
 SMALLEST_COEFFICIENT = 1e-12
@@ -92,17 +93,13 @@ def _levels(image: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array | None]:
 
 
 def _counted(image: jax.Array, *, bins: int) -> jax.Array:
-    """Histogram for CPU: pixel by pixel, of positions that are computed, many at a time, beforehand."""
-    channels = image.shape[-1]
-
-    def positions(image: jax.Array) -> jax.Array:
-        levels, _ = _levels(image, jnp.uint16)  # 255 * 256 fits
-        first = bins * jnp.arange(channels, dtype=jnp.uint16).reshape(1, 1, channels)
-        return (levels * bins // 256 + first).reshape(-1)
-
-    at = images.apart(positions, image)
-    counts = jnp.zeros(channels * bins, jnp.int32).at[at].add(1, mode="promise_in_bounds")
-    counts = counts.astype(jnp.float32).reshape(channels, bins)
+    """Histogram for CPU."""
+    levels = image if image.dtype == jnp.uint8 else images.apart(lambda a: _levels(a, jnp.uint8)[0], image)
+    counts = bit_planes.counts(levels)
+    if bins != 256:
+        bin_of = np.arange(256) * bins // 256
+        counts = jnp.zeros((len(counts), bins), jnp.int32).at[:, bin_of].add(counts)
+    counts = counts.astype(jnp.float32)
     if image.dtype == jnp.uint8:
         return counts
     unknown = jnp.any(jnp.isnan(image), axis=(0, 1))

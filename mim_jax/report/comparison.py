@@ -1,11 +1,11 @@
-"""The page that compares MIM with classifiers: the paper's Tables 3 and 4, Figure 6 and clinical test."""
+"""The page that compares detectors and classifiers: the paper's Tables 3 and 4, Figure 6, clinical test."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mim_jax.classifiers.ood_scores import SCORE_CLAUSES, SCORE_NAMES, SCORES
-from mim_jax.evaluate.comparison import SCORE, shown_parts, tested
+from mim_jax.evaluate.comparison import SCORE, ordered, shown_parts, tested
 from mim_jax.evaluate.metadata import PAPER_AUROC, PAPER_CLINICAL
 from mim_jax.evaluate.saved_run import SavedRun
 from mim_jax.evaluate.statistics.auroc import roc
@@ -35,7 +35,7 @@ def write_comparison(
 
     `comparison` is what `mim_jax.evaluate.comparison.compare` returned for these runs.
     """
-    runs = sorted(runs, key=lambda run: not run.is_mim)
+    runs = ordered(runs)
     notice = next((run.results["notice"] for run in runs if run.results["notice"]), None)
     pngs = _draw(comparison, runs, notice=SHORT_NOTICE if notice else "")
     write_figures(path / "figures", pngs)
@@ -69,19 +69,22 @@ def _values(comparison: Mapping[str, Any], runs: Sequence[SavedRun]) -> dict[str
         "ours": ours,
         "others": others,
         "outcomes": {words: said.count(words) for words in said},
+        "detectors": [name for name in comparison["shown"] if name in comparison["runs"]],
         "baselines": [name for name, method in methods.items() if method["run"] is None],
         "other_scores": sum(method["score"] in SCORES[1:] for method in methods.values()),
-        "splits": trained[0],
+        "splits": trained[0] if trained else [],
         "same_splits": all(
             [split["train"] for split in each] == [split["train"] for split in trained[0]] for each in trained
         ),
         "paper_rows": {
-            name: _PAPER[name] for name in dict.fromkeys(["mim", *(run["method"] for run in runs_found)])
+            name: _PAPER[name]
+            for name in dict.fromkeys(["mim", *(run["method"] for run in runs_found)])
+            if name in _PAPER
         },
         "paper_clinical": {"mim": PAPER_CLINICAL, "swin_b": _PAPER_CLINICAL_SWIN},
         "score_names": SCORE_NAMES,
         "score_clauses": SCORE_CLAUSES,
-        "classifiers": [run["title"] for run in runs_found if run["method"] != "mim"],
+        "classifiers": [run["title"] for run in runs_found if not run["one_class"]],
         "by_score": {view: _by_score(comparison, view) for view, found in views.items() if found},
         "clinical": runs[0].results["clinical"],
         "parts": {
@@ -113,7 +116,7 @@ def _draw(comparison: Mapping[str, Any], runs: Sequence[SavedRun], *, notice: st
     methods, aurocs = tested(runs), comparison["views"]["paper"]["auroc"]["augmented"]
     titles = {method: own["title"] for method, own in comparison["methods"].items()}
     # What the first screen is about: the methods shown, the best other score, and the baselines.
-    first = {*comparison["shown"], comparison["best_score"]}
+    first = {*comparison["shown"], comparison["best_score"]}  # which may be None
     first |= {name for name, method in comparison["methods"].items() if method["run"] is None}
     pngs = {
         "aurocs": charts.forest_figure(

@@ -128,12 +128,12 @@ def _parse(config: Mapping[str, Any]) -> Settings:
         if name in flat and flat[name] not in known:
             raise ValueError(f"unknown config.{name} {flat[name]!r}: choose one of {', '.join(known)}")
     data, evaluation = dict(config["data"]), dict(config["evaluation"])
-    gate = dict(data.pop("gate"))
+    gate = data.pop("gate")
     mask = config.get("mask")
     least = mask["size"] if mask else data["image_size"] // 2  # classifiers, which have no hole, as MIM
     data |= {
-        "gate_training": gate.pop("training"),
-        "gate": _read(quality.Gate, gate, "data.gate"),
+        "gate_training": gate["training"],
+        "gate": read_gate(config),
         "sources": {name: folder for name, folder in data["sources"].items() if folder},
         "positive": datasets.printable(data["positive"]),  # spelled as the classes of a data set are
         "known": tuple(map(datasets.printable, data.get("known", ()))),
@@ -153,6 +153,13 @@ def _parse(config: Mapping[str, Any]) -> Settings:
         detector=config.get("detector", "mim"),
         given=config,
     )
+
+
+def read_gate(config: Mapping[str, Any]) -> quality.Gate:
+    """Read the checks that files to be scored must pass: all that scoring with an export needs."""
+    checks = {name: on for name, on in config["data"]["gate"].items() if name != "training"}
+    gate: quality.Gate = _read(quality.Gate, checks, "data.gate")
+    return gate
 
 
 def _read_mim(config: Mapping[str, Any], measure: Mapping[str, Any]) -> typed.MimSettings:

@@ -124,7 +124,7 @@ def check_negatives(dataset: Dataset) -> None:
     """Raise ValueError where there is nothing to test against."""
     if not len(dataset.negatives):
         raise ValueError(
-            f"{dataset.source} holds nothing but {dataset.positive!r}: add folders of other classes to test "
+            f"{dataset.source} has no class but {dataset.positive!r}: add folders of other classes to test "
             "against, or only train with --mode=train"
         )
     if not len(dataset.tested_negatives):

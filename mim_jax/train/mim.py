@@ -60,7 +60,7 @@ def check(settings: Settings) -> None:
 def mim_settings(settings: Settings) -> MimSettings:
     """Section of MIM in the settings; ValueError where they are those of a classifier."""
     if settings.mim is None:
-        raise ValueError("this is the configuration of a classifier, and MIM's is needed")
+        raise ValueError("this is the configuration of a classifier, not of MIM")
     return settings.mim
 
 
@@ -108,7 +108,7 @@ def trainings(experiment: Experiment, path: Path) -> list[Training]:
                 Training(
                     role=role,
                     fold=one.index,
-                    title=f"training fold {one.index + 1}/{len(splits)}"
+                    title=f"training fold {one.index} (of {len(splits)})"
                     + ("" if adversary else ", no adversary"),
                     folder=path / f"fold_{one.index}" / folder,
                     task=config,

@@ -208,7 +208,7 @@ def _run_epochs(
                 _check_state(state, fold, epoch, checkpoints)
                 checkpoints.save(state, training.model)
             checkpoints.wait()
-            return f"epoch {(checkpoints.latest_step() or 0) // updates} of fold {fold + 1}"
+            return f"epoch {(checkpoints.latest_step() or 0) // updates} of fold {fold}"
 
         return save
 
@@ -249,7 +249,7 @@ def _run_epochs(
                 checkpoints.save(state, training.model)
             saved = epoch
         if asked:
-            return f"epoch {epoch} of fold {fold + 1}"
+            return f"epoch {epoch} of fold {fold}"
     return None
 
 
@@ -264,7 +264,7 @@ def _check_finite(means: Mapping[str, float], fold: int, epoch: int, step: int, 
     for name, value in means.items():
         if not np.isfinite(value):
             raise NonFiniteLoss(
-                f"{name} is {value} in epoch {epoch} (update {step}) of fold {fold + 1}: lower "
+                f"{name} is {value} in epoch {epoch} (update {step}) of fold {fold}: lower "
                 "--config.optimizer.learning_rate or use --config.training.precision=float32 in a new "
                 f"--workdir; {_newest(checkpoints)}"
             )
@@ -275,7 +275,7 @@ def _check_state(state: Any, fold: int, epoch: int, checkpoints: Any) -> None:
     # By NumPy, which needs no device: that may be busy with what is being given up.
     if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(state)):
         raise NonFiniteLoss(
-            f"the parameters are not finite after epoch {epoch} of fold {fold + 1}: lower "
+            f"the parameters are not finite after epoch {epoch} of fold {fold}: lower "
             f"--config.optimizer.learning_rate in a new --workdir; {_newest(checkpoints)}"
         )
 

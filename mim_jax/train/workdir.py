@@ -69,8 +69,8 @@ def share(path: str | os.PathLike[str], data: Mapping[str, Any]) -> Path:
     workdir = Path(path).expanduser().resolve()
     if not (workdir / "data.json").exists():
         raise ValueError(
-            f"the workdir {workdir} of the first process is not seen from another: name a folder that every "
-            "host shares"
+            f"the workdir {workdir} of the first process cannot be seen from another: name a folder that "
+            "every host shares"
         )
     there = read_json(workdir / "data.json")
     if there != data:
@@ -140,8 +140,8 @@ def differences(
 
 
 @contextlib.contextmanager
-def hold(workdir: Path) -> Iterator[None]:
-    """Keep other runs out of a workdir, which exists, while the `with` block lasts.
+def hold(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
+    """Keep other runs out of a workdir, which exists and `flag` names, while the `with` block lasts.
 
     The kernel holds the lock and releases it when this process dies, however it dies: no lock is ever stale.
     Where the file system has no locks a warning says so.
@@ -157,16 +157,21 @@ def hold(workdir: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             raise ValueError(
-                f"the workdir {workdir} is in use by {file.read().strip() or 'another process'}: wait for "
-                "that run or stop it, or give this one its own --workdir"
+                f"{'the workdir ' if flag == '--workdir' else ''}{workdir} is in use by "
+                f"{file.read().strip() or 'another process'}: wait for that run or stop it, or give this one "
+                f"its own {flag}"
             ) from error
         except OSError as error:
             why = f"{workdir} lies where files cannot be locked ({error.strerror})"
-            warnings.warn(f"{why}: nothing keeps a second run out", stacklevel=3)
+            warnings.warn(f"{why}: a second run would not be kept out", stacklevel=3)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            if not (workdir / CONFIG).exists():  # the run was refused: it leaves the folder empty
+                (workdir / LOCK).unlink(missing_ok=True)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -185,7 +190,7 @@ def read_json(path: Path) -> Any:
     try:
         content = json.loads(path.read_text())
         if isinstance(content, dict) and content.pop(SEAL, seal := _hash(content)) != seal:
-            raise ValueError(f"its {SEAL} is that of other content")
+            raise ValueError(f"its {SEAL} does not fit its content")
         return content
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist: is {path.parent} the workdir of a run?") from error

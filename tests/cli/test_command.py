@@ -207,6 +207,6 @@ def test_a_run_says_where_it_begins_and_ends(tmp_path, capsys):
     with small_networks():
         assert train(1).out == f"trained: {workdir}; --mode=evaluate reports it\n"
         shutil.rmtree(workdir / "fold_1")
-        assert "resumed: training fold 1/2 from epoch 1\n" in train(2).err
+        assert "resumed: training fold 0 (of 2) from epoch 1\n" in train(2).err
         said = train(2).err
     assert "already trained: 2 of 2 trainings\n" in said and "resumed" not in said

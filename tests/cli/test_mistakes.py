@@ -58,7 +58,7 @@ def test_a_mistake_is_one_sentence(name, tmp_path, capsys):
         ("--config=configs/mim.py:quik", "choose one of '', 'paper', 'quick'"),
         ("--config.data.rot=3", "no field config.data.rot; did you mean config.data.root?"),
         ("--config=configs/none.py", "configs/none.py"),
-        ("--mode=rum", "run|train|evaluate|score|export|export_app|serve|check_data|compare"),
+        ("--mode=rum", "run|train|evaluate|score|bulk|export|export_app|serve|check_data|compare"),
         ("--confg=3", "Unknown command line flag 'confg'"),
     ],
 )

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from mim_jax.cli.score import ScoredFile, write_table
+from mim_jax.cli.score import write_table
 from mim_jax.data.dataset import printable
 from mim_jax.data.folder import from_folder
 from mim_jax.data.images import UnusableImage, decode_image
 from mim_jax.decide.decision import unusable
+from mim_jax.deploy.bulk.rows import ScoredFile
 from tests.stress import hostile
 
 

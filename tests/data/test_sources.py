@@ -146,7 +146,7 @@ def test_a_damaged_or_foreign_preparation_is_refused(joined, copy, tmp_path):
     other = copy("msld")
     put(next(other.rglob("fold1/*/*/MKP_17_01.jpg")), side=50)
     sentence = refusal(folders | {"msld": other}, prepared, **options)
-    assert "made from other files than" in sentence and "another data_dir" in sentence
+    assert "not made from the files" in sentence and "another data_dir" in sentence
 
 
 def flip(path):

@@ -15,7 +15,7 @@ from mim_jax.deploy import export
 from mim_jax.deploy.app import runtime
 from mim_jax.measure.similarity import METRICS
 from tests.deploy import chromium
-from tests.deploy.small import SIZE, make_detector
+from tests.deploy.small import SIZE, make_combined, make_detector, make_features
 
 pytest.importorskip("jax2onnx", reason="jax2onnx is not installed: see docs/deploy.md")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install '.[app]'")
@@ -38,11 +38,15 @@ CALIBRATION = {
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory):
+def fetched():
     try:
-        fetched = runtime.fetch()
+        return runtime.fetch()
     except ValueError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory, fetched):
     path = tmp_path_factory.mktemp("run") / "app"
     bundle.export_app(make_detector(), path, calibration=CALIBRATION, fetch=lambda: fetched)
     return path
@@ -117,6 +121,37 @@ def test_the_page_keeps_nobody_out(app, photograph):
         assert check(browser, photograph) == "mpox_like"
         browser.evaluate("document.querySelector('details').open = true")
         assert browser.findings() == {}
+
+
+@pytest.mark.parametrize(
+    ("make", "panels"),
+    [
+        (lambda: make_features(color=False), ["original", "unlikeness"]),
+        (make_combined, ["original", "masked", "inpainted", "map", "unlikeness"]),
+    ],
+    ids=["features", "combined"],
+)
+def test_page_of_a_detector_on_frozen_features(make, panels, fetched, photograph, tmp_path):
+    detector = make()
+    calibration = CALIBRATION | {"metric": detector.metric, "scores": [[-1.0, 0.5, 2.0]], "lower": -99.0}
+    bundle.export_app(detector, tmp_path / "app", calibration=calibration, fetch=lambda: fetched)
+    with opened(tmp_path / "app") as (browser, _):
+        assert check(browser, photograph) == "mpox_like"
+        cells = "Array.from(document.querySelectorAll('#numbers td'), (cell) => cell.textContent)"
+        shown = [float(text.replace("\u2212", "-")) for text in browser.evaluate(cells)]
+        drawn = "Array.from(document.querySelectorAll('.panels figure:not([hidden]) canvas'), (c) => c.id)"
+        assert browser.evaluate(drawn) == panels
+        words = browser.evaluate("document.querySelector('main').textContent")
+        colors = (
+            "new Set(document.getElementById('unlikeness').getContext('2d').getImageData(0, 0, 64, 64).data)"
+        )
+        assert browser.evaluate(f"{colors}.size") > 10  # a map, not a plain square
+        assert browser.messages == []
+    picture = load_image(photograph, size=SIZE)[None]
+    tolerance = program.UNIT_TOLERANCE[json.loads((tmp_path / "app" / "app.json").read_text())["weights"]]
+    np.testing.assert_allclose(shown, bundle.truth(detector, picture)[0], atol=tolerance + 5e-5)
+    assert "as near to the nearest training pictures" in words
+    assert ("identical" in words) == ("inpainted" in panels)
 
 
 def test_it_works_without_a_network_once_it_was_opened(app, photograph):

@@ -8,7 +8,8 @@ import pytest
 
 import mim_jax
 from mim_jax.data import weight_files
-from mim_jax.deploy import export, format, rebuild
+from mim_jax.deploy import export, format
+from mim_jax.features.backbones import BACKBONES, Named
 from mim_jax.measure import METRICS
 from tests.deploy.small import SIZE, make_combined, make_features, small_network, striped
 from tests.deploy.test_export import REMOVED, exchange, refused
@@ -36,7 +37,7 @@ def copy(exported, tmp_path):
 @pytest.fixture(autouse=True)
 def named(monkeypatch):
     """The invented network is one of those that have a name."""
-    monkeypatch.setattr(rebuild, "apply_of", {"small": small_network}.__getitem__)
+    monkeypatch.setitem(BACKBONES, "small", Named(None, small_network))
 
 
 def test_both_ways_score_and_assess_as_the_detector(exported):
@@ -83,7 +84,7 @@ def test_metrics_and_networks_are_in_the_configuration(exported):
 def test_one_kind_is_not_taken_for_another(exported, copy):
     other = "mim" if exported[1].name == "combined" else "combined"
     exchange(copy, format.CONFIG, kind=other)
-    refused(copy, "which names no weight of a fold|does not say model|expected uint8")
+    refused(copy, "which names no weight of a fold|lacks model|expected uint8")
     exchange(copy, format.CONFIG, kind="ensemble")
     refused(copy, "kind is 'ensemble', expected one of mim, features, combined")
 
@@ -91,11 +92,11 @@ def test_one_kind_is_not_taken_for_another(exported, copy):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"features": REMOVED}, "does not say features"),
+        ({"features": REMOVED}, "lacks features"),
         ({"features__digest": None}, r"features\.digest is None, expected str"),
         ({"features__image_size": 0}, "which cannot be|expected uint8"),
-        ({"metrics": ["features", 1]}, "scores by .* which is none of features, 1"),
-        ({"metrics": METRICS}, "scores by '(features|combined)', which is none of ssim_hbd"),
+        ({"metrics": ["features", 1]}, "scores by .* which is not one of features, 1"),
+        ({"metrics": METRICS}, "scores by '(features|combined)', which is not one of ssim_hbd"),
         ({"folds": 3}, "expected (3|0 to 2)"),
     ],
 )

@@ -119,6 +119,29 @@ def test_one_classifier_alone_or_several_without_mim(folders, runs):
     assert both["score"]["folds"] == one["score"]["folds"]
 
 
+def test_detectors_alone_or_beside_classifiers(tmp_path, runs):
+    second = read_run(a_workdir(tmp_path / "second", "mim", seed=5, gap=0.5))
+    frozen = read_run(a_workdir(tmp_path / "frozen", "features", seed=6, gap=2.5))
+    three = compare([frozen, runs[1], second], resamples=RESAMPLES, seed=0)
+    shown = ["features", "mim (mim)", "mim (second)"]
+    assert (three["reference"], three["shown"], three["best_score"], three["known"]) == (
+        "features",
+        shown,
+        None,
+        [],
+    )
+    assert list(three["methods"]) == shown  # no baselines: those of the first alone are shown
+    aurocs = three["views"]["paper"]["auroc"]["augmented"]
+    rows = table_of(second.path, 0, "mim")
+    labels, scores = [row["positive"] == "True" for row in rows], [float(row["ssim_hbd"]) for row in rows]
+    found = aurocs["mim (second)"]["score"]["folds"][0]["value"]
+    assert found == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    assert three["views"]["open"] is None and three["views"]["clinical"]
+    mixed = compare([runs[0], frozen, second], resamples=RESAMPLES, seed=0)
+    assert mixed["shown"] == ["features", "mim", "resnet50.probability"]
+    assert set(mixed["views"]["open"]["auroc"]["augmented"]) == {f"resnet50.{n}" for n in ood_scores.KNOWN}
+
+
 def test_without_clinical_tests_or_unknown_classes_a_view_is_missing(tmp_path, runs):
     def no_unknown(fold, images):
         return images.select(~np.isin(images.classes, ("acne", "nv")))
@@ -158,13 +181,10 @@ def test_damaged_workdirs_are_refused(tmp_path):
 
 
 def test_runs_that_do_not_belong_together_are_refused(tmp_path, runs):
-    with pytest.raises(ValueError, match="no classifier is among the 1 runs"):
+    with pytest.raises(ValueError, match="mim alone was given"):
         compare(runs[1:2], resamples=9, seed=0)
     with pytest.raises(ValueError, match="given twice"):
         compare([runs[0], runs[0]], resamples=9, seed=0)
-    second = read_run(a_workdir(tmp_path / "second", "mim"))
-    with pytest.raises(ValueError, match="both runs of MIM"):
-        compare([runs[0], runs[1], second], resamples=9, seed=0)
 
     def other_patient(fold, images):
         there = (images.names == "nv/3") & (fold == 1)

@@ -318,3 +318,26 @@ def test_a_detector_without_a_hole_is_scored_on_corrupted_images():
         for row, images in zip(scores["features"], worse, strict=True):
             expected = whole.similarities(np.asarray(images))["features"][fold]
             np.testing.assert_allclose(row, expected, atol=2e-3)
+
+
+def test_folds_and_experiments_share_the_programs_of_a_detector_without_a_hole():
+    """The network is traced for a fold alone and for all of them, not anew for each fold."""
+    traced = []
+
+    def halves(weights, images):
+        traced.append(images.shape)
+        return {"halves": images[:, ::2, ::2]}
+
+    rng = np.random.default_rng(1)
+    pictures = (rng.uniform(0.1, 1, (18, 1, 1, 3)) * rng.integers(0, 256, (18, 8, 8, 3))).astype(np.uint8)
+    training = [np.arange(12), np.arange(3, 15), np.arange(6, 18)]
+    whole = fit_detector(
+        Backbone("mine", halves, 8), pictures, groups=np.arange(18), training=training, kinds=("nearest",)
+    )
+    models, sides = [whole.of_fold(fold) for fold in range(3)], [grouped(pictures[:4])] * 3
+    traced.clear()
+    for seed in range(2):
+        _, scored = clinical_test(models, sides, grouped(pictures[4:9]), batch=4, resamples=40, seed=seed)
+    assert len(traced) == 2
+    clean = [images.similarities["features"][-5:] for images in scored]
+    np.testing.assert_allclose(clean, whole.similarities(pictures[4:9])["features"], atol=1e-6)

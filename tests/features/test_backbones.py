@@ -12,7 +12,7 @@ from against_torchvision import import_torchvision, lively
 from mim_jax.classifiers import CLASSIFIERS, SwinB
 from mim_jax.data import weight_files
 from mim_jax.features import dinov2, open_nsfw
-from mim_jax.features.backbone import BACKBONES, load_backbone
+from mim_jax.features.backbones import BACKBONES, load_backbone
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 

@@ -11,7 +11,7 @@ from mim_jax.report.comparison import write_comparison
 from mim_jax.report.format import signed, verdict
 from tests.deploy import chromium
 from tests.invented import HOSTILE, Page
-from tests.invented_runs import FOLDS, RESAMPLES, four_workdirs
+from tests.invented_runs import FOLDS, RESAMPLES, a_workdir, four_workdirs
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +85,14 @@ def test_page_of_one_classifier_without_a_clinical_test(tmp_path, runs):
     assert "says nothing about mpox" not in page.text and "by the probability of mpox, on" not in page.text
     assert page.table("Table. AUROC, augmented")["Swin-B (96 px)"][-1].startswith("0.")
     assert "These runs have no clinical test in common" in page.text
+
+
+def test_page_of_detectors_alone_speaks_of_no_classifier(tmp_path, runs):
+    frozen = read_run(a_workdir(tmp_path / "frozen", "features", seed=6, gap=2.5))
+    found = compare([runs[1], frozen], resamples=RESAMPLES, seed=0)
+    page = Page(write_comparison(tmp_path, found, [runs[1], frozen]).read_text(encoding="utf-8"))
+    assert "lassifier" not in page.text and "Who has seen what" not in page.text
+    difference = found["views"]["paper"]["differences"]["features"]["score"]
+    assert f"{verdict(difference)[0]} frozen features (open_nsfw)" in page.text
+    row = page.table("Table. AUROC, augmented")["frozen features (open_nsfw)"]
+    assert row[-1].startswith(signed(difference["mean"]))

@@ -12,10 +12,8 @@ and so is a start that fails.
 
 import argparse
 import json
-import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -24,40 +22,16 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).parents[2]
-FIELDS = {
-    "data.image_size": 32,
-    "mask.size": 16,
-    "data.folds": 2,
-    "data.procedural_positives": 12,
-    "data.procedural_negatives": 18,
-    "generator.width": 4,
-    "generator.bottleneck_channels": 8,
-    "discriminator.width": 4,
-    "training.epochs": 20,
-    "training.batch_size": 4,
-    "training.checkpoint_every": 2,
-    "evaluation.resamples": 50,
-    "evaluation.procedural_clinical": 18,
-    "evaluation.robustness_images": 3,
-}
+from tests.launching import TINY, start, tiny
+
+EPOCHS = 20  # enough for kills to hit them
 
 
 def begin(workdir: Path, cache: Path) -> subprocess.Popen[str]:
-    """Starts the run; what was compiled in an earlier life is not compiled again."""
-    fields = [f"--config.{name}={value}" for name, value in FIELDS.items()]
-    return subprocess.Popen(
-        [sys.executable, "launch.py", "--config=configs/mim.py:quick", f"--workdir={workdir}", *fields],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        },
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    """Start the run; what was compiled in an earlier life is not compiled again."""
+    arguments = tiny(workdir, **{"training.epochs": EPOCHS})
+    compiled = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return start("launch.py", *arguments, **compiled)
 
 
 def finish(process: subprocess.Popen[str], *, timeout: float | None = None) -> bool:
@@ -88,7 +62,7 @@ def moment(workdir: Path) -> str:
         return "writing scores"
     metrics = workdir / "metrics.jsonl"
     epochs = len(metrics.read_text().splitlines()) if metrics.exists() else 0
-    if epochs >= 2 * FIELDS["data.folds"] * FIELDS["training.epochs"]:
+    if epochs >= 2 * TINY["data.folds"] * EPOCHS:
         return "evaluating"
     return "training" if epochs else "starting or compiling"
 

@@ -62,7 +62,7 @@ def stopped(*arguments):
 
 def test_an_epoch_without_end_is_given_up_and_the_one_before_it_saved(tmp_path):
     said = stopped(TRAINING, tmp_path)
-    assert re.search("stopped after epoch 3 of fold 1 and saved: the same command", said)
+    assert re.search("stopped after epoch 3 of fold 0 and saved: the same command", said)
     assert [int(step.name) for step in (tmp_path / "fold_0" / "checkpoints").iterdir()] == [3]
 
 

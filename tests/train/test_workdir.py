@@ -42,6 +42,7 @@ def test_a_second_run_is_refused_while_the_first_lives(holder, tmp_path):
         assert re.match(rf"process {os.getpid()} on .+\n$", (tmp_path / workdir.LOCK).read_text())
     with workdir.hold(tmp_path):  # let go at the end of the block
         pass
+    assert list(tmp_path.iterdir()) == []  # no run has begun in it
 
 
 @pytest.mark.parametrize("mode", ["run", "train", "evaluate"])
@@ -62,5 +63,5 @@ def test_a_sealed_file_reads_back_and_a_changed_one_does_not(tmp_path):
     path.write_text(path.read_text().replace('"wall_time": 3.0', '"wall_time": 4.0'))
     workdir.read_json(path)
     path.write_text(path.read_text().replace("0.1", "0.2"))
-    with pytest.raises(ValueError, match=r"a\.json.*is that of other content"):
+    with pytest.raises(ValueError, match=r"a\.json.*does not fit its content"):
         workdir.read_json(path)

@@ -226,7 +226,7 @@ def _one_hot(row: dict[str, str], path: Path) -> str:
         values = {}
     if sorted(values.values()) != [0.0] * (len(_ISIC) - 1) + [1.0]:
         raise ValueError(
-            f"{path} must have one 1 and otherwise 0 in each row; the row of {row['image']!r} has not: "
+            f"{path} must have one 1 and otherwise 0 in each row; that of {row['image']!r} does not: "
             "download it again"
         )
     return max(values, key=values.__getitem__)
@@ -312,7 +312,7 @@ def _read_table(folder: Path, file: str, columns: set[str]) -> tuple[Path, list[
     )
     if len(found) != 1:
         raise ValueError(
-            f"the folder of isic2018, {folder}, needs the file {file} once; it is there {len(found)} times"
+            f"the folder of isic2018, {folder}, must hold one file {file}; it holds {len(found)}"
         )
     held, rows = read_csv(found[0])
     if missing := sorted(columns - set(held)):

@@ -60,7 +60,8 @@ def load_sources(
         raise ValueError("no data source is named: give at least the folder of one, such as msld")
     if size < 1 or per_class < 0 or seed < 0:
         raise ValueError(
-            f"size={size}, per_class={per_class} and seed={seed}: size must be at least 1 pixel, the others 0"
+            f"size={size}, per_class={per_class} and seed={seed}: size must be at least 1 "
+            "pixel, the others at least 0"
         )
     plans = [
         _plan(source, folder, data_dir, size, per_class, seed, min_side)
@@ -261,7 +262,7 @@ def _verify(where: Path, plan: _Plan, mark: str) -> list[tuple[str, str]]:
         ) from None
     if folder != mark:
         raise ValueError(
-            f"the prepared images in {where} were made from other files than {plan.folder} holds now: "
+            f"the prepared images in {where} were not made from the files that {plan.folder} holds now: "
             f"{way_out}, or give another data_dir"
         )
     found = _hash_files(where)

@@ -143,7 +143,8 @@ def smallest(detector: NoveltyDetector, images: np.ndarray) -> tuple[bytes, str,
     listed = ", ".join(f"{kind} {value:.2g}" for kind, value in found.items())
     raise ValueError(
         f"the golden scores of the ONNX program are off by {listed}, and at most "
-        f"{max(tolerances(detector, 'float32')):g} may be rounding: this onnxruntime or this device errs"
+        f"{max(tolerances(detector, 'float32')):g} may be rounding: this onnxruntime or device "
+        "computes something else"
     )
 
 

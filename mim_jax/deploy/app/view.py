@@ -14,9 +14,10 @@ from mim_jax.data.resize import shrink
 from mim_jax.decide.novelty_detector import NoveltyDetector
 from mim_jax.deploy import fuse
 from mim_jax.detector import CombinedDetector, Detector
+from mim_jax.detector.combined import join_scores
 from mim_jax.features.detector import COLOR, FEATURES, FeatureDetector, with_join
 from mim_jax.features.histograms import color_histogram, mirrored, shares, spread_of
-from mim_jax.features.one_class import score
+from mim_jax.features.one_class import Units, score
 from mim_jax.features.unlikeness import feature_map
 from mim_jax.inpaint.inference import network_fill
 from mim_jax.measure.images import as_float
@@ -117,13 +118,12 @@ def _feature_view(detector: FeatureDetector) -> Callable[[jax.Array], tuple[Show
 
 def _combined_view(detector: CombinedDetector) -> Callable[[jax.Array], tuple[Shown, Shown]]:
     mim, features = _mim_view(detector.mim), _feature_view(detector.features)
-    median, spread = (float(values[0]) for values in detector.units)
+    units = Units(*detector.units_of_mim())
 
     def view(image: jax.Array) -> tuple[Shown, Shown]:
         similarities, painted = mim(shrink(as_float(image)[None], detector.mim.image_size)[0])
         scores, drawn = features(image)
-        own = (similarities[detector.mim.metric].reshape(1, 1) - median) / spread
-        joined = {detector.metric: (own + scores[FEATURES] + scores[COLOR]) / 3}
-        return {**similarities, **scores, **joined}, {**painted, **drawn}
+        joined = join_scores(similarities[detector.mim.metric].reshape(1, 1), units, scores)
+        return {**similarities, **scores, detector.metric: joined}, {**painted, **drawn}
 
     return view

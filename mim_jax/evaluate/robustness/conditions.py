@@ -70,6 +70,7 @@ def score_conditions(
     first: int = 0,
     batch: int = 16,
     progress: Callable[[int], None] | None = None,
+    like: Any = None,
 ) -> list[Scores]:
     """Each metric of every image in every condition, for each model: float64 `[conditions, N]`.
 
@@ -86,9 +87,11 @@ def score_conditions(
       first: number of the first image.
       batch: images at once; the last batch is padded, so that nothing compiles twice.
       progress: called after each batch with the number of images that one model has finished.
+      like: a detector alike, whose compiled program scores for detectors that know no hole; None = the first.
     """
     if not isinstance(models[0], Detector):
-        return _score_by_pixels(models, images, conditions, key, first, batch, progress)
+        score = (like or models[0]).program[0]
+        return _score_by_pixels(models, images, conditions, key, first, batch, progress, score)
     on_host = list(
         dict.fromkeys((c.corruption, c.strength) for c in conditions if CORRUPTIONS[c.corruption].on_host)
     )
@@ -125,10 +128,10 @@ def _score_by_pixels(
     first: int,
     batch: int,
     progress: Callable[[int], None] | None,
+    score: Callable[..., Any],
 ) -> list[Scores]:
     """Scores of detectors that know no hole: the images of each condition are made, then scored."""
-    fn, variables = models[0].join(models).pure(each_fold=True)
-    score, corrupt = jax.jit(fn), jax.jit(_corrupted, static_argnames="name")
+    _, variables = models[0].join(models).pure(each_fold=True)
     parts: list[Scores] = []  # metric -> [conditions, models, images]
     for part, index, real in _batches(images, first, batch):
         rows = []
@@ -136,7 +139,7 @@ def _score_by_pixels(
             if CORRUPTIONS[name].on_host:
                 made = CORRUPTIONS[name](key, part, strength, index=index)
             else:
-                made = corrupt(key, part, strength, index, name=name)
+                made = _corrupted(key, part, strength, index, name=name)
             rows.append(score(variables, made))
         parts.append({m: np.stack([np.asarray(r[m], np.float64)[:, :real] for r in rows]) for m in rows[0]})
         if progress:
@@ -145,6 +148,7 @@ def _score_by_pixels(
     return [{m: scores[:, k] for m, scores in every.items()} for k in range(len(models))]
 
 
+@functools.partial(jax.jit, static_argnames="name")
 def _corrupted(key: jax.Array, images: Any, strength: float, index: Any, *, name: str) -> jax.Array:
     return CORRUPTIONS[name](key, pixels.as_float(images), strength, index=index)
 
@@ -168,7 +172,12 @@ def score_folds(
     """
     _check(models, positives, negatives, batch)
     score = functools.partial(
-        score_conditions, conditions=conditions, key=jax.random.key(seed), batch=batch, progress=progress
+        score_conditions,
+        conditions=conditions,
+        key=jax.random.key(seed),
+        batch=batch,
+        progress=progress,
+        like=models[0],
     )
     upper, first = [], len(negatives.images)
     for model, own in zip(models, positives, strict=True):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mim_jax.inpaint.convolution import pointwise_then_transpose, saves_to_compose
+from mim_jax.inpaint.initial import gaussian
 from mim_jax.inpaint.layers import BatchNorm, Conv, ConvPair, leaky_relu
 
 BOTTLENECKS = ("pointwise", "channelwise_fc", "global")
@@ -102,9 +103,7 @@ class ChannelwiseDense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, height, width, channels = x.shape
         positions = height * width
-        kernel = self.param(
-            "kernel", nn.initializers.normal(0.02), (channels, positions, positions), jnp.float32
-        )
+        kernel = self.param("kernel", gaussian, (channels, positions, positions), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (channels, positions), jnp.float32)
         flat = x.reshape(batch, positions, channels)
         mixed = jnp.einsum("bpc,cpq->bqc", flat, kernel.astype(self.dtype))

@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from mim_jax.decide.decision import SCORE_NAMES
+from mim_jax.decide.decision import SCORE_NAMES, Calibration
 from mim_jax.evaluate.method_names import method_name, ordered
 from mim_jax.report.figures import canvas
 from mim_jax.report.format import verdict
@@ -285,6 +285,35 @@ def seed_figure(summary: Mapping[str, Any], *, metric: str, reference: str, noti
             axes.plot(own["mean"], number, "|", color=color, markersize=12, markeredgewidth=2)
         axes.set_yticks(range(len(methods)), [canvas.drawable(method_name(name), 24) for name in methods])
         axes.grid(axis="x")
+        return canvas.png(figure)
+
+
+def drift_figure(
+    scores: np.ndarray,
+    calibration: Calibration,
+    p_values: np.ndarray,
+    *,
+    distance: float,
+    notice: str = "",
+) -> bytes:
+    """Scores of a batch beside those calibrated on, and its p-values beside uniform ones."""
+    known = np.concatenate([*map(np.array, calibration.scores)])
+    edges = np.histogram_bin_edges(np.concatenate([scores, known]), bins=40)
+    with matplotlib.rc_context(canvas.STYLE):
+        figure = canvas.blank(4.4, notice)
+        upper, lower = figure.subplots(2, 1)
+        cases = f"calibration: {len(known):,} cases of {canvas.drawable(calibration.positive, 18)}"
+        for index, (values, label) in enumerate(((known, cases), (scores, f"batch: {len(scores):,} images"))):
+            shares = 100 * np.histogram(values, edges)[0] / len(values)
+            upper.stairs(shares, edges, fill=not index, color=canvas.COLORS[1 if index else 6], label=label)
+        upper.set_xlabel(f"{SCORE_NAMES[calibration.metric]}, high = mpox-like")
+        canvas.legend_above(figure, upper)
+        bins = np.linspace(0, 1, 21)
+        lower.stairs(100 * np.histogram(p_values, bins)[0] / len(p_values), bins, fill=True, color="#8A8A8A")
+        lower.axhline(5, color="black", linewidth=1, linestyle="--")
+        lower.set_xlabel("p-value; the line is mpox alone, like the calibration")
+        lower.set_title(f"distance from uniform {distance:.3f}", loc="right", fontsize=8, pad=3)
+        figure.supylabel("images, %", fontsize=9)
         return canvas.png(figure)
 
 

@@ -1,6 +1,8 @@
 // The score on a scale, over the calibration scores and the thresholds. SVG, drawn from numbers.
 
-const WIDTH = 340, HEIGHT = 134, LEFT = 8, BASE = 96, TOP = 34, BINS = 20;
+import { number } from "./strings.en.js";
+
+const WIDTH = 340, HEIGHT = 134, LEFT = 8, BASE = 96, TOP = 34, BINS = 20, LETTER = 6.8; // of a label, about
 
 function element(name, attributes, text) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -25,19 +27,21 @@ export function drawScale({ score, scores, lower, upper, text }) {
   });
   svg.append(element("line", { class: "axis", x1: LEFT, x2: WIDTH - LEFT, y1: BASE, y2: BASE }));
 
-  const label = (value, y, words, kind) => {
-    const x = place(value);
-    const anchor = x < 60 ? "start" : x > WIDTH - 60 ? "end" : "middle";
+  // Labels of the thresholds point away from each other, where there is room.
+  const label = (value, y, words, kind, wanted) => {
+    const x = place(value), room = words.length * LETTER * (wanted === "middle" ? 0.5 : 1);
+    const anchor = wanted !== "start" && x < room ? "start" : wanted !== "end" && x > WIDTH - room ? "end" : wanted;
     svg.append(element("text", { class: kind, x, y, "text-anchor": anchor }, words));
   };
-  const mark = (value, words, kind, top, below) => {
+  const mark = (value, words, kind, y, wanted) => {
     if (!Number.isFinite(value)) return;
-    svg.append(element("line", { class: kind, x1: place(value), x2: place(value), y1: top, y2: BASE + (below ? 6 : 0) }));
-    label(value, below ? BASE + 18 : top - 5, `${words} ${value.toFixed(3)}`, kind);
+    const bottom = y > BASE ? BASE + 6 : BASE;
+    svg.append(element("line", { class: kind, x1: place(value), x2: place(value), y1: TOP, y2: bottom }));
+    label(value, y, `${words} ${number(value, 3)}`, kind, wanted);
   };
-  mark(lower, text.threshold, "limit", TOP - 14, false);
-  if (Number.isFinite(upper)) mark(upper, text.upper, "limit", TOP, false);
-  mark(score, text.you, "you", TOP - 6, true);
+  mark(lower, text.threshold, "limit", TOP - 19, Number.isFinite(upper) ? "end" : "middle");
+  mark(upper, text.upper, "limit", TOP - 5, "start");
+  mark(score, text.you, "you", BASE + 18, "middle");
   svg.append(element("text", { class: "ends", x: LEFT, y: HEIGHT - 6, "text-anchor": "start" }, `\u2190 ${text.fewer}`));
   svg.append(element("text", { class: "ends", x: WIDTH - LEFT, y: HEIGHT - 6, "text-anchor": "end" }, `${text.more} \u2192`));
   return svg;

@@ -1,7 +1,7 @@
 // Every word of the page, in English.
 
 const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
-export const number = (value) => value.toFixed(4).replace("-", "\u2212");
+export const number = (value, digits = 4) => value.toFixed(digits).replace("-", "\u2212");
 
 const listed = (words) => words.map((word) => word.replaceAll("_", " ")).join(", ");
 
@@ -50,7 +50,7 @@ export const TEXT = {
     ? `What it cannot separate: more than half of the test pictures of ${listed(unseparated)} were called mpox-like or \u201ccannot tell\u201d.`
     : "In these tests it called at least half of the pictures of every other class not mpox-like.",
   scale_title: "How similar",
-  scale_caption: (score, n, positive) => `The bars are the scores of ${n} groups of ${positive} pictures that the network was not trained on. This picture has ${score}.`,
+  scale_caption: (score, n, positive) => `The bars are the scores of ${n} groups of ${positive} pictures that the program had not seen. This picture has ${score}.`,
   scale_caption_none: (score) => `This picture has ${score}. There are no calibration scores to compare it with.`,
   scale_alt: (score, lower, upper) => `Scale of similarity. This picture: ${score}. Like the training pictures above ${lower}${upper ? `, mpox-like above ${upper}` : ""}.`,
   you: "this picture",

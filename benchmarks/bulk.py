@@ -1,0 +1,121 @@
+"""Bulk scoring on Ray against one process: images a second, memory, and bytes moved an image.
+
+python -m benchmarks.bulk --rows 5000 20000
+python -m benchmarks.bulk --rows 20000 --detector=runs/skin/exported --engines ray --device=gpu
+
+JPEG files of 224 pixels are drawn. Each engine scores them in processes of its own, one engine after the
+other, and again for each number of rows. The rate is that of the images alone: starting, loading and
+compiling are the seconds before the first part is there, and both that part and the time until then are left
+out. Memory is what a process holds (VmRSS of Linux), its most over the run.
+"""
+
+import argparse
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from mim_jax.deploy.bulk.engines import available_cpus, has_ray
+from mim_jax.deploy.bulk.output import ROWS
+from tests.stress.bulk import begin, descendants, make_export, make_photos, wait
+
+EVERY = 0.5  # seconds between two looks at memory
+
+
+def memory(process: int) -> float:
+    """MB that a process holds."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+def cpu_seconds(process: int) -> float:
+    """Seconds of processors that a process has taken."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+class Watch:
+    """The most memory of the driver, of a worker and of all, and the seconds of processors that all took."""
+
+    def __init__(self, process: subprocess.Popen[str], output: Path):
+        self.process, self.output = process, output
+        self.most = {"driver": 0.0, "worker": 0.0, "all": 0.0}
+        self.cpu: dict[int, float] = {}
+        self.times: list[float] = []  # when the parts were there
+        self.thread = threading.Thread(target=self._look)
+        self.thread.start()
+
+    def _look(self) -> None:
+        while self.process.poll() is None:
+            below = descendants(self.process.pid)
+            held = {number: memory(number) for number in (self.process.pid, *below)}
+            workers = [held[number] for number, title in below.items() if "ray::Worker" in title]
+            now = {
+                "driver": held[self.process.pid],
+                "worker": max(workers, default=0.0),
+                "all": sum(held.values()),
+            }
+            self.most = {name: max(self.most[name], value) for name, value in now.items()}
+            self.cpu |= {number: cpu_seconds(number) for number in held}
+            there = len(list(self.output.glob("part-*")))
+            self.times += [time.perf_counter()] * (there - len(self.times))
+            time.sleep(EVERY)
+
+
+def measure(root: Path, engine: str, rows: int, device: str) -> float:
+    """Score with an engine, print a row of the table, and return images a second."""
+    output = root / f"{engine}_{rows}"
+    flags = [f"--device={device}", *(["--actors=0"] if engine == "here" else [])]
+    began = time.perf_counter()
+    process = begin(root, output, *flags, source=f"photos_{rows}")
+    watch = Watch(process, output)
+    wait(process)
+    watch.thread.join()
+    first, last = watch.times[0], watch.times[-1]
+    rate = (rows - ROWS) / (last - first)
+    most = " | ".join(f"{watch.most[each]:.0f}" for each in ("driver", "worker", "all"))
+    size = sum(path.stat().st_size for path in output.glob("part-*")) / rows
+    cpu = 1000 * sum(watch.cpu.values()) / rows
+    print(
+        f"| {engine} | {rows:,} | {first - began:.0f} | {rate:.1f} | {cpu:.1f} | {most} | {size:.0f} |",
+        flush=True,
+    )
+    return rate
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[5000, 20000])
+    parser.add_argument("--engines", nargs="+", default=["here", "ray"] if has_ray() else ["here"])
+    parser.add_argument(
+        "--detector", type=Path, default=None, help="an export; by default a small one is made"
+    )
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        if options.detector:
+            (root / "export").symlink_to(options.detector.absolute())
+        else:
+            make_export(root / "export")
+        for rows in options.rows:
+            make_photos(root / f"photos_{rows}", rows)
+        files = [path.stat().st_size for path in (root / f"photos_{options.rows[0]}").iterdir()]
+        print(f"{available_cpus()} cores; files of {sum(files) / len(files):,.0f} bytes on average")
+        print("| engine | rows | start, s | images/s | CPU ms/image | MB driver | worker | all | bytes/row |")
+        print("|---|---|---|---|---|---|---|---|---|")
+        for rows in options.rows:
+            rates = {engine: measure(root, engine, rows, options.device) for engine in options.engines}
+            if len(rates) == 2:
+                print(f"ray / here at {rows:,} rows: {rates['ray'] / rates['here']:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

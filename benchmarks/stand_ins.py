@@ -1,0 +1,88 @@
+"""What the benchmarks use of packages that GPU machines often lack, where these are not installed.
+
+Only `benchmarks` does this: the package itself needs the real ones.
+"""
+
+import importlib.util
+import sys
+from types import ModuleType
+from typing import Any
+
+
+class ConfigDict(dict[str, Any]):
+    """Of ml-collections: fields by attribute, and a plain dict of them. It does not check their types."""
+
+    __getattr__ = dict.__getitem__
+    __setattr__ = dict.__setitem__
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: v.to_dict() if isinstance(v, ConfigDict) else v for name, v in self.items()}
+
+
+def flip_left_right(image: Any) -> Any:
+    """As `dm_pix.flip_left_right`: `[H, W, 3]`."""
+    return image[:, ::-1]
+
+
+def flip_up_down(image: Any) -> Any:
+    """As `dm_pix.flip_up_down`: `[H, W, 3]`."""
+    return image[::-1]
+
+
+def adjust_saturation(image: Any, factor: Any) -> Any:
+    """As `dm_pix.adjust_saturation`, `[H, W, 3]` in [0, 1], to rounding: without the detour over hues.
+
+    In HSV the value is the largest channel and the saturation the share that the smallest lies below it; a
+    factor moves all channels away from the value alike, until the smallest is 0.
+    """
+    import jax.numpy as jnp
+
+    value, least = (reduce(image, axis=-1, keepdims=True) for reduce in (jnp.max, jnp.min))
+    spread = value - least
+    most = jnp.where(spread > 0, value / jnp.where(spread > 0, spread, 1), 1)
+    return value - (value - image) * jnp.minimum(factor, most)
+
+
+def ssim(*_: Any) -> Any:
+    """There is none to compare with."""
+    raise ModuleNotFoundError("dm_pix is not installed")
+
+
+class _Unread:
+    """A TensorBoard event or one of its parts, which nobody reads: an empty record."""
+
+    START = 0
+    Value = Image = lambda *_, **__: None
+
+    def __init__(self, *_: Any, **__: Any):
+        pass
+
+    def SerializeToString(self) -> bytes:
+        return b""
+
+
+MODULES: dict[str, dict[str, Any]] = {
+    "ml_collections": {"ConfigDict": ConfigDict},
+    "dm_pix": {
+        "flip_left_right": flip_left_right,
+        "flip_up_down": flip_up_down,
+        "adjust_saturation": adjust_saturation,
+        "ssim": ssim,
+    },
+    "tensorboardX": {"__path__": []},
+    "tensorboardX.proto": {"__path__": []},
+    "tensorboardX.proto.event_pb2": {"Event": _Unread, "SessionLog": _Unread},
+    "tensorboardX.proto.summary_pb2": {"Summary": _Unread},
+    "tensorboardX.record_writer": {"masked_crc32c": lambda data: 0},
+}
+
+
+def install() -> list[str]:
+    """Put a stand-in into the place of each package that is missing; return their names."""
+    roots = dict.fromkeys(name.partition(".")[0] for name in MODULES)
+    missing = [name for name in roots if name not in sys.modules and importlib.util.find_spec(name) is None]
+    for name, content in MODULES.items():
+        if name.partition(".")[0] in missing:
+            sys.modules[name] = module = ModuleType(name, "A stand-in; see benchmarks/stand_ins.py.")
+            vars(module).update(content)
+    return missing

@@ -1,0 +1,140 @@
+"""The mode that scores many files: a folder, a glob or a table in; Parquet, a summary and a plot out."""
+
+import contextlib
+import functools
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from mim_jax.cli.runtime import prepare, say
+from mim_jax.deploy.bulk import engines, run, storage, summary
+from mim_jax.deploy.bulk import output as outputs
+from mim_jax.train import workdir as folders
+from mim_jax.train.config import read_gate
+
+QUIET = 60.0  # seconds between two lines on progress where nobody watches
+
+
+def check(
+    source: str | None, detector: str | None, output: str | None, address: str | None, actors: int | None
+) -> bool:
+    """Whether Ray scores; ValueError where something is missing or does not go together."""
+    for name, value in (("input", source), ("detector", detector), ("output", output)):
+        if not value:
+            raise ValueError(
+                f"--mode=bulk needs --{name}: --mode=bulk --input=PHOTOS --detector=EXPORT_OR_RUN "
+                "--output=FOLDER"
+            )
+    if not address:
+        return engines.has_ray() and actors != 0
+    if actors == 0:
+        raise ValueError("--actors=0 scores in this process: leave out --address or --actors")
+    if not engines.has_ray():
+        raise ValueError('--address needs Ray: pip install "mim-jax[ray]"; without it this process scores')
+    return True
+
+
+def bulk(
+    config: Mapping[str, Any],
+    *,
+    source: str,
+    detector: str,
+    output: str,
+    digest: str | None,
+    column: str | None,
+    address: str | None,
+    actors: int | None,
+    on_ray: bool,
+    device: str,
+) -> int:
+    """Score everything that `source` lists, or go on where it was stopped, and sum up.
+
+    Arguments are the flags of the same names; `source` is --input.
+    """
+    tell = functools.partial(say, stream=sys.stderr)
+    root, detector = storage.absolute(output), str(Path(detector).expanduser().absolute())
+    try:
+        outputs.make_folder(root)
+    except OSError as error:
+        raise ValueError(f"--output={root} cannot be made: {storage.one_line(error)}") from error
+    with contextlib.nullcontext() if "://" in root else folders.hold(Path(root), "--output"):
+        found = run.claim(
+            root,
+            source=source,
+            column=column or "",
+            detector=detector,
+            digest=digest,
+            gate=read_gate(config),
+            tell=tell,
+        )
+        done = found.finished()
+        before = sum(len(found.ids(part)) for part in done)
+        began, rate, peak = time.perf_counter(), None, 0
+        if before < found.count:
+            if done:
+                tell(f"resumed: {before:,} of {found.count:,} rows are written")
+            watched = sys.stderr.isatty()
+            with tqdm(
+                total=found.count,
+                initial=before,
+                desc="scoring",
+                unit="image",
+                mininterval=0.2 if watched else QUIET,
+                disable=None if watched else False,
+                file=sys.stderr,
+            ) as bar:
+                for part in run.score(
+                    found,
+                    done,
+                    detector=detector,
+                    on_ray=on_ray,
+                    address=address or "",
+                    actors=actors,
+                    gpus={"cpu": False, "gpu": True}.get(device),
+                    prepare=functools.partial(prepare, device),
+                    tell=tell,
+                ):
+                    bar.update(part.rows)
+                    peak = max(peak, part.peak)
+            rate = (found.count - before) / (time.perf_counter() - began)
+        elif storage.read(f"{root}/{outputs.SUMMARY}"):
+            tell("finished before: nothing is scored again")
+        sum_up(found, rate=rate, peak=peak)
+    return 0
+
+
+def sum_up(found: outputs.Output, *, rate: float | None, peak: int) -> None:
+    """Write `_summary.json` and `_drift.png`, and print the sentences."""
+    where = f"{found.root}/{outputs.SUMMARY}"
+    calibration = run.calibration_of(found)
+    batch = summary.summarise(found)
+    counted = {**batch.counts, "drift": summary.drift(batch, calibration)}
+    if rate is None:  # a finished run keeps what its last start has measured
+        counted |= {"last_start": json.loads(storage.read(where) or b"{}").get("last_start")}
+    else:
+        counted |= {"last_start": {"images_per_second": round(rate, 2), "peak_bytes": peak}}
+    storage.write(where, (json.dumps(counted, indent=1) + "\n").encode())
+    if calibration and counted["drift"]:
+        from mim_jax.report.figures.charts import drift_figure
+
+        figure = drift_figure(
+            batch.scores,
+            calibration,
+            batch.p_values,
+            distance=counted["drift"]["distance"],
+            notice=found.about["notice"],
+        )
+        storage.write(f"{found.root}/{outputs.DRIFT}", figure)
+    for line in summary.sentences(counted):
+        say(line)
+    if rate is not None:
+        say(
+            f"rate: {rate:.1f} images/s in this start; most memory of a process that scored: "
+            f"{peak / 2**20:,.0f} MiB"
+        )
+    say(f"parts, summary and plot: {found.root}")

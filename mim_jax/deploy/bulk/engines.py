@@ -1,0 +1,246 @@
+"""Who scores the parts: this process, or actors of Ray on this machine or on a cluster.
+
+Both take parts that are not finished and yield each one when it is written. Ray's actors are used as they
+are, not through Ray Data: what resuming needs lies in the output folder, so that this process can go on where
+Ray was killed, and the other way round; and a finished run is seen before Ray starts, where a checkpoint of
+Ray Data is deleted at the end of a run, and the same command would write every row again.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from mim_jax.deploy.bulk.inputs import Item
+from mim_jax.deploy.bulk.worker import AT_ONCE, Done, Job, Worker
+
+Parts = Iterator[tuple[int, list[Item]]]
+CPUS = 4  # of an actor: threads share the detector's memory, processes do not share Python's lock
+LIMIT = 5  # deaths of workers over one part, until it is left for last
+PATIENCE = 60.0  # seconds until it is said that no machine has room
+LOOK = 10.0  # seconds between two looks at how large the cluster is
+
+
+def score_here(job: Job, parts: Parts) -> Iterator[Done]:
+    """Score parts in this process."""
+    worker = Worker(job)
+    worker.load()
+    running = set[Future[Done]]()
+    with ThreadPoolExecutor(AT_ONCE, "part") as pool:
+        try:
+            while True:
+                for part, items in parts:
+                    running.add(pool.submit(worker.score, part, items))
+                    if len(running) == AT_ONCE:
+                        break
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for each in done:
+                    yield each.result()
+        finally:
+            worker.close()
+
+
+def has_ray() -> bool:
+    """Whether Ray is installed."""
+    import importlib.util
+
+    return importlib.util.find_spec("ray") is not None
+
+
+def available_cpus() -> int:
+    """CPU cores that this process may use: a container may have fewer than its machine.
+
+    >>> available_cpus() >= 1
+    True
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # version 2 of control groups, then version 1
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(count, int(quota) // int(period)))
+    with contextlib.suppress(OSError, ValueError):
+        root = Path("/sys/fs/cgroup/cpu")
+        quota, period = ((root / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return max(1, min(count, int(quota) // int(period))) if int(quota) > 0 else count
+    return count
+
+
+def score_on_ray(
+    job: Job,
+    parts: Parts,
+    *,
+    address: str,
+    actors: int | None,
+    gpus: bool | None,
+    tell: Callable[[str], None],
+) -> Iterator[Done]:
+    """Score parts on Ray.
+
+    Args:
+      job: `threads` is set here, by what an actor gets.
+      parts: what is to be scored.
+      address: of a cluster; "" = Ray is started on this machine.
+      actors: how many; None = as many as the cluster has room for, also when it grows.
+      gpus: whether each actor takes a GPU; None = where the cluster has any now.
+      tell: is told in a sentence what people should know.
+
+    Raises:
+      ValueError: no such cluster, or a worker that cannot load the detector.
+    """
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if not address:
+        size = sum(map(len, job.files.values()))
+        quiet |= {
+            "num_cpus": available_cpus(),
+            "include_dashboard": False,
+            "object_store_memory": 2**28 + size,
+        }
+    asked_to_stop = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address or "local", **quiet)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, asked_to_stop)  # Ray's handler would end this process with a dump
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"no Ray at {address or 'this machine'} ({' '.join(str(error).split())}): check the address, and "
+            "that RAY_AUTH_MODE and the token are the same here and there"
+        ) from error
+    try:
+        yield from _Crew(ray, job, actors, gpus, tell).score(parts)
+    finally:
+        ray.shutdown()
+
+
+class _Crew:
+    """Actors, and the parts that they have."""
+
+    def __init__(
+        self, ray: Any, job: Job, actors: int | None, gpus: bool | None, tell: Callable[[str], None]
+    ):
+        self.ray, self.tell, self.wanted = ray, tell, actors
+        total = ray.cluster_resources()
+        cpus, there = total.get("CPU", 0), total.get("GPU", 0)
+        self.gpus = there >= 1 if gpus is None else gpus
+        # A cluster that has no machine yet does not say how large they are.
+        threads = int(cpus // there) if self.gpus and there else min(CPUS, self._largest() or CPUS)
+        job = dataclasses.replace(job, threads=max(1, threads))
+        self.kind = ray.remote(Worker).options(
+            num_cpus=job.threads, num_gpus=1 if self.gpus else 0, max_concurrency=AT_ONCE
+        )
+        self.threads, self.job = job.threads, ray.put(job)
+        self.expected = job.output.about["versions"]
+        self.loading: dict[Future[Any], Any] = {}  # what load() will return -> its actor
+        self.crew: list[Any] = []
+        # What score() will return -> its actor, the part and its inputs.
+        self.tasks: dict[Future[Any], tuple[Any, int, list[Item]]] = {}
+        self.deaths: Counter[int | None] = Counter()  # by part; None = while loading
+
+    def score(self, parts: Parts) -> Iterator[Done]:
+        again, given_up = deque[tuple[int, list[Item]]](), list[int]()
+        looked, idle_since = 0.0, time.monotonic()
+        while True:
+            now = time.monotonic()
+            if now - looked > LOOK or not (self.crew or self.loading):
+                self._hire()
+                looked = now
+            if self.crew:
+                idle_since = now
+            elif now - idle_since > PATIENCE:
+                self.tell(
+                    f"waiting for a machine with {self.threads} free CPUs{' and a GPU' if self.gpus else ''}"
+                )
+                idle_since = now
+            exhausted = not self._hand_out(parts, again)
+            if exhausted and not self.tasks:
+                break
+            # Not by ray.wait, which makes one thing of SIGTERM and Ctrl-C.
+            done, _ = wait([*self.loading, *self.tasks], timeout=1.0, return_when=FIRST_COMPLETED)
+            for future in done:
+                if future in self.loading:
+                    self._welcome(future)
+                    continue
+                actor, part, items = self.tasks.pop(future)
+                found = self._result(future)
+                if found is not None:
+                    yield found
+                    continue
+                self.crew = [each for each in self.crew if each is not actor]
+                self._hire()
+                self.deaths[part] += 1
+                if self.deaths[part] < LIMIT:
+                    again.append((part, items))
+                else:
+                    given_up.append(part)
+        if given_up:
+            raise ValueError(
+                f"the workers died {LIMIT} times over each of the parts {', '.join(map(str, given_up[:9]))}: "
+                "of too little memory, or of an image that a decoder does not survive. The other parts are "
+                "written: start the same command again with more memory, or find the image and take it away"
+            )
+
+    def _hire(self) -> None:
+        """Bring the crew to the size that is wanted, or that the cluster has room for."""
+        total = self.ray.cluster_resources()
+        room = int(total.get("GPU", 0)) if self.gpus else int(total.get("CPU", 0) // self.threads)
+        for _ in range(max(1, self.wanted or room) - len(self.crew) - len(self.loading)):
+            actor = self.kind.remote(self.job)
+            self.loading[actor.load.remote().future()] = actor
+
+    def _welcome(self, future: Future[Any]) -> None:
+        actor = self.loading.pop(future)
+        found = self._result(future)
+        if found is None:
+            self.deaths[None] += 1
+            if self.deaths[None] >= LIMIT:
+                raise ValueError("the workers die while they load the detector: look into Ray's logs for why")
+            return
+        if found != self.expected:
+            differ = [f"{name} {found[name]}" for name in found if found[name] != self.expected[name]]
+            raise ValueError(
+                f"a node has {', '.join(differ)}, and the run has {self.expected}: make them agree"
+            )
+        self.deaths[None] = 0
+        self.crew.append(actor)
+
+    def _hand_out(self, parts: Parts, again: deque[tuple[int, list[Item]]]) -> bool:
+        """Give every actor enough to do; whether there was enough."""
+        load = Counter(id(actor) for actor, _, _ in self.tasks.values())
+        for depth in range(AT_ONCE):  # one each first
+            for actor in self.crew:
+                if load[id(actor)] <= depth:
+                    following = again.popleft() if again else next(parts, None)
+                    if following is None:
+                        return False
+                    self.tasks[actor.score.remote(*following).future()] = (actor, *following)
+                    load[id(actor)] += 1
+        return True
+
+    def _result(self, future: Future[Any]) -> Any:
+        """What a task returned; None where its worker died, ValueError where it failed."""
+        try:
+            return future.result()
+        except self.ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, ValueError | OSError):
+                raise cause from None
+            raise
+        except self.ray.exceptions.RayError:
+            return None
+
+    def _largest(self) -> int:
+        """CPUs of the largest machine; 0 where there is none."""
+        return max(
+            (int(node["Resources"].get("CPU", 0)) for node in self.ray.nodes() if node["Alive"]), default=0
+        )

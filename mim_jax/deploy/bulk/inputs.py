@@ -1,0 +1,241 @@
+"""What is to be scored: a folder, a glob, one file, or a table with a column of paths or of bytes.
+
+The list is made once, at the first start of a run, and lies in its output folder: a row's number in it is the
+row's id, so a path that is given twice is scored twice.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from mim_jax.data.folder import is_image, list_images
+from mim_jax.deploy.bulk import storage
+
+TABLES = (".parquet", ".pq", ".csv")
+COLUMN = "path"  # where no other is named
+READ_AT_ONCE = 32  # rows of a table of bytes
+_SCHEMA = pa.schema([("path", pa.binary()), ("reason", pa.string())])
+
+Item = tuple[str, str]  # a path, and why it cannot be read, or ""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A list of inputs, in an order that does not change.
+
+    Attributes:
+      source: where it comes from, absolute.
+      column: of a table with the bytes of images in it: their column. "" = the paths are those of files.
+      items: `path`, as the system spells it, and `reason`, why it cannot be read; row = id.
+    """
+
+    source: str
+    column: str
+    items: pa.Table
+
+    def __len__(self) -> int:
+        return int(self.items.num_rows)
+
+    def part(self, start: int, stop: int) -> list[Item]:
+        """The inputs with the ids `start` up to `stop`."""
+        rows = self.items.slice(start, stop - start)
+        paths = [path.decode("utf-8", "surrogateescape") for path in rows["path"].to_pylist()]
+        return list(zip(paths, rows["reason"].to_pylist(), strict=True))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the list: of names, not of what the files hold."""
+        found = hashlib.sha256()
+        for batch in self.items.to_batches(max_chunksize=10_000):
+            for path in batch["path"].to_pylist():
+                found.update(b"%d:%b" % (len(path), path))
+        return found.hexdigest()
+
+
+def find_files(paths: Sequence[str]) -> list[Item]:
+    """List files as named, folders as the images in them: (path, reason why it cannot be read, or "")."""
+    files: list[Item] = []
+    for path in paths:
+        if os.path.isdir(path):
+            listing = list_images(path)
+            found = [(os.path.join(path, name), "") for name in listing.names]
+            found += [(os.path.join(path, name), reason) for name, reason in listing.refused]
+            files += sorted(found) or [(path, f"the folder holds no images{listing.note()}")]
+        else:
+            files.append((path, ""))
+    return files
+
+
+def find_inputs(source: str, column: str = "") -> Inputs:
+    """List what a folder, a glob, a file or a table holds.
+
+    Args:
+      source: a path or URI. A folder is listed for images, as `--mode=score` does, or else for Parquet files.
+      column: of a table; "" = `path`. Parquet columns of bytes, also as Hugging Face's images have them, hold
+        the images themselves.
+
+    Raises:
+      ValueError: nothing is there, it cannot be read, or has no such column.
+    """
+    source = storage.absolute(source)
+    if storage.is_pattern(source):
+        found = storage.expand(source)
+        if not found:
+            raise ValueError(f"--input={source} matches no file: check the pattern; ** is any folder")
+        return _of_files(source, [(path, "") for path in found], column)
+    match storage.kind(source):
+        case "absent":
+            raise ValueError(
+                f"--input={source} does not exist: name a folder, a glob, or a Parquet or CSV file"
+            )
+        case "file":
+            return _of_files(source, [(source, "")], column)
+    local = "://" not in source
+    files = find_files([source]) if local else [(path, "") for path in storage.walk(source) if is_image(path)]
+    if not files or files[0][0] == source:
+        tables = [path for path in storage.walk(source) if path.endswith(TABLES)]
+        if not tables:
+            why = files[0][1] if files else "it holds no images"
+            raise ValueError(f"--input={source} has nothing to score: {why}")
+        files = [(path, "") for path in tables]
+    return _of_files(source, files, column)
+
+
+def _of_files(source: str, files: Sequence[Item], column: str) -> Inputs:
+    """The inputs of files, which may all be tables."""
+    if not all(path.lower().endswith(TABLES) for path, _ in files):
+        if column:
+            raise ValueError(f"--column={column} is of a table, and --input={source} is none: leave it out")
+        return Inputs(source, "", _table(files))
+    rows: list[Item] = []
+    held = set[bool]()
+    for path, _ in files:
+        found, inside = _read_table(path, column or COLUMN)
+        rows += found
+        held.add(inside)
+    if len(held) != 1:
+        raise ValueError(f"--input={source}: its column {column or COLUMN} is of bytes in some files only")
+    if not rows:
+        raise ValueError(f"--input={source} has no rows")
+    return Inputs(source, (column or COLUMN) if held == {True} else "", _table(rows))
+
+
+def _read_table(path: str, column: str) -> tuple[list[Item], bool]:
+    """The rows of a table, and whether they are images themselves, which stay where they are."""
+    try:
+        with storage.open_file(path) as file:
+            if path.lower().endswith(".csv"):
+                names = pyarrow.csv.open_csv(file).schema.names
+                if column not in names:
+                    raise KeyError(", ".join(names))
+                file.seek(0)
+                how = pyarrow.csv.ConvertOptions(
+                    include_columns=[column], column_types={column: pa.string()}, strings_can_be_null=True
+                )
+                found = pyarrow.csv.read_csv(file, convert_options=how)[column]
+            else:
+                table = pq.ParquetFile(file)
+                schema = table.schema_arrow
+                if column not in schema.names:
+                    raise KeyError(", ".join(schema.names))
+                if _holds_bytes(schema.field(column).type):
+                    return [(f"{path}#{row}", "") for row in range(table.metadata.num_rows)], True
+                found = table.read(columns=[column])[column].cast(pa.string())
+    except KeyError as error:
+        raise ValueError(
+            f"{path} has no column {column!r}, it has {error.args[0]}: name one with --column=NAME"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a table: {storage.one_line(error)}") from None
+    folder = path.rpartition("/")[0]
+    return [_row(folder, path, number, name) for number, name in enumerate(found.to_pylist())], False
+
+
+def _row(folder: str, table: str, number: int, name: str | None) -> Item:
+    """A path of a table: one without a root lies beside the table."""
+    if not name:
+        return f"{table}#{number}", "the table names no file in this row"
+    return (name if "://" in name or name.startswith("/") else f"{folder}/{name}"), ""
+
+
+def _holds_bytes(type_: pa.DataType) -> bool:
+    if pa.types.is_struct(type_):
+        return type_.get_field_index("bytes") >= 0
+    return bool(pa.types.is_binary(type_) or pa.types.is_large_binary(type_))
+
+
+def _table(items: Sequence[Item]) -> pa.Table:
+    return pa.table([[_spelled(path) for path, _ in items], [reason for _, reason in items]], schema=_SCHEMA)
+
+
+def pack(inputs: Inputs) -> bytes:
+    """The list as the bytes of a Parquet file."""
+    sink = pa.BufferOutputStream()
+    about = {b"source": _spelled(inputs.source), b"column": inputs.column.encode()}
+    pq.write_table(inputs.items.replace_schema_metadata(about), sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def unpack(data: bytes) -> Inputs:
+    """The list that `pack` made bytes of."""
+    items = pq.read_table(pa.BufferReader(data))
+    about = items.schema.metadata
+    source, column = about[b"source"].decode("utf-8", "surrogateescape"), about[b"column"].decode()
+    return Inputs(source, column, items.cast(_SCHEMA))
+
+
+def with_bytes(items: Sequence[Item], column: str) -> Iterator[tuple[str, str, bytes | None]]:
+    """Yield (path, reason, bytes) of rows of tables, in order, holding a few of them at a time."""
+    rows: Iterator[bytes | None] = iter(())
+    before: tuple[str, int] | None = None
+    for path, reason in items:
+        if reason:
+            yield path, reason, None
+            continue
+        table, _, number = path.rpartition("#")
+        try:
+            if before != (table, int(number) - 1):
+                rows = _bytes_of(table, column, int(number))
+            before = (table, int(number))
+            data = next(rows)
+            yield (path, "", data) if data is not None else (path, "the table has no bytes in this row", None)
+        # The fence: a table that is gone or damaged is a reason for each of its rows.
+        except Exception as error:
+            before = None
+            yield path, f"not readable ({storage.one_line(error)})", None
+
+
+def _bytes_of(path: str, column: str, start: int) -> Iterator[bytes | None]:
+    """The bytes in a column from a row on."""
+    with storage.open_file(path) as file:
+        table = pq.ParquetFile(file, pre_buffer=False)  # which would hold whole row groups
+        skip, groups = start, list[int]()
+        for group in range(table.metadata.num_row_groups):
+            count = table.metadata.row_group(group).num_rows
+            if not groups and skip >= count:
+                skip -= count
+            else:
+                groups.append(group)
+        for batch in table.iter_batches(batch_size=READ_AT_ONCE, row_groups=groups, columns=[column]):
+            if skip >= batch.num_rows:
+                skip -= batch.num_rows
+                continue
+            for value in batch.column(0).slice(skip).to_pylist():
+                yield value["bytes"] if isinstance(value, dict) else value
+            skip = 0
+
+
+def _spelled(path: str) -> bytes:
+    """A path as the system has it: file names need not be UTF-8."""
+    return path.encode("utf-8", "surrogateescape")
+
+
+def count_changes(before: Inputs, now: Inputs) -> tuple[int, int]:
+    """Count the paths that have come and those that are gone since the list was made."""
+    there, here = (set(each.items["path"].to_pylist()) for each in (before, now))
+    return len(here - there), len(there - here)

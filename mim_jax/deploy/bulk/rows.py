@@ -1,0 +1,177 @@
+"""A row for every image: read, hash, decode, pass the gate, score, decide; also those of `--mode=score`."""
+
+import hashlib
+import itertools
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+
+import mim_jax
+from mim_jax.data.batches import batch_size
+from mim_jax.data.images import MAX_BYTES, UnusableImage, decode_image, stored_size
+from mim_jax.data.quality import Gate
+from mim_jax.decide.decision import Assessment, Decision, assess, unusable
+from mim_jax.decide.novelty_detector import NoveltyDetector
+from mim_jax.deploy.bulk import storage
+
+Given = tuple[str, str, bytes | None]  # a path, why it cannot be read or "", its bytes where they are known
+BATCHES = 2  # scored in one call
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a file is, before anybody looks at its pixels; None where it could not be read."""
+
+    sha256: str | None = None
+    size: int | None = None  # bytes
+    width: int | None = None  # pixels, as stored
+    height: int | None = None
+    seconds: float = 0.0  # to read and decode it
+
+
+@dataclass(frozen=True)
+class ScoredFile:
+    """A file, its assessment, and its similarities, `metric -> one a fold`; none where unusable."""
+
+    path: str
+    assessment: Assessment
+    similarities: dict[str, list[float]] = field(default_factory=dict)
+    facts: Facts = Facts()
+
+    @property
+    def usable(self) -> bool:
+        return self.assessment.decision is not Decision.UNUSABLE
+
+
+def score_files(
+    detector: NoveltyDetector,
+    files: Iterable[Given],
+    *,
+    gate: Gate,
+    pool: Executor | None = None,
+    ahead: int = 16,
+) -> Iterator[ScoredFile]:
+    """Score files that pass the gate, in order, holding no more than a few batches of them in memory.
+
+    Args:
+      detector: what scores.
+      files: (path, reason why it cannot be read or "", its bytes or None to read the path).
+      gate: the checks that a picture must pass.
+      pool: what reads and decodes; None = a thread of its own.
+      ahead: how many files are read before their turn.
+    """
+    if pool is None:
+        with ThreadPoolExecutor(1, "decoding") as thread:
+            yield from score_files(detector, files, gate=gate, pool=thread, ahead=ahead)
+        return
+    alpha = detector.calibration.miss_rate if detector.calibration else 0.1
+    decoded = _decode_ahead(detector, files, gate, pool, ahead)
+    while some := list(itertools.islice(decoded, BATCHES * batch_size())):
+        images = [image for _, _, image in some if isinstance(image, np.ndarray)]
+        scores, assessed = {}, list[Assessment]()
+        if images:
+            scores = detector.similarities(np.stack(images))
+            assessed = assess(
+                scores, detector.calibration, metric=detector.metric, alpha=alpha, notice=detector.notice
+            )
+        column = 0
+        for path, facts, image in some:
+            if isinstance(image, UnusableImage):
+                yield ScoredFile(path, unusable(image.reason), facts=facts)
+                continue
+            own = {metric: [float(value) for value in scores[metric][:, column]] for metric in scores}
+            yield ScoredFile(path, assessed[column], own, facts)
+            column += 1
+
+
+Decoded = tuple[str, Facts, np.ndarray | UnusableImage]
+
+
+def _decode_ahead(
+    detector: NoveltyDetector, files: Iterable[Given], gate: Gate, pool: Executor, ahead: int
+) -> Iterator[Decoded]:
+    waiting = deque[Future[Decoded]]()
+    try:
+        for each in files:
+            waiting.append(pool.submit(_decode, detector, each, gate))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _decode(detector: NoveltyDetector, given: Given, gate: Gate) -> Decoded:
+    """Decode a file as `detector.read` does, and say what it is."""
+    path, reason, data = given
+    began, facts = time.perf_counter(), Facts()
+    image: np.ndarray | UnusableImage
+    try:
+        if reason:
+            raise UnusableImage(reason)
+        data = storage.read_image(path) if data is None else data
+        facts = _describe(data)
+        image = decode_image(data, size=detector.image_size, gate=gate, min_side=detector.min_side)
+    except UnusableImage as error:
+        image = error
+    return path, replace(facts, seconds=time.perf_counter() - began), image
+
+
+def _describe(data: bytes) -> Facts:
+    if len(data) > MAX_BYTES:  # it may have been read in part
+        return Facts()
+    width, height = stored_size(data) or (None, None)
+    return Facts(hashlib.sha256(data).hexdigest(), len(data), width, height)
+
+
+def schema(metrics: Sequence[str]) -> pa.Schema:
+    """The columns of a part; all but `seconds` depend on the inputs and the detector alone."""
+    shared = pa.dictionary(pa.int8(), pa.string())
+    return pa.schema(
+        [
+            ("id", pa.int64()),
+            ("path", pa.string()),
+            ("sha256", pa.string()),
+            ("bytes", pa.int64()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            *((metric, pa.float64()) for metric in metrics),
+            ("score", pa.float64()),
+            ("p_value", pa.float64()),
+            ("decision", shared),
+            ("reason", pa.string()),
+            ("detector", shared),
+            ("version", shared),
+            ("seconds", pa.float32()),
+        ]
+    )
+
+
+def to_table(rows: Sequence[ScoredFile], *, start: int, metrics: Sequence[str], detector: str) -> pa.Table:
+    """Rows as a table; `start` is the id of the first, `detector` the digest of what scored them."""
+    found = [row.assessment for row in rows]
+    columns = {
+        "id": range(start, start + len(rows)),
+        "path": [row.path.encode("utf-8", "backslashreplace").decode() for row in rows],
+        "sha256": [row.facts.sha256 for row in rows],
+        "bytes": [row.facts.size for row in rows],
+        "width": [row.facts.width for row in rows],
+        "height": [row.facts.height for row in rows],
+        **{metric: [each.similarities.get(metric) for each in found] for metric in metrics},
+        "score": [each.score for each in found],
+        "p_value": [each.p_value for each in found],
+        "decision": [str(each.decision) for each in found],
+        "reason": [" ".join(each.reasons) for each in found],
+        "detector": [detector] * len(rows),
+        "version": [mim_jax.__version__] * len(rows),
+        "seconds": [row.facts.seconds for row in rows],
+    }
+    wanted = schema(metrics)
+    return pa.table([pa.array(columns[each.name], each.type) for each in wanted], schema=wanted)

@@ -1,0 +1,166 @@
+"""A bulk run: whose folder it is, what is left to do, and who does it."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mim_jax.data.quality import Gate
+from mim_jax.decide.decision import Calibration
+from mim_jax.decide.novelty_detector import NoveltyDetector
+from mim_jax.deploy import format
+from mim_jax.deploy.bulk import engines, inputs, output, storage, worker
+from mim_jax.deploy.bulk.inputs import Inputs, Item
+from mim_jax.deploy.bulk.output import Output
+from mim_jax.train.workdir import differences
+
+# What may change under way: the list was made at the first start, and thresholds belong to the digest.
+_FREE = ("rows", "inputs.count", "inputs.digest", "calibration")
+
+
+def describe_detector(path: str, *, digest: str | None) -> dict[str, Any]:
+    """Describe an export or a workdir as `_run.json` does.
+
+    Raises:
+      ValueError: as `mim_jax.load`; a digest that is not this export's.
+    """
+    if worker.is_export(path):
+        return _describe_detector(format.digest(path), format.read(path, digest=digest))
+    # A workdir is loaded by JAX, which must not run here: Ray forks.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as apart:
+        return apart.submit(_describe_workdir, path, digest).result()
+
+
+def _describe_workdir(path: str, digest: str | None) -> dict[str, Any]:
+    import jax
+
+    import mim_jax
+
+    jax.config.update("jax_platforms", "cpu")  # another device is another process's
+    found = mim_jax.load(path, digest=digest)
+    return _describe_detector(worker.digest_of(found), found)
+
+
+def _describe_detector(name: str, found: format.ExportContents | NoveltyDetector) -> dict[str, Any]:
+    return {
+        "detector": name,
+        "metric": found.metric,
+        "metrics": list(found.metrics),
+        "calibration": asdict(found.calibration) if found.calibration else None,
+        "notice": found.notice,
+    }
+
+
+def claim(
+    root: str,
+    *,
+    source: str,
+    column: str,
+    detector: str,
+    digest: str | None,
+    gate: Gate,
+    rows: int = output.ROWS,
+    tell: Callable[[str], None],
+) -> Output:
+    """Make a folder the output of a run, or find that it is.
+
+    Raises:
+      ValueError: the folder is another run's, or holds something else; the inputs or the detector cannot be
+        read; the list of a table has changed.
+    """
+    before = output.find(root)
+    about = {
+        "format": output.FORMAT,
+        **describe_detector(detector, digest=digest),
+        "gate": asdict(gate),
+        "rows": rows,
+        "versions": worker.versions(),
+    }
+    if before is None:
+        listed = inputs.find_inputs(source, column)
+        return output.begin(root, about | {"inputs": _describe(listed)}, listed)
+    same = {"source": storage.absolute(source), "column": column or before.about["inputs"]["column"]}
+    if found := differences(before.about, about | {"inputs": same}, _FREE):
+        raise ValueError(
+            f"--output={root} belongs to another run ({'; '.join(found)}): give this one its own --output, "
+            "or the same detector, input and versions"
+        )
+    _compare_lists(before, source, column, tell)
+    output.clear(root)
+    return before
+
+
+def _describe(listed: Inputs) -> dict[str, Any]:
+    return {"source": listed.source, "column": listed.column, "count": len(listed), "digest": listed.digest}
+
+
+def _compare_lists(before: Output, source: str, column: str, tell: Callable[[str], None]) -> None:
+    """Say what has come and gone since the list was made; ValueError where it is another one."""
+    try:
+        now = inputs.find_inputs(source, column)
+    except ValueError:
+        if len(before.finished()) == len(before.parts):
+            return  # nothing of it is needed any more
+        raise
+    if now.digest == before.about["inputs"]["digest"]:
+        return
+    there = output.inputs_of(before)
+    come, gone = inputs.count_changes(there, now)
+    if gone == len(there) or source.lower().endswith(inputs.TABLES):
+        raise ValueError(
+            f"--input={source} has changed since the run in {before.root} began ({come:,} paths are new, "
+            f"{gone:,} gone): give this list its own --output"
+        )
+    if come:
+        tell(f"{come:,} files have come since this run began and are not part of it: score them elsewhere")
+    if gone:
+        tell(f"{gone:,} files are gone since this run began: those not scored yet are rows that say so")
+
+
+def pending(found: Output, done: set[int]) -> Iterator[tuple[int, list[Item]]]:
+    """Yield the parts that are not finished, with their inputs."""
+    listed = output.inputs_of(found)
+    for part in found.parts:
+        if part not in done:
+            ids = found.ids(part)
+            yield part, listed.part(ids.start, ids.stop)
+
+
+def score(
+    found: Output,
+    done: set[int],
+    *,
+    detector: str,
+    on_ray: bool,
+    address: str,
+    actors: int | None,
+    gpus: bool | None,
+    prepare: Callable[[], None],
+    tell: Callable[[str], None],
+) -> Iterator[worker.Done]:
+    """Score the parts that are not finished, on Ray or in this process, and yield each when it is written."""
+    left = pending(found, done)
+    if not on_ray:
+        job = worker.Job(found, detector, threads=engines.available_cpus())
+        yield from engines.score_here(job, left)
+    else:
+        files = {}
+        if worker.is_export(detector):  # sent along: it need not lie where the actors are
+            files = {each.name: each.read_bytes() for each in Path(detector).iterdir() if each.is_file()}
+        job = worker.Job(found, detector, files, prepare=prepare)
+        yield from engines.score_on_ray(job, left, address=address, actors=actors, gpus=gpus, tell=tell)
+    lost = set(found.parts) - found.finished()
+    if lost:
+        raise ValueError(
+            f"{len(lost)} parts that were written are not in {found.root}: all nodes must write into the "
+            "same folder, on a shared disk or in a bucket"
+        )
+
+
+def calibration_of(found: Output) -> Calibration | None:
+    """The calibration of a run's detector."""
+    saved = found.about["calibration"]
+    return Calibration.from_json(saved) if saved else None

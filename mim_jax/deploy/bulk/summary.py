@@ -1,0 +1,137 @@
+"""What the finished parts hold, in counts; and how far this batch lies from the cases calibrated on."""
+
+import heapq
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mim_jax.decide.decision import Calibration, Decision
+from mim_jax.deploy.bulk.output import Output
+
+SLOWEST = 10
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+MEANING = (
+    "Under the guarantee the p-values of new mpox cases like those calibrated on are uniform, and the "
+    "distance stays below the bound in 95 of 100 batches of such cases, where they are independent. A batch "
+    "that also holds other diseases or healthy skin lies far from uniform without any drift, and a small "
+    "distance of such a batch shows nothing. So compare it with that of earlier batches of the same kind: a "
+    "jump means that cameras, people or diseases have changed, not which of them; where it stays, decisions "
+    "need not be right."
+)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The finished rows in numbers; `scores` and `p_values` of the usable images, in order."""
+
+    counts: dict[str, Any]
+    scores: np.ndarray  # float64 `[N]`
+    p_values: np.ndarray  # float64 `[N]`, or `[0]` where nothing was calibrated
+
+
+def summarise(output: Output) -> Batch:
+    """Count what the parts of a finished run hold, a part at a time.
+
+    Raises:
+      ValueError: a part is damaged.
+    """
+    decisions, reasons = Counter[str](), Counter[str]()
+    slowest: list[tuple[float, str]] = []
+    scores, p_values = [np.empty(0)], [np.empty(0)]
+    size = 0
+    for table in output.read("path", "bytes", "score", "p_value", "decision", "reason", "seconds"):
+        decided = table["decision"].to_pylist()
+        decisions.update(decided)
+        refused = [each == Decision.UNUSABLE for each in decided]
+        texts = table["reason"].to_pylist()
+        reasons.update(_head(text) for text, bad in zip(texts, refused, strict=True) if bad)
+        timed = zip(table["seconds"].to_pylist(), table["path"].to_pylist(), strict=True)
+        slowest = heapq.nlargest(SLOWEST, [*slowest, *timed])
+        size += sum(each or 0 for each in table["bytes"].to_pylist())
+        for column, kept in (("score", scores), ("p_value", p_values)):
+            kept.append(table[column].drop_null().to_numpy())
+    rows = decisions.total()
+    if rows != output.count:
+        raise ValueError(
+            f"{output.root} holds {rows} rows, expected {output.count}: start the same command again"
+        )
+    return Batch(
+        {
+            "rows": rows,
+            "bytes": size,
+            "decisions": {str(each): decisions[each] for each in Decision},
+            "reasons": dict(reasons.most_common()),
+            "slowest": [{"path": path, "seconds": round(seconds, 3)} for seconds, path in slowest],
+        },
+        np.concatenate(scores),
+        np.concatenate(p_values),
+    )
+
+
+def _head(reason: str) -> str:
+    """The kind of a reason: its first words, without what differs from file to file.
+
+    >>> _head("blurred: its sharpness is 0.0012 (...)"), _head("31x20 pixels; at least ...")
+    ('blurred', 'N pixels')
+    """
+    return re.sub(r"\d[\dx.,]*", "N", re.split("[:;(]", reason, maxsplit=1)[0]).strip()
+
+
+def drift(batch: Batch, calibration: Calibration | None) -> dict[str, Any] | None:
+    """Compare a batch with the cases calibrated on; None where nothing was calibrated or nothing was scored.
+
+    Returns:
+      `distance`, the largest difference between the share of p-values up to t and t, over the values t that
+      they can have (Kolmogorov's distance); `bound`, which it stays below in 95 of 100 batches of independent
+      cases like those calibrated on (Smirnov, Annals of Mathematical Statistics, 1948, for two samples: the
+      calibration is one of them); quantiles of both sets of scores; what it means.
+    """
+    known = np.concatenate([np.empty(0), *map(np.array, calibration.scores)]) if calibration else np.empty(0)
+    count, new = len(known), len(batch.p_values)
+    if not count or not new:
+        return None
+    return {
+        "distance": distance(batch.p_values, count),
+        "bound": float(min(1.0, 1.358 * np.sqrt(1 / count + 1 / new))),
+        "calibrated_on": count,
+        "quantiles": {
+            "at": list(QUANTILES),
+            "batch": np.quantile(batch.scores, QUANTILES).tolist(),
+            "calibration": np.quantile(known, QUANTILES).tolist(),
+        },
+        "meaning": MEANING,
+    }
+
+
+def distance(p_values: Sequence[float] | np.ndarray, count: int) -> float:
+    """Kolmogorov's distance of p-values from the uniform ones of `count` calibration cases, 0 to 1.
+
+    >>> distance([0.25, 0.5, 0.75, 1.0], 3), distance([0.25, 0.25], 3)
+    (0.0, 0.75)
+    """
+    steps = np.arange(1, count + 2) / (count + 1)
+    # P-values are such steps, and half a step is far from both neighbours.
+    share = np.searchsorted(np.sort(p_values), steps + 0.5 / (count + 1)) / len(p_values)
+    return float(np.max(np.abs(share - steps)))
+
+
+def sentences(found: Mapping[str, Any]) -> list[str]:
+    """A summary as lines for people."""
+    decisions = ", ".join(f"{name} {count:,}" for name, count in found["decisions"].items())
+    lines = [f"rows: {found['rows']:,} ({decisions}), {found['bytes'] / 2**20:,.1f} MiB of images"]
+    if found["reasons"]:
+        listed = [f"{name} {count:,}" for name, count in found["reasons"].items()]
+        more = f" and {len(listed) - 8} more" if len(listed) > 8 else ""
+        lines.append(f"unusable, by first reason: {', '.join(listed[:8])}{more}")
+    slow = [f"{each['path']} {each['seconds']:.2f} s" for each in found["slowest"][:3]]
+    lines.append(f"slowest to read and decode: {', '.join(slow)}")
+    if away := found.get("drift"):
+        lines.append(
+            f"distance of the p-values from uniform: {away['distance']:.3f} (a batch of mpox alone: below "
+            f"{away['bound']:.3f} in 95 of 100); of a mixed batch it is comparable with earlier ones alone"
+        )
+    return lines

@@ -1,0 +1,123 @@
+"""How often each byte occurs, counted by bit planes: on CPU, 32 bytes an instruction instead of one.
+
+Eight pixels give one byte of each of eight bit planes. A pixel has the value v where the planes of its high
+half and of its low half both agree with v, so a count is the population count of what two masks share. Exact,
+in whole numbers. It needs instructions that count bits in vectors (AVX-512 of Zen 4 or Ice Lake); with AVX2
+alone it takes 1.1 times as long as additions.
+
+Microseconds of one core (Zen 4) for an image of 224x224x3: this 88, OpenCV's `calcHist` 72, XLA's addition
+of one byte after the other 132. Also tried: counters of 8, 16, 32 bits or float32, four tables in turn,
+indices declared sorted, unique or in bounds: 105 to 160 without computing the positions; pairs of bytes into
+65,536 bins: 70, and 64 to fold them; `jnp.bincount`: 206; sorting: 5,000.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mim_jax.measure.images import apart
+
+# A row of a block is `vectors` times LANES bytes; a byte of sums holds 8 pixels of up to 31 vectors (248).
+LANES, MOST_VECTORS = 32, 31
+PIXELS = 8 * LANES  # of one vector in all rows
+MOST_BLOCKS = 8  # at once: their masks lie in the cache, and memory stays bounded
+# With fewer, adding one after the other is as fast, and compiles faster.
+FEWEST_PIXELS = 2**14
+
+
+def counts(levels: jax.Array) -> jax.Array:
+    """Count the bytes of `levels` uint8 `[H, W, C]`, C = 1 or 3, by channel: int32 `[C, 256]`.
+
+    >>> counts(jnp.full((128, 128, 1), 7, jnp.uint8))[0, 6:9]
+    Array([    0, 16384,     0], dtype=int32)
+    """
+    channels = levels.shape[-1]
+    flat = levels.reshape(-1)
+    pieces, blocks, vectors = layout(flat.size // channels, channels)
+    if not vectors:
+        return _added(flat, channels)
+    rows = flat[: pieces * blocks * vectors * PIXELS * channels]
+    rows = rows.reshape(pieces, blocks, 8, channels, vectors * LANES)
+    found = jnp.sum(jax.lax.map(_counted, rows), axis=0, dtype=jnp.int32)
+    return found + _added(flat[rows.size :], channels)
+
+
+def layout(pixels: int, channels: int) -> tuple[int, int, int]:
+    """Pieces, blocks of a piece and vectors of a row into which most of the pixels fit, without a rest."""
+    if pixels < FEWEST_PIXELS:
+        return 0, 0, 0
+    blocks = math.ceil(pixels / (PIXELS * MOST_VECTORS))
+    pieces = math.ceil(blocks / MOST_BLOCKS)
+    blocks = math.ceil(blocks / pieces)
+    vectors = pixels // (PIXELS * blocks * pieces)
+    # The channel of a row's first byte must move from row to row.
+    return pieces, blocks, vectors - (channels == 3 and vectors % 3 == 0)
+
+
+def _added(flat: jax.Array, channels: int) -> jax.Array:
+    """Counts of interleaved bytes, one after the other."""
+
+    def positions(flat: jax.Array) -> jax.Array:
+        first = 256 * jnp.arange(channels, dtype=jnp.uint16)
+        return (flat.reshape(-1, channels).astype(jnp.uint16) + first[None]).reshape(-1)
+
+    if not flat.size:
+        return jnp.zeros((channels, 256), jnp.int32)
+    table = jnp.zeros(channels * 256, jnp.int32)
+    return table.at[apart(positions, flat)].add(1, mode="promise_in_bounds").reshape(channels, 256)
+
+
+def _counted(rows: jax.Array) -> jax.Array:
+    """Counts of interleaved bytes `[blocks, 8, C, L]`: int32 `[C, 256]`."""
+    # Each step is read many times by the next one, and so is written to memory.
+    masks = apart(_masks, apart(_planes, apart(_channels, rows)))
+    sums = apart(_intersections, masks)
+    half = LANES // 2
+    parts = [part for block in sums for part in (block[..., :half], block[..., half:])]
+    total = sum((part.astype(jnp.uint16) for part in parts[1:]), parts[0].astype(jnp.uint16))
+    return jnp.sum(total, axis=-1, dtype=jnp.int32).reshape(-1, 256)
+
+
+def _channels(rows: jax.Array) -> jax.Array:
+    """Bytes of each channel, `[blocks, C, 8, L]`: each takes, of C rows, the bytes that are its own."""
+    channels, length = rows.shape[-2:]
+    row, byte = np.arange(channels).reshape(-1, 1), np.arange(length)
+    found = jnp.zeros((), jnp.uint8)
+    for k in range(channels):
+        own = (row[k] * length + byte) % channels == row  # [C, L]
+        own = np.where(own, np.uint8(255), np.uint8(0))[None, :, None]
+        found = found | (rows[:, None, :, k] & own)
+    return found
+
+
+def _planes(own: jax.Array) -> jax.Array:
+    """Bit planes `[blocks, C, 8, L]`, lowest bit first; a byte has one bit of each of eight rows."""
+    bits = np.left_shift(1, np.arange(8)).astype(np.uint8)
+    planes = jnp.zeros((), jnp.uint8)
+    for row, bit in enumerate(bits):
+        is_set = own[:, :, row, None] & bits[None, None, :, None] != 0
+        planes = planes | jnp.where(is_set, bit, np.uint8(0))
+    return planes
+
+
+def _masks(planes: jax.Array) -> jax.Array:
+    """Which pixels have each of the 16 low and 16 high halves of a byte: `[blocks, C, 2, 16, L]`."""
+    planes = planes.reshape(*planes.shape[:2], 2, 4, 1, planes.shape[-1])
+    masks = jnp.full((), 255, jnp.uint8)
+    for bit in range(4):
+        inverted = np.where(np.arange(16) >> bit & 1, np.uint8(0), np.uint8(255))
+        masks = masks & (planes[:, :, :, bit] ^ inverted[None, None, None, :, None])
+    return masks
+
+
+def _intersections(masks: jax.Array) -> jax.Array:
+    """Pixels with each high and low half, in sums of bytes: `[blocks, C, 16, 16, LANES]`."""
+    high, low = masks[:, :, 1, :, None], masks[:, :, 0, None]
+    sums = jnp.zeros((), jnp.uint8)
+    # Written out, because XLA would not add the vectors of a reduction as vectors.
+    for start in range(0, masks.shape[-1], LANES):
+        part = slice(start, start + LANES)
+        sums = sums + jax.lax.population_count(high[..., part] & low[..., part])
+    return sums

@@ -1,0 +1,29 @@
+"""Counts by bit planes are NumPy's, wherever the rows of an image's bytes end."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mim_jax.measure import bit_planes, histogram
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [
+        ((8, 8, 3), (0, 0, 0)),  # all one after the other
+        ((128, 128, 3), (1, 3, 20)),  # 21 vectors would start every row with the same channel
+        ((131, 153, 1), (1, 3, 26)),
+        ((260, 280, 3), (2, 5, 28)),  # two pieces, and a rest
+    ],
+)
+def test_counts_are_exact(shape, layout):
+    assert bit_planes.layout(shape[0] * shape[1], shape[2]) == layout
+    image = np.random.default_rng(sum(shape)).integers(0, 256, shape, np.uint8)
+    image[: shape[0] // 2] = image[0, 0]  # so that sums of bytes reach their largest
+    for bins in (256, 7):
+        levels = image.reshape(-1, shape[2]).astype(int) * bins // 256
+        expected = [np.bincount(channel, minlength=bins) for channel in levels.T]
+        np.testing.assert_array_equal(histogram.histogram(jnp.asarray(image), bins=bins), expected)
+    floats = jax.jit(lambda x: histogram.histogram(x, bins=256))(image / np.float32(255))
+    assert jnp.all(floats == histogram.histogram(jnp.asarray(image), bins=256))

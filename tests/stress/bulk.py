@@ -1,0 +1,195 @@
+"""A bulk run killed at random moments, again and again: has every input its row, once, and the same one?
+
+python -m tests.stress.bulk --kills=10 --rows=5000 --seed=0           # on Ray, where it is installed
+python -m tests.stress.bulk --kills=10 --rows=5000 --engine=here
+
+Images are drawn and a small detector is exported. An uninterrupted run in one process says what the rows are.
+Then `--mode=bulk` is started in a process of its own, and after a random time SIGKILL goes to the driver, to
+a worker, or to all processes at once, as when the machine dies; where the driver has died, the same command
+is started again. Each run that comes to its end must have the rows of the uninterrupted one, but for the
+seconds that each image took. One that differs is an error, and so is a start that fails.
+"""
+
+import argparse
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from mim_jax.data.synthetic import lesions
+from mim_jax.decide.decision import Calibration
+from mim_jax.deploy.bulk.engines import has_ray
+from mim_jax.deploy.export import export
+from tests.deploy.small import SIZE, make_detector
+
+ROOT = Path(__file__).parents[2]
+DRAWN = 60  # images; the others are these, moved
+
+
+def make_photos(folder: Path, count: int, side: int = 224) -> None:
+    """Draw JPEG files; one in a hundred is cut off, and so unusable."""
+    folder.mkdir()
+    drawn = [lesions.render(("mpox", "mel", "eczema")[n % 3], n, size=side) for n in range(min(DRAWN, count))]
+    for number in range(count):
+        path = folder / f"{number:06d}.jpg"
+        moved = np.roll(drawn[number % DRAWN], number // DRAWN, axis=1)
+        Image.fromarray(moved).save(path, quality=85)
+        if number % 100 == 50:
+            path.write_bytes(path.read_bytes()[:1000])
+
+
+def make_export(folder: Path) -> None:
+    """Export a small detector with random weights, calibrated on drawn images of mpox."""
+    detector = make_detector()
+    images = np.stack([lesions.render("mpox", 10_000 + number, size=SIZE) for number in range(40)])
+    scores = tuple(np.sort(detector.score_samples(images)).tolist())
+    words = {"origin": "drawn images", "promise": "Nothing is promised.", "band": "Nor here."}
+    calibration = Calibration("ssim_hbd", "mpox", "calibrated", 0.1, (scores,), scores[3], None, **words)
+    export(dataclasses.replace(detector, calibration=calibration), folder)
+
+
+def begin(root: Path, output: Path, *more: str, source: str = "photos") -> subprocess.Popen[str]:
+    """Start the run; what was compiled in an earlier life is not compiled again."""
+    where = [f"--input={root / source}", f"--detector={root / 'export'}", f"--output={output}"]
+    return subprocess.Popen(
+        [sys.executable, "launch.py", "--mode=bulk", *where, *more],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "JAX_COMPILATION_CACHE_DIR": str(root / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait(process: subprocess.Popen[str], *, timeout: float | None = None) -> bool:
+    """Whether the run has come to its end within `timeout` seconds; SystemExit where it failed."""
+    try:
+        _, said = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return False
+    if process.returncode:
+        raise SystemExit(f"bulk: a start ended with {process.returncode}: {said[-2000:]}")
+    return True
+
+
+def descendants(process: int) -> dict[int, str]:
+    """Every process below this one, and its title."""
+    parents, titles = dict[int, int](), dict[int, str]()
+    for each in Path("/proc").iterdir():
+        if each.name.isdecimal():
+            try:
+                parents[int(each.name)] = int((each / "stat").read_text().rpartition(")")[2].split()[1])
+                titles[int(each.name)] = (each / "cmdline").read_text().replace("\0", " ").strip()
+            except OSError:
+                continue  # gone
+    below, found = {process}, dict[int, str]()
+    while new := {child for child, parent in parents.items() if parent in below and child not in below}:
+        below |= new
+        found |= {child: titles[child] for child in new}
+    return found
+
+
+def kill(process: subprocess.Popen[str], victim: str) -> str:
+    """Kill the victim, and say who it was."""
+    below = descendants(process.pid)
+    workers = [number for number, title in below.items() if "ray::Worker" in title]
+    if victim == "a worker" and workers:
+        os.kill(workers[0], signal.SIGKILL)
+        return victim
+    if victim == "all processes":
+        for number in (process.pid, *below):
+            try:
+                os.kill(number, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+    else:
+        victim = "the driver"
+        process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return victim
+
+
+def compare(output: Path, expected: list[dict[str, object]]) -> None:
+    """SystemExit where the rows of a finished run are not those expected."""
+    found = read(output)
+    ids = [row["id"] for row in found]
+    if ids != list(range(len(expected))):
+        lost, twice = set(range(len(expected))) - set(ids), len(ids) - len(set(ids))
+        raise SystemExit(f"bulk: {output} lost {len(lost)} rows and has {twice} twice")
+    if different := [row["id"] for row, other in zip(found, expected, strict=True) if row != other]:
+        raise SystemExit(f"bulk: {len(different)} rows differ, first of all {different[0]}")
+
+
+def read(output: Path) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = pq.read_table(output).drop(["seconds"]).to_pylist()
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--rows", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--engine", choices=("ray", "here"), default="ray" if has_ray() else "here")
+    options = parser.parse_args(arguments)
+    draw = np.random.default_rng(options.seed)
+    more = ("--actors=0",) if options.engine == "here" else ()
+    victims = ("the driver", "a worker", "all processes") if options.engine == "ray" else ("the driver",)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        make_photos(root / "photos", options.rows)
+        make_export(root / "export")
+        began = time.perf_counter()
+        wait(begin(root, root / "uninterrupted", "--actors=0"))
+        length = time.perf_counter() - began
+        expected = read(root / "uninterrupted")
+        print(f"uninterrupted, in one process: {len(expected)} rows in {length:.0f} s", flush=True)
+        done, starts, runs, began = Counter[str](), 0, 0, time.perf_counter()
+        while done.total() < options.kills:
+            output = root / f"run_{runs}"
+            process = begin(root, output, *more)
+            starts += 1
+            # No life is longer than the uninterrupted run, so a run meets several kills.
+            while not (ended := wait(process, timeout=float(draw.uniform(0, length)))):
+                if done.total() == options.kills:
+                    continue
+                parts = len(list(output.glob("part-*")))
+                victim = kill(process, str(draw.choice(victims)))
+                done[victim] += 1
+                print(f"killed {victim} after {parts} parts", flush=True)
+                if victim != "a worker":
+                    break
+            if ended:
+                compare(output, expected)
+                runs += 1
+        output = root / f"run_{runs}"
+        if output.exists():
+            wait(begin(root, output, *more))
+            starts += 1
+            compare(output, expected)
+            runs += 1
+        seconds = time.perf_counter() - began
+        print(
+            f"kills: {done.total()} in {runs} runs of {options.rows} rows, {starts} starts, {seconds:.0f} s"
+        )
+        for name, count in done.most_common():
+            print(f"  {count:3d} of {name}")
+        print("rows lost: 0, twice: 0, different: 0")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""What a GPU is given, read from the lowered programs: nothing here needs one."""
+
+import re
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.mim import get_config
+from mim_jax import Detector, similarities
+from mim_jax.inpaint.inference import abstract_variables
+from mim_jax.inpaint.networks import make_generator
+from mim_jax.train.config import parse
+from mim_jax.train.epochs import run_epochs
+from mim_jax.train.mim import describe_model, make_gan
+
+SIZE, BATCH = 64, 64  # from which the bottleneck is joined with the layer behind it
+
+
+def settings():
+    config = get_config("quick").to_dict()
+    config["training"]["precision"] = "bfloat16"
+    return parse(config)
+
+
+def lowered(function, *arguments):
+    """StableHLO text of the program for CUDA."""
+    return jax.export.export(jax.jit(function), platforms=("cuda",))(*arguments).mlir_module()
+
+
+def operations(text):
+    """Operation -> how often it stands in the program."""
+    return Counter(re.findall(r'^\s*(?:%\S+ = )?"?stablehlo\.(\w+)', text, flags=re.M))
+
+
+def operands(text, operation):
+    """Dtypes of the operands of all operations of a kind."""
+    lines = [line for line in text.splitlines() if f"stablehlo.{operation}" in line]
+    types = [re.search(r": \((tensor<[^()]*>)\) ->", line)[1] for line in lines]
+    return {dtype for found in types for dtype in re.findall(r"x([a-z]+\d+)>", found)}
+
+
+# Of the host: what would wait for Python in every step.
+HOST = {"custom_call", "infeed", "outfeed", "send", "recv"}
+
+
+def test_training_is_bf16_convolutions_without_host_or_scatter():
+    gan = make_gan(settings(), steps=10)
+    key = jax.random.key(0)
+    state = jax.eval_shape(gan.init, key)
+    images = jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, 3), jnp.uint8)
+
+    def train(state, epochs, images):
+        given = {"examples": {"images": images}, "scalars": {"adversary": jnp.float32(1)}, "key": key}
+        return run_epochs(gan, state, epochs, **given, batch_size=BATCH, drop_last=False)
+
+    text = lowered(train, state, jax.ShapeDtypeStruct((10,), jnp.int32), images)
+    found = operations(text)
+    assert not HOST & set(found) and not found["scatter"]
+    assert found["gather"] == 2, "the images of a batch, and their hidden patches"
+    # The generator has five layers, the bottleneck with the layer behind it and its map of the bias, and four
+    # more; the discriminator has five. Each is computed once for its loss and once for the gradient of its
+    # kernel. That of its input is needed for all but the first, which sees an image, and the map, which sees
+    # ones. Then the discriminator judges for the generator: forward, and to its input.
+    generator, discriminator = 5 + 2 + 4, 5
+    assert found["convolution"] == (3 * generator - 2) + 2 * discriminator + (3 * discriminator - 1)
+    # Also where the products of the bottleneck and the layer behind it are joined.
+    assert operands(text, "convolution") == operands(text, "dot_general") == {"bf16"}
+    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {np.dtype("f4"), np.dtype("i4")}
+
+
+@pytest.mark.parametrize("holes", (1, 5))
+def test_a_detector_is_one_program_for_the_device(holes):
+    made = settings()
+    model = describe_model(made)
+    generator = make_generator(model["generator"], model["options"], dtype=jnp.float32)
+    variables = abstract_variables(generator, SIZE)
+    measure = type(made.mim.measure)(holes=holes)
+    fn, variables = Detector(generator, [variables], SIZE, SIZE // 2, measure=measure).pure()
+    text = lowered(fn, variables, jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, 3), jnp.uint8))
+    found = operations(text)
+    assert not HOST & set(found) and not found["scatter"]
+    # One hole lies where the program says. Of several one offset after the other is an argument of the loop.
+    assert (found["while"], found["gather"]) == ((0, 0) if holes == 1 else (1, 0))
+    # Scores keep float32: none depends on the device's shorter products.
+    assert operands(text, "convolution") == {"f32"}
+
+
+def test_the_scorer_is_one_program_for_the_device():
+    images = jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, 3), jnp.float32)
+    found = operations(lowered(similarities, images, images))
+    assert not (HOST | {"scatter", "gather", "while", "convolution"}) & set(found)
+    assert found["dot_general"], "histograms are products there"
