@@ -5,8 +5,8 @@ python -m benchmarks.bulk --rows 20000 --detector=runs/skin/exported --engines r
 
 JPEG files of 224 pixels are drawn. Each engine scores them in processes of its own, one engine after the
 other, and again for each number of rows. The rate is that of the images alone: starting, loading and
-compiling are the seconds before the first part is there, and both that part and the time until then are left
-out. Memory is what a process holds (VmRSS of Linux), its most over the run.
+compiling are the seconds before the first parts are there (as many as are scored at once), and both these and
+the time until then are left out. Memory is what a process holds (VmRSS of Linux), its most over the run.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from mim_jax.deploy.bulk.engines import available_cpus, has_ray
 from mim_jax.deploy.bulk.output import ROWS
+from mim_jax.deploy.bulk.worker import AT_ONCE
 from tests.stress.bulk import begin, descendants, make_export, make_photos, wait
 
 EVERY = 0.5  # seconds between two looks at memory
@@ -78,8 +79,8 @@ def measure(root: Path, engine: str, rows: int, device: str) -> float:
     watch = Watch(process, output)
     wait(process)
     watch.thread.join()
-    first, last = watch.times[0], watch.times[-1]
-    rate = (rows - ROWS) / (last - first)
+    first, last = watch.times[AT_ONCE - 1], watch.times[-1]
+    rate = (rows - AT_ONCE * ROWS) / (last - first)
     most = " | ".join(f"{watch.most[each]:.0f}" for each in ("driver", "worker", "all"))
     size = sum(path.stat().st_size for path in output.glob("part-*")) / rows
     cpu = 1000 * sum(watch.cpu.values()) / rows
@@ -94,9 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[5000, 20000])
     parser.add_argument("--engines", nargs="+", default=["here", "ray"] if has_ray() else ["here"])
-    parser.add_argument(
-        "--detector", type=Path, default=None, help="an export; by default a small one is made"
-    )
+    parser.add_argument("--detector", type=Path, default=None, help="export; by default a small one is made")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:

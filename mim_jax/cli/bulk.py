@@ -127,6 +127,7 @@ def sum_up(found: outputs.Output, *, rate: float | None, peak: int) -> None:
             calibration,
             batch.p_values,
             distance=counted["drift"]["distance"],
+            bound=counted["drift"]["bound"],
             notice=found.about["notice"],
         )
         storage.write(f"{found.root}/{outputs.DRIFT}", figure)

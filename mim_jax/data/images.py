@@ -11,6 +11,7 @@ import errno
 import operator
 import os
 import stat
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -75,9 +76,11 @@ def load_image(
     Traceback (most recent call last):
     mim_jax.data.images.UnusableImage: missing.jpg: no such file
     """
-    limits = {"max_pixels": max_pixels, "max_bytes": max_bytes, "min_side": min_side}
     try:
-        return decode_image(read_bytes(path, max_bytes=max_bytes), size=size, gate=gate, **limits)
+        data = read_bytes(path, max_bytes=max_bytes)
+        return decode_image(
+            data, size=size, gate=gate, max_pixels=max_pixels, max_bytes=max_bytes, min_side=min_side
+        )
     except UnusableImage as error:
         raise UnusableImage(error.reason, os.fspath(path)) from None
 
@@ -90,6 +93,7 @@ def decode_image(
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
     min_side: int = MIN_SIDE,
+    on_header: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Decode the bytes of a JPEG, PNG, WEBP, BMP or TIFF image, or HEIC where pillow-heif is installed.
 
@@ -106,6 +110,7 @@ def decode_image(
       max_bytes: larger files are refused.
       min_side: images with a shorter side than this, in pixels, are refused; a gate without `too_small`
         lowers it to `MIN_SIDE`.
+      on_header: told the width and height in pixels as stored, also of an image that is then refused.
 
     Raises:
       UnusableImage: the bytes cannot be decoded safely and completely, hold more than one picture (which a
@@ -131,6 +136,8 @@ def decode_image(
         check_parts(data, signature(data))
         with pillow_state.defaults():
             with _open(data) as image:
+                if on_header is not None:
+                    on_header(*image.size)
                 _check_header(image, max_pixels, min_side, gate is not None and not gate.several_frames)
                 full = min(image.size)
                 picture, turn = _decode(image, data, size)
@@ -160,21 +167,6 @@ def decode_image(
     if faults:
         raise UnusableImage("; ".join(faults.values()))
     return pixels
-
-
-def stored_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in pixels as a file's header says them, before it is turned; None where it does not.
-
-    >>> stored_size(b"not an image") is None
-    True
-    """
-    try:
-        check_parts(data, signature(data))
-        with pillow_state.defaults(), _open(data) as image:
-            width, height = image.size
-            return width, height
-    except Exception:  # the fence of `decode_image`, which says what is wrong
-        return None
 
 
 def read_bytes(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> bytes:

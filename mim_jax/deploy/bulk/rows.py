@@ -13,7 +13,7 @@ import pyarrow as pa
 
 import mim_jax
 from mim_jax.data.batches import batch_size
-from mim_jax.data.images import MAX_BYTES, UnusableImage, decode_image, stored_size
+from mim_jax.data.images import MAX_BYTES, UnusableImage, decode_image
 from mim_jax.data.quality import Gate
 from mim_jax.decide.decision import Assessment, Decision, assess, unusable
 from mim_jax.decide.novelty_detector import NoveltyDetector
@@ -111,24 +111,23 @@ def _decode_ahead(
 def _decode(detector: NoveltyDetector, given: Given, gate: Gate) -> Decoded:
     """Decode a file as `detector.read` does, and say what it is."""
     path, reason, data = given
-    began, facts = time.perf_counter(), Facts()
+    began, facts, sides = time.perf_counter(), Facts(), list[int]()
     image: np.ndarray | UnusableImage
     try:
         if reason:
             raise UnusableImage(reason)
         data = storage.read_image(path) if data is None else data
-        facts = _describe(data)
-        image = decode_image(data, size=detector.image_size, gate=gate, min_side=detector.min_side)
+        if len(data) <= MAX_BYTES:  # what is longer may have been read in part
+            facts = Facts(hashlib.sha256(data).hexdigest(), len(data))
+        size, least = detector.image_size, detector.min_side
+        image = decode_image(
+            data, size=size, gate=gate, min_side=least, on_header=lambda *each: sides.extend(each)
+        )
     except UnusableImage as error:
         image = error
+    if sides:
+        facts = replace(facts, width=sides[0], height=sides[1])
     return path, replace(facts, seconds=time.perf_counter() - began), image
-
-
-def _describe(data: bytes) -> Facts:
-    if len(data) > MAX_BYTES:  # it may have been read in part
-        return Facts()
-    width, height = stored_size(data) or (None, None)
-    return Facts(hashlib.sha256(data).hexdigest(), len(data), width, height)
 
 
 def schema(metrics: Sequence[str]) -> pa.Schema:

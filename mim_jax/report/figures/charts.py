@@ -294,9 +294,13 @@ def drift_figure(
     p_values: np.ndarray,
     *,
     distance: float,
+    bound: float,
     notice: str = "",
 ) -> bytes:
-    """Scores of a batch beside those calibrated on, and its p-values beside uniform ones."""
+    """Scores of a batch beside those calibrated on, and its p-values beside uniform ones.
+
+    `distance` is the batch's from uniform, and `bound` that of 95 of 100 batches like the calibration.
+    """
     known = np.concatenate([*map(np.array, calibration.scores)])
     edges = np.histogram_bin_edges(np.concatenate([scores, known]), bins=40)
     with matplotlib.rc_context(canvas.STYLE):
@@ -308,12 +312,18 @@ def drift_figure(
             upper.stairs(shares, edges, fill=not index, color=canvas.COLORS[1 if index else 6], label=label)
         upper.set_xlabel(f"{SCORE_NAMES[calibration.metric]}, high = mpox-like")
         canvas.legend_above(figure, upper)
-        bins = np.linspace(0, 1, 21)
-        lower.stairs(100 * np.histogram(p_values, bins)[0] / len(p_values), bins, fill=True, color="#8A8A8A")
-        lower.axhline(5, color="black", linewidth=1, linestyle="--")
-        lower.set_xlabel("p-value; the line is mpox alone, like the calibration")
+        upper.set_ylabel("images, %")
+        # A cumulative share: p-values are as coarse as the calibration is small, and bins would show that.
+        lower.plot([0, 1], [0, 100], color="#999999", linewidth=0.8)
+        ends = np.linspace(0, 1, 201)
+        lower.fill_between(
+            ends, 100 * (ends - bound), 100 * (ends + bound), color="#999999", alpha=0.25, lw=0
+        )
+        shares = 100 * np.searchsorted(np.sort(p_values), ends, side="right") / len(p_values)
+        lower.step(ends, shares, where="post", color=canvas.COLORS[1], linewidth=1.4)
+        lower.set(xlim=(0, 1), ylim=(0, 100), ylabel="images up to it, %")
+        lower.set_xlabel("p-value; grey: 95 of 100 batches of mpox alone")
         lower.set_title(f"distance from uniform {distance:.3f}", loc="right", fontsize=8, pad=3)
-        figure.supylabel("images, %", fontsize=9)
         return canvas.png(figure)
 
 
