@@ -61,7 +61,7 @@ def panel_figure(panels: Panels, rows: Sequence[int] | np.ndarray, *, cell: int,
 
 
 def strip_figure(panels: Panels, *, notice: str = "") -> bytes:
-    """The first picture of a report: an image of median score of the training class, and one of another.
+    """The first picture of a report: images of median score, one of the training class and two of others.
 
     Original, masked, inpainted, difference; where nothing is inpainted, five originals of either side.
     """
@@ -73,8 +73,10 @@ def strip_figure(panels: Panels, *, notice: str = "") -> bytes:
         grid = [[_stages(panels, row)[0] for row in rows] for rows in spread]
         captions = [[canvas.drawable(panels.classes[row], 15) for row in rows] for rows in spread]
         return _mosaic(grid, captions, cell=cell, notice=notice)
-    captions = [[canvas.drawable(panels.classes[rows[0]], 40)] for rows in sides]
-    stages = [_stages(panels, rows[0])[:4] for rows in sides]
+    first = {panels.classes[row]: row for rows in sides for row in reversed(rows)}  # of each class
+    chosen = sorted(first.values(), key=lambda row: (not panels.positive[row], row))[:3]
+    captions = [[canvas.drawable(panels.classes[row], 40)] for row in chosen]
+    stages = [_stages(panels, row)[:4] for row in chosen]
     return _mosaic(stages, captions, cell=cell, titles=_TITLES[:4], notice=notice)
 
 
