@@ -4,11 +4,13 @@ import contextlib
 import csv
 import dataclasses
 import hashlib
+import http.server
 import json
 import os
 import shutil
 import signal
 import tarfile
+import threading
 import time
 from pathlib import Path
 
@@ -144,6 +146,34 @@ def test_what_is_gone_given_twice_or_not_named_is_a_row(photos, exported, tmp_pa
     rows = score(tmp_path / "list.parquet", exported, tmp_path / "out")[0].to_pylist()
     assert len(rows) == 5 and rows[0]["score"] == rows[2]["score"] is not None
     assert rows[1]["reason"] == "no such file" and "names no file" in rows[3]["reason"]
+
+
+class Refusal(http.server.BaseHTTPRequestHandler):
+    """What a bucket answers to whoever may not read it."""
+
+    def do_HEAD(self):
+        self.send_response(403)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_bucket_that_refuses_is_a_row(exported, tmp_path, monkeypatch):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        keys = {"ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}", "DEFAULT_REGION": "us-east-1"}
+        for name, value in (keys | {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b"}).items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        pq.write_table(pa.table({"path": ["s3://refused/a b.jpg"]}), tmp_path / "list.parquet")
+        (row,) = score(tmp_path / "list.parquet", exported, tmp_path / "out")[0].to_pylist()
+        assert row["path"] == "s3://refused/a b.jpg" and row["decision"] == "unusable"
+        assert row["reason"].startswith("not readable (") and "ACCESS_DENIED" in row["reason"]
+        with pytest.raises(ValueError, match=r"^s3://refused/photos cannot be read: .*ACCESS_DENIED"):
+            inputs.find_inputs("s3://refused/photos")
+        server.shutdown()
 
 
 def test_a_table_that_goes_away_is_a_reason_for_each_of_its_rows(photos, exported, tmp_path):
