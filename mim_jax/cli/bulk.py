@@ -75,7 +75,9 @@ def bulk(
         done = found.finished()
         before = sum(len(found.ids(part)) for part in done)
         began, rate, peak = time.perf_counter(), None, 0
-        if before < found.count:
+        if before == found.count:
+            tell("finished before: nothing is scored again")
+        else:
             if done:
                 tell(f"resumed: {before:,} of {found.count:,} rows are written")
             watched = sys.stderr.isatty()
@@ -102,8 +104,6 @@ def bulk(
                     bar.update(part.rows)
                     peak = max(peak, part.peak)
             rate = (found.count - before) / (time.perf_counter() - began)
-        elif storage.read(f"{root}/{outputs.SUMMARY}"):
-            tell("finished before: nothing is scored again")
         sum_up(found, rate=rate, peak=peak)
     return 0
 

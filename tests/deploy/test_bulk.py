@@ -1,13 +1,16 @@
 """Bulk scoring: a row for every input, once; killed and started again it ends as if it had not been."""
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
+import http.server
 import json
 import os
 import shutil
 import signal
 import tarfile
+import threading
 import time
 from pathlib import Path
 
@@ -25,6 +28,7 @@ from mim_jax.deploy import format
 from mim_jax.deploy.bulk import inputs, output, run, storage, summary
 from mim_jax.deploy.bulk.worker import Worker, digest_of
 from tests.deploy.small import striped
+from tests.stress.bulk import descendants
 from tests.test_recorded import ARCHIVE
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -144,6 +148,34 @@ def test_what_is_gone_given_twice_or_not_named_is_a_row(photos, exported, tmp_pa
     assert rows[1]["reason"] == "no such file" and "names no file" in rows[3]["reason"]
 
 
+class Refusal(http.server.BaseHTTPRequestHandler):
+    """What a bucket answers to whoever may not read it."""
+
+    def do_HEAD(self):
+        self.send_response(403)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_bucket_that_refuses_is_a_row(exported, tmp_path, monkeypatch):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        keys = {"ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}", "DEFAULT_REGION": "us-east-1"}
+        for name, value in (keys | {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b"}).items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        pq.write_table(pa.table({"path": ["s3://refused/a b.jpg"]}), tmp_path / "list.parquet")
+        (row,) = score(tmp_path / "list.parquet", exported, tmp_path / "out")[0].to_pylist()
+        assert row["path"] == "s3://refused/a b.jpg" and row["decision"] == "unusable"
+        assert row["reason"].startswith("not readable (") and "ACCESS_DENIED" in row["reason"]
+        with pytest.raises(ValueError, match=r"^s3://refused/photos cannot be read: .*ACCESS_DENIED"):
+            inputs.find_inputs("s3://refused/photos")
+        server.shutdown()
+
+
 def test_a_table_that_goes_away_is_a_reason_for_each_of_its_rows(photos, exported, tmp_path):
     data = [(photos / "inner" / f"{number} é.png").read_bytes() for number in range(6)]
     pq.write_table(pa.table({"image": data}), tmp_path / "a.parquet")
@@ -253,7 +285,22 @@ def test_the_cluster_of_the_documents_passes_rays_own_parser():
         util.validate_config(util.prepare_config(config))
 
 
-def test_on_ray_a_killed_worker_and_a_killed_driver_cost_nothing(photos, exported, tmp_path):
+LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}  # /proc/net
+
+
+def listening(processes):
+    """The addresses at which processes listen, as Linux writes them."""
+    links = [link for each in processes for link in Path(f"/proc/{each}/fd").glob("*")]
+    inodes = set()
+    for link in links:
+        with contextlib.suppress(OSError):
+            inodes.add(os.readlink(link))
+    tables = [Path("/proc/net", name).read_text().splitlines() for name in ("tcp", "tcp6")]
+    rows = [row.split() for table in tables for row in table]
+    return [row[1].partition(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes]
+
+
+def test_on_ray_kills_cost_nothing_and_only_this_machine_is_listened_to(photos, exported, tmp_path):
     pytest.importorskip("ray")
     names = [str(photos / "inner" / f"{number} é.png") for number in range(10)]
     count = 2 * output.ROWS + 7
@@ -263,12 +310,20 @@ def test_on_ray_a_killed_worker_and_a_killed_driver_cost_nothing(photos, exporte
     process = start(*arguments)
     while not list(root.glob("part-*")) and process.poll() is None:
         time.sleep(0.05)
+    heard = listening([process.pid, *descendants(process.pid)])
+    assert len(heard) > 3 and set(heard) <= LOOPBACK
     process.send_signal(signal.SIGKILL)
     process.communicate()
     before = {path.name: path.stat().st_mtime_ns for path in root.glob("part-*")}
     process = start(*arguments)
+    workers = []
+    while not workers and process.poll() is None:
+        workers = [each for each, title in descendants(process.pid).items() if "ray::Worker.score" in title]
+        time.sleep(0.05)
+    for each in workers[:1]:
+        os.kill(each, signal.SIGKILL)
     ((out, err),) = finish(process)
-    assert f"rows: {count:,} (" in out and "resumed: " in err
+    assert f"rows: {count:,} (" in out and ("resumed: " in err or "finished before" in err)
     assert all((root / name).stat().st_mtime_ns == when for name, when in before.items())
     table = pq.read_table(root)
     assert table["id"].to_pylist() == list(range(count))

@@ -96,9 +96,12 @@ def score_on_ray(
     Raises:
       ValueError: no such cluster, or a worker that cannot load the detector.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not address:
+        # Its ports would be open on every interface otherwise: this is how Ray keeps to loopback elsewhere.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address:
         size = sum(map(len, job.files.values()))
