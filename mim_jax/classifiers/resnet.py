@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mim_jax.classifiers.recomputing import recomputed
 from mim_jax.inpaint.convolution import max_pool
 from mim_jax.inpaint.layers import BatchNorm, Conv, kaiming_normal
+from mim_jax.inpaint.recomputing import recomputed
 
 _conv = functools.partial(Conv, use_bias=False, kernel_init=kaiming_normal)
 _norm = functools.partial(BatchNorm, scale_init=nn.initializers.ones)

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from mim_jax.inpaint.recomputing import again, is_worth_it
+
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
@@ -113,9 +115,15 @@ def _conv_transpose_lax(x: jax.Array, kernel: jax.Array, stride: int, padding: i
 
 def _conv_matrix(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     taps, features = kernel.shape[0], kernel.shape[-1]
-    batch, channels = x.shape[0], x.shape[-1]
-    if stride == 1 and 4 * features < channels:
+    if stride == 1 and 4 * features < x.shape[-1]:
         return _conv_by_sums(x, kernel, padding)
+    form = functools.partial(_conv_of_windows, stride=stride, padding=padding)
+    return again(form)(x, kernel) if taps > 1 and is_worth_it(x) else form(x, kernel)
+
+
+def _conv_of_windows(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    taps, features = kernel.shape[0], kernel.shape[-1]
+    batch, channels = x.shape[0], x.shape[-1]
     columns = _windows(x, taps, stride, padding)
     out_height, out_width = columns[0].shape[1:3]
     matrix = jnp.concatenate(columns, axis=-1).reshape(batch * out_height * out_width, taps * taps * channels)

@@ -1,6 +1,7 @@
 """Flax modules around the convolutions, batch and instance normalisation, as PyTorch has them."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from flax import linen as nn
 from mim_jax.inpaint import convolution
 from mim_jax.inpaint.convolution import as_row
 from mim_jax.inpaint.initial import gaussian
+from mim_jax.inpaint.recomputing import lean
 
 # `torch.nn.init.kaiming_normal_(mode="fan_out")`: N(0, 2 / (k k O)), for depthwise kernels too.
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -72,6 +74,13 @@ class DepthwiseConv(nn.Module):
         )
 
 
+Activation = Callable[[jax.Array], jax.Array]
+
+
+def _same(x: jax.Array) -> jax.Array:
+    return x
+
+
 class BatchNorm(nn.Module):
     """`torch.nn.BatchNorm2d`, statistics in float32; unless given, the scale is drawn from N(1, 0.02).
 
@@ -83,6 +92,7 @@ class BatchNorm(nn.Module):
     eps: float = 1e-5
     momentum: float = 0.1
     scale_init: nn.initializers.Initializer = functools.partial(gaussian, mean=1)
+    activation: Activation = _same  # behind it
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -92,26 +102,40 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (features,), jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
+
+        def normalize(
+            x: jax.Array, scale: jax.Array, bias: jax.Array, *given: jax.Array
+        ) -> tuple[jax.Array, jax.Array, jax.Array]:
+            wide = x.astype(jnp.float32)
+            if given:
+                mean, var = given
+            else:
+                mean = jnp.mean(wide, (0, 1, 2))
+                var = jnp.mean(jnp.square(wide - as_row(mean)), (0, 1, 2))
+            factor = scale * jax.lax.rsqrt(var + self.eps)
+            y = (wide - as_row(mean)) * as_row(factor) + as_row(bias)
+            return self.activation(y.astype(self.dtype)), mean, var
+
+        if not self.train:
+            return normalize(x, scale, bias, running_mean.value, running_var.value)[0]
+        y, mean, var = lean(normalize)(x, scale, bias)
+        if not self.is_initializing():
+            count = x.size // features
+            running_mean.value += self.momentum * (mean - running_mean.value)
+            running_var.value += self.momentum * (var * (count / max(count - 1, 1)) - running_var.value)
+        return y
+
+
+def instance_norm(x: jax.Array, activation: Activation = _same) -> jax.Array:
+    """`torch.nn.InstanceNorm2d` (eps 1e-5, no parameters), and an activation: samples never mix."""
+
+    def normalize(x: jax.Array) -> jax.Array:
         wide = x.astype(jnp.float32)
-        if self.train:
-            mean = jnp.mean(wide, (0, 1, 2))
-            var = jnp.mean(jnp.square(wide - as_row(mean)), (0, 1, 2))
-            if not self.is_initializing():
-                count = x.size // features
-                running_mean.value += self.momentum * (mean - running_mean.value)
-                running_var.value += self.momentum * (var * (count / max(count - 1, 1)) - running_var.value)
-        else:
-            mean, var = running_mean.value, running_var.value
-        factor = scale * jax.lax.rsqrt(var + self.eps)
-        return ((wide - as_row(mean)) * as_row(factor) + as_row(bias)).astype(self.dtype)
+        mean = jnp.mean(wide, (1, 2), keepdims=True)
+        var = jnp.mean(jnp.square(wide - mean), (1, 2), keepdims=True)
+        return activation(((wide - mean) * jax.lax.rsqrt(var + 1e-5)).astype(x.dtype))
 
-
-def instance_norm(x: jax.Array) -> jax.Array:
-    """`torch.nn.InstanceNorm2d` (eps 1e-5, no parameters): samples never mix."""
-    wide = x.astype(jnp.float32)
-    mean = jnp.mean(wide, (1, 2), keepdims=True)
-    var = jnp.mean(jnp.square(wide - mean), (1, 2), keepdims=True)
-    return ((wide - mean) * jax.lax.rsqrt(var + 1e-5)).astype(x.dtype)
+    return lean(normalize)(x)
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:

@@ -56,17 +56,15 @@ class ContextEncoder(nn.Module):
         x = masked.astype(self.dtype)
         for layer, features in enumerate((w, w, 2 * w, 4 * w, 8 * w)):
             x = conv(features, 4, stride=2, padding=1, name=f"encoder_{layer}")(x)
-            if layer:
-                x = norm(name=f"encoder_norm_{layer}")(x)
-            x = leaky_relu(x)
+            x = norm(name=f"encoder_norm_{layer}", activation=leaky_relu)(x) if layer else leaky_relu(x)
 
         composed = False
         if self.bottleneck == "global":
             side = x.shape[1]
             x = conv(self.bottleneck_channels, side, name="bottleneck")(x)
-            x = leaky_relu(norm(name="bottleneck_norm")(x))
+            x = norm(name="bottleneck_norm", activation=leaky_relu)(x)
             x = conv(8 * w, side, transpose=True, name="bottleneck_out")(x)
-            x = nn.relu(norm(name="bottleneck_out_norm")(x))
+            x = norm(name="bottleneck_out_norm", activation=nn.relu)(x)
         else:
             if self.bottleneck == "channelwise_fc":
                 x = ChannelwiseDense(dtype=self.dtype, name="channelwise_fc")(x)
@@ -86,7 +84,7 @@ class ContextEncoder(nn.Module):
         for layer, features in enumerate((8 * w, 4 * w, 2 * w, w)):
             if layer or not composed:
                 x = conv(features, 4, stride=2, padding=1, transpose=True, name=f"decoder_{layer}")(x)
-            x = nn.relu(norm(name=f"decoder_norm_{layer}")(x))
+            x = norm(name=f"decoder_norm_{layer}", activation=nn.relu)(x)
         x = conv(3, 3, padding=1, name="to_rgb")(x)
         return jnp.tanh(x.astype(jnp.float32))
 

@@ -25,7 +25,5 @@ class PatchDiscriminator(nn.Module):
         x = patch.astype(self.dtype)
         for layer, (features, stride) in enumerate(((w, 2), (2 * w, 2), (4 * w, 2), (8 * w, 1))):
             x = Conv(features, 3, stride=stride, padding=1, dtype=self.dtype, name=f"conv_{layer}")(x)
-            if layer:
-                x = instance_norm(x)
-            x = leaky_relu(x)
+            x = instance_norm(x, leaky_relu) if layer else leaky_relu(x)
         return Conv(1, 3, padding=1, dtype=self.dtype, name="to_score")(x).astype(jnp.float32)

@@ -3,6 +3,7 @@
 Ronneberger, Fischer and Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -31,15 +32,15 @@ class UNet(nn.Module):
         skips = []
         for layer, features in enumerate((w, 2 * w, 4 * w, 8 * w)):
             x = Conv(features, 4, stride=2, padding=1, dtype=self.dtype, name=f"encoder_{layer}")(x)
-            if layer:
-                x = BatchNorm(train, dtype=self.dtype, name=f"encoder_norm_{layer}")(x)
-            x = leaky_relu(x)
+            norm = functools.partial(BatchNorm, train, activation=leaky_relu, dtype=self.dtype)
+            x = norm(name=f"encoder_norm_{layer}")(x) if layer else leaky_relu(x)
             skips.append(x)
         for layer, features in enumerate((4 * w, 2 * w, w)):
             x = Conv(
                 features, 4, stride=2, padding=1, transpose=True, dtype=self.dtype, name=f"decoder_{layer}"
             )(x)
-            x = nn.relu(BatchNorm(train, dtype=self.dtype, name=f"decoder_norm_{layer}")(x))
+            norm = functools.partial(BatchNorm, train, activation=nn.relu, dtype=self.dtype)
+            x = norm(name=f"decoder_norm_{layer}")(x)
             x = jnp.concatenate((x, skips[2 - layer]), axis=-1)
         x = Conv(3, 3, padding=1, dtype=self.dtype, name="to_rgb")(x)
         return jnp.tanh(x.astype(jnp.float32))

@@ -7,6 +7,7 @@ XLA cannot know, and which waits for the gradient that comes in.
 
 import functools
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import jax
@@ -18,6 +19,8 @@ from jax import lax
 
 Layer = TypeVar("Layer", bound=Callable[..., nn.Module])
 
+LARGE = 2**26  # bytes, from which on memory matters more than time
+_inside: ContextVar[bool] = ContextVar("inside", default=False)  # what is computed again as a whole
 _NEVER = np.int32(0x7FC0_1234)  # the bits of a NaN that no arithmetic makes
 
 
@@ -43,18 +46,41 @@ def _lifted(fn: Callable[..., Any]) -> Any:
     return lift.pack(inner, (True,), (True,), (True,), name="recomputed")
 
 
+def is_worth_it(x: jax.Array) -> bool:
+    """Whether to compute again what comes of this array: it is large, and nothing around it will be."""
+    return x.size * x.dtype.itemsize >= LARGE and not _inside.get()
+
+
+def lean(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function like `fn` that on a CPU is `again(fn)` where its first argument is worth it."""
+
+    def call(x: jax.Array, *rest: Any) -> Any:
+        if not is_worth_it(x):
+            return fn(x, *rest)
+        return lax.platform_dependent(x, *rest, cpu=again(fn), default=fn)
+
+    return call
+
+
 def again(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function like `fn` whose gradient computes it again from its arguments."""
 
+    def inside(*args: Any) -> Any:
+        token = _inside.set(True)
+        try:
+            return fn(*args)
+        finally:
+            _inside.reset(token)
+
     @jax.custom_vjp
     def whole(*args: Any) -> Any:
-        return fn(*args)
+        return inside(*args)
 
     def forward(*args: Any) -> Any:
-        return fn(*args), args
+        return inside(*args), args
 
     def backward(args: Any, gradient: Any) -> Any:
-        return jax.vjp(fn, *_hidden(args, gradient))[1](gradient)
+        return jax.vjp(inside, *_hidden(args, gradient))[1](gradient)
 
     whole.defvjp(forward, backward)
     return functools.wraps(fn)(whole)
@@ -62,8 +88,8 @@ def again(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 def _hidden(tree: Any, gradient: Any) -> Any:
     """Return the arrays of `tree`, by a way that XLA cannot see through, once there is a gradient."""
-    wide = next(leaf for leaf in jax.tree.leaves(gradient) if leaf.dtype == jnp.float32)
-    bits = lax.bitcast_convert_type(wide.reshape(-1)[0], jnp.int32)
+    first = jax.tree.leaves(gradient)[0].reshape(-1)[0].astype(jnp.float32)
+    bits = lax.bitcast_convert_type(first, jnp.int32)
     leaves, shape = jax.tree.flatten(tree)
     real = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     passed = [leaves[i] for i in real]

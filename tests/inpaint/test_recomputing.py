@@ -7,11 +7,15 @@ import pytest
 from flax import linen as nn
 
 from configs import classifiers
-from mim_jax.classifiers.recomputing import recomputed
 from mim_jax.classifiers.resnet import ResNet50
 from mim_jax.classifiers.train import make_config
-from mim_jax.inpaint.layers import BatchNorm
+from mim_jax.inpaint import recomputing
+from mim_jax.inpaint.layers import BatchNorm, Conv, instance_norm, leaky_relu
+from mim_jax.inpaint.recomputing import recomputed
 from mim_jax.train.config import parse
+
+# Which arrays are held at once is decided before the machine's instructions are.
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 class Block(nn.Module):
@@ -58,6 +62,60 @@ def test_numbers_names_and_statistics_are_the_same_in_less_memory():
     moved = plain[0][1]["batch_stats"]["block_0"]["norm"]["mean"]
     assert np.abs(moved - variables["batch_stats"]["block_0"]["norm"]["mean"]).max() > 0
     assert less < 0.6 * held
+
+
+class Layers(nn.Module):
+    """Of MIM: convolutions whose windows are written out, and norms with their activations."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = leaky_relu(Conv(16, 3, padding=1, name="first")(x))
+        x = BatchNorm(True, activation=leaky_relu, name="norm")(
+            Conv(16, 4, stride=2, padding=1, name="second")(x)
+        )
+        x = Conv(16, 4, stride=2, padding=1, transpose=True, name="third")(x)
+        return instance_norm(x, nn.relu)
+
+
+def test_layers_of_large_images_are_the_same_in_less_memory(monkeypatch):
+    x = jax.random.normal(jax.random.key(0), (4, 64, 64, 16))
+    variables = Layers().init(jax.random.key(1), x)
+
+    def run():
+        def loss(params, x):
+            y, changed = Layers().apply({**variables, "params": params}, x, mutable=["batch_stats"])
+            return jnp.sum(y**3), changed
+
+        program = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True)).lower(variables["params"], x)
+        compiled = program.compile()
+        return compiled(variables["params"], x), compiled.memory_analysis().temp_size_in_bytes
+
+    plain, held = run()
+    monkeypatch.setattr(recomputing, "LARGE", 2**16)
+    other, less = run()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), plain, other)
+    assert less < 0.9 * held
+
+
+def test_what_is_computed_again_as_a_whole_is_so_once(monkeypatch):
+    monkeypatch.setattr(recomputing, "LARGE", 0)
+    seen = []
+    recomputing.again(lambda x: seen.append(recomputing.is_worth_it(x)))(jnp.ones(3))
+    assert seen == [False] and recomputing.is_worth_it(jnp.ones(3))
+
+
+def test_a_gpu_keeps_what_it_has_computed(monkeypatch):
+    """Its compiler has memory enough, and its own ways."""
+    monkeypatch.setattr(recomputing, "LARGE", 0)
+    x = jax.ShapeDtypeStruct((2, 8, 8, 4), jnp.float32)
+    text = {
+        platform: jax.jit(jax.grad(lambda x: jnp.sum(instance_norm(x, leaky_relu))))
+        .trace(x)
+        .lower(lowering_platforms=(platform,))
+        .as_text()
+        for platform in ("cpu", "cuda")
+    }
+    assert "bitcast_convert" in text["cpu"] and "bitcast_convert" not in text["cuda"]
 
 
 def test_a_resnet_has_the_same_parameters():
