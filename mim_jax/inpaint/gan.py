@@ -77,8 +77,21 @@ class GanConfig:
         return adversarial_step(self, state, batch["images"], key, batch.get("adversary", 1.0))
 
 
+def check_patch(config: GanConfig) -> None:
+    """Raise ValueError unless the generator's patches have `config.mask_size`."""
+    images = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
+    key = jax.random.key(0)
+    patch = jax.eval_shape(lambda x: config.generator.init_with_output(key, x, train=True)[0], images)
+    if patch.shape[1] != config.mask_size:
+        raise ValueError(
+            f"this generator paints {patch.shape[1]} pixels a side for images of {config.image_size}, but "
+            f"mask_size is {config.mask_size}: set mask_size={patch.shape[1]} (--config.mask.size)"
+        )
+
+
 def init_state(key: jax.Array, config: GanConfig) -> AdversarialState:
-    """Draw fresh networks and optimiser states; ValueError unless the patches have `config.mask_size`."""
+    """Draw fresh networks and optimiser states; errors as `check_patch`."""
+    check_patch(config)
     generator_key, discriminator_key = jax.random.split(key)
     images, patches = (
         jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
@@ -89,14 +102,6 @@ def init_state(key: jax.Array, config: GanConfig) -> AdversarialState:
         variables = config.generator.lazy_init(generator_key, images, train=True)
         return variables, config.discriminator.lazy_init(discriminator_key, patches)["params"]
 
-    patch = jax.eval_shape(
-        lambda x: config.generator.init_with_output(generator_key, x, train=True)[0], images
-    )
-    if patch.shape[1] != config.mask_size:
-        raise ValueError(
-            f"this generator paints {patch.shape[1]} pixels a side for images of {config.image_size}, but "
-            f"mask_size is {config.mask_size}: set mask_size={patch.shape[1]} (--config.mask.size)"
-        )
     variables, discriminator_params = initial.together(init)
     return AdversarialState(
         step=jnp.zeros((), jnp.int32),

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.core import lift
-from jax import lax
+from jax import export, lax
 
 Layer = TypeVar("Layer", bound=Callable[..., nn.Module])
 
@@ -48,7 +48,9 @@ def _lifted(fn: Callable[..., Any]) -> Any:
 
 def is_worth_it(x: jax.Array) -> bool:
     """Whether to compute again what comes of this array: it is large, and nothing around it will be."""
-    return x.size * x.dtype.itemsize >= LARGE and not _inside.get()
+    if _inside.get() or any(map(export.is_symbolic_dim, x.shape)):  # an export for any batch has no gradients
+        return False
+    return x.size * x.dtype.itemsize >= LARGE
 
 
 def lean(fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -54,7 +54,7 @@ def check(settings: Settings) -> None:
     )
     offset = mask.center_offset(size, own.mask.size)
     jax.eval_shape(functools.partial(measure.compare, offset=offset), images, patches)
-    jax.eval_shape(make_gan(settings, steps=1).init, jax.random.key(0))
+    gan.check_patch(make_gan(settings, steps=1))
 
 
 def mim_settings(settings: Settings) -> MimSettings:
