@@ -70,9 +70,9 @@ class Watch:
             time.sleep(EVERY)
 
 
-def measure(root: Path, engine: str, rows: int, device: str) -> float:
+def measure(root: Path, engine: str, rows: int, device: str, turn: int) -> float:
     """Score with an engine, print a row of the table, and return images a second."""
-    output = root / f"{engine}_{rows}"
+    output = root / f"{engine}_{rows}_{turn}"
     flags = [f"--device={device}", *(["--actors=0"] if engine == "here" else [])]
     began = time.perf_counter()
     process = begin(root, output, *flags, source=f"photos_{rows}")
@@ -95,6 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[5000, 20000])
     parser.add_argument("--engines", nargs="+", default=["here", "ray"] if has_ray() else ["here"])
+    parser.add_argument("--turns", type=int, default=1, help="times that each engine scores, in turns")
     parser.add_argument("--detector", type=Path, default=None, help="export; by default a small one is made")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
@@ -111,9 +112,15 @@ def main(arguments: list[str] | None = None) -> None:
         print("| engine | rows | start, s | images/s | CPU ms/image | MB driver | worker | all | bytes/row |")
         print("|---|---|---|---|---|---|---|---|---|")
         for rows in options.rows:
-            rates = {engine: measure(root, engine, rows, options.device) for engine in options.engines}
+            rates: dict[str, list[float]] = {engine: [] for engine in options.engines}
+            for turn in range(options.turns):
+                for engine in options.engines[
+                    :: -1 if turn % 2 else 1
+                ]:  # what else runs there comes and goes
+                    rates[engine].append(measure(root, engine, rows, options.device, turn))
             if len(rates) == 2:
-                print(f"ray / here at {rows:,} rows: {rates['ray'] / rates['here']:.2f}", flush=True)
+                ratio = sum(rates["ray"]) / sum(rates["here"])
+                print(f"ray / here at {rows:,} rows: {ratio:.2f}", flush=True)
 
 
 if __name__ == "__main__":
