@@ -23,7 +23,11 @@ from mim_jax.evaluate import saved_run
 from mim_jax.train import mim, trainer, workdir
 from mim_jax.train.checkpoints import CheckpointError, FoldCheckpoints, parameter_hash
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
+pytestmark = [
+    pytest.mark.usefixtures("compiled_quickly"),
+    # A read that Orbax gave up may end after its event loop was closed, which nobody can wait for.
+    pytest.mark.filterwarnings("ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning"),
+]
 FIELDS = {**SHORT, "evaluation.metric": "hbd"}
 DAMAGES = {
     "truncated": lambda data, draw: data[: draw.integers(len(data))],
