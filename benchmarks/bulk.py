@@ -19,7 +19,8 @@ from pathlib import Path
 from mim_jax.deploy.bulk.engines import available_cpus, has_ray
 from mim_jax.deploy.bulk.output import ROWS
 from mim_jax.deploy.bulk.worker import AT_ONCE
-from tests.stress.bulk import begin, descendants, make_export, make_photos, wait
+from tests.launching import has_ended
+from tests.stress.bulk import begin, descendants, make_export, make_photos
 
 EVERY = 0.5  # seconds between two looks at memory
 
@@ -77,7 +78,7 @@ def measure(root: Path, engine: str, rows: int, device: str, turn: int) -> float
     began = time.perf_counter()
     process = begin(root, output, *flags, source=f"photos_{rows}")
     watch = Watch(process, output)
-    wait(process)
+    has_ended(process)
     watch.thread.join()
     first, last = watch.times[AT_ONCE - 1], watch.times[-1]
     rate = (rows - AT_ONCE * ROWS) / (last - first)

@@ -57,6 +57,17 @@ def finish(*processes, expect=0):
     return said
 
 
+def has_ended(process, *, timeout=None):
+    """Whether a process has come to its end within `timeout` seconds; SystemExit where it failed."""
+    try:
+        _, said = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return False
+    if process.returncode:
+        raise SystemExit(f"a start ended with {process.returncode}: {said[-2000:]}")
+    return True
+
+
 def launch(*arguments, expect=0, **changed):
     """(stdout, stderr) of launch.py with these arguments and changes of the environment."""
     (said,) = finish(start("launch.py", *arguments, **changed), expect=expect)

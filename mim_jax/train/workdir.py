@@ -167,11 +167,7 @@ def hold(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
-        try:
-            yield
-        finally:
-            if not (workdir / CONFIG).exists():  # the run was refused: it leaves the folder empty
-                (workdir / LOCK).unlink(missing_ok=True)
+        yield  # The file stays: who had opened it before it went would hold a lock that nobody sees.
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

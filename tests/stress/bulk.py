@@ -15,7 +15,6 @@ import dataclasses
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -30,8 +29,8 @@ from mim_jax.decide.decision import Calibration
 from mim_jax.deploy.bulk.engines import has_ray
 from mim_jax.deploy.export import export
 from tests.deploy.small import SIZE, make_detector
+from tests.launching import has_ended, start
 
-ROOT = Path(__file__).parents[2]
 DRAWN = 60  # images; the others are these, moved
 
 
@@ -60,30 +59,11 @@ def make_export(folder: Path) -> None:
 def begin(root: Path, output: Path, *more: str, source: str = "photos") -> subprocess.Popen[str]:
     """Start the run; what was compiled in an earlier life is not compiled again."""
     where = [f"--input={root / source}", f"--detector={root / 'export'}", f"--output={output}"]
-    return subprocess.Popen(
-        [sys.executable, "launch.py", "--mode=bulk", *where, *more],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "JAX_COMPILATION_CACHE_DIR": str(root / "compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        },
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait(process: subprocess.Popen[str], *, timeout: float | None = None) -> bool:
-    """Whether the run has come to its end within `timeout` seconds; SystemExit where it failed."""
-    try:
-        _, said = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        return False
-    if process.returncode:
-        raise SystemExit(f"bulk: a start ended with {process.returncode}: {said[-2000:]}")
-    return True
+    compiled = {
+        "JAX_COMPILATION_CACHE_DIR": str(root / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    return start("launch.py", "--mode=bulk", *where, *more, **compiled)
 
 
 def descendants(process: int) -> dict[int, str]:
@@ -154,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
         make_photos(root / "photos", options.rows)
         make_export(root / "export")
         began = time.perf_counter()
-        wait(begin(root, root / "uninterrupted", "--actors=0"))
+        has_ended(begin(root, root / "uninterrupted", "--actors=0"))
         length = time.perf_counter() - began
         expected = read(root / "uninterrupted")
         print(f"uninterrupted, in one process: {len(expected)} rows in {length:.0f} s", flush=True)
@@ -164,7 +144,7 @@ def main(arguments: list[str] | None = None) -> None:
             process = begin(root, output, *more)
             starts += 1
             # No life is longer than the uninterrupted run, so a run meets several kills.
-            while not (ended := wait(process, timeout=float(draw.uniform(0, length)))):
+            while not (ended := has_ended(process, timeout=float(draw.uniform(0, length)))):
                 if done.total() == options.kills:
                     continue
                 parts = len(list(output.glob("part-*")))
@@ -178,7 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
                 runs += 1
         output = root / f"run_{runs}"
         if output.exists():
-            wait(begin(root, output, *more))
+            has_ended(begin(root, output, *more))
             starts += 1
             compare(output, expected)
             runs += 1

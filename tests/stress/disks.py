@@ -18,7 +18,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.stress.kills import begin, finish, results
+from tests.launching import has_ended
+from tests.stress.kills import begin, results
 
 SHARES = (0.02, 0.2, 0.4, 0.6, 0.8, 0.95)
 
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root, began = Path(folder), time.perf_counter()
         cache = root / "cache"
-        finish(begin(root / "uninterrupted", cache))
+        has_ended(begin(root / "uninterrupted", cache))
         expected = results(root / "uninterrupted")
 
         def tell(fault: str, sentence: str) -> None:
@@ -64,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
             with disk(root / f"disk_{number}", int(share * whole)) as place:
                 sentence = refused(begin(place / "run", cache), "free")
                 remount(place, f"size={4 * whole}")
-                finish(begin(place / "run", cache))
+                has_ended(begin(place / "run", cache))
                 same(place / "run", expected)
             tell(f"full at {share:.0%} of {whole / 2**20:.1f} MiB", sentence)
         with disk(root / "read_only", 4 * whole) as place:
@@ -73,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
             remount(place, "ro")
             tell("read-only", refused(begin(place / "run", cache), "--workdir"))
             remount(place, "rw")
-            finish(begin(place / "run", cache))
+            has_ended(begin(place / "run", cache))
             same(place / "run", expected)
         removed = root / "removed"
         for what in ("training", "evaluation"):
@@ -85,7 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
                 shutil.rmtree(removed, ignore_errors=True)
             tell(f"removed in {what}", refused(process, "removed"))
             shutil.rmtree(removed, ignore_errors=True)
-        finish(begin(removed, cache))
+        has_ended(begin(removed, cache))
         same(removed, expected)
         print(f"disks: {len(SHARES) + 3} faults, lost: 0; {time.perf_counter() - began:.0f} s")
 

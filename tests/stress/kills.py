@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.launching import TINY, start, tiny
+from tests.launching import TINY, has_ended, start, tiny
 
 EPOCHS = 20  # enough for kills to hit them
 
@@ -32,17 +32,6 @@ def begin(workdir: Path, cache: Path) -> subprocess.Popen[str]:
     arguments = tiny(workdir, **{"training.epochs": EPOCHS})
     compiled = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     return start("launch.py", *arguments, **compiled)
-
-
-def finish(process: subprocess.Popen[str], *, timeout: float | None = None) -> bool:
-    """Has the run come to its end within `timeout` seconds? SystemExit where it failed."""
-    try:
-        _, said = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        return False
-    if process.returncode:
-        raise SystemExit(f"kills: a start ended with {process.returncode}: {said[-2000:]}")
-    return True
 
 
 def results(workdir: Path) -> dict[str, Any]:
@@ -78,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
         root = Path(folder)
         for name in ("compiled", "uninterrupted"):  # the first fills the cache of compiled programs
             began = time.perf_counter()
-            finish(begin(root / name, root / "cache"))
+            has_ended(begin(root / name, root / "cache"))
             length = time.perf_counter() - began
         expected = results(root / "uninterrupted")
         if results(root / "compiled") != expected:
@@ -92,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
             workdir = root / f"run_{runs}"
             process = begin(workdir, root / "cache")
             lives += 1
-            ended = finish(process, timeout=float(draw.uniform(0, length)))
+            ended = has_ended(process, timeout=float(draw.uniform(0, length)))
             if not ended:
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
@@ -113,7 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
 def compare(workdir: Path, cache: Path, expected: dict[str, Any], *, ended: bool) -> None:
     """SystemExit where the run, brought to its end, differs from the uninterrupted one."""
     if not ended:
-        finish(begin(workdir, cache))
+        has_ended(begin(workdir, cache))
     found = results(workdir)
     different = [name for name in expected if found.get(name) != expected[name]]
     if different or found.keys() != expected.keys():
