@@ -5,6 +5,7 @@ end. Histograms are float32 `[C, bins]`.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -42,20 +43,24 @@ def coefficient(p: jax.Array, q: jax.Array) -> jax.Array:
     return jnp.clip(shared, SMALLEST_COEFFICIENT, 1.0)
 
 
-def histogram(image: jax.Array, *, bins: int, mask: jax.Array | None = None) -> jax.Array:
-    """Exact counts of an image `[H, W, C]`: float32 `[C, bins]`, with NaN where a pixel is NaN.
+def histograms(pixels: Sequence[jax.Array], *, bins: int, mask: jax.Array | None = None) -> list[jax.Array]:
+    """Exact counts of each image: float32 `[C, bins]`, with NaN where a pixel is NaN; one shape for all.
 
     With a mask `[H, W]` a pixel counts by its weight there.
     """
-    _check_countable(image)
-    image = jax.lax.stop_gradient(image)
+    _check_countable(pixels[0])
+    pixels = [jax.lax.stop_gradient(image) for image in pixels]
     if mask is not None:
-        levels, unknown = _levels(image, jnp.int32)
-        mass = jnp.broadcast_to(mask[..., None], image.shape)
-        mass = mass if unknown is None else jnp.where(unknown & (mass > 0), jnp.nan, mass)
-        return _counts(levels * bins // 256, mass, bins=bins)
-    counted, multiplied = (functools.partial(form, bins=bins) for form in (_counted, _multiplied_image))
-    return jax.lax.platform_dependent(image, cpu=counted, default=multiplied)
+        return [_weighted(image, mask, bins=bins) for image in pixels]
+    counted, multiplied = (functools.partial(form, bins=bins) for form in (_counted, _multiplied_images))
+    return jax.lax.platform_dependent(*pixels, cpu=counted, default=multiplied)
+
+
+def _weighted(image: jax.Array, mask: jax.Array, *, bins: int) -> jax.Array:
+    levels, unknown = _levels(image, jnp.int32)
+    mass = jnp.broadcast_to(mask[..., None], image.shape)
+    mass = mass if unknown is None else jnp.where(unknown & (mass > 0), jnp.nan, mass)
+    return _counts(levels * bins // 256, mass, bins=bins)
 
 
 def soft_histogram(image: jax.Array, *, bins: int, mask: jax.Array | None = None) -> jax.Array:
@@ -92,26 +97,38 @@ def _levels(image: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array | None]:
     return jnp.where(unknown, 0, levels).astype(dtype), unknown
 
 
-def _counted(image: jax.Array, *, bins: int) -> jax.Array:
-    """Histogram for CPU."""
-    levels = image if image.dtype == jnp.uint8 else images.apart(lambda a: _levels(a, jnp.uint8)[0], image)
-    counts = bit_planes.counts(levels)
-    if bins != 256:
-        bin_of = np.arange(256) * bins // 256
-        counts = jnp.zeros((len(counts), bins), jnp.int32).at[:, bin_of].add(counts)
-    counts = counts.astype(jnp.float32)
-    if image.dtype == jnp.uint8:
-        return counts
-    unknown = jnp.any(jnp.isnan(image), axis=(0, 1))
-    return counts.at[:, 0].add(jnp.where(unknown, jnp.nan, 0))
+def _counted(*pixels: jax.Array, bins: int) -> list[jax.Array]:
+    """Histograms for CPU."""
+
+    def levels(image: jax.Array) -> jax.Array:
+        if image.dtype == jnp.uint8:
+            return image
+        return images.apart(lambda a: _levels(a, jnp.uint8)[0], image)
+
+    def finished(image: jax.Array, counts: jax.Array) -> jax.Array:
+        if bins != 256:
+            bin_of = np.arange(256) * bins // 256
+            counts = jnp.zeros((len(counts), bins), jnp.int32).at[:, bin_of].add(counts)
+        counts = counts.astype(jnp.float32)
+        if image.dtype == jnp.uint8:
+            return counts
+        unknown = jnp.any(jnp.isnan(image), axis=(0, 1))
+        return counts.at[:, 0].add(jnp.where(unknown, jnp.nan, 0))
+
+    counts = bit_planes.counts([levels(image) for image in pixels])
+    return [finished(image, found) for image, found in zip(pixels, counts, strict=True)]
 
 
-def _multiplied_image(image: jax.Array, *, bins: int) -> jax.Array:
-    """Histogram for accelerators."""
-    levels, unknown = _levels(image, jnp.int32)
-    # One and zero are exact in bfloat16; the sums are float32, exact up to MOST_PIXELS.
-    mass = jnp.ones(image.shape) if unknown is None else jnp.where(unknown, jnp.nan, 1)
-    return _multiplied_counts(levels * bins // 256, mass.astype(jnp.bfloat16), bins=bins)
+def _multiplied_images(*pixels: jax.Array, bins: int) -> list[jax.Array]:
+    """Histograms for accelerators."""
+
+    def multiplied(image: jax.Array) -> jax.Array:
+        levels, unknown = _levels(image, jnp.int32)
+        # One and zero are exact in bfloat16; the sums are float32, exact up to MOST_PIXELS.
+        mass = jnp.ones(image.shape) if unknown is None else jnp.where(unknown, jnp.nan, 1)
+        return _multiplied_counts(levels * bins // 256, mass.astype(jnp.bfloat16), bins=bins)
+
+    return [multiplied(image) for image in pixels]
 
 
 def _check_countable(image: jax.Array) -> None:

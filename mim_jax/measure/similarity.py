@@ -15,7 +15,7 @@ piecewise constant in the pixels.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -147,7 +147,7 @@ def _hbd(x: jax.Array, y: jax.Array, mask: Any, *, bins: int, per_channel: bool,
         if soft:
             pair = [histogram.soft_histogram(images.as_float(a), bins=bins, mask=weights) for a in (x, y)]
         else:
-            pair = [histogram.histogram(a, bins=bins, mask=weights) for a in (x, y)]
+            pair = histogram.histograms((x, y), bins=bins, mask=weights)
         return histogram.bhattacharyya(pair[0], pair[1], per_channel)
 
     masks = () if mask is None else (images.checked_mask(mask, x.shape),)
@@ -228,7 +228,7 @@ def _similarities(x: jax.Array, y: jax.Array, *, options: Options) -> Similariti
 
     def measure(x: jax.Array, y: jax.Array) -> Similarities:
         dissimilarity = jnp.mean(dissimilarity_map(x, y, options=options))
-        counts = histogram.histogram(x, bins=options.bins), histogram.histogram(y, bins=options.bins)
+        counts = histogram.histograms((x, y), bins=options.bins)
         return _joined(dissimilarity, counts, images.as_float(x) - images.as_float(y), 1.0, options)
 
     return each(measure, x.shape[:-3], x, y)
@@ -272,11 +272,11 @@ def _composite_similarities(
         image: jax.Array, patch: jax.Array, box: jax.Array, before: jax.Array, after: jax.Array
     ) -> Similarities:
         dissimilarity = dissimilarity_map(before, after, options=options)
-        hidden, filled = (histogram.histogram(part, bins=options.bins) for part in (box, patch))
+        hidden, filled = histogram.histograms((box, patch), bins=options.bins)
         difference = images.as_float(box) - patch
         if region == "mask":
             return _joined(jnp.mean(dissimilarity), (hidden, filled), difference, 1.0, options)
-        counts = histogram.histogram(image, bins=options.bins)
+        (counts,) = histogram.histograms((image,), bins=options.bins)
         return _joined(
             jnp.sum(dissimilarity) / windows,
             (counts, counts - hidden + filled),
@@ -294,14 +294,14 @@ def _composite_similarities(
 
 def _joined(
     dissimilarity: jax.Array,
-    counts: tuple[jax.Array, jax.Array],
+    counts: Sequence[jax.Array],
     difference: jax.Array,
     share: float,
     options: Options,
 ) -> Similarities:
     """Metrics of one image from their parts; `difference` covers `share` of the pixels, the rest is 0."""
     structure = jnp.minimum(1 - dissimilarity, 1.0)
-    colour = histogram.bhattacharyya(*counts, options.per_channel)
+    colour = histogram.bhattacharyya(counts[0], counts[1], options.per_channel)
     return Similarities(
         ssim_hbd=options.weights[0] * structure + options.weights[1] * colour,
         ssim=structure,

@@ -24,6 +24,10 @@ def test_counts_are_exact(shape, layout):
     for bins in (256, 7):
         levels = image.reshape(-1, shape[2]).astype(int) * bins // 256
         expected = [np.bincount(channel, minlength=bins) for channel in levels.T]
-        np.testing.assert_array_equal(histogram.histogram(jnp.asarray(image), bins=bins), expected)
-    floats = jax.jit(lambda x: histogram.histogram(x, bins=256))(image / np.float32(255))
-    assert jnp.all(floats == histogram.histogram(jnp.asarray(image), bins=256))
+        found, other = histogram.histograms([jnp.asarray(image), jnp.zeros(shape, jnp.uint8)], bins=bins)
+        np.testing.assert_array_equal(found, expected)
+        assert jnp.all(other[:, 0] == image[..., 0].size)
+    floats, bytes_ = jax.jit(lambda *both: histogram.histograms(both, bins=256))(
+        image / np.float32(255), jnp.asarray(image)
+    )
+    np.testing.assert_array_equal(floats, bytes_)
