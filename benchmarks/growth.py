@@ -27,14 +27,13 @@ from benchmarks.results import write_json
 from benchmarks.systems import (
     DISPATCH,
     PRODUCT,
-    Failed,
     Inputs,
-    Worker,
     make_config,
     make_inputs,
     training_flops,
 )
 from benchmarks.training import describe, make_parser, positive
+from benchmarks.worker import Failed, Worker
 from mim_jax.report.figures import canvas
 
 AXES = {

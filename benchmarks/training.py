@@ -47,13 +47,12 @@ from benchmarks.systems import (
     PRODUCT,
     SIZES,
     SYSTEMS,
-    Failed,
     Inputs,
-    Worker,
     make_config,
     make_inputs,
     training_flops,
 )
+from benchmarks.worker import Failed, Worker
 
 SYSTEMS_COMPARED = ("mim_jax", "torch_eager", "torch_tuned")
 PROOF = 10  # updates whose losses are laid side by side

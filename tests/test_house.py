@@ -62,7 +62,10 @@ def test_imports_run_one_way():
 
 def test_the_house_stays_small():
     lines = {path.relative_to(PACKAGE).as_posix(): len(path.read_text().splitlines()) for path in PATHS}
-    assert {name: count for name, count in lines.items() if count > 350} == {}
+    folders = (PACKAGE.parent / name for name in ("mim_jax", "benchmarks", "configs", "examples", "tests"))
+    paths = (path for folder in folders for path in folder.rglob("*.py"))
+    long = [path.name for path in paths if len(path.read_text().splitlines()) > 350]
+    assert long == []
     assert len({name.split("/")[0] for name in lines} - {"__init__.py"}) <= 14
     # The design says 16,500 lines and 100 modules. Laid out anew the package had 17,100 and 104. Estimates
     # and bounds of memory brought 400 and 4; the scorer's derivatives under vmap, masks, MS-SSIM, PSNR and

@@ -11,8 +11,8 @@ from mim_jax.data import weight_files
 from mim_jax.deploy import export, format
 from mim_jax.features.backbones import BACKBONES, Named
 from mim_jax.measure import METRICS
+from tests.deploy.exports import REMOVED, exchange, refused
 from tests.deploy.small import SIZE, make_combined, make_features, small_network, striped
-from tests.deploy.test_export import REMOVED, exchange, refused
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 

@@ -5,10 +5,10 @@ python -m tests.stress.siege --seed=0 [--oversized=10000] [--malformed=3000]
 
 Starts `mim_jax.deploy.server.serving.serve`, or another server of `tests.stress.siege_servers`, with a small
 detector in a process of its own, over a folder with links that lead out of it, and sends malformed and
-hostile requests: `tests.stress.siege_requests` says which, and which answers are promised. Then clients that
-are slow or never read are held open, all at once, while an honest one asks. Every answer must have the
-headers of the app and no banner, nothing outside the folder and no file name may be in any, and the log must
-stay empty. It ends with an error where a promise was broken.
+hostile requests: `tests.stress.siege_requests` and `siege_forms` say which, and which answers are promised.
+Then clients that are slow or never read are held open, all at once, while an honest one asks. Every answer
+must have the headers of the app and no banner, nothing outside the folder and no file name may be in any, and
+the log must stay empty. It ends with an error where a promise was broken.
 
 schemathesis is no dependency, for it brings twenty packages and a plugin of pytest: install it anywhere
 (`pipx install schemathesis`), and name its program.
@@ -37,6 +37,7 @@ from pathlib import Path
 import numpy as np
 
 from mim_jax.deploy.server.app import HEADERS
+from tests.stress import siege_forms
 from tests.stress import siege_requests as attacks
 from tests.stress.siege_requests import Request, post
 from tests.stress.siege_servers import SERVERS
@@ -279,13 +280,13 @@ def fight(
         attacks.no_http(),
         attacks.files(),
         attacks.script_names(),
-        islice(attacks.malformed(rng), options.malformed),
+        islice(siege_forms.malformed(rng), options.malformed),
     )
     with ThreadPoolExecutor(8) as pool:
         for _ in pool.map(siege.ask, kinds):
             pass
         states = [state(process)]
-        uploads = attacks.oversized()
+        uploads = siege_forms.oversized()
         for _ in range(4):
             for _ in pool.map(siege.ask, islice(uploads, options.oversized // 4)):
                 pass
