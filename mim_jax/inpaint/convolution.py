@@ -157,10 +157,11 @@ def _split_phases(x: jax.Array, stride: int, padding: int, taps: int) -> list[li
     return [[blocks[:, :, a, :, b] for b in range(stride)] for a in range(stride)]
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _conv_by_sums(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     """Convolution of stride 1 with few output features: multiply first, then shift and add k*k thin images.
 
-    That takes less memory than k*k wide ones.
+    That takes less memory than k*k wide ones. Gradients are products with the windows of dy.
     """
     batch, height, width, channels = x.shape
     taps, features = kernel.shape[0], kernel.shape[-1]
@@ -174,6 +175,29 @@ def _conv_by_sums(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
         products[:, a : a + out_height, b : b + out_width, a, b] for a in range(taps) for b in range(taps)
     ]
     return sum(shifted[1:], start=shifted[0])
+
+
+def _sums_forward(
+    x: jax.Array, kernel: jax.Array, padding: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _conv_by_sums(x, kernel, padding), (x, kernel)
+
+
+def _sums_backward(
+    padding: int, saved: tuple[jax.Array, jax.Array], dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    taps, _, channels, features = kernel.shape
+    # Pixel j is under tap a of the output at j - a + p: under tap k - 1 - a of the flipped kernel, at j.
+    windows = jnp.concatenate(_windows(dy, taps, 1, taps - 1 - padding), axis=-1)
+    windows = windows.reshape(-1, taps * taps * features)
+    flipped = kernel[::-1, ::-1].swapaxes(2, 3).reshape(-1, channels)
+    dx = jnp.dot(windows, flipped, precision=precision(x.dtype)).reshape(x.shape)
+    dkernel = _product_of_columns(x.reshape(-1, channels), windows).reshape(channels, taps, taps, features)
+    return dx, dkernel.transpose(1, 2, 0, 3)[::-1, ::-1]
+
+
+_conv_by_sums.defvjp(_sums_forward, _sums_backward)
 
 
 def _conv_transpose_matrix(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -289,11 +313,19 @@ def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Arra
 def _backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     dx = lax.dot_general(dy, kernel, (((1,), (1,)), ((), ())), precision=precision(x.dtype))
-    dkernel = lax.dot_general(x, dy, (((0,), (0,)), ((), ())), precision=precision(x.dtype))
-    return dx, dkernel
+    return dx, _product_of_columns(x, dy)
 
 
 product.defvjp(_forward, _backward)
+
+
+def _product_of_columns(x: jax.Array, y: jax.Array) -> jax.Array:
+    """x^T y, `[N, I]` and `[N, O]` give `[I, O]`."""
+    columns = x.T
+    if x.size <= 2**21 and x.shape[1] % 64 == 0:
+        # Written out: on CPU half the time where x is small, because the product of columns is a slow one.
+        columns = lax.optimization_barrier(columns)
+    return jnp.dot(columns, y, precision=precision(x.dtype))
 
 
 def precision(dtype: jnp.dtype) -> lax.Precision:
