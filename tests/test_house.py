@@ -75,9 +75,10 @@ def test_the_house_stays_small():
     # command line, and the command from anywhere, 500 and 4. Counts by bit planes, 50 and 1; a table of the
     # backbones apart from their type, 0 and 1. Bulk scoring (inputs, buckets, rows, parts that survive kills,
     # this process or Ray, summary and drift) 1,800 and 9. Initial weights drawn in one loop, 110 and 1.
-    assert sum(lines.values()) <= 23_850
+    # TensorBoard's events apart, because their package imports PyTorch, 20 and 1.
+    assert sum(lines.values()) <= 23_870
     with_code = [path for path in PATHS if len(ast.parse(path.read_text()).body) > 1]  # not just a docstring
-    assert len(with_code) <= 154
+    assert len(with_code) <= 155
 
 
 def test_only_one_module_reads_a_configuration():

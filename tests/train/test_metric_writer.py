@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from mim_jax.train.metric_writer import Events
+from mim_jax.train.tensorboard import Events
 
 
 def castagnoli(data):
