@@ -29,10 +29,10 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 def prepare(device: str) -> None:
     """Set up a process that computes: its device, kinds of numbers, compiled programs and freed memory."""
+    keep_freed_memory()  # first: a thread that is there before may have an arena of its own
     choose_device(device)
     promote_numbers()
     use_compilation_cache()
-    keep_freed_memory()
 
 
 def choose_device(device: str) -> None:

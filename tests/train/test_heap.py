@@ -54,6 +54,21 @@ with metric_writer.Recorder(Path(sys.argv[1])) as own:
 print(*peaks)
 """
 
+# glibc's own account of its arenas, once threads have computed something.
+ARENAS = """
+import ctypes, sys
+from mim_jax.cli import runtime
+runtime.prepare("cpu")
+import jax, jax.numpy as jnp
+work = jax.jit(lambda x: jnp.sort(jnp.outer(x, x), axis=0).sum())
+jax.block_until_ready([work(jnp.arange(1000.0)) for _ in range(3)])
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+libc.malloc_info.argtypes, libc.fclose.argtypes = [ctypes.c_int, ctypes.c_void_p], [ctypes.c_void_p]
+file = libc.fopen(sys.argv[1].encode(), b"w")
+assert libc.malloc_info(0, file) == libc.fclose(file) == 0
+"""
+
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="keeps nothing")
 
 
@@ -73,3 +88,12 @@ def test_the_fifth_fold_needs_no_more_memory_than_the_first(tmp_path):
 def test_a_heap_that_keeps_every_block_grows(tmp_path):
     """So that the test above can fail. Threads race for the hole, so that one trial in several grows less."""
     assert any(growth(str(tmp_path / str(trial)), "unbounded") > 1.1 for trial in range(5))
+
+
+def test_all_threads_share_the_heap(tmp_path):
+    """JAX's threads make the arrays of scoring: arenas of their own would map them each time."""
+    done = subprocess.run(
+        [sys.executable, "-c", ARENAS, str(tmp_path / "arenas.xml")], stderr=subprocess.PIPE
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "arenas.xml").read_text().count("<heap nr=") == 1
