@@ -77,10 +77,10 @@ def _added(flat: jax.Array, channels: int) -> jax.Array:
 
 def _counted(rows: jax.Array) -> jax.Array:
     """Counts of interleaved bytes `[blocks, 8, C, L]`: int32 `[C, 256]`."""
-    # Each step is read many times by the next one, and so is written to memory. All know `rows`: with a
-    # condition each, XLA would hand the steps from thread to thread.
-    masks = apart(_masks, apart(_planes, apart(_channels, rows), known=rows), known=rows)
-    sums = apart(_intersections, masks, known=rows)
+    # Each step is read many times by the next one, and so is written to memory. All take their
+    # condition from `rows`: with one each, XLA would hand the steps from thread to thread.
+    masks = apart(_masks, apart(_planes, apart(_channels, rows), condition=rows), condition=rows)
+    sums = apart(_intersections, masks, condition=rows)
     parts = [block[..., first : first + 8] for block in sums for first in range(0, LANES, 8)]
     total = sum((part.astype(jnp.uint16) for part in parts[1:]), parts[0].astype(jnp.uint16))
     return jnp.sum(total, axis=-1, dtype=jnp.int32).reshape(-1, 256)

@@ -113,7 +113,7 @@ def flip_at_random(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def apart(
-    function: Callable[..., jax.Array], *arrays: jax.Array, known: jax.Array | None = None
+    function: Callable[..., jax.Array], *arrays: jax.Array, condition: jax.Array | None = None
 ) -> jax.Array:
     """Compute `function(*arrays)`, on CPU as a program of its own whose result is written to memory.
 
@@ -122,13 +122,13 @@ def apart(
     vectorised. That makes SSIM three times slower. It drops `jax.lax.optimization_barrier` before it fuses,
     but not the border of a branch.
 
-    The branch is chosen by a comparison that is never true, of the first number of `known`, by default that
-    of the first array. Steps that share one `known` share the comparison.
+    The branch is chosen by a comparison that is never true: whether the first number of `condition`, by
+    default the first array, lies below minus infinity. Steps with one `condition` share the comparison.
     """
 
     def guarded(*arrays: jax.Array) -> jax.Array:
         result = jax.eval_shape(function, *arrays)
-        first = (arrays[0] if known is None else known).reshape(-1)[0]
+        first = (arrays[0] if condition is None else condition).reshape(-1)[0]
         never = first.astype(jnp.float32) < -jnp.inf  # by name: "strict" promotes nothing
 
         def unused(*_: jax.Array) -> jax.Array:

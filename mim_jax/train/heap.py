@@ -52,9 +52,14 @@ def make_room(size: float) -> None:
     if _kept is None:
         return
     end = _kept.sbrk(0)
-    # Not touched, so it costs nothing; larger, for what the dispatch itself may lay there first.
-    block = _kept.malloc(int(size) + SPARE)
-    grew = _kept.sbrk(0) != end
-    _kept.free(block)
-    if grew or size >= LARGEST:  # what compiling left is of no use for a block that is mapped
+    _reserve(_kept, size)
+    if size >= LARGEST:  # what compiling left is of no use for a block that is mapped
         _kept.malloc_trim(0)
+    elif _kept.sbrk(0) != end:
+        _kept.malloc_trim(0)
+        _reserve(_kept, size)  # or the heap would have to grow before the next dispatch too
+
+
+def _reserve(libc: ctypes.CDLL, size: float) -> None:
+    """Let the heap have a hole of this size, and some room for what a dispatch may lay there first."""
+    libc.free(libc.malloc(int(size) + SPARE))  # its pages are not touched, so they take no memory

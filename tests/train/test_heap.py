@@ -54,6 +54,24 @@ with metric_writer.Recorder(Path(sys.argv[1])) as own:
 print(*peaks)
 """
 
+# Page faults of dispatches whose buffer is smaller than what is kept, each after making room.
+DISPATCHES = """
+import ctypes, resource
+from mim_jax.train import heap
+
+assert heap.keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes, libc.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+for _ in range(4):
+    heap.make_room(1e8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = libc.malloc(100_000_000)
+    libc.memset(block, 1, 100_000_000)
+    libc.free(block)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
 # glibc's own account of its arenas, once threads have computed something.
 ARENAS = """
 import ctypes, sys
@@ -97,3 +115,10 @@ def test_all_threads_share_the_heap(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "arenas.xml").read_text().count("<heap nr=") == 1
+
+
+def test_later_dispatches_use_the_pages_of_the_first():
+    done = subprocess.run([sys.executable, "-c", DISPATCHES], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, *later = map(int, done.stdout.split())
+    assert max(later) < first / 10
