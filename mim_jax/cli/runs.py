@@ -135,6 +135,10 @@ def _claim(
                 method.check(settings)
                 if training:
                     find_device_groups(settings.training)
+                if evaluation and settings.features:  # its weights are needed after hours of training
+                    from mim_jax.evaluate.features import checked_backbone
+
+                    checked_backbone(settings.features)
             one = functools.partial(claim, settings, workdir, held)
             claimed.append(devices.one_process_at_a_time(one))
         yield claimed

@@ -52,6 +52,15 @@ def test_a_mistake_is_one_sentence(name, tmp_path, capsys):
     assert len(said) == 1 and expected in said[0]
 
 
+def test_weights_are_asked_for_before_anything_is_trained(tmp_path, capsys):
+    config = get_config("quick")
+    config.update_from_flattened_dict({**TINY, "features.backbone": "resnet50"})
+    arguments = {"config": config.to_dict(), "workdir": str(tmp_path / "run"), "device": "auto", "paths": []}
+    assert main.execute("run", **arguments) == 1
+    assert "resnet50 comes without weights: name" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("fold_*"))
+
+
 @pytest.mark.parametrize(
     ("flag", "expected"),
     [
