@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.memory import resident
 from benchmarks.results import write_json
 from benchmarks.scorer_contenders import CONTENDERS, MASK, SIZE, make_images
 
@@ -61,7 +62,7 @@ def _held(device: str) -> float:
     """Bytes held now; `_peak` counts from here on."""
     if device == "cpu":
         Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back to what is resident
-        return _resident("VmRSS")
+        return resident("VmRSS")
     held = 0
     if "jax" in sys.modules:
         import jax
@@ -79,7 +80,7 @@ def _held(device: str) -> float:
 def _peak(device: str) -> float:
     """Bytes held at most since `_held`."""
     if device == "cpu":
-        return _resident("VmHWM")
+        return resident("VmHWM")
     peak = 0
     if "jax" in sys.modules:
         import jax
@@ -90,12 +91,6 @@ def _peak(device: str) -> float:
 
         peak += torch.cuda.max_memory_allocated()
     return float(peak)
-
-
-def _resident(field: str) -> float:
-    """Bytes, from Linux's account of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith(field + ":"))
 
 
 def copy_bandwidth() -> float:

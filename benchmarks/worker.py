@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from benchmarks.memory import resident
 from benchmarks.systems import SYSTEMS, Inputs
 
 
@@ -98,10 +99,3 @@ def _answer(pipe: Connection, name: str) -> None:
             Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back
         first = False
         pipe.send((True, answer))
-
-
-def resident(field: str) -> float:
-    """Bytes of this process by Linux's account: "VmRSS" now, "VmHWM" at most; 0 where there is no Linux."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return 1024.0 * sum(int(line.split()[1]) for line in lines if line.startswith(field + ":"))

@@ -128,6 +128,11 @@ def _claim(
             merge_events(path)  # of processes that were stopped
         return _Claimed(experiment, path)
 
+    if evaluation and (frozen := runs[0].features):  # its weights are needed after hours of training
+        from mim_jax.evaluate.features import checked_backbone
+
+        with devices.barrier():
+            checked_backbone(frozen)
     with contextlib.ExitStack() as held:
         claimed = []
         for settings, workdir in zip(runs, workdirs, strict=True):
@@ -135,10 +140,6 @@ def _claim(
                 method.check(settings)
                 if training:
                     find_device_groups(settings.training)
-                if evaluation and settings.features:  # its weights are needed after hours of training
-                    from mim_jax.evaluate.features import checked_backbone
-
-                    checked_backbone(settings.features)
             one = functools.partial(claim, settings, workdir, held)
             claimed.append(devices.one_process_at_a_time(one))
         yield claimed

@@ -51,11 +51,12 @@ def make_room(size: float) -> None:
     """
     if _kept is None:
         return
-    end = _kept.sbrk(0)
-    _reserve(_kept, size)
     if size >= LARGEST:  # what compiling left is of no use for a block that is mapped
         _kept.malloc_trim(0)
-    elif _kept.sbrk(0) != end:
+        return
+    end = _kept.sbrk(0)
+    _reserve(_kept, size)
+    if _kept.sbrk(0) != end:
         _kept.malloc_trim(0)
         _reserve(_kept, size)  # or the heap would have to grow before the next dispatch too
 

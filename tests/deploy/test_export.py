@@ -15,13 +15,7 @@ import mim_jax
 from mim_jax import UnusableImage
 from mim_jax.decide.decision import Decision
 from mim_jax.deploy import export, format
-from tests.deploy.exports import (
-    CALIBRATION,
-    MODEL,
-    SIZE,
-    images,
-    make_detector,
-)
+from tests.deploy.exports import CALIBRATION, MODEL, SIZE, images, make_detector
 
 # Loads an export where importing anything else that this project needs is an error.
 ALONE = """
