@@ -138,15 +138,18 @@ from mim_jax.data.batches import batch_size
 
 scorer = make_detector()
 image = np.random.default_rng(4).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
-for _ in range(5):
+for _ in range(10):
     scorer.score_samples(image for _ in range(200 * batch_size()))
     print(int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) / 1024)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the memory of Linux")
-def test_no_memory_is_kept_over_a_thousand_batches():
-    """What a process holds after 1,000 batches is what it holds after 200."""
+def test_no_memory_is_kept_over_two_thousand_batches():
+    """Had a process kept the images of 1,000 batches, 94 MiB, its last looks would stand above its first.
+
+    Three looks each, and not one: with glibc's arenas resident memory swings by tens of MiB.
+    """
     ((said, _),) = finish(start("-c", STREAM))
     held = [float(line) for line in said.split()]
-    assert held[-1] - held[0] < 8, f"{held} MiB"
+    assert min(held[-3:]) - max(held[:3]) < 30, f"{held} MiB"
