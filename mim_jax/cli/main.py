@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mim_jax.cli import bulk, deploy, runs, score
+from mim_jax.cli import deploy, runs
 from mim_jax.cli.runtime import prepare, say
 from mim_jax.train import config as configuration
 from mim_jax.train import devices
@@ -72,7 +72,11 @@ def execute(
             raise ValueError(f"--{given[0]} is of --mode=bulk, not of --mode={mode}: leave it out")
         if mode == "bulk" and workdir:
             raise ValueError("--mode=bulk names its detector with --detector: leave --workdir out")
-        on_ray = mode == "bulk" and bulk.check(input, detector, output, address, actors)
+        on_ray = False
+        if mode == "bulk":
+            from mim_jax.cli import bulk  # only here: it imports pyarrow
+
+            on_ray = bulk.check(input, detector, output, address, actors)
         if not on_ray:  # whose actors compute: Ray forks, which a process does not survive that runs JAX
             prepare(device)
         if output and mode not in ("score", "bulk"):
@@ -105,6 +109,8 @@ def execute(
                 case "compare":
                     return runs.compare(settings, folder, paths)
                 case "score":
+                    from mim_jax.cli import score  # likewise
+
                     return score.score(settings, folder, paths, output=output)
                 case "export":
                     return deploy.export(folder)

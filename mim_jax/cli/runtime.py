@@ -14,6 +14,8 @@ import jax
 
 from mim_jax.train.heap import keep_freed_memory
 
+UNUSABLE_FILES = 2  # exit status: some images cannot be used
+
 
 def say(text: str, stream: TextIO | None = None) -> None:
     """Print a line, to stdout by default. No console may cost the work: not a full, closed or narrow one."""

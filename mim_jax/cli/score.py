@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mim_jax.cli.runtime import say
+from mim_jax.cli.runtime import UNUSABLE_FILES, say
 from mim_jax.data.dataset import printable
 from mim_jax.decide.novelty_detector import NoveltyDetector
 from mim_jax.deploy.bulk.inputs import find_files
@@ -15,8 +15,6 @@ from mim_jax.deploy.bulk.rows import ScoredFile, score_files
 from mim_jax.detector import load_workdir
 from mim_jax.train import workdir as folders
 from mim_jax.train.settings import Settings
-
-UNUSABLE_FILES = 2  # an exit status
 
 
 def format_table(rows: Sequence[ScoredFile], detector: NoveltyDetector) -> str:

@@ -12,9 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
-from scipy.fft import dctn
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from mim_jax.data.dataset import Dataset
 from mim_jax.data.folds import Fold
@@ -106,6 +103,8 @@ def perceptual_hashes(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Returns uint64 `[N]`; and bool `[N]`, True where the image is too flat for its hash to mean anything.
     """
+    from scipy.fft import dctn
+
     grey = np.empty((len(images), 32, 32), dtype=np.float32)
     for i, image in enumerate(images):
         grey[i] = np.asarray(Image.fromarray(image).convert("L").resize((32, 32), Image.Resampling.LANCZOS))
@@ -175,6 +174,9 @@ def _pairs(count: int, related: Callable[[np.ndarray], np.ndarray]) -> np.ndarra
 
 
 def _clusters(pairs: np.ndarray, count: int) -> np.ndarray:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     return connected_components(graph, directed=False)[1]
 

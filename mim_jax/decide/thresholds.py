@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import betainc, betaincinv
 
 from mim_jax.decide.conformal import (
     allowed_rank,
@@ -185,6 +184,8 @@ def certificate(count: int, *, miss_rate: float, confidence: float) -> int:
     Raises:
       ValueError: n is too small for even the smallest score; the message names the n that suffices.
     """
+    from scipy.special import betainc
+
     _check_shares(miss_rate, confidence)
     # I_a(k, n - k + 1) falls as k rises.
     if rank := _last(count, lambda k: betainc(k, count - k + 1, miss_rate) >= confidence):
@@ -204,6 +205,8 @@ def images_needed(*, miss_rate: float, confidence: float, rank: int = 1) -> int:
     >>> images_needed(miss_rate=0.1, confidence=0.95)
     29
     """
+    from scipy.special import betainc
+
     _check_shares(miss_rate, confidence)
     if rank < 1:
         raise ValueError(f"rank must be at least 1, got {rank}")
@@ -226,6 +229,8 @@ def certified_rate(count: int, rank: int, *, confidence: float) -> float:
     >>> round(certified_rate(29, 1, confidence=0.95), 3)
     0.098
     """
+    from scipy.special import betaincinv
+
     check_share("confidence", confidence)
     if not 1 <= rank <= count:
         raise ValueError(f"rank must lie between 1 and the {count} scores, got {rank}")

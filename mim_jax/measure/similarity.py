@@ -214,8 +214,8 @@ def composite_similarities(
       ValueError: as `ssim` and `hbd`; a patch that does not fit; an offset that is known, not traced, and
         reaches outside the image.
     """
-    if region not in ("image", "mask"):
-        raise ValueError(f"unknown region {region!r}: choose 'image' or 'mask'")
+    if region not in REGIONS:
+        raise ValueError(f"unknown region {region!r}: choose one of {', '.join(REGIONS)}")
     image, patch = host.checked_range(image), host.checked_range(patch)
     position = images.checked_offset(image, patch, offset)
     return _composite_similarities(image, patch, position, region=region, options=checked(Options(**options)))
@@ -311,6 +311,7 @@ def _joined(
     )
 
 
+REGIONS = ("image", "mask")  # what is compared: the whole image, or the mask alone
 # Several holes in one image -> one score.
 REDUCTIONS: dict[str, Callable[[Any], Any]] = {
     "mean": lambda scores: scores.mean(axis=0),
@@ -334,6 +335,13 @@ class Measure:
             raise ValueError(f"unknown metric {self.metric!r}: choose one of {', '.join(METRICS)}")
         if self.reduce not in REDUCTIONS:
             raise ValueError(f"unknown reduction {self.reduce!r}: choose one of {', '.join(REDUCTIONS)}")
+        if self.region not in REGIONS:
+            raise ValueError(f"unknown region {self.region!r}: choose one of {', '.join(REGIONS)}")
+
+    def check(self, image_size: int, mask_size: int) -> None:
+        """Raise ValueError if images and patches of these sizes cannot be compared, without tracing."""
+        side = image_size if self.region == "image" else mask_size
+        check_window((side, side, 3), checked(Options(window=self.window, bins=self.bins)))
 
     def compare(
         self, images: jax.Array, patches: jax.Array, offset: jax.Array | tuple[int, int]
