@@ -50,7 +50,7 @@ def _paper() -> ConfigDict:
     data.gate = gate = ConfigDict()  # input gate: is an image a usable photograph of skin? limits: mim_jax/data/quality.py; files to be scored must pass it
     gate.training = "list"  # images of the data set that fail: "list" reports but keeps them, "refuse" leaves them out, "off" does not check
     gate.too_small = True  # False = files to be scored may be as small as 32 pixels a side, not the side of the hole
-    gate.several_frames = True  # False = of an animation or a file with several pages, score the first image
+    gate.several_frames = True  # False = score the first image of an animation or of a file with several pages
     gate.screenshot = True  # False = skip this check; likewise below
     gate.underexposed = True
     gate.overexposed = True

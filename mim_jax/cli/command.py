@@ -68,7 +68,7 @@ flags.DEFINE_string(
     "input", None, "Images for --mode=bulk: a folder, a glob, Parquet or CSV; local or in a bucket."
 )
 flags.DEFINE_string("detector", None, "Detector for --mode=bulk: an export, or the workdir of a run.")
-flags.DEFINE_string("digest", None, "Required digest of that export, as --mode=export printed it.")
+flags.DEFINE_string("digest", None, "Required digest of the --detector export, as printed by --mode=export.")
 flags.DEFINE_string("column", None, "Column of paths or bytes in the table for --mode=bulk; default: path.")
 flags.DEFINE_string("address", None, "Ray cluster for --mode=bulk; by default Ray starts on this machine.")
 flags.DEFINE_integer("actors", None, "Ray actors for --mode=bulk; default: all that fit; 0 = without Ray.", 0)

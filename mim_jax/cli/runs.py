@@ -122,7 +122,7 @@ def _claim(
         if evaluation:
             images.check_negatives(experiment.dataset)
         data = {"digest": experiment.dataset.digest(), "images": len(experiment.dataset)}
-        # After loading the data: a run that they do not support should not claim a folder.
+        # Load the data first: a run that its data do not support should not claim a folder.
         path = folders.claim(workdir, settings.given, data) if first else folders.share(workdir, data)
         if first:
             merge_events(path)  # left by processes that were stopped

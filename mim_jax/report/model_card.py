@@ -1,4 +1,4 @@
-"""The model card of a run: markdown to keep beside its weights."""
+"""The model card of a run: markdown to keep with its weights."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -299,7 +299,7 @@ def drift_figure(
 ) -> bytes:
     """Scores of a batch against the calibration scores, and its p-values against the uniform distribution.
 
-    `distance` is that of the p-values from uniform; 95 of 100 batches like the calibration are below `bound`.
+    `distance`: of the p-values from uniform; 95 of 100 batches like the calibration stay below `bound`.
     """
     known = np.concatenate([*map(np.array, calibration.scores)])
     edges = np.histogram_bin_edges(np.concatenate([scores, known]), bins=40)
