@@ -46,7 +46,7 @@ def arrange(panels: Panels) -> dict[str, np.ndarray]:
 def panel_figure(panels: Panels, rows: Sequence[int] | np.ndarray, *, cell: int, notice: str = "") -> bytes:
     """Figure 5: original, masked, inpainted, difference, SSIM; only originals if nothing is inpainted.
 
-    Each `cell` pixels wide, originals alone twice that; captions: score, class and, if inpainted, fold and name.
+    Each `cell` pixels wide, originals alone twice; captions: score, class and, if inpainted, fold and name.
     """
     words = [f"{panels.scores[row]:.4f}  {canvas.drawable(panels.classes[row], 20)}" for row in rows]
     if panels.inpainted is None:
