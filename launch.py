@@ -1,4 +1,4 @@
-"""MIM from the command line, from a checkout; `mim_jax` is the same command where the package is installed.
+"""MIM from the command line of a checkout; `mim_jax` is the same command once the package is installed.
 
 python launch.py --config=configs/mim.py:quick --workdir=runs/quick
 python launch.py --mode=score --workdir=runs/quick photo.jpg folder/

@@ -1,7 +1,7 @@
-"""Hooks of mkdocs: the documents outside docs/ join the site, and links between all of them hold there too.
+"""mkdocs hooks: add the documents outside docs/ to the site, and keep the links between all documents valid.
 
-In the repository a document links by path, as in `](../configs/mim.py)`. In the site README.md is the
-front page, the other documents of the root lie beside those of docs/, and a linked file is a page with its
+In the repository a document links by path, as in `](../configs/mim.py)`. On the site README.md is the front
+page, the other documents of the root are next to those of docs/, and a linked file becomes a page with its
 text, or with the cells of a notebook. `docs/api.md` lists names; the site adds their docstrings.
 """
 
@@ -41,7 +41,7 @@ def on_files(files, config):
 
 
 def site_path(path):
-    """Where a file of the repository, by its path there, is in the site."""
+    """Path on the site of a file of the repository."""
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
     if "/" not in path and path.endswith(".md"):
@@ -50,14 +50,14 @@ def site_path(path):
 
 
 def repository_path(page):
-    """The file that a page of the site shows."""
+    """Path in the repository of the file that a page of the site shows."""
     if page.startswith("source/"):
         return page.removeprefix("source/").removesuffix(".md")
     return "README.md" if page == "index.md" else page if (ROOT / page).is_file() else f"docs/{page}"
 
 
 def source_page(path):
-    """A page that shows a file: its text, or the cells of a notebook and what they gave."""
+    """A page that shows a file: its text, or the cells and outputs of a notebook."""
     text = (ROOT / path).read_text("utf-8")
     if not path.endswith(".ipynb"):
         return f"# {path}\n\n```{Path(path).suffix[1:]}\n{text}\n```\n"
@@ -70,14 +70,14 @@ def source_page(path):
             words = "".join(output.get("text", data.get("text/plain", "")))
             if "image/png" in data:
                 image = "".join(data["image/png"]).replace("\n", "")
-                parts.append(f'<img alt="What the cell above drew" src="data:image/png;base64,{image}">')
+                parts.append(f'<img alt="Output of the cell above" src="data:image/png;base64,{image}">')
             elif words.strip():
                 parts.append(f"```text\n{words}\n```")
     return "\n\n".join(parts)
 
 
 def on_page_markdown(markdown, page, **_):
-    """Turn links of the repository into those of the site."""
+    """Rewrite repository links as site links."""
     own = page.file.src_uri
     path = repository_path(own)
     if own.startswith("source/") and not path.endswith(".ipynb"):
@@ -89,19 +89,19 @@ def on_page_markdown(markdown, page, **_):
 
     if own == "api.md":
         markdown = with_docstrings(markdown)
-    # Two intervals in a row are no reference to a docstring.
+    # Two intervals in a row are not a reference to a docstring.
     return re.sub(r"(?<=\d\] )(?=\[[-+\d])", r"\\", LINK.sub(turned, markdown))
 
 
 def on_page_content(html, page, **_):
-    """Let the keyboard scroll what is wider than a phone."""
+    """Make code blocks and tables scrollable by keyboard."""
     html = html.replace("<pre><span></span><code", '<pre tabindex="0"><span></span><code')
     table = r'<div class="table" tabindex="0"><table>\1</table></div>'
     return re.sub(r"<table>(.*?)</table>", table, html, flags=re.S)
 
 
 def with_docstrings(markdown):
-    """The list of names, and below each table the docstring of every name in it."""
+    """Add below each table the docstring of every name in it."""
     parts = re.split(r"(?m)^(?=## )", markdown)
     for number, part in enumerate(parts):
         listed = [f"::: {path.replace('/', '.')}.{name}" for name, path in ENTRY.findall(part)]
@@ -118,7 +118,7 @@ def on_post_page(output, **_):
 
 
 class Examples(Extension):
-    """The examples in docstrings, which follow the text, are code and no quotation."""
+    """Render the examples that follow the text of docstrings as code, not as quotations."""
 
     def on_instance(self, *, obj, **_):
         if obj.docstring:

@@ -1,9 +1,9 @@
-"""The classifiers that the paper compares MIM with (its section 3.3): trained on mpox against known classes, tested on unknown ones too.
+"""The classifiers that the paper compares MIM with (its section 3.3): trained on mpox against known classes, and also tested on unknown classes.
 
     python launch.py --config=configs/classifiers.py:resnet50 --workdir=runs/resnet50 --config.data.root=/path/to/images
     python launch.py --mode=compare --workdir=runs/compared runs/mim runs/resnet50
 
-Data, folds, optimiser, epochs, learning rate and decay are those of configs/mim.py, field by field: the paper says that they "were consistent". The
+Data, folds, optimiser, epochs, learning rate and decay are taken from configs/mim.py, field by field: the paper says that they "were consistent". The
 paper's mean AUROC: Swin-B 0.6306, ResNet50 0.6221, MobileNetV3-Large 0.5755. Variants: `resnet50`, `mobilenet_v3_large`, `swin_b` at full size, and
 `quick`, a narrow MobileNetV3-Large on small procedural images, which takes minutes on two CPU cores and says nothing about mpox.
 """
@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from configs import mim
 
-# What a classifier does not have.
+# Sections and fields of configs/mim.py that a classifier does not have.
 SECTIONS = ("detector", "features", "mask", "generator", "discriminator", "loss", "decision")
 FIELDS = {
     "data": ("held_out",),
@@ -22,7 +22,7 @@ FIELDS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The configuration called `variant`."""
+    """Return the configuration named `variant`."""
     if variant not in VARIANTS:
         raise ValueError(
             f"configs/classifiers.py has no variant {variant!r}: choose one of {', '.join(map(repr, VARIANTS))}, as in "
@@ -36,10 +36,10 @@ def get_config(variant: str = "") -> ConfigDict:
         for name in names:
             del config[section][name]
 
-    config.data.known = ("chickenpox", "measles", "hfmd")  # classes to train on besides the positive one; all others are unknown to the network
+    config.data.known = ("chickenpox", "measles", "hfmd")  # classes to train on besides the positive class; all others are unknown to the network
 
     config.classifier = classifier = ConfigDict()
-    classifier.merged = True  # two classes, mpox and the known others combined; False = each known class for itself (the paper's text has both)
+    classifier.merged = True  # two classes, mpox and the known others combined; False = each known class separately (the paper's text has both)
     classifier.pretrained = ""  # safetensors file in torchvision or timm naming; "" = from scratch (the paper names no pre-training)
     VARIANTS[variant](classifier)
     return config
@@ -52,7 +52,7 @@ def _resnet50(classifier: ConfigDict) -> None:
 
 def _mobilenet_v3_large(classifier: ConfigDict) -> None:
     classifier.name = "mobilenet_v3_large"
-    classifier.width = 1.0  # times the features of every layer
+    classifier.width = 1.0  # factor on the features of every layer
     classifier.dropout = 0.2  # before the last layer
 
 

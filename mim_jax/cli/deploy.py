@@ -1,6 +1,6 @@
 """The modes of launch.py that deploy a trained detector: export, export_app, serve.
 
-Each returns the exit status, and imports what it needs itself: mistakes should not wait for the rest.
+Each returns the exit status and imports what it needs itself, so that mistakes are reported at once.
 """
 
 import functools
@@ -13,7 +13,7 @@ from mim_jax.train.settings import Settings
 
 
 def export(workdir: str) -> int:
-    """Write `exported/` into the workdir: the detector as one folder, usable without its network's code."""
+    """Write `exported/` into the workdir: the detector as one folder, loadable without its network's code."""
     from mim_jax.deploy.export import export as write
     from mim_jax.detector import load_workdir
 
@@ -21,14 +21,14 @@ def export(workdir: str) -> int:
     path = root / "exported"
     digest = write(load_workdir(workdir), path)
     if (root / "model_card.md").exists():
-        # Not among the hashed files: people may add to it.
+        # Not hashed, because people may edit it.
         shutil.copyfile(root / "model_card.md", path / "README.md")
     say(f"export: {path}\ndigest: {digest}")
     return 0
 
 
 def export_app(workdir: str, *, fold: int) -> int:
-    """Write `app/` into the workdir: the page that scores on a phone, by the network of one fold."""
+    """Write `app/` into the workdir: the page that scores on a phone with the network of one fold."""
     try:
         from mim_jax.deploy.app import bundle
     except ModuleNotFoundError as error:
@@ -39,9 +39,9 @@ def export_app(workdir: str, *, fold: int) -> int:
 
 
 def serve(settings: Settings, workdir: str, *, app: str | None, host: str, port: int) -> int:
-    """Serve the scorer of a trained workdir, and the app, until interrupted.
+    """Serve the detector of a trained workdir, and the app, until interrupted.
 
-    `app` is the folder that is served at /; None = `workdir/app` where it exists. Port 0 = any that is free.
+    `app` is the folder served at /; None = `workdir/app` if it exists. Port 0 = any free port.
     """
     try:
         from mim_jax.deploy.server import serving

@@ -1,7 +1,7 @@
-"""Dispatch of the command's modes; errors become one line on stderr and an exit status.
+"""Dispatch the command's modes; errors become one line on stderr and an exit status.
 
-Exit status: 0 done, or stopped by SIGTERM, to be resumed; 1 error, with a one-line message; 2 some files
-could not be used; 130 stopped by Ctrl-C, to be resumed.
+Exit status: 0: done, or stopped by SIGTERM (resumable); 1: error, with a one-line message; 2: some files
+could not be used; 130: stopped by Ctrl-C (resumable).
 """
 
 import contextlib
@@ -47,11 +47,11 @@ def execute(
 ) -> int:
     """Run one mode and return the exit status.
 
-    `coordinator`, `processes` and `process` as `devices.join`; `profile` records a dispatch of training;
-    `fold` as `export_app`; `app`, `host` and `port` as `serve`; `output` as `score`; the rest as `bulk`.
+    `coordinator`, `processes` and `process`: see `devices.join`; `profile` records one training dispatch;
+    `fold`: see `export_app`; `app`, `host`, `port`: see `serve`; `output`: see `score`; the rest: see `bulk`.
     """
-    how = "; the same command with the same --workdir goes on from the last checkpoint"
-    how = "; the same command goes on from the parts that are written" if mode == "bulk" else how
+    how = "; the same command with the same --workdir resumes from the last checkpoint"
+    how = "; the same command resumes after the parts already written" if mode == "bulk" else how
     stopped = f"stopped{how if mode in (*RESUMABLE, 'bulk') else ''}"
     try:
         if mode not in ("score", "compare") and paths:
@@ -63,24 +63,24 @@ def execute(
         if mode in RESUMABLE:
             devices.join(coordinator, processes, process)
         elif coordinator:
-            raise ValueError(f"--mode={mode} is the work of one process: leave --coordinator out")
+            raise ValueError(f"--mode={mode} runs in one process: leave --coordinator out")
         if profile and mode not in ("run", "train"):
             raise ValueError(f"--profile records training, and --mode={mode} does not train: leave it out")
         of_bulk: dict[str, Any] = {"input": input, "detector": detector, "digest": digest, "column": column}
         of_bulk |= {"address": address, "actors": actors}
         if mode != "bulk" and (given := [name for name, value in of_bulk.items() if value is not None]):
-            raise ValueError(f"--{given[0]} is of --mode=bulk, not of --mode={mode}: leave it out")
+            raise ValueError(f"--{given[0]} belongs to --mode=bulk, not to --mode={mode}: leave it out")
         if mode == "bulk" and workdir:
-            raise ValueError("--mode=bulk names its detector with --detector: leave --workdir out")
+            raise ValueError("--mode=bulk takes its detector from --detector: leave --workdir out")
         on_ray = False
         if mode == "bulk":
             from mim_jax.cli import bulk  # only here: it imports pyarrow
 
             on_ray = bulk.check(input, detector, output, address, actors)
-        if not on_ray:  # whose actors compute: Ray forks, which a process does not survive that runs JAX
+        if not on_ray:  # Ray forks, and a process that has started JAX does not survive a fork
             prepare(device)
         if output and mode not in ("score", "bulk"):
-            raise ValueError(f"--output names the table of --mode=score, not of --mode={mode}: leave it out")
+            raise ValueError(f"--output belongs to --mode=score and bulk, not to --mode={mode}: leave it out")
         if mode == "bulk":
             with terminable(stopped):
                 return bulk.bulk(
@@ -109,7 +109,7 @@ def execute(
                 case "compare":
                     return runs.compare(settings, folder, paths)
                 case "score":
-                    from mim_jax.cli import score  # likewise
+                    from mim_jax.cli import score  # so does this
 
                     return score.score(settings, folder, paths, output=output)
                 case "export":
@@ -131,12 +131,12 @@ def execute(
             return 0 if error.number == signal.SIGTERM else INTERRUPTED
         if isinstance(error, OSError) and workdir and not Path(workdir).expanduser().exists():
             error = ValueError(
-                f"the workdir {workdir} was removed during the run ({error}): restore it, or begin anew"
+                f"the workdir {workdir} was removed during the run ({error}): restore it, or start again"
             )
         elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
             error = ValueError(
-                f"the disk of {workdir or output} is full: free space and start the same command again; it "
-                "goes on from what was whole last"
+                f"the disk of {workdir or output} is full: free space and run the same command again; it "
+                "resumes from the last complete state"
             )
         if isinstance(error, ValueError | OSError | NonFiniteLoss):
             say(f"mim_jax: {error}", sys.stderr)

@@ -1,7 +1,7 @@
 """The modes of launch.py that train, evaluate and report runs.
 
-Each takes the settings and returns the exit status, and imports what it needs itself: mistakes should not
-wait for the rest.
+Each takes the settings, returns the exit status and imports what it needs itself, so that mistakes are
+reported at once.
 """
 
 import contextlib
@@ -30,9 +30,9 @@ class _Kind:
     """The modules that train, evaluate and report a kind of run."""
 
     train: str  # module that is a `mim_jax.train.config.Method`
-    evaluate: str  # its function `evaluate` gives what the report takes
+    evaluate: str  # module whose function `evaluate` returns the input of the report
     report: str
-    function: str  # of the report: (workdir, found) -> page
+    function: str  # function of the report module: (workdir, found) -> page
 
     def method(self) -> config.Method:
         module: Any = importlib.import_module(self.train)
@@ -63,7 +63,7 @@ class _Claimed:
 def run(
     settings: Settings, workdir: str, *, training: bool = True, evaluation: bool = True, profile: bool = False
 ) -> int:
-    """Train the folds that are not trained yet, evaluate, and write the report; or only one of the two."""
+    """Train the unfinished folds, then evaluate and write the report; or do only one of the two."""
     if settings.seeds:
         return _run_seeds(settings, workdir, training=training, evaluation=evaluation, profile=profile)
     began = time.perf_counter()
@@ -75,7 +75,7 @@ def run(
             _train([claimed], kind.method(), profile=profile)
         with devices.barrier():
             if not evaluation and devices.is_first():
-                say(f"trained: {claimed.path}; --mode=evaluate reports it")
+                say(f"trained: {claimed.path}; evaluate it with --mode=evaluate")
             if evaluation and devices.is_first():
                 from mim_jax.train.metric_writer import Recorder
 
@@ -86,7 +86,7 @@ def run(
 
 
 def _say_effort(experiment: Experiment) -> None:
-    """Name what makes the evaluation shorter, before hours are spent."""
+    """Suggest settings that shorten a long evaluation, before hours are spent."""
     from mim_jax.evaluate.effort import advice
 
     if sentence := advice(experiment):
@@ -106,7 +106,7 @@ def _claim(
     training: bool,
     evaluation: bool,
 ) -> Iterator[list[_Claimed]]:
-    """Claim the folders, which the first process keeps others out of, and load the images."""
+    """Claim the folders, which the first process locks against other runs, and load the images."""
     from mim_jax.train import workdir as folders
     from mim_jax.train.metric_writer import merge_events
     from mim_jax.train.trainer import find_device_groups
@@ -121,13 +121,13 @@ def _claim(
         if evaluation:
             images.check_negatives(experiment.dataset)
         data = {"digest": experiment.dataset.digest(), "images": len(experiment.dataset)}
-        # After the data: what they cannot carry should not claim a folder.
+        # Load the data first: a run that its data do not support should not claim a folder.
         path = folders.claim(workdir, settings.given, data) if first else folders.share(workdir, data)
         if first:
-            merge_events(path)  # of processes that were stopped
+            merge_events(path)  # left by processes that were stopped
         return _Claimed(experiment, path)
 
-    if evaluation and (frozen := runs[0].features):  # its weights are needed after hours of training
+    if evaluation and (frozen := runs[0].features):  # check now: its weights are needed only after hours
         from mim_jax.evaluate.features import checked_backbone
 
         with devices.barrier():
@@ -164,7 +164,7 @@ def _train(runs: Sequence[_Claimed], method: config.Method, *, profile: bool) ->
         wrap: dict[str, Callable[..., Any]] = {"wrap": record.wrap} if profile else {}
         trainer.train(trainings, runs[0].experiment.settings.training, recorders[0], **wrap)
         if profile:
-            few = "none, for no program was dispatched twice: train more epochs, or in a new workdir"
+            few = "none, because no program was dispatched twice: train more epochs or use a new workdir"
             say(f"profile: {record.folder if record.done else few}")
     with devices.barrier():
         if devices.is_first():
@@ -173,7 +173,7 @@ def _train(runs: Sequence[_Claimed], method: config.Method, *, profile: bool) ->
 
 
 def _say_resumed(trainings: Sequence[Any], epochs: int) -> None:
-    """Name the epoch that each training goes on from, where one was begun before."""
+    """Print the epoch from which each training resumes, if it was started before."""
     done = [(each, each.saved_epoch()) for each in trainings]
     if parts := [f"{each.title} from epoch {epoch}" for each, epoch in done if 0 < epoch < epochs]:
         say(f"resumed: {', '.join(parts)}", sys.stderr)
@@ -182,9 +182,9 @@ def _say_resumed(trainings: Sequence[Any], epochs: int) -> None:
 
 
 def _run_seeds(settings: Settings, workdir: str, *, training: bool, evaluation: bool, profile: bool) -> int:
-    """Run each seed in `workdir/seed_K`, and write a page that shows their spread.
+    """Run each seed in `workdir/seed_K`, and write a page with the spread over seeds.
 
-    Where several can train at once all are trained before the first is evaluated.
+    If several can train at once, all are trained before the first is evaluated.
     """
     check_empty(workdir, "seed_*")
     runs = [config.with_seed(settings, seed) for seed in dict.fromkeys(settings.seeds)]
@@ -206,7 +206,7 @@ def _run_seeds(settings: Settings, workdir: str, *, training: bool, evaluation: 
 
 
 def build(settings: Settings, method: config.Method, *, clinical: bool) -> Experiment:
-    """Build the experiment, and print what is read and what cannot be used."""
+    """Build the experiment, and print the source of the images and any problems with them."""
     with _reading(settings) as progress:
         experiment = config.build(settings, method, clinical=clinical, progress=progress)
     _say_problems(experiment.dataset)
@@ -215,7 +215,7 @@ def build(settings: Settings, method: config.Method, *, clinical: bool) -> Exper
 
 @contextlib.contextmanager
 def _reading(settings: Settings) -> Iterator[Callable[[int, int], None]]:
-    """Print the source of the images, and show how far their reading is."""
+    """Print the source of the images, and show the progress of reading them."""
     source = settings.data.root or ", ".join(settings.data.sources.values())
     source = source or "the embedded procedural images (they say nothing about mpox)"
     say(f"data: {source}", sys.stderr)
@@ -235,11 +235,11 @@ def _say_problems(dataset: Dataset) -> None:
         say(f"data: {sentence}", sys.stderr)
     listed = "--mode=check_data lists them"
     for found, words in (
-        (dataset.passed_over, f"data: {{}} files and folders are not read; {listed}"),
+        (dataset.passed_over, f"data: {{}} files and folders were skipped; {listed}"),
         (dataset.doubtful, f"gate: {{}} images are not usable photographs of skin; {listed}"),
         (dataset.duplicates, "groups: {} sets of near-duplicates were each put into one group"),
         (dataset.shared_negatives, f"not tested: {{}} images that share a group with {dataset.positive}"),
-        (dataset.group_problems, f"groups: {{}} files or rows do not fit; {listed}"),
+        (dataset.group_problems, f"groups: {{}} files or rows have problems; {listed}"),
     ):
         if len(found):
             say(words.format(len(found)), sys.stderr)
@@ -257,7 +257,7 @@ def check_data(settings: Settings) -> int:
         groups = dataset.groups[dataset.positives]
         how: dict[str, Any] = {"seed": settings.seed, "grouped": settings.data.grouped}
         folds = make_folds(groups, folds=settings.data.folds, **how)
-    except ValueError as error:  # too few images for the folds: the rest is worth knowing all the same
+    except ValueError as error:  # too few images for the folds: print the rest first
         trouble = error
     say(inspection.format_inspection(inspection.inspect(dataset, positive=dataset.positive, folds=folds)))
     for sentence in dataset.remarks:

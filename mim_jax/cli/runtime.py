@@ -1,4 +1,4 @@
-"""Settings of the process: device, compilation cache, memory, profile.
+"""Process-wide settings: device, compilation cache, memory, profile.
 
 The library does none of this on its own; `mim_jax.cli.main` and the benchmarks do.
 """
@@ -18,33 +18,33 @@ UNUSABLE_FILES = 2  # exit status: some images cannot be used
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Print a line, to stdout by default. No console may cost the work: not a full, closed or narrow one."""
+    """Print a line, to stdout by default; a full, closed or non-Unicode console is no error."""
     stream = stream or sys.stdout
     encoding = stream.encoding or "utf-8"
     try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
     except (OSError, ValueError):
-        # What is left in the buffer would fail again when the process ends.
+        # Otherwise what is left in the buffer would fail again at exit.
         with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def prepare(device: str) -> None:
-    """Set up a process that computes: its device, kinds of numbers, compiled programs and freed memory."""
-    keep_freed_memory()  # first: a thread that is there before may have an arena of its own
+    """Set up a computing process: device, dtype promotion, compilation cache and reuse of freed memory."""
+    keep_freed_memory()  # first: threads started earlier may have their own arenas
     choose_device(device)
     promote_numbers()
     use_compilation_cache()
 
 
 def choose_device(device: str) -> None:
-    """Choose where JAX computes; ValueError where what is asked for, also by JAX_PLATFORMS, is not found."""
+    """Choose JAX's device; ValueError if the one requested, also by JAX_PLATFORMS, is not found."""
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     asked = "--device=gpu" if device == "gpu" else f"JAX_PLATFORMS={jax.config.values['jax_platforms']}"
     try:
         jax.devices("gpu" if device == "gpu" else None)
-    # JAX raises RuntimeError, and of CUDA without a driver AssertionError.
+    # JAX raises RuntimeError, and AssertionError for CUDA without a driver.
     except (RuntimeError, AssertionError) as error:
         reason = (str(error) or "no device").splitlines()[0]
         raise ValueError(
@@ -59,7 +59,7 @@ def promote_numbers() -> None:
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs in a folder of this user alone: JAX trusts what it finds there."""
+    """Cache compiled programs in a folder private to this user, because JAX trusts its contents."""
     if jax.config.values["jax_compilation_cache_dir"]:
         return
     try:
@@ -67,23 +67,23 @@ def use_compilation_cache() -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
     except (OSError, RuntimeError):
-        return  # no home, or one that cannot be written, costs time, nothing else
+        return  # without a writable home only time is lost
     jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 class Profile:
-    """Recording of one dispatch of a training, once it is compiled: a trace for Perfetto or XProf."""
+    """Records one training dispatch after compilation, as a trace for Perfetto or XProf."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.done = False  # whether the trace is written
 
     def wrap(self, run: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a function that runs epochs: its second dispatch is recorded, unless one already is."""
+        """Wrap a function that runs epochs: a repeated dispatch is recorded, unless one was already."""
         seen = set[int]()
 
         def dispatch(state: Any, epochs: Any) -> Any:
-            # Another number of epochs is another program, which compiles first.
+            # A different number of epochs is a different program, which compiles first.
             if self.done or len(epochs) not in seen:
                 seen.add(len(epochs))
                 return run(state, epochs)

@@ -1,4 +1,4 @@
-"""The mode that scores files: paths in, a table and a CSV file out."""
+"""The mode that scores files: takes paths, prints a table and writes a CSV file."""
 
 import os
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from mim_jax.train.settings import Settings
 
 
 def format_table(rows: Sequence[ScoredFile], detector: NoveltyDetector) -> str:
-    """Format a table for the terminal: each metric averaged over folds, p-value, decision; and the rule."""
+    """Format a table for the terminal: metrics averaged over folds, p-value and decision, then the rule."""
     width = max([len("file"), *(len(printable(row.path)) for row in rows)])
     wide = {name: max(8, len(name)) for name in (*detector.metrics, "p_value")}
     head = [f"{'file':{width}}", *(f"{name:>{size}}" for name, size in wide.items()), "decision"]
@@ -36,7 +36,7 @@ def format_table(rows: Sequence[ScoredFile], detector: NoveltyDetector) -> str:
             lines.append(f"{name}  unusable: {' '.join(found.reasons)}")
     calibration = detector.calibration
     if calibration is None:
-        lines.append("threshold: none; evaluate the workdir with --mode=evaluate to have one")
+        lines.append("threshold: none; evaluate the workdir with --mode=evaluate to get one")
     else:
         lines.append(f"rule: {calibration.origin}. {calibration.promise} {calibration.band}")
     if detector.notice:
@@ -45,7 +45,7 @@ def format_table(rows: Sequence[ScoredFile], detector: NoveltyDetector) -> str:
 
 
 def write_table(path: Path, rows: Sequence[ScoredFile], *, metrics: Sequence[str], folds: int) -> None:
-    """Write one row a file: decision, reasons, p-value, the mean of each metric, each metric of each fold."""
+    """Write one row per file: decision, reasons, p-value, mean of each metric, each metric of each fold."""
     names = [(metric, k) for metric in metrics for k in range(folds)]
     header = [
         "file",
@@ -83,7 +83,7 @@ def score(settings: Settings, workdir: str, paths: Sequence[str], *, output: str
     given = ((path, reason, None) for path, reason in files)
     found = score_files(detector, given, gate=settings.data.gate)
     rows = list(tqdm(found, total=len(files), desc="scoring", unit="image", disable=None))
-    # The file first: whatever happens to the console, the work is kept.
+    # Write the file first, so that no trouble with the console loses the work.
     trouble = None
     try:
         write_table(table, rows, metrics=detector.metrics, folds=detector.folds)
@@ -92,7 +92,7 @@ def score(settings: Settings, workdir: str, paths: Sequence[str], *, output: str
     say(format_table(rows, detector))
     if trouble:
         raise ValueError(
-            f"{table} cannot be written ({trouble}): the table above is whole; name another file with "
+            f"{table} cannot be written ({trouble}): the table above is complete; name another file with "
             "--output=FILE.csv to keep every metric of every fold"
         )
     say(f"every metric of every fold: {table}")

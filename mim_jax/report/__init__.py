@@ -1,5 +1,5 @@
-"""Results as pages: report, figures, model card, and the pages of seeds and comparisons.
+"""Render results as pages: report, figures, model card, and pages for several seeds and for comparisons.
 
-The templates hold the HTML and the fixed words; Python here only picks, orders and formats. Nothing is
+The templates hold the HTML and the fixed text; Python here only selects, orders and formats. Nothing is
 scored, fitted or decided here.
 """

@@ -15,8 +15,8 @@ from mim_jax.report.render import embed, render
 from mim_jax.report.report import write_figures
 from mim_jax.train import workdir
 
-# Table 4 of the paper, on its own images: fold by fold, mean and population standard deviation; MIM's are
-# those of its Table 2.
+# Table 4 of the paper, on the paper's own images: AUROC of each fold, then mean and population standard
+# deviation. MIM's values are from its Table 2.
 _PAPER: dict[str, tuple[tuple[float, ...], tuple[float, float]]] = {
     "mim": ((0.8123, 0.8401, 0.8167, 0.8190, 0.8303), PAPER_AUROC["ssim_hbd"]),
     "mobilenet_v3_large": ((0.5745, 0.5309, 0.4955, 0.6645, 0.6123), (0.5755, 0.0594)),
@@ -24,7 +24,7 @@ _PAPER: dict[str, tuple[tuple[float, ...], tuple[float, float]]] = {
     "swin_b": ((0.7073, 0.6036, 0.5422, 0.5821, 0.7178), (0.6306, 0.0698)),
 }
 _PAPER_CLINICAL_SWIN = 0.593  # section 3.4
-# Settings that may explain a difference between two networks where they differ.
+# Settings that are reported if they differ, because they may explain a difference in AUROC.
 _CONDITIONS = ("image size", "epochs", "batch", "weights at the start", "seed", "device")
 
 
@@ -52,7 +52,7 @@ def write_classifier_report(path: Path, found: tuple[Mapping[str, Any], Sequence
 
 
 def _values(comparison: Mapping[str, Any], runs: Sequence[SavedRun]) -> dict[str, Any]:
-    """Values for the template: the comparison, and what follows from it."""
+    """Values for the template: the comparison and what is derived from it."""
     methods, views = comparison["methods"], comparison["views"]
     titles = {name: method["title"] for name, method in methods.items()}
     ours, *others = comparison["shown"]
@@ -99,7 +99,7 @@ def _values(comparison: Mapping[str, Any], runs: Sequence[SavedRun]) -> dict[str
 
 
 def _by_score(comparison: Mapping[str, Any], view: str) -> dict[str, list[str]]:
-    """Score -> the methods ranked by it in that view, one a classifier, in the order of the runs."""
+    """Map each score to the methods that the view ranks by it: one per classifier, in run order."""
     held = comparison["views"][view]["auroc"]["augmented"]
     methods = {
         score: [
@@ -115,7 +115,7 @@ def _by_score(comparison: Mapping[str, Any], view: str) -> dict[str, list[str]]:
 def _draw(comparison: Mapping[str, Any], runs: Sequence[SavedRun], *, notice: str) -> dict[str, bytes]:
     methods, aurocs = tested(runs), comparison["views"]["paper"]["auroc"]["augmented"]
     titles = {method: own["title"] for method, own in comparison["methods"].items()}
-    # What the first screen is about: the methods shown, the best other score, and the baselines.
+    # Methods on the first screen: those shown, the best other score and the baselines.
     first = {*comparison["shown"], comparison["best_score"]}  # which may be None
     first |= {name for name, method in comparison["methods"].items() if method["run"] is None}
     pngs = {
@@ -124,7 +124,7 @@ def _draw(comparison: Mapping[str, Any], runs: Sequence[SavedRun], *, notice: st
             titles=titles,
             reference=comparison["reference"],
             base=0.5,
-            xlabel="AUROC; the line is chance",
+            xlabel="AUROC (line: chance)",
             notice=notice,
         )
     }
@@ -139,6 +139,6 @@ def _draw(comparison: Mapping[str, Any], runs: Sequence[SavedRun], *, notice: st
     for part in ("group", "class"):
         if parts := shown_parts(comparison, part):
             named = {titles[method]: values for method, values in parts.items()}
-            label = f"AUROC against one {part}"
+            label = f"AUROC against each {part}"
             pngs[f"per_{part}"] = charts.interval_figure(named, xlabel=label, notice=notice)
     return pngs

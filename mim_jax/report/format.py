@@ -1,4 +1,4 @@
-"""Numbers, intervals and verdicts as text. The templates escape what comes from data."""
+"""Format numbers, intervals and verdicts as text. The templates escape what comes from data."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ SHORT_NOTICE = "procedural images: says nothing about mpox"
 
 
 def number(value: float | None) -> str:
-    """Format with four digits behind the point, or "none"."""
+    """Format with four decimals; "none" for None and for values that are not finite."""
     return f"{value:.4f}".replace("-", "\u2212") if value is not None and math.isfinite(value) else "none"
 
 
@@ -27,30 +27,30 @@ def thousands(value: int) -> str:
 
 
 def span(values: list[int]) -> str:
-    """Format the range of values, or the number that all of them are."""
+    """Format the range of the values, or a single number if all are equal."""
     least, most = min(values), max(values)
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def interval(estimate: Mapping[str, Any], kind: str = "") -> str:
-    """Format [low, high] or, for too few groups or a single fold, "none"; "_folds" counts folds as drawn."""
+    """Format as [low, high], or "none" if there is no interval; "_folds" = the one by images and folds."""
     low, high = estimate[f"low{kind}"], estimate[f"high{kind}"]
     return "none" if low is None else f"[{number(low)}, {number(high)}]"
 
 
 def intervals(estimate: Mapping[str, Any]) -> list[str]:
-    """Format the interval by images, and the one by images and folds where there is one."""
+    """Format the interval by images and, if there is one, the interval by images and folds."""
     both = [interval(estimate)]
     return both if estimate.get("low_folds") is None else [*both, interval(estimate, "_folds")]
 
 
 def widest(estimate: Mapping[str, Any]) -> str:
-    """Format the interval by images and folds, or by images where there is no other."""
+    """Format the interval by images and folds or, if there is none, the interval by images."""
     return intervals(estimate)[-1]
 
 
 def place(source: str) -> str:
-    """Name a source of images: of a folder on this computer its last part, for pages travel."""
+    """Name a source of images; for a local folder only its last part, because pages are shared."""
     path = PurePath(source)
     return f"folder {path.name}" if path.is_absolute() else source
 
@@ -67,12 +67,12 @@ def duration(seconds: float) -> str:
 
 
 def verdict(estimate: Mapping[str, Any], base: float = 0.0) -> tuple[str, str]:
-    """Read a verdict off the intervals of a difference, or of an AUROC against `base`.
+    """Derive a verdict from the intervals of a difference, or of an AUROC against `base`.
 
     Returns:
-      "better than", "worse than" or "not significantly different from", of which the first two need both
-      intervals on one side of `base`, where there are two; and the verdict by images alone, where that is
-      stronger.
+      "better than", "worse than" or "not significantly different from"; the first two require every interval
+      to lie on one side of `base`. Then a reservation: the verdict by images alone if it is stronger, or that
+      there are too few groups; else "".
     """
     if estimate["low"] is None:
         return "not significantly different from", "too few groups for an interval"
@@ -86,5 +86,5 @@ def verdict(estimate: Mapping[str, Any], base: float = 0.0) -> tuple[str, str]:
 
 
 def _side(estimate: Mapping[str, Any], kind: str, base: float) -> int:
-    """1 where the interval lies above `base`, -1 below, 0 around it."""
+    """1 if the interval lies above `base`, -1 if below, 0 if it includes `base`."""
     return (estimate[f"low{kind}"] > base) - (estimate[f"high{kind}"] < base)

@@ -1,4 +1,4 @@
-"""The model card of a run: markdown to keep beside its weights."""
+"""The model card of a run: markdown to keep with its weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 from mim_jax.report.render import render
 from mim_jax.report.sections import reference_of, sections
 
-_WORST = 5  # classes named
+_WORST = 5  # groups or classes to name
 
 
 def model_card(results: Mapping[str, Any]) -> str:
     """Render a run's results as a model card: use, data, procedure, results with intervals, and limits.
 
-    Markdown with YAML front matter; what comes from data is escaped.
+    The card is markdown with YAML front matter; what comes from data is escaped.
     """
     worst = {}
     for part in ("group", "class"):

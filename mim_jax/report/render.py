@@ -1,4 +1,4 @@
-"""Rendering of templates: every value from outside is escaped, unless it is `Markup`."""
+"""Render templates; every value from outside is escaped unless it is `Markup`."""
 
 import base64
 import json
@@ -20,25 +20,25 @@ from mim_jax.report.sections import leading
 
 
 def render(template: str, **values: Any) -> str:
-    """Render a template, `NAME.html.j2` or `NAME.md.j2`; a value that it lacks is an error."""
+    """Render a template, `NAME.html.j2` or `NAME.md.j2`; a missing value is an error."""
     return environment(template.endswith(".md.j2")).get_template(template).render(outline=Outline(), **values)
 
 
 class Outline:
-    """The headings of a page for its contents list, and the running numbers of its figures and tables."""
+    """Collect the headings of a page for its table of contents, and number its figures and tables."""
 
     def __init__(self) -> None:
         self.headings: dict[str, str] = {}  # anchor -> title
         self._counts: Counter[str] = Counter()
 
     def anchor(self, title: str) -> str:
-        """Enter a heading, and return its anchor."""
+        """Add a heading and return its anchor."""
         anchor = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
         self.headings[anchor] = title
         return anchor
 
     def number(self, label: str) -> str:
-        """Number a "Figure" or "Table"; "Table 2", say, is one that the paper has under that number."""
+        """Number a "Figure" or "Table"; a label like "Table 2" names the paper's table as well."""
         kind, _, paper = label.partition(" ")
         self._counts[kind] += 1
         own = f"{kind} {self._counts[kind]}"
@@ -46,7 +46,7 @@ class Outline:
 
 
 def embed(pngs: Mapping[str, bytes]) -> dict[str, Markup]:
-    """Embed each picture as a `data:` address, which no page has to fetch."""
+    """Encode each picture as a `data:` URI, so that the page fetches nothing."""
     return {
         name: Markup(f"data:image/png;base64,{base64.b64encode(png).decode()}") for name, png in pngs.items()
     }
@@ -54,7 +54,7 @@ def embed(pngs: Mapping[str, bytes]) -> dict[str, Markup]:
 
 @cache
 def environment(markdown: bool) -> Environment:
-    """Set up the templates' filters and names; `markdown` decides how values are escaped."""
+    """Set up the Jinja2 environment; `markdown` selects how values are escaped."""
     made = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=not markdown,
@@ -86,12 +86,12 @@ def environment(markdown: bool) -> Environment:
 
 
 def _marked(function: Callable[..., str]) -> Callable[..., Markup]:
-    """Mark the text of a function that can hold no markup, whatever it is given."""
+    """Wrap a function whose result never contains markup, so that it is not escaped."""
     return lambda *args: Markup(function(*args))
 
 
 def _text(value: object) -> object:
-    """Text that Jinja2 then escapes for HTML."""
+    """Make a value printable; Jinja2 then escapes it for HTML."""
     return value if isinstance(value, Markup) else printable(value)
 
 
@@ -105,10 +105,10 @@ def _markdown(value: object) -> str:
 
 
 def _code(value: object) -> str:
-    """Format a value from outside for backticks of markdown, where nothing can be escaped."""
+    """Format a value from outside for a markdown code span, where nothing can be escaped."""
     return printable(value).replace("`", "'").replace("|", "/")
 
 
 def _quoted(value: object) -> str:
-    """Quote a value as a string of JSON, which is one of YAML as well."""
+    """Quote a value as a JSON string, which is also valid YAML."""
     return json.dumps(printable(value), ensure_ascii=False)

@@ -1,7 +1,7 @@
-"""The report of a run: `report.html` with its figures inside and beside it, and a model card.
+"""Write the report of a run: `report.html` with embedded figures, the figures as files, and a model card.
 
-The page fetches nothing and needs no script. Whatever comes from data (file names, class names, texts) is
-escaped where it enters the HTML. The same input gives the same bytes.
+The page fetches nothing and needs no script. Everything that comes from data (file names, class names, texts)
+is escaped where it enters the HTML. The same input gives the same bytes.
 """
 
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ def _described(panels: Panels) -> list[dict[str, Any]]:
 
 
 def write_figures(folder: Path, pngs: Mapping[str, bytes]) -> None:
-    """Write each figure as `NAME.png` into the folder, which is made where it is missing."""
+    """Write each figure as `NAME.png` into the folder, which is created if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, png in pngs.items():
         (folder / f"{name}.png").write_bytes(png)

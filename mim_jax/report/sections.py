@@ -1,4 +1,4 @@
-"""The sections of the report: results -> plain values, picked and in order, for the templates."""
+"""Sections of the report: select and order plain values from the results for the templates."""
 
 import json
 from collections import Counter
@@ -11,7 +11,7 @@ from mim_jax.report.format import VERDICTS, duration, place, verdict
 
 Results = Mapping[str, Any]
 
-# Methods beside MIM and the best baseline in figures that have room for a few.
+# Methods shown besides MIM and the best baseline in figures with room for only a few.
 SHOWN = ("mean_fill", "autoencoder", "color_neighbors")
 AXES = {  # of the robustness sheet, in its order
     "noise": "noise",
@@ -21,19 +21,19 @@ AXES = {  # of the robustness sheet, in its order
     "white_balance": "warmer light",
     "rotation": "rotation",
     "crop": "crop",
-    "mask_position": "position of the hole",
-    "mask_size": "size of the patch",
+    "mask_position": "hole position",
+    "mask_size": "patch size",
 }
 
 
 def reference_of(results: Results) -> str:
-    """The method that decides; older results say none, and are MIM's."""
+    """The method that decides; MIM for older results, which do not name it."""
     found: str = results.get("reference", REFERENCE)
     return found
 
 
 def sections(results: Results) -> dict[str, Any]:
-    """Values for the template of the report besides the figures: the results, and what follows from them."""
+    """Values for the report template besides the figures: the results and what is derived from them."""
     metric, reference = results["decision"]["metric"], reference_of(results)
     data = {"passed_over": [], "doubtful": [], **results["data"]}  # older results lack these
     data["source"] = place(data["source"])
@@ -41,7 +41,7 @@ def sections(results: Results) -> dict[str, Any]:
     groups = groups_of_classes(results)
     of_positive = data["classes"].get(positive, 0)
     order = metrics(augmented[reference])
-    names = {  # a score of its own instead of the metric is marked
+    names = {  # methods scored by their own score instead of the metric are marked
         name: method_name(name) + ("" if metric in augmented[name] else " *") for name in ordered(augmented)
     }
     parts = {
@@ -92,7 +92,7 @@ def sections(results: Results) -> dict[str, Any]:
 
 
 def clinical_of(results: Results) -> dict[str, Any] | None:
-    """The clinical test, with what older results lack."""
+    """The clinical test, with defaults for fields that older results lack; None if there is none."""
     found = results["clinical"]
     return found and {"unusable": [], "doubtful": [], **found, "source": place(found["source"])}
 
@@ -104,7 +104,7 @@ def baselines(results: Results) -> list[str]:
 
 
 def outcomes(results: Results) -> dict[str, int]:
-    """Count the verdicts on the baselines, the worst for what decides first."""
+    """Count the verdicts against the baselines, the worst for the deciding method first."""
     metric = results["decision"]["metric"]
     found = Counter(verdict(results["differences"][name][metric])[0] for name in baselines(results))
     return {words: found[words] for words in reversed(VERDICTS) if found[words]}
@@ -116,7 +116,7 @@ def metrics(values: Mapping[str, Any]) -> list[str]:
 
 
 def leading(values: Mapping[str, Any], metric: str) -> Any:
-    """Value under `metric`, or under the only score of a method that has one of its own."""
+    """Value under `metric` or, for a method with a single score of its own, under that score."""
     return values[metric] if metric in values else next(iter(values.values()))
 
 
@@ -127,7 +127,7 @@ def positive_share(results: Results) -> float:
 
 
 def shown_methods(results: Results) -> list[str]:
-    """The detectors, the baseline of the highest mean AUROC, and those of `SHOWN`, in order."""
+    """The detectors, the baseline with the highest mean AUROC and the methods in `SHOWN`, in order."""
     metric, aurocs = results["decision"]["metric"], results["auroc"]["augmented"]
     known = baselines(results)
     best = sorted(known, key=lambda method: -leading(aurocs[method], metric)["mean"])[:1]
@@ -136,7 +136,7 @@ def shown_methods(results: Results) -> list[str]:
 
 
 def extremes(results: Results) -> dict[str, int]:
-    """Indices of the "best" and the "worst" fold by AUROC; one alone where they are the same."""
+    """Indices of the "best" and the "worst" fold by AUROC; only "best" if they are the same fold."""
     summary = results["auroc"]["augmented"][reference_of(results)][results["decision"]["metric"]]
     values = [fold["value"] for fold in summary["folds"]]
     best, worst = values.index(max(values)), values.index(min(values))
@@ -144,7 +144,7 @@ def extremes(results: Results) -> dict[str, int]:
 
 
 def ranked(results: Results, part: str) -> dict[str, dict[str, Any]]:
-    """Values by "group" or "class": the methods in order, the parts by AUROC, highest first."""
+    """Values by "group" or "class": methods in table order, parts by AUROC, highest first."""
     parts = results[f"per_{part}"]
     own = parts[reference_of(results)]
     order = sorted(own, key=lambda name: (-own[name]["mean"], name))
@@ -158,7 +158,7 @@ def groups_of_classes(results: Results) -> dict[str, str]:
 
 
 def axis_names(sheet: Mapping[str, Any]) -> list[str]:
-    """The axes of a robustness sheet in its order, unknown ones last, by name."""
+    """Axes of a robustness sheet in display order; unknown ones last, by name."""
     return [*(name for name in AXES if name in sheet["axes"]), *sorted(sheet["axes"].keys() - AXES.keys())]
 
 
@@ -167,18 +167,18 @@ def axis_title(name: str) -> str:
 
 
 def axes(results: Results) -> dict[str, Any]:
-    """Map title -> axis of the robustness sheet, in its order; empty without a sheet."""
+    """Map title -> axis of the robustness sheet, in display order; empty without a sheet."""
     sheet = results["robustness"]
     return {axis_title(name): sheet["axes"][name] for name in axis_names(sheet)} if sheet else {}
 
 
 def coverage(row: Mapping[str, Any]) -> float:
-    """Share of images that is decided, mean of both sides, so that both weigh alike."""
+    """Share of images decided: the mean of both sides' shares, so that both weigh equally."""
     return sum(row[side]["decided"] / row[side]["images"] for side in ("training", "others")) / 2
 
 
 def error_rate(side: Mapping[str, int]) -> float | None:
-    """Share of wrong decisions among those made; None where none was made."""
+    """Share of wrong decisions among those made; None if none was made."""
     return side["wrong"] / side["decided"] if side["decided"] else None
 
 

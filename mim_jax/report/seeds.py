@@ -1,4 +1,4 @@
-"""The page of several seeds: the spread of every mean over trainings; tables, figure, JSON."""
+"""The page for several seeds: spread of every mean AUROC over trainings, as tables, figure and JSON."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +18,10 @@ from mim_jax.train import workdir
 def write_seeds(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> Path:
     """Write `report.html`, `seeds.png` and `seeds.json` into `folder`, and return the page's path.
 
-    `results` maps each run's folder in `folder` to what its results.json holds, one or more, in order.
+    `results` maps the name of each run's sub-folder to the content of its results.json, in order.
 
     Raises:
-      ValueError: no results, or results that do not hold the same methods and metrics.
+      ValueError: no results, or results with different methods or metrics.
     """
     summary = summarize_seeds(list(results.values()))
     workdir.write_json(folder / "seeds.json", {"runs": list(results), **summary})

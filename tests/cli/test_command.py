@@ -89,13 +89,13 @@ def test_the_configuration_of_a_run_counts_and_only_what_is_heeded_may_differ(ru
         (
             "serve",
             "--config.training.epochs=7",
-            "heeds config.data.gate alone, not config.training.epochs: 4",
+            "accepts only config.data.gate, not config.training.epochs: 4",
         ),
-        ("export", "--config.data.gate.blurred=False", "takes the configuration of the run, not config.data"),
+        ("export", "--config.data.gate.blurred=False", "uses the configuration of the run, not config.data"),
         (
             "compare",
             "--config.decision.rule=paper",
-            "heeds config.evaluation.resamples and config.seed",
+            "accepts only config.evaluation.resamples and config.seed",
         ),
         ("score", "--config=configs/mim.py", ": leave it out"),
     ):
@@ -191,7 +191,7 @@ def test_a_table_that_cannot_be_written_does_not_cost_the_scores(run, photos, mo
     assert main.execute("score", paths=[str(photos)], output=str(photos / "b.png"), **given) == 1
     assert "--output must be a .csv file" in capsys.readouterr().err
     assert main.execute("export", paths=[], output="a.csv", **given) == 1
-    assert "--output names the table of --mode=score" in capsys.readouterr().err
+    assert "--output belongs to --mode=score and bulk" in capsys.readouterr().err
 
 
 def test_a_run_says_where_it_begins_and_ends(tmp_path, capsys):
@@ -205,7 +205,7 @@ def test_a_run_says_where_it_begins_and_ends(tmp_path, capsys):
         return capsys.readouterr()
 
     with small_networks():
-        assert train(1).out == f"trained: {workdir}; --mode=evaluate reports it\n"
+        assert train(1).out == f"trained: {workdir}; evaluate it with --mode=evaluate\n"
         shutil.rmtree(workdir / "fold_1")
         assert "resumed: training fold 0 (of 2) from epoch 1\n" in train(2).err
         said = train(2).err

@@ -254,7 +254,7 @@ def test_the_command_sums_up_and_sees_a_finished_run_before_anything_starts(
     monkeypatch.setattr(Worker, "load", None)
     assert main.execute("bulk", **how) == 0
     again = capsys.readouterr()
-    assert "finished before" in again.err and said.startswith(again.out.partition("parts,")[0])
+    assert "already finished" in again.err and said.startswith(again.out.partition("parts,")[0])
     assert main.execute("bulk", **{**how, "address": "auto"}) == 1
     assert "--actors=0 scores in this process" in capsys.readouterr().err
     assert main.execute("bulk", **{**how, "input": None}) == 1
@@ -323,7 +323,7 @@ def test_on_ray_kills_cost_nothing_and_only_this_machine_is_listened_to(photos, 
     for each in workers[:1]:
         os.kill(each, signal.SIGKILL)
     ((out, err),) = finish(process)
-    assert f"rows: {count:,} (" in out and ("resumed: " in err or "finished before" in err)
+    assert f"rows: {count:,} (" in out and ("resumed: " in err or "already finished" in err)
     assert all((root / name).stat().st_mtime_ns == when for name, when in before.items())
     table = pq.read_table(root)
     assert table["id"].to_pylist() == list(range(count))

@@ -83,8 +83,8 @@ def test_a_small_run_has_a_card_and_the_same_results_the_same_one():
     results["decision"] |= {"table": {}, "thresholds": [None]}
     card = model_card(results)
     assert (
-        "None was made." in card
-        and "None were tried." in card
+        "No clinical test was run." in card
+        and "No degraded photographs were tested." in card
         and "No decision on the training class" in card
     )
     assert card == model_card(json.loads(json.dumps(results)))

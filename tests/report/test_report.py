@@ -159,7 +159,7 @@ def test_comparison_says_what_the_intervals_of_each_difference_allow(
     ("better", "words"),
     [
         (4, "better than all 4 baselines."),
-        (3, "of 4 baselines worse than 1 and better than 3."),
+        (3, "Of 4 baselines, it is worse than 1 and better than 3."),
         (0, "worse than all 4 baselines."),
     ],
 )
@@ -178,7 +178,7 @@ def test_first_screen_has_each_number_once_and_says_how_many_cannot_be_told(tmp_
     shown = first_screen(page_of(tmp_path, run))
     numbers = re.findall(r"\d+\.\d+", shown)
     assert len(numbers) == len(set(numbers))
-    assert "33.3 % of mpox cannot be told and 8.3 % is missed" in shown  # 4 and 1 of 12
+    assert "33.3 % of mpox images are undecided and 8.3 % are missed" in shown  # 4 and 1 of 12
     own = run.results["auroc"]["augmented"]["mim"]["ssim_hbd"]
     assert f"{own['mean']:.4f} (95 % [{own['low_folds']:.4f}, {own['high_folds']:.4f}]" in shown
 
@@ -213,14 +213,14 @@ def test_images_that_the_gate_flags_and_files_not_read_are_listed(tmp_path, undr
     }
     page = page_of(tmp_path, run)
     for title, row, reason in (
-        ("Images that the input gate flags", "acne/1.jpg", "blurred"),
+        ("Images that failed the input gate", "acne/1.jpg", "blurred"),
         ("Files and folders that were not read", "acne/x.txt", "a text"),
         ("Clinical files that could not be used", "bad.jpg", "damaged"),
-        ("Clinical files that are not usable photographs", "normal/2.jpg", "too dark"),
+        ("Clinical files that failed the input gate", "normal/2.jpg", "too dark"),
     ):
         assert page.table(f"Table. {title}")[row] == [reason]
     card = " ".join((tmp_path / "model_card.md").read_text().split())
-    assert "were not read: 1. Images that the input gate does not take for usable" in card
+    assert "were not read: 1. Images that failed the input gate" in card
 
 
 def test_no_page_tells_where_the_images_lie_on_this_computer(tmp_path, undrawn):
@@ -237,7 +237,7 @@ def test_data_sheet_tells_what_was_left_out_joined_and_noticed(tmp_path, undrawn
     for words in (
         "1 file could not be used.",
         "1 set of near-duplicates was put into one group.",
-        "1 image was left out of the test for sharing a group with mpox.",
+        "1 image was left out of the test because it shares a group with mpox.",
         "1 problem with groups.",
         "The source nv holds 8 images; the paper has 100.",
     ):

@@ -27,7 +27,7 @@ def test_each_run_its_mean_and_their_spread(tmp_path):
     assert path == tmp_path / "report.html" and (tmp_path / "seeds.png").exists()
     links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
     assert links == ["seed_0/report.html", "seed_7/report.html"]
-    table = page.table("Table. AUROC by SSIM+HBD or, with a *, a score of its own, augmented")
+    table = page.table("Table. AUROC by SSIM+HBD (or, marked *, the method's own score), augmented")
     for row, method, metric in (("MIM", "mim", "ssim_hbd"), ("darkness *", "brightness", "score")):
         means = [run["auroc"]["augmented"][method][metric]["mean"] for run in results.values()]
         expected = [f"{np.mean(means):.4f} ± {np.std(means):.4f}", min(means), max(means), *means]

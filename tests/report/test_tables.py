@@ -62,7 +62,7 @@ def test_panel_holds_every_method_once_and_marks_scores_of_their_own(page):
         auroc, difference, _ = rows[name]
         check(auroc, results["auroc"]["augmented"][method][metric], "mean", "std", *BOTH)
         check(difference, results["differences"][method]["ssim_hbd"], "mean", *BOTH)
-    assert "* by a score of its own instead of SSIM+HBD" in page.text
+    assert "* by the method's own score instead of SSIM+HBD" in page.text
 
 
 def test_the_other_metrics_are_those_of_the_methods_that_have_them(page):

@@ -1,4 +1,4 @@
-"""The figures of a run, and the results and scores that each of them shows."""
+"""Draw the figures of a run: select the results and scores that each figure shows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ from mim_jax.report.sections import (
     shown_methods,
 )
 
-TRAINING_CURVES = {  # figure -> (axis title, {column of the history: name in words})
+TRAINING_CURVES = {  # figure -> (axis title, {column of the history: legend text})
     "loss_pixel": ("pixel loss (mean absolute error)", {"loss_pixel": "pixel loss"}),
     "loss_adversarial": ("adversarial loss of the generator", {"loss_adversarial": "adversarial loss"}),
     "loss_discriminator": ("loss of the discriminator", {"loss_discriminator": "discriminator loss"}),
@@ -34,7 +34,7 @@ TRAINING_CURVES = {  # figure -> (axis title, {column of the history: name in wo
 
 
 def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
-    """Draw every figure of the report that there are data for: name -> PNG, `notice` written above each."""
+    """Draw every figure of the report that has data: name -> PNG bytes, with `notice` above each."""
     results, methods, panels = found.results, found.methods, found.panels
     metric = results["decision"]["metric"]
     shown = shown_methods(results)
@@ -56,7 +56,7 @@ def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
             parts = ranked(results, part)
             pngs[f"per_{part}"] = charts.interval_figure(
                 {method: parts[method] for method in shown if method in parts},
-                xlabel=f"AUROC against one {part}, {SCORE_NAMES[metric]}",
+                xlabel=f"AUROC against each {part}, {SCORE_NAMES[metric]}",
                 notice=notice,
             )
     pngs |= _forests(results, notice=notice)
@@ -99,7 +99,7 @@ def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
 
 
 def _forests(results: Mapping[str, Any], *, notice: str) -> dict[str, bytes]:
-    """AUROC of the detectors and baselines, and how far what decides is ahead of every other method."""
+    """Forest plots: AUROC of detectors and baselines, and the deciding method minus every other method."""
     metric, reference = results["decision"]["metric"], reference_of(results)
     aurocs, differences = results["auroc"]["augmented"], results["differences"]
     detectors = [method for method in ordered(aurocs) if method in DETECTORS and method != reference]
@@ -113,7 +113,7 @@ def _forests(results: Mapping[str, Any], *, notice: str) -> dict[str, bytes]:
         "aurocs": charts.forest_figure(
             {method: leading(aurocs[method], metric) for method in shown},
             base=0.5,
-            xlabel="AUROC; the line is chance",
+            xlabel="AUROC (line: chance)",
             **about,
         )
     }
@@ -131,9 +131,9 @@ def _forests(results: Mapping[str, Any], *, notice: str) -> dict[str, bytes]:
 def _scores_by_group(
     results: Mapping[str, Any], folds: Sequence[ScoredImages]
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Scores of the plain test images by what decides, and of how many images they are.
+    """Scores of the plain test images by the deciding method, and the number of images behind them.
 
-    Both by the training class, then the groups of the others. Every fold scores the images of other classes.
+    Keys: the training class, then the groups of other classes, whose images every fold scores.
     """
     groups, positive, rest = groups_of_classes(results), results["data"]["positive"], "other classes"
     series: dict[str, list[float]] = {name: [] for name in (positive, *groups.values(), rest)}

@@ -1,8 +1,8 @@
-"""The canvas of every figure: size, style, colours, letters, and its PNG bytes.
+"""Canvas of every figure: size, style, colours, glyphs and PNG encoding.
 
-Figures are about 4.6 inches wide, so that their text can still be read on a phone. Colours are those of
-Okabe and Ito ("Color universal design", 2008), with line style and marker as a second sign. Canvases are made
-directly, never through pyplot, so that no global state is touched, and the bytes depend on the input alone.
+Figures are about 4.6 inches wide, so that their text stays legible on a phone. Colours are those of
+Okabe and Ito ("Color universal design", 2008), with line style and marker as a second cue. Figures are
+created directly, never through pyplot: no global state changes, and the bytes depend only on the input.
 """
 
 import io
@@ -32,7 +32,7 @@ STYLE: Any = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "legend.borderaxespad": 0.2,
-    "text.parse_math": False,  # a file name may hold dollar signs
+    "text.parse_math": False,  # a file name may contain dollar signs
 }
 
 
@@ -47,7 +47,7 @@ def series(index: int) -> dict[str, Any]:
 
 
 def blank(height: float, notice: str) -> Figure:
-    """Make a figure of that height in inches, with the notice above."""
+    """Make an empty figure `height` inches tall, plus room for the notice above."""
     figure = Figure(figsize=(WIDTH, height + (0.25 if notice else 0)), dpi=160, layout="constrained")
     if notice:
         figure.suptitle(notice, x=0.01, fontsize=8, **NOTICE_STYLE)
@@ -65,14 +65,14 @@ def legend_above(figure: Figure, axes: Any) -> None:
 
 
 def png(figure: Figure) -> bytes:
-    """Encode the figure as PNG, without a date or a program's name."""
+    """Encode the figure as PNG without date or software metadata."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def drawable(value: object, limit: int) -> str:
-    """Shorten to `limit` characters, the middle left out; characters that the font lacks become "?"."""
+    """Shorten to `limit` characters by cutting the middle; characters missing from the font become "?"."""
     text = "".join(char if ord(char) in _glyphs() else "?" for char in printable(value))
     if len(text) <= limit:
         return text

@@ -1,6 +1,6 @@
 """Charts of the report as PNG bytes: curves, dots with intervals, histograms, rates and sweeps.
 
-Every function is pure: numbers in, bytes out. `notice` is written above.
+Every function is pure: numbers in, bytes out. `notice` is text drawn above the chart.
 """
 
 import math
@@ -41,7 +41,7 @@ def roc_figure(
 def interval_figure(
     parts: Mapping[str, Mapping[str, Mapping[str, Any]]], *, xlabel: str, notice: str = ""
 ) -> bytes:
-    """Dots with intervals: method -> part -> {"n", "mean", "low", "high"}, the same parts for each method."""
+    """Dots with intervals: method -> part -> {"n", "mean", "low", "high"}; same parts for all methods."""
     first = next(iter(parts.values()))
     with matplotlib.rc_context(canvas.STYLE):
         figure = canvas.blank(1.1 + (0.08 + 0.1 * len(parts)) * len(first), notice)
@@ -77,10 +77,10 @@ def forest_figure(
     xlabel: str,
     notice: str = "",
 ) -> bytes:
-    """Estimates with their intervals, one row a method; `base` (chance, or no difference) is a line.
+    """Estimates with intervals, one row per method; a line marks `base` (chance, or no difference).
 
-    The thick interval is by images, the thin one by images and folds. A hollow dot is not significantly
-    different from `base`.
+    Thick lines are intervals by images, thin lines intervals by images and folds. Hollow dots are not
+    significantly different from `base`.
     """
     with matplotlib.rc_context(canvas.STYLE):
         figure = canvas.blank(0.55 + 0.17 * len(estimates), notice)
@@ -111,8 +111,8 @@ def histogram_figure(
 ) -> bytes:
     """Score histograms, one row for each of `series` (the training class first), with the thresholds.
 
-    `images` counts the images behind the scores of each: folds share those of other classes. The folds'
-    thresholds are thin lines, those for new images are dashed.
+    `images` counts the images behind each row: those of other classes are scored by every fold. Thin lines
+    are the folds' thresholds, dashed lines those for new images.
     """
     pooled_line = [value for value in pooled if value is not None]
     edges = np.histogram_bin_edges(np.concatenate([*series.values(), thresholds, pooled_line]), bins=40)
@@ -132,17 +132,17 @@ def histogram_figure(
             axes.set_title(f"{canvas.drawable(label, 30)}: {count}", loc="left", pad=3)
         if pooled_line:
             words = " and ".join(f"{value:.4f}" for value in pooled_line)
-            rows[0].set_title(f"for new images {words}", loc="right", fontsize=8, pad=3)
+            rows[0].set_title(f"new images: {words}", loc="right", fontsize=8, pad=3)
         rows[-1].set_xlabel(xlabel)
-        figure.supylabel("scores, % of the row", fontsize=9)
+        figure.supylabel("share of row, %", fontsize=9)
         return canvas.png(figure)
 
 
 def curve_figure(
     epochs: Iterable[Mapping[str, Any]], columns: Mapping[str, str], *, ylabel: str, notice: str = ""
 ) -> bytes:
-    """Curves over the epochs, one a fold and column; colours tell columns, or the folds of a single one."""
-    unique = {(row["fold"], row["epoch"]): row for row in epochs}  # of a repeated epoch the last counts
+    """Training curves, one per fold and column; colours mark columns or, for a single column, folds."""
+    unique = {(row["fold"], row["epoch"]): row for row in epochs}  # a repeated epoch keeps its last row
     with matplotlib.rc_context(canvas.STYLE):
         figure = canvas.blank(2.9, notice)
         axes = figure.add_subplot(xlabel="epoch", ylabel=ylabel)
@@ -166,7 +166,7 @@ def curve_figure(
 def reliability_figure(rows: Sequence[Mapping[str, Any]], *, positive: str, notice: str = "") -> bytes:
     """Observed against guaranteed rates: missed mpox with its interval, false alarms by group of classes.
 
-    `rows` are those of `mim_jax.evaluate.decisions.reliability`, one at least.
+    `rows` is a non-empty result of `mim_jax.evaluate.decisions.reliability`.
     """
     rates = [row["rate"] for row in rows]
     with matplotlib.rc_context(canvas.STYLE):
@@ -198,13 +198,13 @@ def reliability_figure(rows: Sequence[Mapping[str, Any]], *, positive: str, noti
 
 
 def coverage_figure(rows: Sequence[Mapping[str, Any]], *, positive: str, notice: str = "") -> bytes:
-    """Error among the decided images against the share that is decided, both sides counting alike."""
+    """Error rate among decided images against the share decided, in which both sides weigh equally."""
     sides = {"training": f"{canvas.drawable(positive, 18)} missed", "others": "false alarms"}
     shares = [coverage(row) for row in rows]
     with matplotlib.rc_context(canvas.STYLE):
         figure = canvas.blank(3.0, notice)
         axes = figure.add_subplot(
-            xlabel="share decided", ylabel="error among the decided", xlim=(0, 1), ylim=(0, 1)
+            xlabel="share decided", ylabel="error rate among decided", xlim=(0, 1), ylim=(0, 1)
         )
         axes.axhline(0.5, color="#999999", linewidth=0.8)
         for index, (side, label) in enumerate(sides.items()):
@@ -218,12 +218,12 @@ def coverage_figure(rows: Sequence[Mapping[str, Any]], *, positive: str, notice:
 
 
 def noise_sweep_figure(clinical: Mapping[str, Any], *, notice: str = "") -> bytes:
-    """AUROC of the clinical test against the noise: on mpox images alone, and on both sides; with bands."""
+    """AUROC of the clinical test with intervals against the noise on mpox alone, and on both sides."""
     sweep = clinical["noise_sweep"]
     with matplotlib.rc_context(canvas.STYLE):
         figure = canvas.blank(3.0, notice)
         axes = figure.add_subplot(
-            xlabel="standard deviation of the noise, values in [0, 1]",
+            xlabel="noise standard deviation (pixel values in [0, 1])",
             ylabel=f"AUROC, {SCORE_NAMES[clinical['metric']]}",
             ylim=(0, 1),
         )
@@ -238,9 +238,9 @@ def noise_sweep_figure(clinical: Mapping[str, Any], *, notice: str = "") -> byte
 
 
 def robustness_figure(sheet: Mapping[str, Any], *, notice: str = "") -> bytes:
-    """One panel an axis: AUROC with its band, missed mpox and others not ruled out against the strength."""
+    """One panel per axis: AUROC with interval, missed mpox and others not ruled out, against strength."""
     names = axis_names(sheet)
-    lines = -(-(len(names) + 1) // 2)  # one cell more, for the legend
+    lines = -(-(len(names) + 1) // 2)  # one more cell for the legend
     with matplotlib.rc_context(canvas.STYLE):
         figure = canvas.blank(1.75 * lines, notice)
         cells = figure.subplots(lines, 2, sharey=True, squeeze=False).ravel()
@@ -268,13 +268,13 @@ def robustness_figure(sheet: Mapping[str, Any], *, notice: str = "") -> bytes:
 
 
 def seed_figure(summary: Mapping[str, Any], *, metric: str, reference: str, notice: str = "") -> bytes:
-    """Mean AUROC of every seed as a dot, one line a method; the mean over the seeds is a stroke."""
+    """Mean AUROC of each seed as a dot, one row per method; a tick marks the mean over the seeds."""
     values = summary["auroc"]["augmented"]
     methods = ordered(values)
     with matplotlib.rc_context(canvas.STYLE):
         figure = canvas.blank(0.8 + 0.2 * len(methods), notice)
         axes = figure.add_subplot(
-            xlabel=f"mean AUROC, {SCORE_NAMES[metric]} or a score of its own",
+            xlabel=f"mean AUROC, {SCORE_NAMES[metric]} or own score",
             ylim=(len(methods) - 0.4, -0.6),
         )
         axes.axvline(0.5, color="#999999", linewidth=0.8)
@@ -297,9 +297,9 @@ def drift_figure(
     bound: float,
     notice: str = "",
 ) -> bytes:
-    """Scores of a batch beside those calibrated on, and its p-values beside uniform ones.
+    """Scores of a batch against the calibration scores, and its p-values against the uniform distribution.
 
-    `distance` is the batch's from uniform, and `bound` that of 95 of 100 batches like the calibration.
+    `distance`: of the p-values from uniform; 95 of 100 batches like the calibration stay below `bound`.
     """
     known = np.concatenate([*map(np.array, calibration.scores)])
     edges = np.histogram_bin_edges(np.concatenate([scores, known]), bins=40)
@@ -313,7 +313,7 @@ def drift_figure(
         upper.set_xlabel(f"{SCORE_NAMES[calibration.metric]}, high = mpox-like")
         canvas.legend_above(figure, upper)
         upper.set_ylabel("images, %")
-        # A cumulative share: p-values are as coarse as the calibration is small, and bins would show that.
+        # Cumulative, because p-values from a small calibration are coarse and histogram bins would show it.
         lower.plot([0, 1], [0, 100], color="#999999", linewidth=0.8)
         ends = np.linspace(0, 1, 201)
         lower.fill_between(
@@ -321,8 +321,8 @@ def drift_figure(
         )
         shares = 100 * np.searchsorted(np.sort(p_values), ends, side="right") / len(p_values)
         lower.step(ends, shares, where="post", color=canvas.COLORS[1], linewidth=1.4)
-        lower.set(xlim=(0, 1), ylim=(0, 100), ylabel="images up to it, %")
-        lower.set_xlabel("p-value; grey: 95 of 100 batches of mpox alone")
+        lower.set(xlim=(0, 1), ylim=(0, 100), ylabel="cumulative images, %")
+        lower.set_xlabel("p-value (grey: 95 of 100 batches of mpox alone)")
         lower.set_title(f"distance from uniform {distance:.3f}", loc="right", fontsize=8, pad=3)
         return canvas.png(figure)
 

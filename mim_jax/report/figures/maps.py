@@ -1,4 +1,4 @@
-"""Test images beside maps of where a frozen network finds them unlike the training class."""
+"""Test images with maps of where a frozen network finds them unlike the training class."""
 
 import matplotlib
 import numpy as np

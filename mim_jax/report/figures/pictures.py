@@ -11,15 +11,15 @@ from matplotlib.figure import Figure
 from mim_jax.evaluate.panels import KINDS, Panels
 from mim_jax.report.figures import canvas
 
-DIFFERENCE_SCALE = 0.25  # absolute difference that is drawn as the brightest colour
-# Image rows of one panel figure, and the pixels of photographs that all of them may hold together. A pixel
-# takes up to three bytes, and base64 adds a third: with all other figures the page stays under 6 MB.
+DIFFERENCE_SCALE = 0.25  # absolute difference drawn in the brightest colour
+# Image rows per panel figure, and the total of photograph pixels in all panel figures. A pixel takes up to
+# three bytes, and base64 adds a third: with all other figures the page stays under 6 MB.
 _PANEL_ROWS = 6
 _PHOTOGRAPH_PIXELS = 900_000
 
 
 # The stages of an image: title, colour map (None for photographs), value of its last colour. In both maps
-# bright is unlike, as in the app, whose colours for similarities are cividis from 1 to 0.
+# bright means unlike, as in the app, which draws similarities in cividis from 1 to 0.
 _STAGES: tuple[tuple[str, str | None, float], ...] = (
     ("original", None, 1.0),
     ("masked", None, 1.0),
@@ -44,9 +44,9 @@ def arrange(panels: Panels) -> dict[str, np.ndarray]:
 
 
 def panel_figure(panels: Panels, rows: Sequence[int] | np.ndarray, *, cell: int, notice: str = "") -> bytes:
-    """Figure 5: original, masked, inpainted, difference, SSIM; originals alone where nothing is inpainted.
+    """Figure 5: original, masked, inpainted, difference, SSIM; only originals if nothing is inpainted.
 
-    Each is drawn `cell` pixels wide; below stand its score and class, and fold and name where there is room.
+    Each `cell` pixels wide, originals alone twice; captions: score, class and, if inpainted, fold and name.
     """
     words = [f"{panels.scores[row]:.4f}  {canvas.drawable(panels.classes[row], 20)}" for row in rows]
     if panels.inpainted is None:
@@ -61,9 +61,9 @@ def panel_figure(panels: Panels, rows: Sequence[int] | np.ndarray, *, cell: int,
 
 
 def strip_figure(panels: Panels, *, notice: str = "") -> bytes:
-    """The first picture of a report: images of median score, one of the training class and two of others.
+    """The first picture of a report: images with median scores, one of the training class and two of others.
 
-    Original, masked, inpainted, difference; where nothing is inpainted, five originals of either side.
+    Each as original, masked, inpainted, difference; if nothing is inpainted, up to five originals per side.
     """
     sides = [np.flatnonzero((panels.kind == "typical") & (panels.positive == own)) for own in (True, False)]
     sides = [rows for rows in sides if len(rows)]
@@ -92,9 +92,9 @@ def _mosaic(
     titles: Sequence[str] = (),
     notice: str,
 ) -> bytes:
-    """Draw pictures in rows, each `cell` pixels wide: photographs, or the stages that `titles` names.
+    """Draw pictures in rows, each `cell` pixels wide: photographs, or the stages in `titles`.
 
-    A caption begins below its picture, and may run on where the row has no further one.
+    A caption starts below its picture and may extend past it if it is the last in its row.
     """
     columns = max(map(len, grid))
     gap, text, top = 0.04, 0.21, 0.02 + (0.18 if notice else 0) + (0.18 if titles else 0)  # inches
@@ -123,7 +123,7 @@ def _mosaic(
 
 
 def _stages(panels: Panels, row: int) -> tuple[np.ndarray, ...]:
-    """Original, masked and inpainted `[S, S, 3]`, difference and SSIM `[S, S]`, floats; or the original."""
+    """Original, masked and inpainted `[S, S, 3]`, difference and SSIM `[S, S]`, floats; or (original,)."""
     image = panels.images[row]
     original = image / np.float32(255) if image.dtype == np.uint8 else np.clip(image, 0, 1)
     if panels.inpainted is None or panels.maps is None:
@@ -136,8 +136,8 @@ def _stages(panels: Panels, row: int) -> tuple[np.ndarray, ...]:
 
 
 def cell_side(panels: Panels) -> int:
-    """Side in pixels of one drawn image where all of `panels` are drawn."""
-    # Of the images of a row the original counts whole, the masked and the inpainted one less, the difference
-    # hardly at all, the map of similarities as a third: about 2.9 images.
+    """Side in pixels of one drawn image, so that all of `panels` stay within the pixel limit."""
+    # In a row the original counts in full, the masked and inpainted images less, the difference almost
+    # nothing and the similarity map a third: about 2.9 images.
     count, size = max(1, len(panels.images)), panels.images.shape[1]
     return max(48, min(size, 200, math.isqrt(int(_PHOTOGRAPH_PIXELS / (2.9 * count)))))
