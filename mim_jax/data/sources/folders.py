@@ -226,7 +226,7 @@ def _one_hot(row: dict[str, str], path: Path) -> str:
         values = {}
     if sorted(values.values()) != [0.0] * (len(_ISIC) - 1) + [1.0]:
         raise ValueError(
-            f"{path} must have one 1 and otherwise 0 in each row; that of {row['image']!r} does not: "
+            f"{path} must have one 1 and otherwise 0 in each row; the row of {row['image']!r} does not: "
             "download it again"
         )
     return max(values, key=values.__getitem__)
@@ -255,7 +255,7 @@ def _dermnet(folder: Path, names: list[str]) -> Contents:
 
 
 def _clinical(folder: Path, names: list[str]) -> Contents:
-    stray = tuple((name, "not in the folder of a class") for name in names if "/" not in name)
+    stray = tuple((name, "not in a class folder") for name in names if "/" not in name)
     folders: dict[str, set[str]] = {}
     for path in folder.iterdir():
         if path.is_dir() and not is_leftover(path.name):
