@@ -95,7 +95,7 @@ def decode_image(
     min_side: int = MIN_SIDE,
     on_header: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Decode the bytes of a JPEG, PNG, WEBP, BMP or TIFF image, or HEIC where pillow-heif is installed.
+    """Decode the bytes of a JPEG, PNG, WEBP, BMP or TIFF image, or HEIC if pillow-heif is installed.
 
     >>> file = BytesIO()
     >>> Image.new("RGB", (640, 480)).save(file, "PNG")

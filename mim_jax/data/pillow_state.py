@@ -26,7 +26,7 @@ _changed = contextlib.ExitStack()
 
 @contextlib.contextmanager
 def defaults() -> Iterator[None]:
-    """Fix Pillow's settings and silence its warnings: the reason of a refusal says what matters."""
+    """Fix Pillow's settings and silence its warnings: the reason for a refusal says what matters."""
     global _decoding
     with _lock:
         if _decoding == 0:

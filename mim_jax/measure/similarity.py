@@ -62,7 +62,7 @@ def mse(x: host.Images, y: host.Images, *, mask: Any = None) -> jax.Array:
 def psnr(x: host.Images, y: host.Images, *, max_val: float = 1.0, mask: Any = None) -> jax.Array:
     """Peak signal-to-noise ratio in decibels, `10 log10(max_val^2 / mean (x - y)^2)`, of `[..., H, W, C]`.
 
-    Infinite, with gradient 0, where the images are equal. `mask` as in `mae`, `max_val` as in `ssim`.
+    Infinite, with gradient 0, if the images are equal. `mask` as in `mae`, `max_val` as in `ssim`.
 
     >>> float(psnr(jnp.zeros((8, 8, 3)), jnp.full((8, 8, 3), 0.1))).__round__(4)
     20.0
