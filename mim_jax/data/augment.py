@@ -1,6 +1,6 @@
-"""The augmented test set of the paper (section 3.1): five images from each, by flips and saturation.
+"""The augmented test set of the paper (section 3.1): five copies of each image, by flips and saturation.
 
-The copies of one image are not independent: an uncertainty has to treat them as one (`origin` tells).
+The copies of one image are not independent: intervals must treat them as one cluster (see `origin`).
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Plan = tuple[jax.Array, jax.Array, jax.Array]
 def augment_test(
     images: np.ndarray, *, mode: str = "fixed", seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Make five images from each; all five lie side by side.
+    """Make five copies of each image; copies of one image are consecutive.
 
     The paper's "44 -> 220" leaves open whether the original is among the five: in mode "fixed" it is.
 
@@ -27,11 +27,11 @@ def augment_test(
       images: uint8 `[N, S, S, 3]`, RGB.
       mode: "fixed": the original, flipped left to right, flipped upside down, saturation x 0.7, and x 1.3.
         "random": five draws of both flips, each with probability 0.5, and saturation x U(0.5, 1.5).
-      seed: for "random"; the draws of an image depend on the seed and on its index alone.
+      seed: seed for "random"; the draws for an image depend only on the seed and on its index.
 
     Returns:
-      uint8 `[5N, S, S, 3]`; `origin`, int `[5N]`, the index of the image each was made from; `copy`, int
-      `[5N]`, 0 to 4 in "fixed", where 0 is the original bit for bit, 1 to 5 in "random", which has none.
+      Copies, uint8 `[5N, S, S, 3]`; `origin`, int `[5N]`, index of each copy's source image; `copy`, int
+      `[5N]`: 0 to 4 in "fixed", where 0 is the unchanged original; 1 to 5 in "random", without an original.
     """
     if mode not in _MODES:
         raise ValueError(f"unknown augmentation mode {mode!r}: choose one of {', '.join(_MODES)}")
@@ -40,7 +40,7 @@ def augment_test(
     draw_plan, first_copy = _MODES[mode]
     key = jax.random.key(seed)
     augmented = np.empty((len(images), COPIES, *images.shape[1:]), dtype=np.uint8)
-    # One image at a time: its five copies are all that floating point ever holds.
+    # One image at a time, so that no more than five copies are ever held in floating point.
     for i, image in enumerate(images):
         augmented[i] = _apply(image, *draw_plan(jax.random.fold_in(key, i)))
     origin = np.repeat(np.arange(len(images)), COPIES)
@@ -50,13 +50,13 @@ def augment_test(
 
 @jax.jit
 def _apply(image: jax.Array, mirrored: jax.Array, upside_down: jax.Array, saturation: jax.Array) -> jax.Array:
-    """Augment one image, uint8 `[S, S, 3]`, by all rows of a plan: uint8 `[5, S, S, 3]`."""
+    """Augment one image, uint8 `[S, S, 3]`, with all rows of a plan: uint8 `[5, S, S, 3]`."""
 
     def one(mirrored: jax.Array, upside_down: jax.Array, saturation: jax.Array) -> jax.Array:
         flipped = jnp.where(mirrored, pix.flip_left_right(image), image)
         flipped = jnp.where(upside_down, pix.flip_up_down(flipped), flipped)
         coloured = pix.adjust_saturation(flipped.astype(jnp.float32) / 255, saturation)
-        # To the nearest level, half to even. A factor of one leaves the pixels out of all arithmetic.
+        # Rounded to the nearest level, half to even. A factor of one bypasses the arithmetic.
         return jnp.where(saturation == 1, flipped, jnp.round(255 * coloured).astype(jnp.uint8))
 
     return jax.vmap(one)(mirrored, upside_down, saturation)
@@ -78,7 +78,7 @@ def _random_plan(key: jax.Array) -> Plan:
     )
 
 
-# The plan, and the number of the first copy.
+# Mode -> (plan, number of the first copy).
 _MODES: dict[str, tuple[Callable[[jax.Array], Plan], int]] = {
     "fixed": (_fixed_plan, 0),
     "random": (_random_plan, 1),

@@ -1,4 +1,4 @@
-"""Batches of one size from any number of images: one compilation, and one rounding."""
+"""Batches of a fixed size from any number of images: one compilation, and the same rounding for all."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -15,26 +15,26 @@ from mim_jax.measure.host import as_array, checked_range
 Images = np.ndarray | jax.Array | Iterable[np.ndarray]
 
 
-PIECE = 8  # batches between two words on progress
+PIECE = 8  # batches between two reports of progress
 
 
 def batch_size() -> int:
     """Number of images scored at once: 8 on CPU, where more are not faster, else 32.
 
-    One size for all: products of other numbers of rows are summed in another order, and an image's score
-    would depend on how many came with it.
+    The size is fixed, because matrix products over another number of rows are summed in another order: the
+    score of an image would depend on how many others are in its batch.
     """
     return 8 if jax.default_backend() == "cpu" else 32
 
 
 def padded_batches(images: Images, *, size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield batches of `batch_size()`, the last padded with zeros, and how many images of each are real.
+    """Yield batches of `batch_size()`, the last padded with zeros, each with its number of real images.
 
-    Never holds more than one batch of an iterable: a generator that reads files scores any number of them.
-    `size` is the side that the images must have.
+    Holds at most one batch of an iterable, so a generator may read any number of files. `size` is the side
+    that the images must have.
 
     Raises:
-      ValueError: another shape or dtype, two dtypes in one iterable, or floats outside [0, 1].
+      ValueError: wrong shape or dtype, two dtypes in one iterable, or floats outside [0, 1].
     """
     most = batch_size()
     images = at_the_door(images)
@@ -53,9 +53,9 @@ def padded_batches(images: Images, *, size: int) -> Iterator[tuple[np.ndarray, i
 
 
 def at_the_door(images: Any) -> Any:
-    """Return the array of what is one array (of NumPy, JAX or a tensor on the CPU) or one PIL image.
+    """Convert one array (NumPy, JAX or a CPU tensor) or one PIL image to a NumPy array.
 
-    Iterables of single images stay as they are.
+    Iterables of single images are returned unchanged.
     """
     if isinstance(images, np.ndarray):
         return images
@@ -65,14 +65,14 @@ def at_the_door(images: Any) -> Any:
 
 
 def collect(score: Callable[[np.ndarray], Any], batches: Iterable[tuple[np.ndarray, int]], empty: Any) -> Any:
-    """Score padded batches: float64 arrays joined along their last axis, which is the images'.
+    """Score padded batches and join the results, as float64, along the last axis (the images).
 
-    The next batch is read while the device works on this one.
+    The next batch is read while the device computes the current one.
 
     Args:
-      score: one padded batch -> a tree of arrays `[..., B]`.
-      batches: as `padded_batches` gives them.
-      empty: the result where there is no batch.
+      score: function of one padded batch that returns a tree of arrays `[..., B]`.
+      batches: batches as `padded_batches` yields them.
+      empty: result if there are no batches.
     """
     parts = []
     waiting: tuple[Any, int] | None = None
@@ -92,14 +92,14 @@ def collect(score: Callable[[np.ndarray], Any], batches: Iterable[tuple[np.ndarr
 
 
 def in_pieces(score: Callable[[Any], Any], images: Any, progress: Callable[[int], None]) -> Any:
-    """Return what `score` makes of all images; `progress` is told how many are done, now and then.
+    """Score images piece by piece and join the results, reporting progress after each piece.
 
-    Each piece is some whole batches, so that the numbers are those of one call.
+    A piece is a whole number of batches, so that the scores equal those of a single call.
 
     Args:
-      score: images `[N, S, S, 3]` -> a tree of arrays `[..., N]`.
-      images: `[N, S, S, 3]`.
-      progress: told after each piece how many images it had.
+      score: function of images `[N, S, S, 3]` that returns a tree of arrays `[..., N]`.
+      images: array `[N, S, S, 3]`.
+      progress: called after each piece with its number of images.
     """
     step, parts = PIECE * batch_size(), []
     for start in range(0, max(len(images), 1), step):
@@ -129,13 +129,13 @@ def check_batch(
 ) -> None:
     """Raise ValueError unless `batch`, which may be traced, is `[B, size, size, 3]`, uint8 or floating.
 
-    The message asks for the shape `wanted`, and names the shape `found` where it is not the batch's.
+    The message names the required shape `wanted` and the shape `found`, by default that of the batch.
     """
     if batch.ndim != 4 or batch.shape[1:] != (size, size, 3):
         raise ValueError(
             f"images must be {wanted.format(size)}, got {list(batch.shape if found is None else found)}: "
             f"read files with mim_jax.data.images.load_image(path, size={size})"
         )
-    # JAX's question, because bfloat16 is no floating dtype to NumPy.
+    # JAX's check, because NumPy does not count bfloat16 as a floating dtype.
     if batch.dtype != np.uint8 and not jnp.issubdtype(batch.dtype, jnp.floating):
         raise ValueError(f"images must be uint8, or float in [0, 1], not {batch.dtype}")

@@ -1,32 +1,32 @@
-"""Limits on the parts of an image file, which could keep a decoder busy without end; checked before decoding.
+"""Limits on the parts of an image file, checked before decoding: too many could stall a decoder.
 
-The pixels of an image bound what decoding costs, except for what its container repeats: scans of a JPEG,
-chunks, segments, tags, strips and tiles. Each has a bound here, far beyond what encoders write.
+The number of pixels bounds the cost of decoding, except for parts that the container repeats: JPEG scans,
+chunks, segments, tags, strips and tiles. Each has a limit here, far above what encoders write.
 """
 
 import re
 import struct
 from io import BytesIO
 
-MAX_READS = 200_000  # of a file by its decoder: several a chunk, segment, tag, strip or run
-MAX_SCANS = 40  # of a JPEG; encoders write 1 to about 20, and each costs a pass over all pixels
-MAX_BLOCKS = 64  # of EXIF in a JPEG; encoders write 1, and one for each preview
-MAX_VALUES = 2**18  # of a TIFF tag of numbers; a strip a row, or tiles of 16x16, stay below
+MAX_READS = 200_000  # reads of a file by its decoder: several per chunk, segment, tag, strip or run
+MAX_SCANS = 40  # scans per JPEG; encoders write 1 to about 20, and each costs a pass over all pixels
+MAX_BLOCKS = 64  # EXIF blocks per JPEG; encoders write 1, and one for each preview
+MAX_VALUES = 2**18  # values of a numeric TIFF tag; one strip per row, or tiles of 16x16, stay below
 
-# Neither a stuffed zero nor a restart, but what begins a segment or ends the image (ITU-T T.81, B.1.1.3).
+# A marker that begins a segment or ends the image: no stuffed zero, no restart (ITU-T T.81, B.1.1.3).
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd8\x01])", re.DOTALL)
 _SCAN, _END = 0xDA, 0xD9
-_EXIF = b"Exif\0\0"  # Pillow joins these blocks one after the other, in quadratic time
-_STRIPS, _TILES = 273, 324  # tags with an offset for each (TIFF 6.0)
-_BYTES, _TEXT, _OPAQUE = 1, 2, 7  # types of tags that are not taken apart
+_EXIF = b"Exif\0\0"  # Pillow concatenates these blocks one by one, in quadratic time
+_STRIPS, _TILES = 273, 324  # tags with the offset of each strip or tile (TIFF 6.0)
+_BYTES, _TEXT, _OPAQUE = 1, 2, 7  # tag types that decoders do not split into values
 
 
 class TooManyParts(ValueError):
-    """The file is cut into more parts than any encoder writes."""
+    """The file has more parts than any encoder writes."""
 
 
 class Source(BytesIO):
-    """Bytes of a file, for at most `MAX_READS` reads; beyond them `TooManyParts`."""
+    """In-memory file that raises `TooManyParts` after `MAX_READS` reads."""
 
     def __init__(self, data: bytes):
         super().__init__(data)
@@ -40,7 +40,7 @@ class Source(BytesIO):
 
 
 def check_parts(data: bytes, format: str) -> None:
-    """Raise `TooManyParts` for a "JPEG" or "TIFF" with too many of its parts; others pass."""
+    """Raise `TooManyParts` for a "JPEG" or "TIFF" with too many parts; other formats pass."""
     if format == "JPEG":
         _check_jpeg(data)
     elif format == "TIFF":
@@ -48,7 +48,7 @@ def check_parts(data: bytes, format: str) -> None:
 
 
 def _check_jpeg(data: bytes) -> None:
-    # Counted, not parsed: no marker or length that decoders read differently can hide one.
+    # Counted without parsing: no marker or length that decoders read differently can hide a block.
     if data.count(_EXIF) > MAX_BLOCKS:
         raise TooManyParts(f"more than {MAX_BLOCKS} blocks of EXIF")
     scans, place = 0, 2
@@ -59,13 +59,13 @@ def _check_jpeg(data: bytes) -> None:
         scans += marker[1][0] == _SCAN
         if scans > MAX_SCANS:
             raise TooManyParts(f"more than {MAX_SCANS} scans")
-        # The length counts its own two bytes.
+        # The length includes its own two bytes.
         place = marker.end() + max(2, int.from_bytes(data[marker.end() : marker.end() + 2]))
     raise TooManyParts(f"more than {MAX_READS:,} parts")
 
 
 def _check_tiff(data: bytes) -> None:
-    """Check the first directory of a TIFF or BigTIFF; a directory that is cut off is left to the decoder."""
+    """Check the first directory of a TIFF or BigTIFF; a truncated directory is left to the decoder."""
     order = "<" if data[:2] == b"II" else ">"
     big = 0x2B in data[2:4]
     try:
@@ -78,10 +78,10 @@ def _check_tiff(data: bytes) -> None:
             tag, kind, count = struct.unpack_from(
                 order + ("HHQ" if big else "HHL"), data, place + i * (20 if big else 12)
             )
-            # More than the file can hold are none: the decoder passes over such a tag.
+            # A count beyond the file's size passes: the decoder skips such a tag.
             if MAX_VALUES < count <= len(data) and (
                 kind not in (_BYTES, _TEXT, _OPAQUE) or tag in (_STRIPS, _TILES)
             ):
-                raise TooManyParts(f"{count:,} values in its tag {tag}; at most {MAX_VALUES:,} are allowed")
+                raise TooManyParts(f"{count:,} values in tag {tag}; at most {MAX_VALUES:,} are allowed")
     except (struct.error, OverflowError):
         return

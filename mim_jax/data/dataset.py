@@ -7,37 +7,35 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-# What everything made of the embedded images says.
+# Shown with every result on the embedded images.
 NOTICE = "These are procedural images. They prove that the machinery runs and say nothing about mpox."
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """N images that fit in memory, with their labels, groups and names. The arrays are aligned."""
+    """N images in memory with their labels, groups and names, as aligned arrays."""
 
     images: np.ndarray  # uint8 `[N, S, S, 3]`, RGB
     labels: np.ndarray  # str `[N]`, class names
     # str `[N]`; images of one patient, lesion or photograph share a group and must not be split
     groups: np.ndarray
     names: np.ndarray  # str `[N]`, path relative to the root with "/" between its parts
-    source: str  # where the images come from, for people to read
+    source: str  # human-readable origin of the images
     positive: str  # the class the network is trained on
-    # uint8 `[N, L, L, 3]`: the same images for a network that needs larger ones; None = `images`
+    # uint8 `[N, L, L, 3]`: the same images for a network that needs larger ones; None = use `images`
     large: np.ndarray | None = None
-    sources: np.ndarray | None = (
-        None  # str `[N]`, where each file comes from, as the manifest says; None = unsaid
-    )
-    grouped: bool = False  # True where the groups are known; otherwise each image is a group of its own
+    sources: np.ndarray | None = None  # str `[N]`, source of each file from the manifest; None = unknown
+    grouped: bool = False  # True if the groups are known; otherwise each image is a group of its own
     unusable: tuple[tuple[str, str], ...] = ()  # (name, reason) of every image that was left out
-    # (name, reason) of what lies there and is not read: hidden, of the system, or not an image by its name
+    # (name, reason) of files and folders skipped: hidden, left by the system, or without an image suffix
     passed_over: tuple[tuple[str, str], ...] = ()
-    # (name, what is wrong) where the manifest or the group pattern does not fit the files
+    # (name, problem) of each mismatch between the files and the manifest or group pattern
     group_problems: tuple[tuple[str, str], ...] = ()
-    # (name, why) of images that the input gate would refuse, and that are here all the same
+    # (name, reason) of images that were kept although the input gate would refuse them
     doubtful: tuple[tuple[str, str], ...] = ()
-    # names of near-duplicates that were brought into one group, a tuple a set
+    # sets of near-duplicates merged into one group, as tuples of names
     duplicates: tuple[tuple[str, ...], ...] = ()
-    remarks: tuple[str, ...] = ()  # sentences for people, such as counts that are not those of the paper
+    remarks: tuple[str, ...] = ()  # notes for the reader, such as counts that differ from the paper's
 
     def __len__(self) -> int:
         return len(self.images)
@@ -63,7 +61,7 @@ class Dataset:
 
     @property
     def tested_negatives(self) -> np.ndarray:
-        """Sorted indices of the negatives without a group in common with the positives."""
+        """Sorted indices of the negatives that share no group with a positive."""
         return np.setdiff1d(self.negatives, self.shared_negatives)
 
     def select(self, indices: np.ndarray) -> "Dataset":
@@ -83,7 +81,7 @@ class Dataset:
         return dict(sorted(Counter(self.labels.tolist()).items()))
 
     def digest(self) -> str:
-        """SHA-256 (hex) over names, labels, groups and pixels in their order, wherever the files are."""
+        """SHA-256 (hex) of names, labels, groups and pixels in order; independent of the files' location."""
         sha = hashlib.sha256(f"{self.images.shape}".encode())
         for column in (self.names, self.labels, self.groups):
             sha.update("\0".join(column.tolist()).encode() + b"\1")
@@ -109,9 +107,9 @@ def from_lesions(*, size: int, positives: int, negatives: int, seed: int) -> Dat
 
 
 def printable(value: object) -> str:
-    r"""Text of `value` on one line: bytes that are not UTF-8, breaks, control characters written out.
+    r"""Return `value` as one line of text, escaping non-UTF-8 bytes, line breaks and control characters.
 
-    Accents are composed (NFC), so that a name is the same from macOS, which takes them apart, and elsewhere.
+    Accents are composed (NFC), so that names from macOS, which decomposes them, match those from elsewhere.
 
     >>> printable("a\tb")
     'a\\tb'
@@ -121,6 +119,6 @@ def printable(value: object) -> str:
 
 
 def _written_out(char: str) -> str:
-    if "\udc80" <= char <= "\udcff":  # a byte of a file name that is not UTF-8, as Python reads it
+    if "\udc80" <= char <= "\udcff":  # a non-UTF-8 byte of a file name, as Python decodes it
         return f"\\x{ord(char) - 0xDC00:02x}"
     return char if char.isprintable() else char.encode("unicode_escape").decode("ascii")

@@ -1,4 +1,4 @@
-"""Near-duplicates across groups: found by perceptual hash, then put into one group, or refused."""
+"""Near-duplicates across groups: found by perceptual hash, then merged into one group or refused."""
 
 from dataclasses import replace
 
@@ -11,11 +11,11 @@ MODES = ("group", "error", "ignore")
 
 
 def settle(dataset: Dataset, mode: str, *, hash_distance: int = HASH_DISTANCE) -> Dataset:
-    """Put every near-duplicate into the group of its original, whatever its class; `duplicates` lists them.
+    """Merge all groups that near-duplicates link, across classes too; `duplicates` lists the linked images.
 
-    Groups that a near-duplicate links become one, under the first of their names. Within one group nothing
-    changes: that is what groups are for. Mode "error" refuses near-duplicates in different groups instead,
-    "ignore" looks for none. Near-duplicates have hashes that differ in at most `hash_distance` of 63 bits.
+    A merged group takes the alphabetically first of its names. Near-duplicates within one group are left
+    alone: that is what groups are for. Mode "error" refuses near-duplicates in different groups instead,
+    "ignore" skips the search. Hashes of near-duplicates differ in at most `hash_distance` of 63 bits.
 
     Raises:
       ValueError: an unknown mode, or (error) near-duplicates in different groups.
@@ -35,8 +35,8 @@ def settle(dataset: Dataset, mode: str, *, hash_distance: int = HASH_DISTANCE) -
     names = tuple(tuple(dataset.names[members].tolist()) for members in linked)
     if mode == "error":
         raise ValueError(
-            f"{len(linked)} sets of near-duplicates lie in different groups ({' ~ '.join(names[0])}): remove "
-            "copies, give them one group, or let --config.data.duplicates=group do so"
+            f"{len(linked)} sets of near-duplicates span several groups ({' ~ '.join(names[0])}): remove "
+            "copies, give them one group, or merge the groups with --config.data.duplicates=group"
         )
     head = {group: group for group in dataset.groups.tolist()}
 

@@ -1,4 +1,4 @@
-"""The source of each file, by a column of the manifest: repositories, clinics or cameras."""
+"""The source of each file (repository, clinic or camera), from a column of the manifest."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,19 +9,19 @@ from mim_jax.data.folder import read_csv, spelled
 
 
 def read_sources(path: Path, column: str, names: Sequence[str]) -> np.ndarray:
-    """Read the source of each file: str `[N]`, "" where the manifest does not say it.
+    """Read the source of each file: str `[N]`, "" if the manifest does not give it.
 
     Args:
-      path: a CSV file with the column `file`, relative to its own folder.
-      column: the column with the sources.
-      names: the files.
+      path: manifest, a CSV file with a column `file` of paths relative to the data folder.
+      column: name of the column with the sources.
+      names: paths of the files, relative to the data folder.
 
     Raises:
-      ValueError: no such file, no such column, or a source for none of the names.
+      ValueError: the file or the column does not exist, or none of the names has a source.
     """
     if not path.exists():
         raise ValueError(
-            f"config.data.source_column={column} is a column of the manifest, and there is no {path}: "
+            f"config.data.source_column={column} needs a manifest, and there is no {path}: "
             "leave it out, or name the manifest with --config.data.manifest"
         )
     columns, rows = read_csv(path)
@@ -33,7 +33,7 @@ def read_sources(path: Path, column: str, names: Sequence[str]) -> np.ndarray:
     found = np.array([known.get(spelled(name), "") for name in names], dtype=str)
     if not np.any(found != ""):
         raise ValueError(
-            f"the manifest {path} says the {column} of none of the {len(names)} images: its column 'file' "
-            f"must be relative to the folder, such as {names[0]!r}"
+            f"the manifest {path} gives a {column} for none of the {len(names)} images: its column 'file' "
+            f"must be relative to the data folder, such as {names[0]!r}"
         )
     return found

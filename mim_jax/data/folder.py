@@ -1,4 +1,4 @@
-"""Folder trees of photographs, one folder a class, read into a `Dataset`."""
+"""Read folder trees of photographs, one folder per class, into a `Dataset`."""
 
 import csv
 import io
@@ -18,10 +18,10 @@ from mim_jax.data.images import MIN_SIDE, UnusableImage, load_image, read_bytes
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
-# Photographs all the same: they are opened so that they are listed with a reason, not passed over.
+# Photographs too: they are opened, so that they are listed with a reason instead of skipped.
 _OTHER_IMAGE_SUFFIXES = frozenset({".gif", ".heic", ".heif", ".avif"})
 
-# What NAS systems, Windows, macOS and sync clients leave behind; besides, names with a sign in front:
+# Folders left by NAS systems, Windows, macOS and sync clients; others are known by their first character:
 # `@eaDir`, `#recycle`, `$RECYCLE.BIN`, `~snapshot`, `.stversions`.
 _LEFTOVERS = frozenset(
     {"__macosx", "lost+found", "network trash folder", "recycled", "recycler", "system volume information"}
@@ -30,17 +30,17 @@ _LEFTOVERS = frozenset(
 
 
 class Listing(NamedTuple):
-    """What lies below a folder, each sorted: image files, and (name, reason) of everything else.
+    """Contents of a folder tree, as sorted lists: image files, and (name, reason) of everything else.
 
-    Names are relative to the folder and spelled as the system has them.
+    Names are relative to the folder and spelled as on disk.
     """
 
     names: list[str]
-    refused: list[tuple[str, str]]  # links and folders that are not read
-    passed_over: list[tuple[str, str]]  # hidden, left behind by a system, or not an image by its name
+    refused: list[tuple[str, str]]  # links that are not followed and folders that cannot be read
+    passed_over: list[tuple[str, str]]  # hidden, left by the system, or without an image suffix
 
     def note(self) -> str:
-        """Name the first that are not read, as the end of an error."""
+        """Ending of an error message that names the first entries not read."""
         some = [f"{name} ({reason})" for name, reason in (self.refused + self.passed_over)[:3]]
         return f"; not read: {', '.join(some)}" if some else ""
 
@@ -58,23 +58,23 @@ def from_folder(
 ) -> Dataset:
     r"""Read `root/<class>/**/*.{jpg,jpeg,jfif,png,webp,bmp,tif,tiff}`, sorted by name; suffixes in any case.
 
-    Images that cannot be used, and whatever else is not read, are listed with the reason.
+    Unusable images and skipped files are listed with the reason.
 
     Args:
-      root: the folder that holds one folder a class.
+      root: folder with one subfolder per class.
       size: side of the square images, in pixels.
       positive: the class the network is trained on.
       manifest: path, relative to root, of a CSV file with the columns `file` (relative to root) and `group`.
-        Empty: `root/manifest.csv` where that exists and no `group_pattern` is given.
+        Empty: `root/manifest.csv` if it exists and no `group_pattern` is given.
       group_pattern: regular expression with one group, searched in the file name without its suffix. The
-        group is the class and what it captures: `^[A-Z]+_(\d+)_\d+` puts `mpox/MKP_17_01.jpg` into "mpox/17".
-      strict: unusable images are an error.
+        image's group is its class and the match: `^[A-Z]+_(\d+)_\d+` puts `mpox/MKP_17_01.jpg` in "mpox/17".
+      strict: raise an error if a file is unusable.
       min_side: images with a shorter side, in pixels, are unusable.
       progress: called with (images done, images in all) after each image.
 
     Raises:
-      ValueError: nothing usable is there, `positive` is not among the classes or has no usable image, the
-        manifest or the pattern does not fit, or (strict) a file is unusable.
+      ValueError: there are no images, `positive` is not among the classes or has no usable image, the
+        manifest or the pattern does not match, or (strict) a file is unusable.
     """
     folder, positive = _check_root(Path(root).expanduser()), printable(positive)
     listing = list_images(folder)
@@ -84,7 +84,7 @@ def from_folder(
         printable(path.name) for path in folder.iterdir() if path.is_dir() and not is_leftover(path.name)
     )
     _check_classes(folder, files, classes, positive, listing.note())
-    refused += [(name, "not in the folder of a class") for name in files if "/" not in name]
+    refused += [(name, "not in a class folder") for name in files if "/" not in name]
     names = [name for name in files if "/" in name]
     found, problems = _find_groups(folder, {name: files[name] for name in names}, manifest, group_pattern)
 
@@ -95,7 +95,7 @@ def from_folder(
         listed = "; ".join(f"{name}: {reason}" for name, reason in unusable[:3])
         raise ValueError(
             f"{len(unusable)} unusable files in {root} ({listed}): "
-            "fix or remove them, or allow that they are left out"
+            "fix or remove them, or set strict to False to leave them out"
         )
 
     kept = [i for i, reason in enumerate(reasons) if not reason]
@@ -120,7 +120,7 @@ def from_folder(
 
 
 def list_images(folder: str | os.PathLike[str]) -> Listing:
-    """List all image files below `folder`, and what is not read; files beside its folders only if images."""
+    """List the image files below `folder` and the entries skipped, except non-images at the top level."""
     root = Path(folder).resolve()
     names: list[str] = []
     refused: list[tuple[str, str]] = []
@@ -135,7 +135,7 @@ def list_images(folder: str | os.PathLike[str]) -> Listing:
             if is_leftover(name):
                 folders.remove(name)
                 count = sum(len(files) for _, _, files in os.walk(path))
-                reason = f"a folder that is hidden or of the system; files in it: {count}"
+                reason = f"a hidden or system folder; files in it: {count}"
                 passed_over.append((_relative(path, root), reason))
             elif path.is_symlink():
                 reason = "a link to a folder, which is not followed; put the folder itself here"
@@ -145,30 +145,30 @@ def list_images(folder: str | os.PathLike[str]) -> Listing:
             if name.startswith("."):
                 passed_over.append((_relative(path, root), "a hidden file"))
             elif not is_image(name):
-                passed_over.append((_relative(path, root), "not an image by its name"))
+                passed_over.append((_relative(path, root), "no image suffix"))
             elif path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
                 reason = "a link out of the data folder, which is not followed; put the file itself here"
                 refused.append((_relative(path, root), reason))
             else:
                 names.append(_relative(path, root))
-    # Beside the folders of classes lie manifests, licences and the like.
+    # Manifests, licences and the like are expected beside the class folders.
     inside = [item for item in passed_over if "/" in item[0] or (root / item[0]).is_dir()]
     return Listing(sorted(names), sorted(refused), sorted(inside))
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is an image by its name; a hidden one is not."""
+    """Whether a file name has an image suffix and is not hidden."""
     last = name.rpartition("/")[2]
     return not last.startswith(".") and Path(last).suffix.lower() in IMAGE_SUFFIXES | _OTHER_IMAGE_SUFFIXES
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a folder is hidden, or what a NAS, Windows, macOS or a sync client leaves behind."""
+    """Whether a folder is hidden, or was left by a NAS, Windows, macOS or a sync client."""
     return name.startswith((".", "@", "#", "$", "~")) or name.lower() in _LEFTOVERS
 
 
 def _by_name(found: Sequence[str]) -> dict[str, str]:
-    """Name in one spelling -> name on disk, sorted by the former."""
+    """Map normalised names to names on disk, sorted by normalised name."""
     files: dict[str, str] = {}
     for name in found:
         first = files.setdefault(printable(name), name)
@@ -182,11 +182,11 @@ def _by_name(found: Sequence[str]) -> dict[str, str]:
 def _check_root(root: Path) -> Path:
     if not root.exists():
         raise ValueError(
-            f"the data folder {root} does not exist: give --config.data.root=FOLDER with one folder a class"
+            f"the data folder {root} does not exist: give --config.data.root=FOLDER with one folder per class"
         )
     if not root.is_dir():
         raise ValueError(
-            f"the data root {root} is not a folder: give --config.data.root=FOLDER with one folder a class"
+            f"the data root {root} is not a folder: give --config.data.root=FOLDER with one folder per class"
         )
     if not os.access(root, os.R_OK | os.X_OK):
         raise ValueError(f"the data folder {root} cannot be read: allow this user to read it")
@@ -197,7 +197,7 @@ def _check_classes(
     root: Path, names: Collection[str], classes: Sequence[str], positive: str, note: str
 ) -> None:
     if not classes:
-        what = f"{len(names)} images, but no folder of a class" if names else "neither folders nor images"
+        what = f"{len(names)} images, but no class folder" if names else "neither folders nor images"
         raise ValueError(
             f"the data folder {root} holds {what}: put the images of each class into a folder, "
             f"{root}/CLASS/{note}"
@@ -220,7 +220,7 @@ def _decode(
     min_side: int,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[np.ndarray, list[str]]:
-    """Decode all images, uint8 `[N, size, size, 3]`, and give the reason why each is unusable, or ""."""
+    """Decode all images, uint8 `[N, size, size, 3]`; also return why each is unusable, "" if it is usable."""
     images = np.zeros((len(paths), size, size, 3), dtype=np.uint8)
 
     def decode(i: int) -> str:
@@ -246,7 +246,7 @@ def _decode(
 def _find_groups(
     root: Path, files: Mapping[str, str], manifest: str, group_pattern: str
 ) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Group of each name where one is known, and (name, problem) for the others; `files` as `_by_name`."""
+    """Known groups by name, and (name, problem) of the others; `files` as returned by `_by_name`."""
     if manifest and group_pattern:
         raise ValueError(
             f"both manifest={manifest!r} and group_pattern={group_pattern!r} are given: leave one empty"
@@ -266,7 +266,7 @@ def _groups_by_pattern(names: Sequence[str], pattern: str) -> tuple[dict[str, st
         raise ValueError(f"group_pattern={pattern!r} is not a regular expression: {error}") from None
     if compiled.groups != 1:
         raise ValueError(
-            f"group_pattern={pattern!r} has {compiled.groups} groups: put brackets around one part"
+            f"group_pattern={pattern!r} has {compiled.groups} groups: put parentheses around one part"
         )
     matches = {name: compiled.search(PurePosixPath(name).stem) for name in names}
     groups = {
@@ -274,11 +274,11 @@ def _groups_by_pattern(names: Sequence[str], pattern: str) -> tuple[dict[str, st
     }
     if not groups:
         raise ValueError(
-            f"group_pattern={pattern!r} fits none of the {len(names)} file names, "
+            f"group_pattern={pattern!r} matches none of the {len(names)} file names, "
             f"such as {PurePosixPath(names[0]).stem!r}: correct it, or leave it empty"
         )
     return groups, [
-        (name, "does not fit the group pattern; a group of its own") for name in names if name not in groups
+        (name, "does not match the group pattern; a group of its own") for name in names if name not in groups
     ]
 
 
@@ -299,7 +299,7 @@ def _groups_by_manifest(path: Path, files: Mapping[str, str]) -> tuple[dict[str,
             )
     if not groups:
         raise ValueError(
-            f"the manifest {path} gives a group to none of the {len(files)} images: "
+            f"the manifest {path} gives a group for none of the {len(files)} images: "
             f"its column 'file' must be relative to the root, such as {next(iter(files))!r}"
         )
     listed = {spelled(file) for file, _ in rows}
@@ -320,9 +320,9 @@ def _read_manifest(path: Path) -> list[tuple[str, str]]:
 
 
 def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Read the columns, in lower case, and the rows of a CSV file, with spaces stripped off every cell."""
+    """Read the column names, in lower case, and the rows of a CSV file, with whitespace stripped."""
     try:
-        text = read_bytes(path).decode("utf-8-sig")  # spreadsheets put a byte-order mark in front
+        text = read_bytes(path).decode("utf-8-sig")  # spreadsheets add a byte-order mark
         reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
         reader.fieldnames = columns = [name.strip().lower() for name in reader.fieldnames or ()]
         rows = []
@@ -338,7 +338,7 @@ def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def spelled(name: str) -> str:
-    r"""One spelling for a file's names: systems differ in "/" or "\\" and in how they compose accents."""
+    r"""Normalise a file name: systems differ in "/" or "\\" and in how they compose accents."""
     return unicodedata.normalize("NFC", PurePosixPath(name.replace("\\", "/")).as_posix())
 
 

@@ -1,4 +1,4 @@
-"""Cross-validation folds of the training class: seeded, even in size, no group on both sides of a split."""
+"""Cross-validation folds of the training class: seeded, of even size, no group on both sides of a split."""
 
 import re
 from collections import Counter
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """A split: `train` and `test` are sorted int64 indices into the groups that `make_folds` was given."""
+    """A split: `train` and `test` are sorted int64 indices into the `groups` passed to `make_folds`."""
 
     index: int
     train: np.ndarray
@@ -21,12 +21,12 @@ class Fold:
 class Split:
     """One fold of an experiment, as indices into its dataset."""
 
-    index: int  # of the fold, from 0
-    train: np.ndarray  # images trained on
-    labels: np.ndarray  # int32, the class of each of them; 0 = the positive one
+    index: int  # fold number, from 0
+    train: np.ndarray  # training images
+    labels: np.ndarray  # int32, class of each training image; 0 = the positive class
     held_out: np.ndarray  # positives kept out of training, for choices that must not see test images
-    test: np.ndarray  # positives tested on
-    seen: np.ndarray  # negatives whose group is trained on, so that the paper's Table 3 does not test them
+    test: np.ndarray  # test positives
+    seen: np.ndarray  # negatives whose group is trained on; the paper's Table 3 leaves them out of the test
 
 
 def make_folds(
@@ -34,23 +34,23 @@ def make_folds(
 ) -> list[Fold]:
     """Split N images into `folds` disjoint test sets that cover all of them.
 
-    Groups (or, ungrouped, single images) are shuffled; the largest come first, each into the smallest
-    test set so far. So test sets differ by no more images than the largest group has, ungrouped by at most
-    one: 220 images in five folds are always 176 and 44. (scikit-learn's shuffled GroupKFold evens out the
-    number of groups, not of images.)
+    Groups (single images if ungrouped) are shuffled and then assigned, largest first, each to the smallest
+    test set so far. Test set sizes thus differ by at most the size of the largest group, or by one if
+    ungrouped: 220 images in five folds always give 176 and 44. (scikit-learn's shuffled GroupKFold balances
+    the number of groups, not of images.)
 
     >>> [len(fold.test) for fold in make_folds([str(i) for i in range(220)], folds=5, seed=0)]
     [44, 44, 44, 44, 44]
 
     Args:
-      groups: length N, the group (patient, lesion, cluster of near-duplicates) of each image.
+      groups: group of each image (patient, lesion, cluster of near-duplicates), length N.
       folds: number of folds, at least 2.
-      seed: of the shuffle; the same seed gives the same folds.
+      seed: seed of the shuffle; the same seed gives the same folds.
       grouped: keep every group on one side of each split.
 
     Raises:
-      ValueError: `folds` is below 2, there are fewer images, or fewer groups, than folds, or a group is NaN
-        or None.
+      ValueError: `folds` is below 2, there are fewer images or groups than folds, or a group name is
+        missing (NaN, None or empty).
     """
     names = group_names(groups) if grouped else [str(group) for group in groups]
     units = names if grouped else [str(i) for i in range(len(names))]
@@ -62,7 +62,7 @@ def make_folds(
     shuffled = [unique[i] for i in rng.permutation(len(unique))]
     fold_of: dict[str, int] = {}
     filled = [0] * folds
-    # The sort is stable: groups of one size stay in their shuffled order.
+    # The sort is stable: groups of equal size keep their shuffled order.
     for group in sorted(shuffled, key=lambda name: -sizes[name]):
         smallest = filled.index(min(filled))
         fold_of[group] = smallest
@@ -74,13 +74,13 @@ def make_folds(
     return result
 
 
-# What tables hold in place of a name, as pandas reads them.
+# Placeholders for a missing name in tables, as pandas reads them.
 _MISSING = {"", "nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat"}
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 
 
 def group_name(group: object) -> str:
-    """Name of a group as text: "" where it is missing; 17 and 17.0, which tables mix up, are one.
+    """Name of a group as text, "" if missing; 17 and 17.0, which tables mix up, give the same name.
 
     >>> group_name(17.0), group_name("Doe, John"), group_name(float("nan")), group_name("N/A")
     ('17', 'Doe, John', '', '')
@@ -91,20 +91,20 @@ def group_name(group: object) -> str:
 
 
 def group_names(groups: Iterable[object]) -> list[str]:
-    """Names of groups; ValueError where one is missing, for all that are would become one group."""
+    """Names of groups; ValueError if one is missing, because all missing ones would form one group."""
     given = list(groups)
     names = list(map(group_name, given))
     if "" in names:
         first = names.index("")
         raise ValueError(
-            f"group {first} is {given[first]!r}: give an image whose group is not known a group of its own, "
-            "such as its file name"
+            f"group {first} is {given[first]!r}: give an image of unknown group a group of its own, such as "
+            "its file name"
         )
     return names
 
 
 def check_folds(folds: Sequence[Fold], groups: Sequence[str] | np.ndarray) -> None:
-    """Raise ValueError unless each image is in exactly one test set and no group on both sides.
+    """Raise ValueError unless each image is in exactly one test set and no group is on both sides.
 
     >>> check_folds(make_folds(["a", "a", "b"], folds=2, seed=0), ["a", "a", "b"])
     """
@@ -146,4 +146,4 @@ def _check_counts(images: int, groups: int, folds: int, grouped: bool) -> None:
 
 
 def _way_out(available: int) -> str:
-    return f"--config.data.folds={available} at the most" if available >= 2 else "two at the least"
+    return f"--config.data.folds={available} at most" if available >= 2 else "at least two are needed"

@@ -1,9 +1,9 @@
 """The image loader: the bytes of any photograph -> clean pixels of one size, or a plain reason why not.
 
 `decode_image` and `load_image` return uint8 RGB `[size, size, 3]` or raise `UnusableImage`, and nothing else,
-whatever the bytes are. The shorter side is scaled to `size` (bicubic, antialiased) and the centre is cut out.
-Orientation is applied and transparency laid on white; grey, palette, CMYK and 16-bit images become 8-bit RGB;
-colour profiles are ignored.
+whatever the bytes are. The shorter side is scaled to `size` (bicubic, antialiased) and the centre is cropped.
+Orientation is applied and transparency blended with white; grey, palette, CMYK and 16-bit images become
+8-bit RGB; colour profiles are ignored.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ MIN_SIDE = 32
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 
-# EXIF orientation n -> what turns the stored pixels upright (EXIF 2.32, tag 0x0112).
+# EXIF orientation n -> operation that turns the stored pixels upright (EXIF 2.32, tag 0x0112).
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -68,9 +68,9 @@ def load_image(
     max_bytes: int = MAX_BYTES,
     min_side: int = MIN_SIDE,
 ) -> np.ndarray:
-    """Load a file as uint8 `[size, size, 3]`; arguments and `UnusableImage` as `decode_image`.
+    """Load an image file as uint8 `[size, size, 3]`; arguments and errors as in `decode_image`.
 
-    By default no input gate is passed: pictures to be judged are read with the `read` of a detector.
+    The input gate is off by default: use a detector's `read` method for pictures to be judged.
 
     >>> load_image("missing.jpg", size=224)
     Traceback (most recent call last):
@@ -95,7 +95,7 @@ def decode_image(
     min_side: int = MIN_SIDE,
     on_header: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Decode the bytes of a JPEG, PNG, WEBP, BMP or TIFF image, or HEIC where pillow-heif is installed.
+    """Decode the bytes of a JPEG, PNG, WEBP, BMP or TIFF image, or HEIC if pillow-heif is installed.
 
     >>> file = BytesIO()
     >>> Image.new("RGB", (640, 480)).save(file, "PNG")
@@ -103,22 +103,22 @@ def decode_image(
     (224, 224, 3)
 
     Args:
-      data: the whole file.
-      size: side of the square that is returned, in pixels.
-      gate: the checks that the picture must pass; None = none. The pixels are the same with and without.
-      max_pixels: larger images are refused before any pixel is decoded.
+      data: content of the whole file.
+      size: side of the returned square, in pixels.
+      gate: checks that the picture must pass; None = no checks. The pixels do not depend on it.
+      max_pixels: images with more pixels are refused before any pixel is decoded.
       max_bytes: larger files are refused.
-      min_side: images with a shorter side than this, in pixels, are refused; a gate without `too_small`
-        lowers it to `MIN_SIDE`.
-      on_header: told the width and height in pixels as stored, also of an image that is then refused.
+      min_side: images with a shorter side, in pixels, are refused; a gate raises it to at least `MIN_SIDE`,
+        or sets it to `MIN_SIDE` if its `too_small` is False.
+      on_header: called with the stored width and height in pixels, also for an image that is then refused.
 
     Raises:
       UnusableImage: the bytes cannot be decoded safely and completely, hold more than one picture (which a
         gate without `several_frames` allows), or do not pass the gate; `reason` names every fault.
-      TypeError: `data` is not bytes, or a number not a whole one.
+      TypeError: `data` is not bytes, `gate` is not a `Gate`, or a size or limit is not an integer.
       ValueError: `size` is not positive.
     """
-    # At the door: behind the fence a caller's mistake would look like a bad image.
+    # Checked outside the `try`: inside, a caller's mistake would look like a bad image.
     if not isinstance(data, bytes | bytearray | memoryview):
         raise TypeError(f"data must be the bytes of an image file, got {type(data).__name__}")
     if not isinstance(gate, Gate | None):
@@ -144,7 +144,7 @@ def decode_image(
             pixels = _square(picture, turn, size)
             if gate is None:
                 return pixels
-            # What was decoded for a small network may be too small to be measured.
+            # An image decoded for a small network may be too small to be measured.
             if size < SIDE and min(picture.size) < min(full, 2 * SIDE):
                 with _open(data) as image:
                     picture, turn = _decode(image, data, SIDE)
@@ -158,8 +158,8 @@ def decode_image(
             words = f"damaged: its {found} header cannot be read"
         raise UnusableImage(words) from None
     except TooManyParts as error:
-        raise UnusableImage(f"not cut as encoders do: {error}; save it again") from None
-    # The fence: on hostile bytes Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error,
+        raise UnusableImage(f"an abnormal file structure: {error}; save it again") from None
+    # Catch all: on hostile bytes Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error,
     # zlib.error, MemoryError and more, and the set changes with its version. No file may stop a run.
     except Exception as error:
         raise UnusableImage(f"damaged: {_one_line(error)}") from None
@@ -170,7 +170,7 @@ def decode_image(
 
 
 def read_bytes(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> bytes:
-    """Read a regular file; `UnusableImage` where it does not exist, or is too large."""
+    """Read a regular file; `UnusableImage` if it is missing, unreadable or too large."""
     path = Path(path)
     if "\0" in str(path):
         raise UnusableImage("no such file")
@@ -178,7 +178,7 @@ def read_bytes(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> b
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             raise UnusableImage("a folder, not a file")
-        # Opening a pipe would wait for a writer for ever; a device never ends.
+        # Opening a pipe would wait for a writer forever; a device never ends.
         if not stat.S_ISREG(status.st_mode):
             raise UnusableImage("not a regular file")
         _check_bytes(status.st_size, max_bytes)
@@ -190,7 +190,7 @@ def read_bytes(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> b
         raise UnusableImage("not readable (permission denied)") from None
     except OSError as error:
         loops = error.errno == errno.ELOOP
-        raise UnusableImage("a symbolic link that leads in a circle" if loops else _one_line(error)) from None
+        raise UnusableImage("a circular symbolic link" if loops else _one_line(error)) from None
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
@@ -205,7 +205,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
         raise UnusableImage(
             "HEIC content, which needs pillow-heif: install the [heic] extra, or save it as JPEG"
         ) from None
-    # Not registered with Pillow, whose state belongs to whoever imports this package.
+    # Not registered with Pillow, whose global state belongs to the importing program.
     return pillow_heif.HeifImageFile(BytesIO(data))
 
 
@@ -218,25 +218,25 @@ def _check_header(image: Image.Image, max_pixels: int, min_side: int, first_fram
     width, height = image.size
     if width * height > max_pixels:
         raise UnusableImage(f"{width}x{height} pixels; at most {max_pixels:,} pixels in all are allowed")
-    # A tile is decoded whole, however little of it the image needs.
+    # A tile is always decoded whole, however little of it the image needs.
     tags = getattr(image, "tag_v2", {})
     tile = tags.get(_TILE_WIDTH, 1), tags.get(_TILE_LENGTH, 1)
     if all(isinstance(side, int) for side in tile) and tile[0] * tile[1] > max_pixels:
         raise UnusableImage(f"tiles of {tile[0]}x{tile[1]} pixels; at most {max_pixels:,} are allowed")
     if min(width, height) < min_side:
         raise UnusableImage(f"{width}x{height} pixels; at least {min_side}x{min_side} are needed")
-    # Many phones write previews or a depth map behind the photograph (MPO); the photograph comes first.
+    # Many phones store previews or a depth map after the photograph (MPO); the photograph comes first.
     if getattr(image, "is_animated", False) and image.format != "MPO" and not first_frame:
-        raise UnusableImage(f"an animated or multi-page {image.format}; save one of its pictures by itself")
+        raise UnusableImage(f"an animated or multi-page {image.format}; save one picture as a separate file")
 
 
 def _decode(image: Image.Image, data: bytes, size: int) -> tuple[Image.Image, Image.Transpose | None]:
-    """Decode RGB pixels, enough of them for a square of `size`; and the turn that makes them upright."""
-    # A large JPEG is decoded at 1/2, 1/4 or 1/8 of its side, but never below twice the wanted size, where the
-    # antialiased reduction that follows still decides the result.
+    """Decode RGB pixels, at least enough for a square of `size`; also return the turn that uprights them."""
+    # A large JPEG is decoded at 1/2, 1/4 or 1/8 of its side, but never below twice the wanted size, so that
+    # the antialiased reduction that follows still determines the result.
     image.draft(None, (2 * size, 2 * size))
     image.load()
-    # Only now: a PNG may carry EXIF behind its pixels, and Pillow turns TIFF images upright while it loads.
+    # Only after loading: a PNG may hold EXIF after its pixels, and Pillow turns TIFF images while it loads.
     turn = _UPRIGHT.get(_orientation(image))
     if image.format == "PNG" and png.is_deep_rgb(data) and "transparency" in image.info:
         _make_colour_transparent(image, data)
@@ -244,11 +244,11 @@ def _decode(image: Image.Image, data: bytes, size: int) -> tuple[Image.Image, Im
 
 
 def _square(image: Image.Image, turn: Image.Transpose | None, size: int) -> np.ndarray:
-    """Cut out the centre, scaled and upright, uint8 `[size, size, 3]`."""
+    """Crop the central square, scale it and turn it upright: uint8 `[size, size, 3]`."""
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
-    # Cut and scaled in one step, so that memory is bounded for any aspect ratio.
+    # Cropped and scaled in one step, so that memory is bounded for any aspect ratio.
     box = (left, top, left + side, top + side)
     image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
     # The crop is central and square, so turning the result equals turning the photograph.
@@ -256,9 +256,9 @@ def _square(image: Image.Image, turn: Image.Transpose | None, size: int) -> np.n
 
 
 def _orientation(image: Image.Image) -> int:
-    # A damaged EXIF block says nothing about the pixels: they are taken as stored.
+    # If the EXIF block is damaged, the pixels are used as stored.
     with contextlib.suppress(Exception):
-        # Of EXIF alone, as browsers do: `getexif` would also take the one of XMP.
+        # From EXIF alone, as browsers do: `getexif` would also use the orientation in XMP.
         exif = Image.Exif()
         exif.load(image.info.get("exif", b""))
         return int(exif.get(_ORIENTATION, 1))
@@ -266,7 +266,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _make_colour_transparent(image: Image.Image, data: bytes) -> None:
-    """Make the transparent colour of 16-bit RGB alpha: all 16 bits decide, and `image` has the upper 8."""
+    """Add alpha for the transparent colour of 16-bit RGB: all 16 bits count, `image` has the upper 8."""
     key = np.array(image.info.pop("transparency"))
     with _open(data) as lower:
         lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
@@ -280,7 +280,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         colours = image.convert("RGBA")
         alpha = colours.getchannel("A")
-        # Writers of these leave a fourth byte empty that is no alpha; browsers take such a BMP as opaque.
+        # Some writers leave a fourth byte zero that is not alpha; browsers treat such a BMP as opaque.
         if image.format in ("BMP", "TIFF") and alpha.getextrema() == (0, 0):
             return colours.convert("RGB")
         canvas = Image.new("RGB", image.size, "white")

@@ -1,8 +1,7 @@
-"""The inspection of a data set for problems that would spoil a result: duplicates, leaks between folds, lost
-files.
+"""Inspection of a data set for problems that would distort results: duplicates, leaks, lost files.
 
-Near-duplicates are found by a perceptual hash. It survives scaling, compression and mild changes of colour,
-but not mirroring, turning or cropping. For images with hardly any contrast it means nothing, and is not used.
+Near-duplicates are found by a perceptual hash. It survives scaling, compression and mild colour changes, but
+not mirroring, rotation or cropping. It is meaningless, and not used, for images with almost no contrast.
 """
 
 import hashlib
@@ -16,13 +15,13 @@ from PIL import Image
 from mim_jax.data.dataset import Dataset
 from mim_jax.data.folds import Fold
 
-HASH_DISTANCE = 4  # Bits of 63.
-FLAT_STD = 4.0  # Grey levels of 255; below, compression decides the bits of the hash.
+HASH_DISTANCE = 4  # Bits, of 63.
+FLAT_STD = 4.0  # Grey levels, of 255; below this, compression determines the bits of the hash.
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of problem: its name for programs, a title, each instance, and advice."""
+    """One kind of problem: machine-readable name, title, instances and advice."""
 
     kind: str
     title: str
@@ -32,7 +31,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class FoldCounts:
-    """Images and groups of the positive class on both sides of one fold."""
+    """Numbers of images and groups of the positive class on both sides of one fold."""
 
     index: int
     train_images: int
@@ -43,7 +42,7 @@ class FoldCounts:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Counts by class, the positive one first, and the problems found; `flat` images have no hash."""
+    """Counts by class, positive first, and the problems found; `flat` counts the images without a hash."""
 
     source: str
     size: int
@@ -62,17 +61,17 @@ def inspect(
     folds: Sequence[Fold] | None,
     hash_distance: int = HASH_DISTANCE,
 ) -> Inspection:
-    """Count classes and groups, and look for everything that would spoil a result.
+    """Count classes and groups, and look for problems that would distort results.
 
-    `folds` split the images of the class `positive`, in their order in `dataset`; None where there are none.
-    Near-duplicates have hashes that differ in at most `hash_distance` of 63 bits.
+    `folds` split the images of the class `positive`, in their order in `dataset`; None = no folds.
+    Hashes of near-duplicates differ in at most `hash_distance` of 63 bits.
     """
     images = {positive: 0} | dataset.class_counts()
     contents = _contents(dataset.images)
     hashes, flat = perceptual_hashes(dataset.images)
     near = _near_pairs(hashes, flat, hash_distance)
     first, second = near.T
-    # Images of one group may look alike, that is what groups are for.
+    # Images of one group may look alike: that is what groups are for.
     near = near[(contents[first] != contents[second]) & (dataset.groups[first] != dataset.groups[second])]
     groups = dataset.groups[dataset.labels == positive]
     return Inspection(
@@ -99,9 +98,9 @@ def near_duplicate_clusters(images: np.ndarray, *, hash_distance: int = HASH_DIS
 
 
 def perceptual_hashes(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """DCT hash (pHash) of each image: which of its 63 lowest frequencies but the mean lie above their median.
+    """DCT hash (pHash) of each image: which of its 63 lowest non-zero frequencies exceed their median.
 
-    Returns uint64 `[N]`; and bool `[N]`, True where the image is too flat for its hash to mean anything.
+    Returns the hashes, uint64 `[N]`, and bool `[N]`, True if an image is too flat for a meaningful hash.
     """
     from scipy.fft import dctn
 
@@ -137,15 +136,15 @@ def format_inspection(inspection: Inspection, *, shown: int = 10) -> str:
             lines.append(f"  ... and {len(finding.items) - shown} more")
         lines.append(f"  What to do: {finding.advice}")
     if not inspection.findings:
-        lines += ["", "Nothing was found that needs fixing."]
-    lines += ["", "Copies that are mirrored, turned or cropped are not recognised."]
+        lines += ["", "No problems found."]
+    lines += ["", "Mirrored, rotated or cropped copies are not detected."]
     if inspection.flat:
-        lines.append(f"{inspection.flat} images with hardly any contrast were compared for identity only.")
+        lines.append(f"{inspection.flat} images with almost no contrast were compared for identity only.")
     return "\n".join(lines)
 
 
 def _contents(images: np.ndarray) -> np.ndarray:
-    """Number each image, equal for images with the same pixels."""
+    """Number the images, with equal numbers for images with the same pixels."""
     digests = [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
     return np.unique(np.array(digests, dtype="S32"), return_inverse=True)[1]
 
@@ -163,7 +162,7 @@ def _near_pairs(hashes: np.ndarray, flat: np.ndarray, distance: int) -> np.ndarr
 
 
 def _pairs(count: int, related: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Related i < j, int `[P, 2]`; `related` compares some rows with everything: bool `[rows, count]`."""
+    """Related pairs i < j, int `[P, 2]`; `related` compares rows with all items: bool `[rows, count]`."""
     found = [np.empty((0, 2), dtype=np.int64)]
     for start in range(0, count, 256):
         rows = np.arange(start, min(start + 256, count))
@@ -182,7 +181,7 @@ def _clusters(pairs: np.ndarray, count: int) -> np.ndarray:
 
 
 def _about_pairs(dataset: Dataset, positive: str, pairs: np.ndarray, kind: str, what: str) -> list[Finding]:
-    """Sort pairs by the harm they do; within each sort, pairs that hang together are one item."""
+    """Sort pairs by the harm they do; within each kind, connected pairs form one item."""
     first, second = pairs.T
     across = dataset.labels[first] != dataset.labels[second]
     leak = ~across & (dataset.labels[first] == positive) & (dataset.groups[first] != dataset.groups[second])
@@ -191,19 +190,19 @@ def _about_pairs(dataset: Dataset, positive: str, pairs: np.ndarray, kind: str, 
             across,
             "across_classes",
             "in different classes",
-            "look at them and keep each in the class it belongs to; one of the labels is wrong.",
+            "check them and keep each image in its correct class only; one of the labels is wrong.",
         ),
         (
             leak,
             "across_groups",
             f"of {positive} in different groups",
-            "give them one group in manifest.csv, or keep one; now training images come back as test images.",
+            "give them one group in manifest.csv, or keep one; now training images recur in the test set.",
         ),
         (
             ~across & ~leak,
             "within_class",
             "within a class",
-            "keep one of them; each copy counts again in the results.",
+            "keep one of them; every copy counts again in the results.",
         ),
     )
     sign = " = " if kind == "exact" else " ~ "
@@ -216,14 +215,14 @@ def _about_pairs(dataset: Dataset, positive: str, pairs: np.ndarray, kind: str, 
 
 
 def _members(pairs: np.ndarray, count: int) -> list[np.ndarray]:
-    """Indices of each cluster of two or more."""
+    """Indices of the images in each cluster of two or more."""
     clusters = _clusters(pairs, count)
     involved = np.unique(pairs)
     return [involved[clusters[involved] == cluster] for cluster in np.unique(clusters[involved])]
 
 
 def _about_the_rest(dataset: Dataset, positive: str) -> list[Finding]:
-    """Groups, files and classes that need a look."""
+    """Findings on groups, files and classes."""
     labels_of: dict[str, Counter[str]] = {}
     for group, label in zip(dataset.groups.tolist(), dataset.labels.tolist(), strict=True):
         labels_of.setdefault(group, Counter())[label] += 1
@@ -234,10 +233,10 @@ def _about_the_rest(dataset: Dataset, positive: str) -> list[Finding]:
     ]
     findings = []
     if not dataset.grouped:
-        title = "No groups are known; each image is taken as a patient of its own"
+        title = "No groups are known; each image is treated as a separate patient"
         advice = (
-            "if several images show one patient, say so in manifest.csv (columns file,group) or with "
-            "--config.data.group_pattern; otherwise the results flatter."
+            "if several images show one patient, group them in manifest.csv (columns file,group) or with "
+            "--config.data.group_pattern; otherwise the results are too optimistic."
         )
         findings.append(Finding("ungrouped", title, (), advice))
     for kind, title, named, advice in (
@@ -245,11 +244,11 @@ def _about_the_rest(dataset: Dataset, positive: str) -> list[Finding]:
             "groups_across_classes",
             "Groups in more than one class",
             crossing,
-            "check the labels of these patients; where only the name recurs, put the class in front of it.",
+            "check the labels of these patients; if only the name is reused, prefix it with the class.",
         ),
         (
             "group_problems",
-            "Files that do not fit the manifest or pattern",
+            "Files that do not match the manifest or group pattern",
             dataset.group_problems,
             "correct the manifest or the group pattern.",
         ),
@@ -261,7 +260,7 @@ def _about_the_rest(dataset: Dataset, positive: str) -> list[Finding]:
         ),
         (
             "passed_over",
-            "Files and folders that are not read",
+            "Files and folders skipped",
             dataset.passed_over,
             "rename or convert those that are photographs of the class; leave the others.",
         ),
@@ -277,7 +276,7 @@ def _about_the_rest(dataset: Dataset, positive: str) -> list[Finding]:
             findings.append(Finding(kind, title, items, advice))
     if not np.any(dataset.labels != positive):
         advice = "add images of other conditions; without them a network can be trained but not evaluated."
-        findings.append(Finding("no_negatives", f"There is no class but {positive}", (), advice))
+        findings.append(Finding("no_negatives", f"There is no class other than {positive}", (), advice))
     return findings
 
 
@@ -287,7 +286,7 @@ def _count_fold(fold: Fold, groups: np.ndarray) -> FoldCounts:
 
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Aligned columns: the first to the left, the others to the right."""
+    """Format aligned columns: the first left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = []
     for row in (header, *rows):

@@ -1,6 +1,6 @@
-"""Pillow's global settings, at their defaults while images are decoded and given back afterwards.
+"""Pillow's global settings: set to fixed values while images are decoded, and restored afterwards.
 
-They belong to whoever imports this package, and decide what is accepted: half an image, or how large a one.
+They belong to the importing program, and decide what is accepted: truncated images, or how large ones.
 """
 
 import contextlib
@@ -12,13 +12,13 @@ from PIL import BmpImagePlugin, Image, ImageFile, TiffImagePlugin
 
 _SETTINGS = (
     (ImageFile, "LOAD_TRUNCATED_IMAGES", False),
-    (Image, "MAX_IMAGE_PIXELS", None),  # the loader has a limit of its own
+    (Image, "MAX_IMAGE_PIXELS", None),  # the loader has its own limit
     (TiffImagePlugin, "READ_LIBTIFF", False),
     (BmpImagePlugin, "USE_RAW_ALPHA", False),
 )
-# Settings, and the filters that `warnings.catch_warnings` saves and restores, are those of all threads:
-# decoders that overlap would restore each other's. So the first one in sets them, and the last one out
-# restores them.
+# These settings, and the filters that `warnings.catch_warnings` saves and restores, are shared by all
+# threads: overlapping decoders would restore each other's. So the first one in sets them, and the last one
+# out restores them.
 _lock = threading.Lock()
 _decoding = 0
 _changed = contextlib.ExitStack()
@@ -26,7 +26,7 @@ _changed = contextlib.ExitStack()
 
 @contextlib.contextmanager
 def defaults() -> Iterator[None]:
-    """Set Pillow's defaults, and keep its warnings from the user: what matters is in the reason."""
+    """Fix Pillow's settings and silence its warnings: the reason for a refusal says what matters."""
     global _decoding
     with _lock:
         if _decoding == 0:

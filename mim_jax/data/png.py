@@ -1,20 +1,20 @@
-"""PNG files, cut down to what decides their pixels."""
+"""PNG files, reduced to the chunks that determine their pixels."""
 
 import struct
 import zlib
 
 from mim_jax.data.container_limits import MAX_READS, TooManyParts
 
-_HEAD = 8  # bytes in front of the first chunk
-# Transparency, orientation and the frames of an animation. Pixels depend on no other chunk that a decoder may
-# pass over: texts, profiles and densities, which may be long, packed, or damaged.
+_HEAD = 8  # bytes before the first chunk
+# Optional chunks that are kept: transparency, orientation and animation frames. The pixels depend on none of
+# the others: texts, profiles and densities, which may be long, compressed or damaged.
 _HEEDED = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")
 
 
 def essential(data: bytes) -> bytes:
-    """Return the PNG with the chunks that decide its pixels; of the others, damage and length do not matter.
+    """Return the PNG with only the chunks that determine its pixels; other chunks may be long or damaged.
 
-    As in libpng, an ancillary chunk whose checksum is wrong is passed over.
+    As in libpng, an ancillary chunk with a wrong checksum is skipped.
 
     Raises:
       TooManyParts: more chunks than any encoder writes.
@@ -33,14 +33,14 @@ def essential(data: bytes) -> bytes:
 
 
 def is_deep_rgb(data: bytes) -> bool:
-    """Whether the header says 16 bits of RGB, of which Pillow keeps the upper 8."""
+    """Whether the header declares 16-bit RGB, of which Pillow keeps the upper 8 bits."""
     return data[24:26] == b"\x10\x02"
 
 
 def _scaled(data: bytes, body: bytes) -> bytes:
-    """The chunk tRNS, its grey in 8 bits where it has fewer: Pillow scales pixels before it compares."""
+    """The tRNS chunk, with grey of fewer bits scaled to 8: Pillow scales pixels before it compares."""
     bits, colour = data[24:26]
-    if colour == 3:  # alphas of a palette
+    if colour == 3:  # palette alphas
         changed = body
     elif len(body) != {0: 2, 2: 6}.get(colour):
         return b""

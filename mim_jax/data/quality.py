@@ -1,32 +1,32 @@
 """The input gate: is this picture a usable photograph of skin, and if not, what helps?
 
-A network that has learned one kind of image gives some score to anything, and a blurred or dark picture is
-easy to inpaint, so it resembles its inpainting whatever it shows. So pictures that cannot be judged are
+A network trained on one kind of image gives a score to anything, and a blurred or dark picture is easy to
+inpaint, so it resembles its inpainting whatever it shows. Pictures that cannot be judged are therefore
 refused before they are scored: `mim_jax.data.images.load_image` and `decode_image` take a `Gate`.
 
-The measures are taken on the central square, scaled to 128x128 (smaller images as they are), whatever size
-the network takes. A large JPEG is decoded once, at a fraction of its side that suits the network and this
-square, which moves the measures by some percent. They are sums over pixels, so that a page in a browser can
-have the same ones. With luma
+The measures are taken on the central square, scaled to 128x128 (smaller images are not scaled), whatever the
+input size of the network. A large JPEG is decoded once, at a reduced size that suits both the network and
+this square, which changes the measures by a few percent. They are sums over pixels, so that a web page can
+compute the same values. With luma
 Y = (299 R + 587 G + 114 B) / 1000 in 0 to 255 (ITU-R BT.601) and H pixels a side:
 
     lit        share of pixels with Y > 60
-    burnt      of the middle, rows and columns H // 4 up to but without H - H // 4: share with R, G, B >= 250
-    sharpness  var(D) / (var(Y) + 1), D = the sum of a pixel's four neighbours in Y less 4 Y, mirrored at the
+    burnt      share of pixels with R, G, B >= 250 in the middle: rows and columns H // 4 to H - H // 4 - 1
+    sharpness  var(D) / (var(Y) + 1), D = sum of Y over a pixel's four neighbours minus 4 Y, mirrored at the
                border without repeating it; population variances
-    skin       share with 77 <= Cb <= 140 and 131 <= Cr <= 185, as JFIF defines them:
+    skin       share of pixels with 77 <= Cb <= 140 and 131 <= Cr <= 185, as JFIF defines them:
                Cb = 128 - 0.168736 R - 0.331264 G + 0.5 B, Cr = 128 + 0.5 R - 0.418688 G - 0.081312 B
-    flat       of the pixels that have a right and a lower neighbour: share that equals both in R, G and B
+    flat       share that equal both neighbours in R, G and B, of the pixels with a right and a lower one
 
 The variance of the Laplacian measures focus (Pech-Pacheco et al., "Diatom autofocusing in brightfield
-microscopy", ICPR 2000); divided by the variance of luma it depends neither on exposure nor on how light the
-skin is. `lit` asks whether there are any lights in the picture, not whether it is light on average, for the
-same reason. The colours are those of Chai and Ngan, "Face segmentation using skin-color map in videophone
+microscopy", ICPR 2000); divided by the variance of luma it depends neither on exposure nor on skin tone. For
+the same reason `lit` asks whether any part of the picture is bright, not whether it is bright on average.
+The skin colours are those of Chai and Ngan, "Face segmentation using skin-color map in videophone
 applications", IEEE Transactions on Circuits and Systems for Video Technology, 1999 (77 to 127 and 133 to
 173), widened for inflamed skin and for the violet of dermoscopy.
 
-The limits were chosen by refusing at most one in fifty of every class and of every estimated skin tone of
-public photographs of skin, without any score of any network; `benchmarks/gate.py` counts what they refuse.
+The limits were chosen to refuse at most one in fifty of each class and of each estimated skin tone in public
+photographs of skin, without using any network's scores; `benchmarks/gate.py` counts what they refuse.
 """
 
 from dataclasses import dataclass, replace
@@ -38,16 +38,16 @@ from PIL import Image
 if TYPE_CHECKING:
     from mim_jax.data.dataset import Dataset
 
-SIDE = 128  # pixels a side of what is measured
+SIDE = 128  # side of the measured square, in pixels
 
-LIGHT = 60  # luma of 255: what is brighter is lit
+LIGHT = 60  # luma, of 255; brighter pixels are lit
 LEAST_LIT = 0.05
-WHITE = 250  # of 255: a pixel without a darker channel is burnt out
+WHITE = 250  # of 255; a pixel without a darker channel is burnt out
 MOST_BURNT = 0.6
 LEAST_SHARPNESS = 0.01
 CB, CR = (77, 140), (131, 185)
 LEAST_SKIN = 0.15
-# Beyond both: drawn by a computer; each alone is common in photographs.
+# Above both limits: computer graphics. Each alone is common in photographs.
 MOST_FLAT, MOST_FLAT_SHARPNESS = 0.1, 1.0
 
 
@@ -56,7 +56,7 @@ class Gate:
     """Checks of the input gate; False turns one off."""
 
     too_small: bool = True
-    several_frames: bool = True  # False takes the first one
+    several_frames: bool = True  # False = use the first frame
     screenshot: bool = True
     underexposed: bool = True
     overexposed: bool = True
@@ -69,7 +69,7 @@ MODES = ("list", "refuse", "off")
 
 @dataclass(frozen=True)
 class Measures:
-    """Measures of the gate; the module's docstring has the formulas. Shares are in [0, 1]."""
+    """Measures of the gate; formulas in the module's docstring. Shares are in [0, 1]."""
 
     lit: float
     burnt: float
@@ -115,7 +115,7 @@ def find_faults(image: np.ndarray, gate: Gate) -> dict[str, str]:
         "screenshot": (
             found.flat > MOST_FLAT and found.sharpness > MOST_FLAT_SHARPNESS,
             f"like a screenshot or a drawing: {found.flat:.0%} of its pixels equal their neighbours "
-            f"(at most {MOST_FLAT:.0%} where the sharpness, here {sharp}, is above {MOST_FLAT_SHARPNESS:g}); "
+            f"(at most {MOST_FLAT:.0%} if the sharpness, here {sharp}, is above {MOST_FLAT_SHARPNESS:g}); "
             "use the photograph itself",
         ),
         "underexposed": (
@@ -143,20 +143,20 @@ def find_faults(image: np.ndarray, gate: Gate) -> dict[str, str]:
 
 
 def screen(dataset: "Dataset", gate: Gate, mode: str, *, strict: bool = False) -> "Dataset":
-    """Run the gate on the images of a data set; by default nothing is left out.
+    """Run the gate on the images of a data set; by default only list those that fail.
 
-    People who collect images to train on may want odd ones, and a gate that changed what is trained on would
-    change results. Checks of size and frames are the reader's.
+    Training sets may contain unusual images on purpose, and a gate that changed the training set would
+    change results. Image size and frames are checked by the image loader.
 
     Args:
       dataset: the images, at the size they were read at.
       gate: the checks to make.
-      mode: "list" names what does not pass in `doubtful`; "refuse" moves it to `unusable`; "off" does
+      mode: "list" lists images that fail in `doubtful`; "refuse" moves them to `unusable`; "off" does
         nothing.
-      strict: with "refuse", an image that does not pass is an error.
+      strict: with "refuse", raise an error if an image fails.
 
     Raises:
-      ValueError: an unknown mode; strict; nothing of the positive class passes.
+      ValueError: unknown mode; an image fails and `strict` is set; no image of the positive class passes.
     """
     if mode not in MODES:
         raise ValueError(f"unknown config.data.gate.training {mode!r}: choose one of {', '.join(MODES)}")
@@ -179,13 +179,13 @@ def screen(dataset: "Dataset", gate: Gate, mode: str, *, strict: bool = False) -
     kept = dataset.select(np.array([not each for each in faults], dtype=bool))
     if not kept.positives.size:
         raise ValueError(
-            f"the input gate refuses every image of {dataset.positive!r} (first of all {found[0][0]}: "
+            f"the input gate refuses every image of {dataset.positive!r} (the first is {found[0][0]}: "
             f"{found[0][1]}): only list them with --config.data.gate.training=list"
         )
     return replace(kept, unusable=tuple(sorted((*dataset.unusable, *found))))
 
 
 def _laplacian(plane: np.ndarray) -> np.ndarray:
-    """Sum of the four neighbours less four times the pixel, `[H, W]`, mirrored as in `abcb|abc`."""
+    """Sum of the four neighbours minus four times the pixel, `[H, W]`, mirrored as in `abcb|abc`."""
     wide = np.pad(plane, 1, mode="reflect")
     return wide[:-2, 1:-1] + wide[2:, 1:-1] + wide[1:-1, :-2] + wide[1:-1, 2:] - 4 * plane

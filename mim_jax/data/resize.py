@@ -1,4 +1,4 @@
-"""Images made smaller, the same on the host and inside a program."""
+"""Image downscaling, with the same result on the host and inside a compiled program."""
 
 import functools
 
@@ -8,9 +8,9 @@ import numpy as np
 
 
 def shrink(images: jax.Array, size: int) -> jax.Array:
-    """Resize float images in [0, 1], `[B, S, S, 3]`, to `size` pixels a side, on the 256 levels of a byte.
+    """Resize float images in [0, 1], `[B, S, S, 3]`, to `size` pixels a side, rounded to 256 levels.
 
-    Each pixel is a triangle-weighted mean of those under it (`jax.image.resize`, "linear", antialiased).
+    Each pixel is a triangle-weighted mean of the pixels under it (`jax.image.resize`, "linear", antialiased).
 
     >>> shrink(jnp.ones((1, 4, 4, 3)), 2).shape
     (1, 2, 2, 3)

@@ -1,4 +1,4 @@
-"""The format of a file by its first bytes, also of formats that are refused."""
+"""File format detection by the first bytes, including formats that are refused."""
 
 # (offset, bytes, name)
 _SIGNATURES = (
@@ -9,7 +9,7 @@ _SIGNATURES = (
     (0, b"MM\0*", "TIFF"),
     (0, b"II+\0", "TIFF"),
     (0, b"MM\0+", "TIFF"),
-    # Byte orders that contradict the rest, which Pillow reads all the same.
+    # Byte orders that contradict the bytes after them; Pillow reads such files all the same.
     (0, b"MM*\0", "TIFF"),
     (0, b"II\0*", "TIFF"),
     (0, b"GIF8", "GIF"),
@@ -22,7 +22,7 @@ _SIGNATURES = (
     (0, b"BM", "BMP"),
 )
 # Brands of ISO/IEC 23008-12 and of its profiles: pictures, sequences, MIAF with HEVC. AVIF comes first: its
-# files are also of the brand mif1.
+# files also carry the brand mif1.
 _BRANDS = {
     "AVIF": {b"avif", b"avis"},
     "HEIC": {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
@@ -31,9 +31,9 @@ _BRANDS = {
 
 
 def signature(data: bytes) -> str:
-    """Name the format of a file by its first bytes; "" where they are of none that is known."""
+    """Name the format of a file by its first bytes; "" if unknown."""
     if data[4:8] == b"ftyp":
-        # The major brand, its version, and the brands that the file is compatible with.
+        # The box holds the major brand, its version and the compatible brands.
         box = data[8 : min(int.from_bytes(data[:4]), 1024)]
         brands = {box[:4], *(box[start : start + 4] for start in range(8, len(box), 4))}
         return next((name for name, known in _BRANDS.items() if brands & known), "")

@@ -1,10 +1,10 @@
-"""TIFF files: which layouts of pixels are read. Pillow reads others too, some of them as other pixels."""
+"""TIFF files: which pixel layouts are read. Pillow accepts others too, and decodes some of them wrongly."""
 
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from mim_jax.data.container_limits import Source
 
-# Photometric interpretation (TIFF 6.0, tag 262) -> its name, samples of a colour, bits of each.
+# Photometric interpretation (TIFF 6.0, tag 262) -> name, samples per colour, bits per sample.
 _COLOURS: dict[int, tuple[str, int, set[int]]] = {
     0: ("WhiteIsZero", 1, {1, 2, 4, 8}),
     1: ("BlackIsZero", 1, {1, 2, 4, 8, 16}),
@@ -19,7 +19,7 @@ _COMPRESSIONS = {1, 2, 3, 4, 5, _JPEG, 8, 32773, 32946, 34925, 50000}
 
 
 def refusal(data: bytes) -> str:
-    """Say in one line why the pixels of a TIFF are not read; "" where they are."""
+    """Return a one-line reason why the pixels of a TIFF are not read; "" if they are."""
     file = Source(data)
     tags = ImageFileDirectory_v2(file.read(16 if 0x2B in data[2:4] else 8))
     file.seek(tags.next)
@@ -27,12 +27,12 @@ def refusal(data: bytes) -> str:
 
     def values(tag: int, *default: int) -> tuple[int, ...]:
         found = tags.get(tag, default)
-        # Texts and fractions, which a damaged tag may hold, are none of the values that are read.
+        # A damaged tag may hold texts and fractions, which match none of the values that are read.
         found = found if isinstance(found, tuple) else (found,)
         return tuple(value if isinstance(value, int) else -1 for value in found)
 
     photometric, samples, compression = values(262, -1)[0], values(277, 1)[0], values(259, 1)[0]
-    bits, extra = values(258, 1)[:6], values(338)  # no layout that is read has more samples
+    bits, extra = values(258, 1)[:6], values(338)  # supported layouts have no more samples
     depth = "/".join(map(str, dict.fromkeys(bits)))
     if values(254, 0)[0] & 1:
         return "a TIFF whose first picture is a thumbnail, as in raw files; save the photograph by itself"
@@ -41,7 +41,7 @@ def refusal(data: bytes) -> str:
         kind = kinds.get(values(339, 1)[0], "undefined")
         return f"{kind} pixels ({depth} bits), whose range is unknown; save it with 8 or 16 bits"
     name, colours, read = _COLOURS.get(photometric, (f"PhotometricInterpretation={photometric}", 0, set()))
-    # Beside RGB and 8-bit grey, samples that say nothing are passed over, and one of them may be alpha.
+    # RGB and 8-bit grey may have extra samples: unspecified ones are skipped, and the first may be alpha.
     most = {1: int(8 in bits), 2: 3 if 8 in bits else 1}.get(photometric, 0)
     more = samples - colours
     wrong = {
@@ -60,4 +60,4 @@ def refusal(data: bytes) -> str:
         "a colour map of 8 bits": photometric == 3 and max(values(320, 0)) < 256,
     }
     found = next((words for words, holds in wrong.items() if holds), "")
-    return found and f"TIFF pixels that are not read ({found}); save it as 8-bit RGB"
+    return found and f"an unsupported TIFF layout ({found}); save it as 8-bit RGB"

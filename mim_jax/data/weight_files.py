@@ -1,4 +1,4 @@
-"""Files of arrays in the safetensors format, which can run nothing; an unreadable one is a ValueError."""
+"""Array files in the safetensors format, which cannot execute code; unreadable ones raise ValueError."""
 
 import os
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-_DTYPES = {  # `safetensors.numpy` reads no bfloat16
+_DTYPES = {  # `safetensors.numpy` cannot read bfloat16
     "BOOL": np.dtype(bool),
     "U8": np.dtype(np.uint8),
     "I8": np.dtype(np.int8),
@@ -23,18 +23,18 @@ _DTYPES = {  # `safetensors.numpy` reads no bfloat16
 
 
 def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays by name; the same arrays make the same bytes, in whatever order they come."""
-    # The package writes the memory of an array as it lies: rows first is up to the caller.
+    """Write named arrays; the same arrays give the same bytes, whatever their order in the mapping."""
+    # The package writes an array's memory as it is: row-major order is up to the caller.
     content = safetensors.numpy.save({name: np.asarray(arrays[name], order="C") for name in sorted(arrays)})
     Path(path).write_bytes(content)
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read the arrays of a safetensors file, by name and in the order of the names.
+    """Read a safetensors file: arrays by name, sorted by name.
 
     Raises:
-      ValueError: another format, or a file that is cut short, has gaps or overlaps, or has an unknown dtype
-        or an impossible shape.
+      ValueError: the file has another format, is truncated, has gaps or overlaps, an unknown dtype or an
+        impossible shape.
     """
     data = Path(path).read_bytes()
     try:

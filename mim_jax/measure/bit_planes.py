@@ -1,14 +1,14 @@
-"""How often each byte occurs, counted by bit planes: on CPU, 32 bytes an instruction instead of one.
+"""Byte histograms counted by bit planes: on CPU, 32 bytes per instruction instead of one.
 
-Eight pixels give one byte of each of eight bit planes. A pixel has the value v where the planes of its high
-half and of its low half both agree with v, so a count is the population count of what two masks share. Exact,
-in whole numbers. It needs instructions that count bits in vectors (AVX-512 of Zen 4 or Ice Lake); with AVX2
-alone it takes 1.1 times as long as additions.
+Eight pixels give one byte in each of eight bit planes. A pixel has the value v if the planes of both its high
+and its low half match v, so a count is the population count of the intersection of two masks. Counts are
+exact integers. It needs vector instructions that count bits (AVX-512 of Zen 4 or Ice Lake); with AVX2 alone
+it takes 1.1 times as long as plain additions.
 
-Microseconds of one core (Zen 4) for an image of 224x224x3: this 85, OpenCV's `calcHist` 72, XLA's addition
-of one byte after the other 132. Also tried: counters of 8, 16, 32 bits or float32, four tables in turn,
-indices declared sorted, unique or in bounds: 105 to 160 without computing the positions; pairs of bytes into
-65,536 bins: 70, and 64 to fold them; `jnp.bincount`: 206; sorting: 5,000.
+Microseconds on one core (Zen 4) for an image of 224x224x3: this 85, OpenCV's `calcHist` 72, XLA adding byte
+by byte 132. Also tried: counters of 8, 16, 32 bits or float32, four tables in turn, indices declared sorted,
+unique or in bounds: 105 to 160 without computing the positions; pairs of bytes into 65,536 bins: 70, plus 64
+to fold them; `jnp.bincount`: 206; sorting: 5,000.
 """
 
 import math
@@ -20,11 +20,11 @@ import numpy as np
 
 from mim_jax.measure.images import apart
 
-# A row of a block is `vectors` times LANES bytes. A byte of sums would hold up to 31 vectors, 8 pixels each;
-# with 14 the masks of a channel fit into the first cache, those of MOST_BLOCKS blocks into the second.
+# A row of a block is `vectors` times LANES bytes. Sums in a byte could hold up to 31 vectors, 8 pixels each;
+# with 14 the masks of a channel fit into the L1 cache, those of MOST_BLOCKS blocks into the L2 cache.
 LANES, MOST_VECTORS, MOST_BLOCKS = 32, 14, 7
-PIXELS = 8 * LANES  # of one vector in all rows
-# With fewer, adding one after the other is as fast, and compiles faster.
+PIXELS = 8 * LANES  # pixels of one vector over all eight rows
+# With fewer pixels, adding byte by byte is as fast, and compiles faster.
 FEWEST_PIXELS = 2**14
 
 
@@ -40,7 +40,7 @@ def counts(images: Sequence[jax.Array]) -> list[jax.Array]:
     if not vectors:
         return [_added(row, channels) for row in flat]
     end = pieces * blocks * vectors * PIXELS * channels
-    # One loop for all images: XLA runs two on two threads, which takes 1.3 times as long.
+    # One loop for all images: XLA would run two loops on two threads, which takes 1.3 times as long.
     rows = jnp.stack([row[:end] for row in flat])
     found = jax.lax.map(_counted, rows.reshape(-1, blocks, 8, channels, vectors * LANES))
     found = jnp.sum(found.reshape(len(flat), pieces, channels, 256), axis=1, dtype=jnp.int32)
@@ -48,7 +48,7 @@ def counts(images: Sequence[jax.Array]) -> list[jax.Array]:
 
 
 def layout(pixels: int, channels: int) -> tuple[int, int, int]:
-    """Pieces, blocks of a piece and vectors of a row that hold most of the pixels; the rest is left."""
+    """Numbers of pieces, blocks per piece and vectors per row that cover most pixels; the rest is left."""
     if pixels < FEWEST_PIXELS:
         return 0, 0, 0
     least = math.ceil(pixels / (PIXELS * MOST_VECTORS))
@@ -57,13 +57,13 @@ def layout(pixels: int, channels: int) -> tuple[int, int, int]:
     for more in range(2):
         blocks = math.ceil(least / pieces) + more
         vectors = pixels // (PIXELS * blocks * pieces)
-        # The channel of a row's first byte must move from row to row.
+        # The channel of a row's first byte must change from row to row.
         found.append((pieces, blocks, vectors - (channels == 3 and vectors % 3 == 0)))
     return max(found, key=math.prod)
 
 
 def _added(flat: jax.Array, channels: int) -> jax.Array:
-    """Counts of interleaved bytes, one after the other."""
+    """Count interleaved bytes one by one: int32 `[C, 256]`."""
 
     def positions(flat: jax.Array) -> jax.Array:
         first = 256 * jnp.arange(channels, dtype=jnp.uint16)
@@ -76,9 +76,9 @@ def _added(flat: jax.Array, channels: int) -> jax.Array:
 
 
 def _counted(rows: jax.Array) -> jax.Array:
-    """Counts of interleaved bytes `[blocks, 8, C, L]`: int32 `[C, 256]`."""
-    # Each step is read many times by the next one, and so is written to memory. All take their
-    # condition from `rows`: with one each, XLA would hand the steps from thread to thread.
+    """Count interleaved bytes `[blocks, 8, C, L]` by bit planes: int32 `[C, 256]`."""
+    # The next step reads each result many times, so it is written to memory. All steps take their
+    # condition from `rows`: with separate ones, XLA would pass the steps from thread to thread.
     masks = apart(_masks, apart(_planes, apart(_channels, rows), condition=rows), condition=rows)
     sums = apart(_intersections, masks, condition=rows)
     parts = [block[..., first : first + 8] for block in sums for first in range(0, LANES, 8)]
@@ -87,7 +87,7 @@ def _counted(rows: jax.Array) -> jax.Array:
 
 
 def _channels(rows: jax.Array) -> jax.Array:
-    """Bytes of each channel, `[blocks, C, 8, L]`: each takes, of C rows, the bytes that are its own."""
+    """Bytes of each channel, `[blocks, C, 8, L]`: each channel takes its own bytes out of C rows."""
     channels, length = rows.shape[-2:]
     row, byte = np.arange(channels).reshape(-1, 1), np.arange(length)
     found = jnp.zeros((), jnp.uint8)
@@ -109,7 +109,7 @@ def _planes(own: jax.Array) -> jax.Array:
 
 
 def _masks(planes: jax.Array) -> jax.Array:
-    """Which pixels have each of the 16 low and 16 high halves of a byte: `[blocks, C, 2, 16, L]`."""
+    """Masks of the pixels with each of the 16 low and 16 high halves of a byte: `[blocks, C, 2, 16, L]`."""
     planes = planes.reshape(*planes.shape[:2], 2, 4, 1, planes.shape[-1])
     masks = jnp.full((), 255, jnp.uint8)
     for bit in range(4):
@@ -119,10 +119,10 @@ def _masks(planes: jax.Array) -> jax.Array:
 
 
 def _intersections(masks: jax.Array) -> jax.Array:
-    """Pixels with each high and low half, in sums of bytes: `[blocks, C, 16, 16, LANES]`."""
+    """Numbers of pixels with each high and low half, as byte sums: `[blocks, C, 16, 16, LANES]`."""
     high, low = masks[:, :, 1, :, None], masks[:, :, 0, None]
     sums = jnp.zeros((), jnp.uint8)
-    # Written out, because XLA would not add the vectors of a reduction as vectors.
+    # Unrolled, because XLA would not vectorise the additions of a reduction.
     for start in range(0, masks.shape[-1], LANES):
         part = slice(start, start + LANES)
         sums = sums + jax.lax.population_count(high[..., part] & low[..., part])

@@ -1,14 +1,14 @@
-"""`each`: a function of one image applied to many, in the form that the backend runs fast.
+"""`each`: apply a function of one image to many, in the form that the backend runs fast.
 
-On CPU one image is measured after the other: its planes stay in the cache (about twice as fast as a batched
-form), memory is bounded, and the same instructions score an image in any batch. Accelerators take the whole
-batch at once. `jax.vmap` would undo that choice, because it rewrites what is inside; so the choice is a
-primitive, made when a program is lowered, after all transformations:
+On CPU images are measured one by one: the planes of an image stay in the cache (about twice as fast as a
+batched form), memory is bounded, and the same instructions score an image in any batch. Accelerators process
+the whole batch at once. `jax.vmap` would undo that choice, because it rewrites the function; so `each` is a
+primitive, and the choice is made at lowering, after all transformations:
 
-* `vmap` joins its axis to the leading axis: a mapped metric is the metric of a batch, at any nesting;
-* the tangent is `each` of the function's tangent, linear in its last operands, and its transpose is `each` of
-  that one's transpose: forward and reverse mode, of any order, keep the form. Operands are stored, not what
-  the function computes on the way: a gradient computes it anew, image by image.
+* `vmap` merges its axis into the leading axis: a mapped metric is the metric of a batch, at any nesting;
+* the tangent is `each` of the function's tangent, linear in its last operands, and the transpose of that is
+  `each` of the tangent's transpose: forward and reverse mode, of any order, keep the form. Operands are
+  stored, intermediate results are not: a gradient recomputes them, image by image.
 """
 
 import math
@@ -28,12 +28,12 @@ each_p.multiple_results = True
 
 
 def each(measure: Callable[..., Any], lead: tuple[int, ...], *arrays: jax.Array) -> Any:
-    """Apply `measure` to every image of the leading axes `lead`, which all arrays have; there may be none.
+    """Apply `measure` to every image of the leading axes `lead`, which all arrays share; there may be none.
 
     Args:
-      measure: arrays of one image -> a tree of arrays. It closes over constants alone.
-      lead: the leading axes.
-      *arrays: what `measure` takes, each `[*lead, ...]`.
+      measure: function of one image's arrays that returns a tree of arrays. It may close over constants only.
+      lead: sizes of the leading axes.
+      *arrays: arguments of `measure` for all images, each `[*lead, ...]`.
     """
     flat = [array.reshape(math.prod(lead), *array.shape[len(lead) :]) for array in arrays]
     structure: Any = None
@@ -48,12 +48,12 @@ def each(measure: Callable[..., Any], lead: tuple[int, ...], *arrays: jax.Array)
 
 
 def one_by_one(*operands: jax.Array, program: core.ClosedJaxpr, linear: int) -> list[jax.Array]:
-    """The form for CPU."""
+    """CPU form: one image after the other."""
     return jax.lax.map(lambda items: core.jaxpr_as_fun(program)(*items), operands)
 
 
 def all_at_once(*operands: jax.Array, program: core.ClosedJaxpr, linear: int) -> list[jax.Array]:
-    """The form for accelerators."""
+    """Accelerator form: the whole batch at once."""
     return jax.vmap(core.jaxpr_as_fun(program))(*operands)
 
 
@@ -64,7 +64,7 @@ def _bind(function: Callable[..., Sequence[jax.Array]], operands: Sequence[Any],
         types[:] = [jax.typeof(item) for item in items]
         return jnp.zeros(())
 
-    jax.eval_shape(jax.vmap(remember), *operands)  # also how an operand varies over devices (`shard_map`)
+    jax.eval_shape(jax.vmap(remember), *operands)  # also records how operands vary over devices (`shard_map`)
     program = jax.make_jaxpr(function)(*types)
     return each_p.bind(*operands, program=program, linear=linear)
 
@@ -103,7 +103,7 @@ def _tangents(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) ->
     results = each_p.bind(*primals, **params)
     function, still = core.jaxpr_as_fun(params["program"]), len(primals) - params["linear"]
     moving = [k for k, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero)]
-    if moving[0] >= still:  # linear in all that moves: its own tangent
+    if moving[0] >= still:  # linear in all operands that vary: its own tangent
         given = [ad.instantiate_zeros(tangent) for tangent in tangents[still:]]
         return results, each_p.bind(*primals[:still], *given, **params)
 
@@ -137,7 +137,7 @@ def _transposed(
 
 
 def _replaced(items: Sequence[Any], places: Sequence[int], values: Sequence[Any]) -> list[Any]:
-    """The items, those at `places` replaced by `values`."""
+    """Copy of `items`, with those at `places` replaced by `values`."""
     new = dict(zip(places, values, strict=True))
     return [new.get(k, item) for k, item in enumerate(items)]
 

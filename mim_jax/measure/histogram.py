@@ -1,7 +1,7 @@
 """Colour histograms without atomic additions, and the Bhattacharyya similarity of two of them (Eq. 14).
 
-Images `[H, W, C]`, uint8 or float32 in [0, 1], at most 2^24 pixels; values outside count at the nearer
-end. Histograms are float32 `[C, bins]`.
+Images `[H, W, C]`, uint8 or float32 in [0, 1], at most 2^24 pixels; values outside are clipped. Histograms
+are float32 `[C, bins]`.
 """
 
 import functools
@@ -16,12 +16,12 @@ from mim_jax.measure import bit_planes, images
 
 # The floor of the Bhattacharyya coefficient; without it disjoint histograms would score -inf.
 SMALLEST_COEFFICIENT = 1e-12
-# float32 has every whole number up to here: one pixel more in a bin would be lost.
+# float32 represents every integer up to here: one pixel more in a bin would be lost.
 MOST_PIXELS = 2**24
 
 
 def bhattacharyya(p: jax.Array, q: jax.Array, per_channel: bool) -> jax.Array:
-    """Similarity `1 + ln BC` of two histograms `[C, bins]` of equal mass, which need not be 1."""
+    """Similarity `1 + ln BC` of two histograms `[C, bins]` of equal mass, not necessarily 1."""
     if not per_channel:
         p, q = p.reshape(1, -1), q.reshape(1, -1)
     return jnp.mean(1 + jnp.log(coefficient(p, q)))
@@ -30,23 +30,23 @@ def bhattacharyya(p: jax.Array, q: jax.Array, per_channel: bool) -> jax.Array:
 def coefficient(p: jax.Array, q: jax.Array) -> jax.Array:
     """Bhattacharyya coefficient `BC = sum_i sqrt(p_i q_i)` of histograms `[..., bins]`, from 1e-12 to 1.
 
-    Their masses are equal, and need not be 1.
+    Their masses must be equal, but need not be 1.
 
     >>> coefficient(jnp.array([1.0, 1.0, 0.0]), jnp.array([1.0, 0.0, 1.0]))
     Array(0.5, dtype=float32)
     """
     product = p * q
-    # The square root has no gradient at 0: a bin that is empty in one histogram adds nothing and gets none.
+    # The square root has no finite gradient at 0: a bin empty in one histogram adds 0, with gradient 0.
     roots = jnp.where(product > 0, jnp.sqrt(jnp.where(product > 0, product, 1.0)), product)
-    # Divided by the mean of the two (equal) masses: where p equals q every step is exact, and BC is 1.
+    # Divided by the mean of the two (equal) masses: if p equals q every step is exact, and BC is 1.
     shared = 2 * jnp.sum(roots, axis=-1) / (jnp.sum(p, axis=-1) + jnp.sum(q, axis=-1))
     return jnp.clip(shared, SMALLEST_COEFFICIENT, 1.0)
 
 
 def histograms(pixels: Sequence[jax.Array], *, bins: int, mask: jax.Array | None = None) -> list[jax.Array]:
-    """Exact counts of each image: float32 `[C, bins]`, with NaN where a pixel is NaN; one shape for all.
+    """Exact counts of each image: float32 `[C, bins]`, with NaN in channels that hold NaN.
 
-    With a mask `[H, W]` a pixel counts by its weight there.
+    All images have the same shape. With a mask `[H, W]` pixels are weighted by it.
     """
     _check_countable(pixels[0])
     pixels = [jax.lax.stop_gradient(image) for image in pixels]
@@ -82,14 +82,14 @@ def soft_histogram(image: jax.Array, *, bins: int, mask: jax.Array | None = None
 
 
 def _counts(index: jax.Array, mass: jax.Array, *, bins: int) -> jax.Array:
-    """Sum `mass` `[H, W, C]` into the bins that `index` names, channel by channel: float32 `[C, bins]`."""
+    """Sum `mass` `[H, W, C]` into the bins given by `index`, channel by channel: float32 `[C, bins]`."""
     _check_countable(index)
     added, multiplied = (functools.partial(form, bins=bins) for form in (_added_counts, _multiplied_counts))
     return jax.lax.platform_dependent(index, mass, cpu=added, default=multiplied)
 
 
 def _levels(image: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array | None]:
-    """Pixels as bytes, NaN as 0; and where they are NaN, which bytes cannot be."""
+    """Pixels as levels 0 to 255, NaN as 0; and a mask of the NaN pixels, None for uint8."""
     if image.dtype == jnp.uint8:
         return image.astype(dtype), None
     levels = jnp.round(255 * jnp.clip(image, 0.0, 1.0))
@@ -140,7 +140,7 @@ def _check_countable(image: jax.Array) -> None:
 
 
 def _added_counts(index: jax.Array, mass: jax.Array, *, bins: int) -> jax.Array:
-    """Counts added pixel by pixel: on CPU a plain loop, ten times as fast as the products below."""
+    """Counts added pixel by pixel: on CPU a plain loop, ten times as fast as the matrix products below."""
     channels = index.shape[-1]
     positions = index + bins * jnp.arange(channels, dtype=jnp.int32).reshape(1, 1, channels)
     masses = mass.reshape(-1).astype(jnp.float32)
@@ -149,9 +149,9 @@ def _added_counts(index: jax.Array, mass: jax.Array, *, bins: int) -> jax.Array:
 
 
 def _multiplied_counts(index: jax.Array, mass: jax.Array, *, bins: int) -> jax.Array:
-    """Counts by one matrix product a channel, of the one-hot high and low halves of each index.
+    """Counts by one matrix product per channel, of the one-hot high and low halves of each index.
 
-    For accelerators, where additions that meet in one bin wait for each other.
+    For accelerators, where additions to the same bin are serialised.
     """
     planes = jnp.moveaxis(index, -1, 0).reshape(index.shape[-1], 1, -1)
     masses = jnp.moveaxis(mass, -1, 0).reshape(planes.shape)

@@ -1,7 +1,7 @@
-"""Images that lie on the host: taken where their meaning is plain, refused in one line where it is not.
+"""Images in host memory: accepted if their meaning is clear, refused with a one-line error otherwise.
 
-Only values that are at hand are looked at: NumPy arrays, lists, PIL images, tensors of other libraries on the
-CPU. A `jax.Array` is not: traced it has no values yet, and computed ones would be waited for.
+Only values already on the host are checked: NumPy arrays, lists, PIL images, CPU tensors of other libraries.
+A `jax.Array` is not: a traced one has no values yet, and reading a computed one would wait for the device.
 """
 
 from typing import Any
@@ -10,15 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Arrays of JAX and NumPy, tensors on the CPU, PIL images, and lists of equal ones.
+# Arrays of JAX and NumPy, CPU tensors, PIL images, and lists of these with one shape and dtype.
 Images = Any
-SLACK = 1e-3  # beyond [0, 1], of the largest value: rounding, which histograms count at the nearer end
+SLACK = 1e-3  # tolerance beyond [0, max_val], relative to max_val, for rounding; histograms clip it
 
 
 def as_array(image: Any) -> Any:
-    """Return the array of a PIL image (RGB), of a tensor on the CPU, or of a list of equal images.
+    """Convert a PIL image (to RGB), a CPU tensor, or a list of images of one shape and dtype to an array.
 
-    Arrays of NumPy and JAX stay as they are; all else is a ValueError.
+    NumPy and JAX arrays are returned unchanged; anything else raises ValueError.
 
     >>> as_array([np.zeros((2, 2, 3)), np.ones((2, 2, 3))]).shape
     (2, 2, 2, 3)
@@ -30,9 +30,9 @@ def as_array(image: Any) -> Any:
         if len(found := {np.shape(part) for part in parts}) > 1 or len({part.dtype for part in parts}) > 1:
             raise ValueError(f"a list of images must have one shape and dtype, got {sorted(map(str, found))}")
         return (jnp if any(isinstance(part, jax.Array) for part in parts) else np).stack(parts)
-    if hasattr(image, "convert") and hasattr(image, "mode"):  # of PIL, which need not be installed
+    if hasattr(image, "convert") and hasattr(image, "mode"):  # a PIL image; PIL need not be installed
         if image.mode not in ("RGB", "L"):
-            raise ValueError(f"PIL images must be RGB or L, got {image.mode}: image.convert('RGB')")
+            raise ValueError(f"PIL images must be RGB or L, got {image.mode}: use image.convert('RGB')")
         return np.asarray(image.convert("RGB"))
     if hasattr(image, "__array__"):
         try:
@@ -40,15 +40,15 @@ def as_array(image: Any) -> Any:
         except (TypeError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"a {type(image).__name__} cannot be read on the host: {reason}") from error
-    raise ValueError(f"images must be an array, got {type(image).__name__}: np.stack joins single ones")
+    raise ValueError(f"images must be an array, got {type(image).__name__}: join them with np.stack")
 
 
 def checked_range(image: Any, *, max_val: float = 1.0) -> Any:
-    """Return `as_array(image)`; ValueError if it lies on the host with floats outside [0, max_val]."""
+    """Return `as_array(image)`; ValueError if it is on the host and holds floats outside [0, max_val]."""
     image = as_array(image)
     if not isinstance(image, np.ndarray) or not image.size or not jnp.issubdtype(image.dtype, jnp.floating):
         return image
-    low, high = (float(f.reduce(image, axis=None)) / max_val for f in (np.fmin, np.fmax))  # not of NaN
+    low, high = (float(f.reduce(image, axis=None)) / max_val for f in (np.fmin, np.fmax))  # ignore NaN
     if low < -SLACK or high > 1 + SLACK:
         if low >= 0 and high > 2:
             way = "divide by 255, or pass uint8"

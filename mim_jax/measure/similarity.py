@@ -1,16 +1,16 @@
 """The five image similarities of the paper (Eq. 11-15): pure, composable JAX functions, and all five at once.
 
 Images are `[..., H, W, C]` with C = 1 or 3: floats in [0, 1], or uint8, which is read as k / 255. Other
-integers are refused; bfloat16, float16 and float64 become float32 first. The range of floats is not checked:
-histograms count values outside [0, 1] at its nearer end. Each pair gives one float32, `[...]`, which never
-depends on the other pairs of a batch. **High means similar: mpox-like.** Identical images give exactly 1, and
-no metric exceeds 1.
+integers are refused; bfloat16, float16 and float64 become float32 first. The range of floats is checked on
+the host only, not in a `jax.Array`; histograms clip to [0, 1]. Each pair gives one float32, `[...]`, which
+never depends on the other pairs of a batch. **High means similar: mpox-like.** Identical images give exactly
+1, and no metric exceeds 1.
 
 All functions work under `jax.jit`, `jax.vmap`, `jax.grad`, `jax.jvp`, `jax.lax.scan` and `jax.shard_map`, at
 any nesting; options are static. `jax.vmap` over single images equals a batch given as leading axes, in speed
 and, on CPU, to the last bit: see `mim_jax.measure.each`. Histograms count images of up to 2^24 pixels.
-Gradients are finite, on flat images too; that of the (hard) histogram metric is zero, because it is
-piecewise constant in the pixels.
+Gradients are finite, on flat images too; the gradient of the (hard) histogram metric is zero, because the
+metric is piecewise constant in the pixels.
 """
 
 import functools
@@ -40,7 +40,7 @@ class Similarities(NamedTuple):
 def mae(x: host.Images, y: host.Images, *, mask: Any = None) -> jax.Array:
     """Mean absolute error as a similarity (Eq. 11): `1 - mean abs(x - y)` of `[..., H, W, C]`, in [0, 1].
 
-    `mask` as in `mim_jax.measure.ssim.ssim`: the mean is weighted by it; of nothing it is NaN.
+    `mask` as in `mim_jax.measure.ssim.ssim`: the mean is weighted by it; a mask of zeros gives NaN.
 
     >>> mae(jnp.zeros((2, 8, 8, 3)), jnp.zeros((2, 8, 8, 3)))
     Array([1., 1.], dtype=float32)
@@ -62,7 +62,7 @@ def mse(x: host.Images, y: host.Images, *, mask: Any = None) -> jax.Array:
 def psnr(x: host.Images, y: host.Images, *, max_val: float = 1.0, mask: Any = None) -> jax.Array:
     """Peak signal-to-noise ratio in decibels, `10 log10(max_val^2 / mean (x - y)^2)`, of `[..., H, W, C]`.
 
-    Infinite, with gradient 0, where the images are equal. `mask` as in `mae`, `max_val` as in `ssim`.
+    Infinite, with gradient 0, if the images are equal. `mask` as in `mae`, `max_val` as in `ssim`.
 
     >>> float(psnr(jnp.zeros((8, 8, 3)), jnp.full((8, 8, 3), 0.1))).__round__(4)
     20.0
@@ -77,7 +77,7 @@ def psnr(x: host.Images, y: host.Images, *, max_val: float = 1.0, mask: Any = No
 
 @functools.partial(jax.jit, static_argnums=3)
 def _closeness(x: jax.Array, y: jax.Array, mask: Any, size: Callable[[jax.Array], jax.Array]) -> jax.Array:
-    # One program, because 1 - mean rounds once where it is compiled whole, and twice where it is not.
+    # One program, because 1 - mean rounds once if it is compiled as a whole, and twice if it is not.
     return 1 - _mean_error(x, y, mask, size)
 
 
@@ -108,7 +108,7 @@ def hbd(
     """Similarity of colour histograms (Eq. 14): `1 + ln BC`, with `BC = sum_i sqrt(p_i q_i)`.
 
     BC is the Bhattacharyya coefficient; with d = `cv2.compareHist(p, q, cv2.HISTCMP_BHATTACHARYYA)` this is
-    `1 + ln(1 - d^2)`. At most 1; BC is held at or above 1e-12 (which makes -26.6), reached only where no
+    `1 + ln(1 - d^2)`. At most 1; BC is clipped at 1e-12 from below (which gives -26.6), reached only if no
     colour is shared. Pixels are rounded to the 256 levels of a byte, `round(255 x)`: an image has the same
     histogram as float and as uint8. The result is therefore piecewise constant in the pixels, with gradient
     zero; `soft=True` has a gradient.
@@ -119,19 +119,19 @@ def hbd(
     Args:
       x: images `[..., H, W, C]`.
       y: images of the same shape.
-      bins: bins a channel, 1 to 256; level k is counted in bin `floor(k * bins / 256)`.
+      bins: number of bins per channel, 1 to 256; level k is counted in bin `floor(k * bins / 256)`.
       per_channel: False joins the channels' histograms into one of sum 1, which keeps Eq. 14 a single sum;
         True averages `1 + ln BC` over the channels.
-      soft: divide each pixel between the two bins whose centres it lies between, in proportion to nearness,
-        without rounding. With 256 bins and pixels on the levels of a byte this is the hard histogram, to
-        rounding.
-      mask: as in `mim_jax.measure.ssim.ssim`: a pixel counts by its weight.
+      soft: divide each pixel between the two bins with the nearest centres, in proportion to nearness,
+        without rounding. With 256 bins and pixels on the levels of a byte this equals the hard histogram, up
+        to rounding errors.
+      mask: as in `mim_jax.measure.ssim.ssim`: each pixel is counted with its weight.
 
     Returns:
-      float32 `[...]`; NaN where an image holds NaN, or the mask counts nothing.
+      float32 `[...]`; NaN if an image holds NaN or the mask is zero everywhere.
 
     Raises:
-      ValueError: unfit shapes, dtypes or bins; more than 2^24 pixels, which float32 cannot count.
+      ValueError: invalid shapes, dtypes or bins; more than 2^24 pixels, which float32 cannot count.
     """
     bins = checked(Options(bins=bins)).bins
     x, y = host.checked_range(x), host.checked_range(y)
@@ -155,7 +155,7 @@ def _hbd(x: jax.Array, y: jax.Array, mask: Any, *, bins: int, per_channel: bool,
 
 
 def ssim_hbd(x: host.Images, y: host.Images, **options: Any) -> jax.Array:
-    """The joint metric (Eq. 15), `weights[0] * ssim + weights[1] * hbd`; arguments as `similarities`.
+    """The joint metric (Eq. 15), `weights[0] * ssim + weights[1] * hbd`; arguments as in `similarities`.
 
     >>> ssim_hbd(jnp.zeros((16, 16, 3)), jnp.zeros((16, 16, 3)))
     Array(1., dtype=float32)
@@ -175,7 +175,7 @@ def similarities(x: host.Images, y: host.Images, **options: Any) -> Similarities
       **options: fields of `Options`.
 
     Raises:
-      ValueError: as `ssim` and `hbd`; weights that are negative, not finite, or both 0.
+      ValueError: as in `ssim` and `hbd`; weights that are negative, not finite, or both 0.
     """
     x, y = host.checked_range(x), host.checked_range(y)
     return _similarities(x, y, options=checked(Options(**options)))
@@ -191,28 +191,28 @@ def composite_similarities(
 ) -> Similarities:
     """All five metrics between an image and itself with `patch` pasted at `offset`.
 
-    Computes only what can differ, exactly: windows that do not touch the patch have SSIM 1, pixels outside it
-    have error 0, and the histogram of the pasted image is the image's, less the hidden pixels, plus the
-    patch's. Equal to `similarities(image, pasted)` to 1e-6; not to the last bit, because the same terms are
-    added in another order.
+    Computes only the parts that can differ, without approximation: windows that do not touch the patch have
+    SSIM 1, pixels outside it have error 0, and the histogram of the pasted image is that of the image minus
+    the hidden pixels plus the patch. Equal to `similarities(image, pasted)` to 1e-6, not to the last bit,
+    because the same terms are added in another order.
 
     >>> image, patch = jnp.zeros((32, 32, 3)), jnp.zeros((16, 16, 3))
     >>> float(composite_similarities(image, patch, (8, 8)).ssim_hbd)
     1.0
 
     Args:
-      image: `[..., H, W, C]`.
-      patch: `[..., M, N, C]` with the same leading axes; M <= H and N <= W.
+      image: images `[..., H, W, C]`.
+      patch: patches `[..., M, N, C]` with the same leading axes; M <= H and N <= W.
       offset: (row, column) of the patch's first pixel: integers, or an integer array `[2]` for all images or
         `[..., 2]`. A traced offset that would reach outside the image is moved inside, as
-        `jax.lax.dynamic_slice` does. One offset for all is faster on accelerators, where many are a gather.
-      region: "image" measures whole images, as the paper does; "mask" only the patch against what it
-        replaces.
+        `jax.lax.dynamic_slice` does. One offset for all is faster on accelerators, where several need a
+        gather.
+      region: "image" compares whole images, as the paper does; "mask" only the patch and the pixels under it.
       **options: fields of `Options`.
 
     Raises:
-      ValueError: as `ssim` and `hbd`; a patch that does not fit; an offset that is known, not traced, and
-        reaches outside the image.
+      ValueError: as in `ssim` and `hbd`; a patch that does not fit; a known (not traced) offset that reaches
+        outside the image.
     """
     if region not in REGIONS:
         raise ValueError(f"unknown region {region!r}: choose one of {', '.join(REGIONS)}")
@@ -248,11 +248,11 @@ def _composite_similarities(
     else:
         margin = options.filter_size - 1
         windows = (height - margin) * (width - margin) * channels
-    # A window that touches the patch starts at most `margin` before it and ends at most that far behind.
+    # A window that touches the patch starts at most `margin` before it and ends at most `margin` after it.
     near = (min(height, box_shape[0] + 2 * margin), min(width, box_shape[1] + 2 * margin), channels)
 
     def around(image: jax.Array, patch: jax.Array, offset: jax.Array) -> tuple[jax.Array, ...]:
-        """The pixels under the patch, and what those windows see before and after it is pasted."""
+        """The pixels under the patch, and the area of those windows before and after pasting."""
         zero = jnp.zeros((), offset.dtype)  # one dtype for all indices, under jax_enable_x64 too
         leading = (zero,) * (image.ndim - 3)
 
@@ -263,7 +263,7 @@ def _composite_similarities(
         box = cut(corner, box_shape)
         if region == "mask":
             return box, images.as_float(box), patch
-        # Held inside the image, so that a patch at the border has its windows too.
+        # Clipped to the image, so that a patch at the border has its windows too.
         start = jnp.clip(corner - margin, 0, jnp.array([height - near[0], width - near[1]], jnp.int32))
         before = images.as_float(cut(start, near))
         return box, before, jax.lax.dynamic_update_slice(before, patch, (*leading, *(corner - start), zero))
@@ -287,7 +287,7 @@ def _composite_similarities(
 
     lead = image.shape[:-3]
     if offset.ndim == 1:
-        # Cut from the whole batch at once: one slice at one place, where slices at many places are a gather.
+        # Cut from the whole batch at once: a slice at one place, while slices at many places are a gather.
         return each(measure, lead, image, patch, *around(image, patch, offset))
     return each(lambda a, b, at: measure(a, b, *around(a, b, at)), lead, image, patch, offset)
 
@@ -299,7 +299,7 @@ def _joined(
     share: float,
     options: Options,
 ) -> Similarities:
-    """Metrics of one image from their parts; `difference` covers `share` of the pixels, the rest is 0."""
+    """Metrics of one image from their parts; `difference` covers `share` of the pixels and is 0 elsewhere."""
     structure = jnp.minimum(1 - dissimilarity, 1.0)
     colour = histogram.bhattacharyya(counts[0], counts[1], options.per_channel)
     return Similarities(
@@ -311,8 +311,8 @@ def _joined(
     )
 
 
-REGIONS = ("image", "mask")  # what is compared: the whole image, or the mask alone
-# Several holes in one image -> one score.
+REGIONS = ("image", "mask")  # compared: the whole image, or only the mask
+# Reductions of the scores of several holes in one image to one score.
 REDUCTIONS: dict[str, Callable[[Any], Any]] = {
     "mean": lambda scores: scores.mean(axis=0),
     "min": lambda scores: scores.min(axis=0),
@@ -321,14 +321,14 @@ REDUCTIONS: dict[str, Callable[[Any], Any]] = {
 
 @dataclass(frozen=True)
 class Measure:
-    """The comparison of an image with its inpainting: the metric that scores, and options of all five."""
+    """How to compare an image with its inpainting: the metric used as score, and options of all five."""
 
-    metric: str = "ssim_hbd"  # the one that scores
+    metric: str = "ssim_hbd"  # the metric used as score
     window: str = "gaussian"
     bins: int = 256
     region: str = "image"
-    holes: int = 1  # 1 is the centre; see `mask.grid_offsets`
-    reduce: str = "mean"  # of several holes; or "min"
+    holes: int = 1  # number of holes; 1 = the centre; see `mask.grid_offsets`
+    reduce: str = "mean"  # reduction over several holes: "mean" or "min"
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
@@ -346,11 +346,11 @@ class Measure:
     def compare(
         self, images: jax.Array, patches: jax.Array, offset: jax.Array | tuple[int, int]
     ) -> Similarities:
-        """Similarities `[B]` of images `[B, S, S, 3]` and themselves with patches pasted at `offset`."""
+        """Similarities `[B]` between images `[B, S, S, 3]` and themselves with patches pasted at `offset`."""
         return composite_similarities(
             images, patches, offset, region=self.region, window=self.window, bins=self.bins
         )
 
     def reduced(self, scores: Any) -> Any:
-        """Reduce a tree of `[holes, ...]` to `[...]`."""
+        """Reduce a tree of arrays `[holes, ...]` to `[...]`."""
         return jax.tree.map(REDUCTIONS[self.reduce], scores)

@@ -16,9 +16,9 @@ from mim_jax.measure.histogram import check_bins
 
 
 class Options(NamedTuple):
-    """Keywords of the functions that compute all five metrics; explained at `ssim` and `hbd`."""
+    """Keyword arguments of the functions that compute all five metrics; documented in `ssim` and `hbd`."""
 
-    weights: tuple[float, float] = (0.5, 0.5)  # of SSIM and HBD in Eq. 15: 0 or more, not both 0
+    weights: tuple[float, float] = (0.5, 0.5)  # weights of SSIM and HBD in Eq. 15: >= 0, not both 0
     filter_size: int = 11
     filter_sigma: float = 1.5
     k1: float = 0.01
@@ -54,24 +54,24 @@ def ssim(
     Args:
       x: images `[..., H, W, C]`.
       y: images of the same shape.
-      mask: weights in [0, 1], `[H, W]` or `[..., H, W]`, or booleans: 1 = counted, 0 = as if it were not
-        there, whatever it holds. Means and variances are normalised by the weight that a window sees, and a
-        window counts by that weight. A mask of ones changes no bit; one of zeros gives NaN.
-      max_val: the largest value a float pixel can have, above 0; uint8 images are scaled to it.
+      mask: weights in [0, 1], `[H, W]` or `[..., H, W]`, or booleans: 1 = counted, 0 = ignored, whatever the
+        pixel's value. Means and variances are normalised by the mask's weight in each window, and windows
+        are averaged with that weight. A mask of ones changes no bit of the result; one of zeros gives NaN.
+      max_val: largest possible value of a float pixel, above 0; uint8 images are scaled to it.
       filter_size: side of the window in pixels, at most the side of the image.
       filter_sigma: standard deviation of the window in pixels.
-      k1: damping of the luminance term, 0 or more; without it the luminance of black is 0 / 0.
-      k2: damping of the contrast and structure term, 0 or more; without it flat windows have 0 / 0.
-      return_map: return every window's value, `[..., H - filter_size + 1, W - filter_size + 1, C]`; entry (i,
-        j) is the window whose first pixel is (i, j).
+      k1: stabilising constant of the luminance term, 0 or more; at 0, black windows give 0 / 0.
+      k2: stabilising constant of the contrast and structure term, 0 or more; at 0, flat windows give 0 / 0.
+      return_map: return the value of every window, `[..., H - filter_size + 1, W - filter_size + 1, C]`;
+        entry (i, j) is the window whose first pixel is (i, j).
       window: "gaussian", or "global" for one uniform window over the whole image, Eq. 13 exactly as printed
         (its map is `[..., 1, 1, C]`).
 
     Returns:
-      float32 `[...]`, or the map, in which windows that see nothing are NaN.
+      float32 `[...]`, or the map, with NaN for windows in which the mask is zero everywhere.
 
     Raises:
-      ValueError: unfit shapes, dtypes or options; an image smaller than the window.
+      ValueError: invalid shapes, dtypes or options; an image smaller than the window.
     """
     options = Options(filter_size=filter_size, filter_sigma=filter_sigma, k1=k1, k2=k2, window=window)
     options, max_val = checked(options, max_val=max_val), float(max_val)
@@ -109,7 +109,7 @@ def _ssim(
     return each(either, x.shape[:-3], x, y, images.checked_mask(mask, x.shape))
 
 
-# Of the five scales, from the finest, by Wang, Simoncelli and Bovik 2003.
+# Exponents of the five scales, finest first, from Wang, Simoncelli and Bovik 2003.
 POWER_FACTORS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
@@ -128,8 +128,8 @@ def ms_ssim(
 
     Wang, Simoncelli and Bovik, "Multiscale structural similarity for image quality assessment", Asilomar
     Conference on Signals, Systems and Computers, 2003. Equal to `pytorch_msssim.ms_ssim` to 1e-5: scales are
-    means of 2x2 pixels, of odd sides the first row or column is a zero's; terms below 0 count as 0, with
-    gradient 0; channels are averaged last.
+    means of 2x2 pixels, odd sides are padded with zeros in front; terms below 0 count as 0, with gradient 0;
+    channels are averaged last.
 
     >>> float(ms_ssim(jnp.zeros((176, 176, 1)), jnp.zeros((176, 176, 1))))
     1.0
@@ -137,20 +137,20 @@ def ms_ssim(
     Args:
       x: images `[..., H, W, C]`, of at least 161 pixels a side with the defaults.
       y: images of the same shape.
-      max_val: as `ssim`, likewise filter_size, filter_sigma, k1 and k2.
-      power_factors: exponent of each scale, from the finest; their number is that of the scales.
+      max_val: as in `ssim`, like filter_size, filter_sigma, k1 and k2.
+      power_factors: exponent of each scale, finest first; one per scale.
 
     Returns:
       float32 `[...]`.
 
     Raises:
-      ValueError: as `ssim`; an image that is smaller than the window at the last scale.
+      ValueError: as in `ssim`; an image smaller than the window at the last scale.
     """
     options = Options(filter_size=filter_size, filter_sigma=filter_sigma, k1=k1, k2=k2)
     options, max_val = checked(options, max_val=max_val), float(max_val)
     factors = tuple(float(factor) for factor in power_factors)
     if not factors or not all(0 <= factor < math.inf for factor in factors):
-        raise ValueError(f"power_factors must be numbers of 0 or more, one a scale, got {power_factors}")
+        raise ValueError(f"power_factors must be numbers of 0 or more, one per scale, got {power_factors}")
     x, y = (host.checked_range(image, max_val=max_val) for image in (x, y))
     return _ms_ssim(x, y, options=options, max_val=max_val, factors=factors)
 
@@ -191,7 +191,7 @@ def _ms_ssim(
 
 
 def checked(options: Options, *, max_val: float = 1.0) -> Options:
-    """The options as hashable Python numbers, which static arguments must be; ValueError if one cannot be."""
+    """Convert the options to hashable Python values, as static arguments require; ValueError if invalid."""
     if options.window not in ("gaussian", "global"):
         raise ValueError(f"unknown window {options.window!r}: choose 'gaussian' or 'global'")
     try:
@@ -200,12 +200,12 @@ def checked(options: Options, *, max_val: float = 1.0) -> Options:
         k1, k2, max_val = float(options.k1), float(options.k2), float(max_val)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{options} cannot be used ({error}): weights are two numbers, filter_size and bins whole ones"
+            f"{options} cannot be used ({error}): weights must be two numbers, filter_size and bins integers"
         ) from error
     if size < 1 or not sigma > 0:
-        raise ValueError(f"filter_size={size} and filter_sigma={sigma} make no window: both must be positive")
+        raise ValueError(f"filter_size={size} and filter_sigma={sigma} give no window: both must be positive")
     if not (0 <= k1 < math.inf and 0 <= k2 < math.inf and 0 < max_val < math.inf):
-        raise ValueError(f"k1={k1} and k2={k2} must be 0 or more, max_val={max_val} greater, all finite")
+        raise ValueError(f"k1={k1} and k2={k2} must be 0 or more, max_val={max_val} above 0, all finite")
     if not (min(of_ssim, of_hbd) >= 0 and 0 < of_ssim + of_hbd < math.inf):
         raise ValueError(f"weights must be two numbers of 0 or more, not both 0, got {options.weights}")
     check_bins(bins)
@@ -213,7 +213,7 @@ def checked(options: Options, *, max_val: float = 1.0) -> Options:
 
 
 def check_window(shape: tuple[int, ...], options: Options) -> None:
-    """Raise ValueError where images of that shape are smaller than the SSIM window."""
+    """Raise ValueError if images of this shape are smaller than the SSIM window."""
     size = options.filter_size
     if options.window == "gaussian" and min(shape[-3:-1]) < size:
         raise ValueError(
@@ -230,8 +230,8 @@ def dissimilarity_map(x: jax.Array, y: jax.Array, *, options: Options, max_val: 
       2 m_x m_y = (m_s^2 - m_d^2) / 2    m_x^2 + m_y^2 = (m_s^2 + m_d^2) / 2
       2 cov     = (v_s   - v_d)   / 2    v_x + v_y     = (v_s   + v_d)   / 2
     so that one minus the first factor is a = 2 m_d^2 / (m_s^2 + m_d^2 + 2 c1), one minus the second is
-    b = 2 v_d / (v_s + v_d + 2 c2), and 1 - SSIM = a + b - a b. That is four blurred planes instead of five,
-    exactly 0 where x equals y, and with variances held at or above 0 no covariance can exceed sqrt(v_x v_y).
+    b = 2 v_d / (v_s + v_d + 2 c2), and 1 - SSIM = a + b - a b. This blurs four planes instead of five,
+    is exactly 0 where x equals y, and with variances clipped at 0 no covariance can exceed sqrt(v_x v_y).
     """
     return _joined(*_terms(_planes(x, y, options, max_val), options, max_val))
 
@@ -241,7 +241,7 @@ def _joined(luminance: jax.Array, structure: jax.Array) -> jax.Array:
 
 
 def _planes(x: jax.Array, y: jax.Array, options: Options, max_val: float) -> jax.Array:
-    """Window means of s, d, s^2 and d^2: `[4, H', W' C]`; constants are taken off s."""
+    """Window means of s, d, s^2 and d^2: `[4, H', W' C]`; a constant is subtracted from s."""
     planes = functools.partial(_sums_and_differences, max_val=max_val)
     return _window_mean(images.apart(planes, x, y), x.shape[-1], options)
 
@@ -249,7 +249,7 @@ def _planes(x: jax.Array, y: jax.Array, options: Options, max_val: float) -> jax
 def _masked_terms(
     x: jax.Array, y: jax.Array, mask: jax.Array, *, options: Options, max_val: float
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    """Both terms from means over what a mask `[H, W]` leaves; and the weight that each window sees."""
+    """Both terms from means weighted by a mask `[H, W]`; and the mask's weight in each window."""
 
     def planes(x: jax.Array, y: jax.Array, mask: jax.Array) -> jax.Array:
         x, y = (jnp.where(mask[..., None] > 0, images.as_float(a, max_val), 0.0) for a in (x, y))
@@ -263,8 +263,8 @@ def _masked_terms(
 
 
 def _sums_and_differences(x: jax.Array, y: jax.Array, *, max_val: float) -> jax.Array:
-    # Rows stay as they lie, [H, W C]: a step of one pixel is a step of C values. A constant taken off
-    # changes no variance, and E[s^2] - E[s]^2 cancels least around mid-range.
+    # Rows keep their memory layout, [H, W C]: a step of one pixel is a step of C values. Subtracting a
+    # constant changes no variance, and E[s^2] - E[s]^2 cancels least around mid-range.
     x, y = (images.as_float(a, max_val).reshape(len(a), -1) for a in (x, y))
     s, d = x + y - max_val, x - y
     return jnp.stack([s, d, s * s, d * d])
@@ -288,16 +288,16 @@ def _window_mean(planes: jax.Array, channels: int, options: Options) -> jax.Arra
         count, height, width = planes.shape
         return jnp.mean(planes.reshape(count, height, width // channels, channels), axis=(1, 2))[:, None]
     size = options.filter_size
-    # A sigma below 1e-3 leaves nothing beyond the nearest pixels, and a much smaller one would overflow.
+    # Below a sigma of 1e-3 only the nearest pixels have any weight, and a much smaller one would overflow.
     exponents = -0.5 * ((np.arange(size) - (size - 1) / 2) / max(options.filter_sigma, 1e-3)) ** 2
-    # From the largest, which for an even window is below 0: all could vanish, and their sum divides.
+    # Relative to the largest (below 0 for an even window): otherwise all taps could underflow and sum to 0.
     taps = np.exp(exponents - exponents.max())
     weights = [float(tap) for tap in taps / taps.sum()]
 
     def along(planes: jax.Array, axis: int, step: int) -> jax.Array:
         length = planes.shape[axis] - (size - 1) * step
         shifted = [jax.lax.slice_in_dim(planes, k * step, k * step + length, axis=axis) for k in range(size)]
-        # The weights are symmetric: equal ones share a product.
+        # The weights are symmetric: equal weights share a product.
         terms = [weights[k] * (shifted[k] + shifted[-1 - k]) for k in range(size // 2)]
         terms += [weights[size // 2] * shifted[size // 2]] if size % 2 else []
         return functools.reduce(jnp.add, terms)

@@ -56,13 +56,13 @@ def test_what_counts_as_an_image_and_in_which_order(tmp_path):
     # Nothing is passed over uncounted, except what lies beside the folders of the classes.
     (root / "manifest.csv").write_text("")
     assert list_images(root).passed_over == [
-        (".cache", "a folder that is hidden or of the system; files in it: 1"),
-        ("__MACOSX", "a folder that is hidden or of the system; files in it: 1"),
+        (".cache", "a hidden or system folder; files in it: 1"),
+        ("__MACOSX", "a hidden or system folder; files in it: 1"),
         ("mpox/.DS_Store", "a hidden file"),
         ("mpox/._a b.jfif", "a hidden file"),
         ("mpox/.hidden.png", "a hidden file"),
-        ("mpox/Thumbs.db", "not an image by its name"),
-        ("mpox/notes.txt", "not an image by its name"),
+        ("mpox/Thumbs.db", "no image suffix"),
+        ("mpox/notes.txt", "no image suffix"),
     ]
     assert [name for name, _ in dataset.passed_over] == [n for n, _ in list_images(root).passed_over]
     assert dataset.groups.tolist() == dataset.names.tolist()
@@ -84,8 +84,8 @@ def test_what_systems_leave_behind_is_neither_a_class_nor_trained_on(root, lefto
     after = read(root)
     assert after.digest() == before.digest() and after.unusable == ()
     assert dict(after.passed_over) == {
-        leftover: "a folder that is hidden or of the system; files in it: 1",
-        f"mpox/{leftover}": "a folder that is hidden or of the system; files in it: 2",
+        leftover: "a hidden or system folder; files in it: 1",
+        f"mpox/{leftover}": "a hidden or system folder; files in it: 2",
     }
     with pytest.raises(ValueError, match=r"it has measles, mpox, other: .* not read: "):
         read(root, positive=leftover)
@@ -119,7 +119,7 @@ def test_class_folders_that_are_links_are_the_reason_given(root, tmp_path):
         read(linked)
     (tmp_path / "texts" / "mpox").mkdir(parents=True)
     (tmp_path / "texts" / "mpox" / "1.txt").touch()
-    with pytest.raises(ValueError, match=r"not read: mpox/1\.txt \(not an image by its name\)"):
+    with pytest.raises(ValueError, match=r"not read: mpox/1\.txt \(no image suffix\)"):
         read(tmp_path / "texts")
 
 
@@ -150,7 +150,7 @@ def test_unusable_files_are_listed_and_left_out(root, tmp_path):
         "measles/small.png": "9x9 pixels; at least 32x32 are needed",
         "mpox/0.jpg": "text content; JPEG, PNG, WEBP, BMP or TIFF is needed",
         "mpox/link.png": "a link out of the data folder, which is not followed; put the file itself here",
-        "stray.png": "not in the folder of a class",
+        "stray.png": "not in a class folder",
     }
     kept = ["measles/1.png", "mpox/1.png", "mpox/2.png", "mpox/inner.png", "other/1.png"]
     assert dataset.names.tolist() == kept
@@ -226,7 +226,7 @@ def test_group_pattern(tmp_path):
     dataset = read(root, group_pattern=r"^[A-Z]+_(\d+)_\d+")
     assert dataset.groups.tolist() == ["hfmd/17", "hfmd/x.jpg", "mpox/17", "mpox/17", "mpox/3"]
     assert dataset.grouped
-    assert dataset.group_problems == (("hfmd/x.jpg", "does not fit the group pattern; a group of its own"),)
+    assert dataset.group_problems == (("hfmd/x.jpg", "does not match the group pattern; a group of its own"),)
     # A pattern that is asked for goes before a manifest that merely lies there.
     (root / "manifest.csv").write_text("file,group\nmpox/MKP_3_01.jpg,p\n")
     assert read(root, group_pattern=r"_(\d+)_").groups.tolist() == dataset.groups.tolist()
@@ -241,10 +241,10 @@ def test_group_pattern(tmp_path):
             "needs columns file and group, separated by commas; found file;group",
         ),
         ({"manifest": "latin.csv"}, "cannot be read as CSV in UTF-8"),
-        ({"manifest": "elsewhere.csv"}, "gives a group to none of the 4 images: .*'measles/1.png'"),
+        ({"manifest": "elsewhere.csv"}, "gives a group for none of the 4 images: .*'measles/1.png'"),
         ({"group_pattern": "("}, "is not a regular expression"),
-        ({"group_pattern": r"\d+"}, "has 0 groups: put brackets around one part"),
-        ({"group_pattern": "patient(.)"}, "fits none of the 4 file names, such as '1'"),
+        ({"group_pattern": r"\d+"}, "has 0 groups: put parentheses around one part"),
+        ({"group_pattern": "patient(.)"}, "matches none of the 4 file names, such as '1'"),
         ({"group_pattern": "(.)", "manifest": "elsewhere.csv"}, "leave one empty"),
         (
             {"positive": "monkeypox"},
@@ -268,7 +268,7 @@ def test_wrong_roots_have_a_sentence(root, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="neither folders nor images"):
         read(tmp_path / "empty")
-    with pytest.raises(ValueError, match="holds 2 images, but no folder of a class"):
+    with pytest.raises(ValueError, match="holds 2 images, but no class folder"):
         read(root / "mpox")
     (tmp_path / "empty" / "mpox").mkdir()
     with pytest.raises(
@@ -322,7 +322,7 @@ def test_select_and_digest(root):
 def test_list_images(root):
     (root / "mpox" / "note.txt").touch()
     assert list_images(root / "mpox") == (["1.png", "2.png"], [], [])
-    assert list_images(root).passed_over == [("mpox/note.txt", "not an image by its name")]
+    assert list_images(root).passed_over == [("mpox/note.txt", "no image suffix")]
 
 
 def test_lesions_are_a_dataset_with_groups():

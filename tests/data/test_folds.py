@@ -69,12 +69,12 @@ def test_the_seed_decides():
 @pytest.mark.parametrize(
     ("groups", "folds", "message"),
     [
-        (["a", "b", "c"], 5, r"3 images .* 5 folds.*--config.data.folds=3 at the most"),
-        (["a"], 5, "two at the least"),
+        (["a", "b", "c"], 5, r"3 images .* 5 folds.*--config.data.folds=3 at most"),
+        (["a"], 5, "at least two are needed"),
         (
             ["a", "a", "b", "b", "c", "c"],
             5,
-            r"6 images .* 3 groups.* 5 folds.*--config.data.folds=3 at the most",
+            r"6 images .* 3 groups.* 5 folds.*--config.data.folds=3 at most",
         ),
         (["a", "b", "c"], 1, "folds=1: at least 2"),
     ],

@@ -182,7 +182,7 @@ def test_photograph_with_previews_behind_it_is_its_first_picture():
 def test_several_pictures_in_one_file_are_refused(format):
     frames = [Image.fromarray(noise(48, 48, seed=i)) for i in range(3)]
     data = encode(frames[0], format, save_all=True, append_images=frames[1:])
-    assert reason(data) == f"an animated or multi-page {format}; save one of its pictures by itself"
+    assert reason(data) == f"an animated or multi-page {format}; save one picture as a separate file"
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_files_that_cannot_be_read(tmp_path, monkeypatch):
 
     loop = tmp_path / "loop.jpg"
     loop.symlink_to(loop)
-    assert said(loop) == "a symbolic link that leads in a circle"
+    assert said(loop) == "a circular symbolic link"
     assert said(tmp_path) == "a folder, not a file"
     assert said(tmp_path / "absent.jpg") == said(f"{tmp_path}/\0.jpg") == "no such file"
     os.mkfifo(tmp_path / "pipe.jpg")

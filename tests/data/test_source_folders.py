@@ -68,8 +68,8 @@ LESIONS = "ISIC2018_Task3_Training_LesionGroupings.csv"
     [
         (TRUTH, "VASC\n", "SCC\n", "lacks the column 'vasc'"),
         (TRUTH, r"VASC\n(.*)\n", r"VASC,UNK\n\1,0\n", "unknown label 'UNK'"),
-        (TRUTH, "ISIC_0024306,1.0", "ISIC_0024306,0.0", "that of 'ISIC_0024306' does not"),
-        (TRUTH, "ISIC_0024306,1.0", "ISIC_0024306,mel", "that of 'ISIC_0024306' does not"),
+        (TRUTH, "ISIC_0024306,1.0", "ISIC_0024306,0.0", "the row of 'ISIC_0024306' does not"),
+        (TRUTH, "ISIC_0024306,1.0", "ISIC_0024306,mel", "the row of 'ISIC_0024306' does not"),
         (TRUTH, "ISIC_0024306", "ISIC_7654321", "1 images that are not below .* such as ISIC_7654321"),
         (TRUTH, "ISIC_0024306", "ISIC_0024307", "1 images twice"),
         (TRUTH, "image", "picture", "lacks the column 'image'"),
@@ -97,10 +97,8 @@ def test_the_clinical_set(tmp_path):
     for _ in range(2):
         dataset = load_clinical(clinic, data_dir=tmp_path / "prepared", size=SIZE)
         assert dataset.class_counts() == {"hospital": 3, "normal": 1} and not dataset.positives.size
-        assert dataset.unusable == (("clinical/stray.png", "not in the folder of a class"),)
-        assert ("clinical/__MACOSX", "a folder that is hidden or of the system; files in it: 1") in (
-            dataset.passed_over
-        )
+        assert dataset.unusable == (("clinical/stray.png", "not in a class folder"),)
+        assert ("clinical/__MACOSX", "a hidden or system folder; files in it: 1") in (dataset.passed_over)
         assert len(set(dataset.groups)) == 4
 
 

@@ -127,7 +127,7 @@ def test_a_damaged_or_foreign_preparation_is_refused(joined, copy, tmp_path):
     prepared, folders, first, _, _ = joined
     options = {"per_class": 2, "seed": 3}
     for source, spoil, words in (
-        ("msld", lambda where: flip(next(where.glob("*array_record*"))), "array_record-.* is not as it was"),
+        ("msld", lambda where: flip(next(where.glob("*array_record*"))), "array_record-.* has changed"),
         ("dermnet", lambda where: (where / "dataset_info.json").write_text("{"), "dataset_info.json is not"),
         ("isic2018", lambda where: (where / "prepared.json").unlink(), "no readable prepared.json"),
         ("isic2018", lambda where: (where / "prepared.json").write_text("[]"), "no readable prepared.json"),

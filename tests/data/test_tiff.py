@@ -73,7 +73,7 @@ def test_layouts_are_read_as_tifffile_reads_them_or_refused(bits, colours, alpha
         except UnusableImage as error:
             must = not planes or samples == 1 or (bits == 8 and not alpha)
             assert (bits, colours, alpha) not in READ or not must, (order, cut, pack)
-            assert error.reason.startswith("TIFF pixels that are not read (")
+            assert error.reason.startswith("an unsupported TIFF layout (")
             continue
         # Pillow keeps the upper 8 of 16 bits, once of the colour and once of the alpha; blending rounds.
         assert np.max(np.abs(decoded - in_rgb(found, colours, alpha, bits))) <= (1 if bits == 8 else 3) + 1e-9
@@ -88,7 +88,7 @@ def test_pixels_of_fewer_bits(bits, photometric):
     ).tobytes()
     data = tiff({258: (3, 1, bits), 262: (3, 1, photometric), 273: (4, 1, TAIL)}, packed)
     if photometric == 2:
-        assert reason(data) == f"TIFF pixels that are not read ({bits}-bit RGB); save it as 8-bit RGB"
+        assert reason(data) == f"an unsupported TIFF layout ({bits}-bit RGB); save it as 8-bit RGB"
         return
     grey = values * 255 // (2**bits - 1)
     decoded = decode_image(data, size=64)
@@ -106,7 +106,7 @@ def test_what_opencv_packs(compression, dtype):
 
 def test_the_right_value_of_a_ramp_from_white():
     ramp = np.tile(np.linspace(0, 65535, SIDE).astype(np.uint16), (SIDE, 1))
-    said = "TIFF pixels that are not read (16-bit WhiteIsZero); save it as 8-bit RGB"
+    said = "an unsupported TIFF layout (16-bit WhiteIsZero); save it as 8-bit RGB"
     assert reason(write(ramp, photometric="miniswhite")) == said
     assert reason(write(ramp, photometric="miniswhite", byteorder=">")) == said
     eight = decode_image(write((ramp // 257).astype(np.uint8), photometric="miniswhite"), size=SIDE)

@@ -88,7 +88,7 @@ def test_sources_are_a_column_of_the_manifest(tmp_path):
     ]
     with pytest.raises(ValueError, match=r"needs columns file and camera; found file, group, repo"):
         read_sources(manifest, "camera", ["mpox/1.png"])
-    with pytest.raises(ValueError, match=r"says the repo of none of the 1 images"):
+    with pytest.raises(ValueError, match=r"gives a repo for none of the 1 images"):
         read_sources(manifest, "repo", ["elsewhere.png"])
     with pytest.raises(ValueError, match=r"there is no .*absent\.csv"):
         read_sources(tmp_path / "absent.csv", "repo", ["mpox/1.png"])

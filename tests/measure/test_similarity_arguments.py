@@ -41,13 +41,13 @@ def test_unfit_images_are_named(x, y, message):
         ({"filter_sigma": 0.0}, "must be positive"),
         ({"filter_sigma": "wide"}, "cannot be used"),
         ({"filter_size": 0}, "must be positive"),
-        ({"filter_size": 11.0}, "filter_size and bins whole ones"),
+        ({"filter_size": 11.0}, "filter_size and bins integers"),
         ({"bins": 257}, "got 257"),
-        ({"bins": 256.0}, "filter_size and bins whole ones"),
+        ({"bins": 256.0}, "filter_size and bins integers"),
         ({"k1": -0.01}, "k1=-0.01 .*must be 0 or more"),
         ({"k2": math.nan}, "k2=nan must be 0 or more"),
-        ({"weights": (1.0,)}, "weights are two numbers"),
-        ({"weights": None}, "weights are two numbers"),
+        ({"weights": (1.0,)}, "weights must be two numbers, "),
+        ({"weights": None}, "weights must be two numbers, "),
         ({"weights": (1.5, -0.5)}, "weights must be two numbers of 0 or more"),
         ({"weights": (0, 0)}, "not both 0"),
         ({"weights": (math.inf, 0)}, "weights must be two numbers"),
@@ -61,7 +61,7 @@ def test_unfit_options_are_named(options, message):
 
 @pytest.mark.parametrize("largest", [0.0, -1.0, math.inf, math.nan])
 def test_the_largest_value_must_be_positive(largest):
-    with pytest.raises(ValueError, match=r"max_val=.* greater"):
+    with pytest.raises(ValueError, match=r"max_val=.* above 0"):
         ssim(IMAGE, IMAGE, max_val=largest)
 
 

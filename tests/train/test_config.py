@@ -125,9 +125,7 @@ def test_pictures_that_the_gate_flags_are_among_the_facts_of_a_run(config, tmp_p
     experiment = configuration.build(parse(config), mim)
     facts = metadata.describe_run("MIM", experiment)["data"]
     assert [name for name, why in facts["doubtful"] if "too dark" in why] == ["mpox/black.png"]
-    assert (
-        facts["passed_over"] == [["mpox/notes.txt", "not an image by its name"]] and facts["unusable"] == []
-    )
+    assert facts["passed_over"] == [["mpox/notes.txt", "no image suffix"]] and facts["unusable"] == []
     clinical = metadata.describe_clinical(experiment.clinical)
     assert [name for name, why in clinical["doubtful"] if "too dark" in why] == ["clinical/ward/black.png"]
     assert clinical["unusable"] == [] and len(experiment.clinical) == 2

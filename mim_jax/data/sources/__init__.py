@@ -1,1 +1,1 @@
-"""The data sources of the paper, from folders that a person downloaded."""
+"""The data sources of the paper, from folders that the user downloaded."""

@@ -1,7 +1,7 @@
-"""Layouts of downloaded folders: which of their images belong to the data of the paper, by their names.
+"""Layouts of downloaded folders: finds the images of the paper's data by their names.
 
-Nothing is decoded here. Every layout is read the same way on every system: names sorted, upper and lower case
-alike, what systems leave behind passed over, any depth of unpacking.
+Nothing is decoded here. Every layout is read the same way on every system: names sorted, case ignored,
+system files skipped, unpacked at any depth.
 """
 
 import hashlib
@@ -15,12 +15,12 @@ import numpy as np
 from mim_jax.data.dataset import printable
 from mim_jax.data.folder import is_leftover, list_images, read_csv
 
-# The classes of MSLD v2.0 that the paper takes: no cowpox and no healthy skin is among its 1,690.
+# The classes of MSLD v2.0 that the paper uses: its 1,690 negatives contain no cowpox and no healthy skin.
 _MSLD = {"monkeypox": "mpox", "chickenpox": "chickenpox", "measles": "measles", "hfmd": "hfmd"}
-# v1.0 has one class for chickenpox and measles together; nothing in it tells them apart.
+# v1.0 has one class for chickenpox and measles together; nothing in it distinguishes them.
 _MSLD_V1 = {"monkeypox": "mpox", "others": "others"}
 _ISIC = {name.lower(): name.lower() for name in ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")}
-# The eight of 23 folders that the paper names, by the beginnings of their names.
+# The eight of 23 folders that the paper names, by name prefix.
 _DERMNET = {
     "bullous": "bullous",
     "cellulitis": "bacterial_infection",
@@ -32,7 +32,7 @@ _DERMNET = {
     "warts": "viral_infection",
 }
 
-# The classes of a source that always has all of them.
+# Classes of the sources whose set of classes is fixed.
 CLASSES: dict[str, tuple[str, ...]] = {
     "isic2018": tuple(sorted(_ISIC.values())),
     "dermnet": tuple(sorted(_DERMNET.values())),
@@ -56,7 +56,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Contents:
-    """Contents of a folder: images sorted by name; (name, reason) of what is refused, ungrouped, not read."""
+    """Contents of a folder: images sorted by name; (name, reason) of files refused, ungrouped or skipped."""
 
     title: str
     entries: tuple[Entry, ...]
@@ -101,7 +101,7 @@ def draw(entries: Iterable[Entry], *, seed: int) -> dict[str, list[Entry]]:
 
 
 def fingerprint(folder: Path, entries: Iterable[Entry]) -> str:
-    """SHA-256 (hex) over names, classes, groups and file sizes, by which a prepared folder is recognised."""
+    """SHA-256 (hex) of names, classes, groups and file sizes: identifies the folder of a preparation."""
     sha = hashlib.sha256()
     for entry in entries:
         size = (folder / entry.name).stat().st_size
@@ -110,7 +110,7 @@ def fingerprint(folder: Path, entries: Iterable[Entry]) -> str:
 
 
 def _msld(folder: Path, names: list[str]) -> Contents:
-    # The folder itself may be the inner one of the archive.
+    # The given folder may itself be an inner folder of the archive.
     paths = {name: f"{folder.resolve().name}/{name}".lower() for name in names}
     in_folds = [(name, match) for name, path in paths.items() if (match := _MSLD_V2_PATH.search(path))]
     in_originals = [
@@ -135,7 +135,7 @@ def _msld(folder: Path, names: list[str]) -> Contents:
 
 
 def _msld_v2(folder: Path, found: list[tuple[str, re.Match[str]]]) -> Contents:
-    """Read MSLD v2.0: each of its five folds holds all images, and an image is taken once."""
+    """Read MSLD v2.0: each of its five folds holds all images, and each image is used once."""
     parts = {(match[1], match[2]) for _, match in found}
     missing = [
         f"fold{fold}/{part.title()}"
@@ -226,7 +226,7 @@ def _one_hot(row: dict[str, str], path: Path) -> str:
         values = {}
     if sorted(values.values()) != [0.0] * (len(_ISIC) - 1) + [1.0]:
         raise ValueError(
-            f"{path} must have one 1 and otherwise 0 in each row; that of {row['image']!r} does not: "
+            f"{path} must have one 1 and otherwise 0 in each row; the row of {row['image']!r} does not: "
             "download it again"
         )
     return max(values, key=values.__getitem__)
@@ -238,7 +238,7 @@ def _dermnet(folder: Path, names: list[str]) -> Contents:
         match = _DERMNET_PATH.search(name.lower())
         if not match:
             continue
-        # No beginning is that of another; melanoma, psoriasis and the others have none.
+        # No prefix is the beginning of another; melanoma, psoriasis and the other folders match none.
         label = next((_DERMNET[start] for start in _DERMNET if _letters(match[2]).startswith(start)), "")
         if label:
             found.setdefault((match[1], label), []).append(name)
@@ -249,13 +249,13 @@ def _dermnet(folder: Path, names: list[str]) -> Contents:
             f"the folder of dermnet, {folder}, is incomplete: no images in {', '.join(missing)} "
             "(by the names of the paper's classes); download it again, with its folders train and test"
         )
-    # Nothing in the names tells which images show one patient.
+    # The names do not tell which images show the same patient.
     entries = tuple(Entry(name, label) for (_, label), members in found.items() for name in members)
     return Contents("Dermnet", entries)
 
 
 def _clinical(folder: Path, names: list[str]) -> Contents:
-    stray = tuple((name, "not in the folder of a class") for name in names if "/" not in name)
+    stray = tuple((name, "not in a class folder") for name in names if "/" not in name)
     folders: dict[str, set[str]] = {}
     for path in folder.iterdir():
         if path.is_dir() and not is_leftover(path.name):
@@ -268,7 +268,7 @@ def _clinical(folder: Path, names: list[str]) -> Contents:
         )
     if not entries:
         raise ValueError(
-            f"the clinical folder {folder} holds no negatives: put images into one folder a class, such as "
+            f"the clinical folder {folder} holds no negatives: put images into one folder per class, such as "
             f"{folder}/hospital and {folder}/normal"
         )
     for label, spellings in sorted(folders.items()):
@@ -302,7 +302,7 @@ def _check_classes(source: str, folder: Path, found: set[str], wanted: Iterable[
 
 
 def _read_table(folder: Path, file: str, columns: set[str]) -> tuple[Path, list[dict[str, str]]]:
-    """The only CSV file of that name below `folder`, its column names in lower case, its cells stripped."""
+    """Read the only CSV file of that name below `folder`: column names in lower case, cells stripped."""
     found = sorted(
         path
         for path in folder.rglob("*")

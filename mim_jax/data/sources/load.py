@@ -1,7 +1,7 @@
-"""The data of the paper from downloaded folders: prepared once, verified on each reading.
+"""The data of the paper from downloaded folders: prepared once, verified on every load.
 
-A preparation is a folder of TFDS, `data_dir/<source>/<options>/<version>`, with `prepared.json` in it:
-SHA-256 of its files, a fingerprint of the downloaded folder, and the images that could not be used. One that
+A preparation is a TFDS folder, `data_dir/<source>/<options>/<version>`, with a `prepared.json` that holds
+the SHA-256 of its files, a fingerprint of the downloaded folder, and the unusable images. A preparation that
 does not match is refused, never repaired.
 """
 
@@ -39,25 +39,25 @@ def load_sources(
 ) -> Dataset:
     """Load several sources as one data set, sorted by name; the first call prepares them.
 
-    Names and groups begin with their source, so that those of two sources never meet. The builders in
+    Names and groups begin with their source, so that two sources never clash. The builders in
     `mim_jax.data.sources.tfds` say what the folders must hold. All are checked before anything is decoded.
 
     Args:
-      folders: source ("msld", "isic2018", "dermnet", "clinical") -> the folder that a person downloaded.
-      data_dir: where prepared images are kept; it may serve several runs.
+      folders: source ("msld", "isic2018", "dermnet", "clinical") -> downloaded folder.
+      data_dir: folder of prepared images; several runs may share it.
       size: side of the square images, in pixels.
-      per_class: images drawn from each class of isic2018 and dermnet; 0 takes all, as the others do.
-      seed: of the draw.
+      per_class: images drawn from each class of isic2018 and dermnet; 0 = all, as always for the others.
+      seed: seed of the draw.
       positive: the class the network is trained on.
       min_side: images with a shorter side, in pixels, are unusable.
       progress: called with (images done, images in all) while images are prepared.
 
     Raises:
-      ValueError: a folder is missing, incomplete or contradicts itself, two sources have one class,
+      ValueError: a folder is missing, incomplete or inconsistent, two sources have the same class,
         `positive` is not a class, or a preparation is damaged or belongs to another folder.
     """
     if not folders:
-        raise ValueError("no data source is named: give at least the folder of one, such as msld")
+        raise ValueError("no data source is given: give the folder of at least one, such as msld")
     if size < 1 or per_class < 0 or seed < 0:
         raise ValueError(
             f"size={size}, per_class={per_class} and seed={seed}: size must be at least 1 "
@@ -82,7 +82,7 @@ def load_clinical(
     min_side: int = MIN_SIDE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Load a clinical set without mpox, one folder a class (hospital, normal); as `load_sources`."""
+    """Load a clinical set without mpox, one folder per class (hospital, normal), as `load_sources` does."""
     plan = _plan("clinical", folder, data_dir, size, 0, 0, min_side)
     return _join([_load(plan, positive, _count_images([plan], progress) if progress else None)])
 
@@ -147,7 +147,7 @@ def _plan(
     min_side: int,
 ) -> _Plan:
     path, prepared = Path(folder).expanduser(), Path(data_dir).expanduser()
-    if source not in CLASSES:  # Nothing is drawn; the options that do not matter make no second preparation.
+    if source not in CLASSES:  # Nothing is drawn: unused options must not cause a second preparation.
         per_class = seed = 0
     return _Plan(source, path, read_layout(source, path), prepared, size, per_class, seed, min_side)
 
@@ -169,7 +169,7 @@ def _check_labels(plans: list[_Plan], positive: str) -> None:
 
 
 def _count_images(plans: list[_Plan], progress: Callable[[int, int], None]) -> Callable[[int], None]:
-    """Make the function that adds up the images of all sources for `progress`; replaced ones count too."""
+    """Make a function that counts the images of all sources for `progress`, replaced ones included."""
     total = sum(
         min(count, plan.per_class or count)
         for plan in plans
@@ -186,7 +186,7 @@ def _count_images(plans: list[_Plan], progress: Callable[[int, int], None]) -> C
 
 
 def _load(plan: _Plan, positive: str, report: Callable[[int], None] | None) -> Dataset:
-    # Here and not above: TFDS takes half a second to import, and only these sources need it.
+    # Imported here, because TFDS takes half a second to import and only these sources need it.
     from mim_jax.data.sources import tfds as builders
 
     builder_class = builders.BUILDERS[plan.source]
@@ -199,7 +199,7 @@ def _load(plan: _Plan, positive: str, report: Callable[[int], None] | None) -> D
         if not where.exists():
             _prepare(builder_class(data_dir=plan.data_dir, config=config), plan, where, mark, report)
         unusable = _verify(where, plan, mark)
-        # Only now: TFDS reads its files as it is built.
+        # Only after verification: a TFDS builder reads its files when it is created.
         examples = list(builder_class(data_dir=plan.data_dir, config=config).as_data_source(builders.SPLIT))
     examples.sort(key=lambda example: example["name"])
     images = np.zeros((len(examples), plan.size, plan.size, 3), dtype=np.uint8)
@@ -235,7 +235,7 @@ def _prepare(builder: Any, plan: _Plan, where: Path, mark: str, report: Callable
 
     if report:
         builder.on_image = lambda: report(1)
-    # TFDS wants a folder for downloads, although there are none.
+    # TFDS requires a download folder, although nothing is downloaded.
     with tempfile.TemporaryDirectory() as downloads:
         builder.download_and_prepare(
             download_dir=downloads,
@@ -247,18 +247,18 @@ def _prepare(builder: Any, plan: _Plan, where: Path, mark: str, report: Callable
 
 
 def _verify(where: Path, plan: _Plan, mark: str) -> list[tuple[str, str]]:
-    """Check that a preparation is whole and of this folder, and return its unusable images."""
+    """Check that a preparation is complete and was made from this folder; return its unusable images."""
     way_out = f"delete {where} to prepare {plan.source} again"
     try:
         record = json.loads((where / RECORD).read_text(encoding="utf-8"))
         files, folder = record["files"], record["folder"]
         unusable = [(str(name), str(reason)) for name, reason in record["unusable"]]
     except PermissionError:
-        raise ValueError(f"no permission to read {where / RECORD}: give it to this user") from None
+        raise ValueError(f"no permission to read {where / RECORD}: allow this user to read it") from None
     except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(
-            f"the prepared images in {where} have no readable {RECORD}, so they were cut short or are not "
-            f"ours: {way_out}"
+            f"the prepared images in {where} have no readable {RECORD}: the preparation was interrupted, or "
+            f"another program made it; {way_out}"
         ) from None
     if folder != mark:
         raise ValueError(
@@ -267,14 +267,12 @@ def _verify(where: Path, plan: _Plan, mark: str) -> list[tuple[str, str]]:
         )
     found = _hash_files(where)
     if changed := sorted(name for name in {*found, *files} if found.get(name) != files.get(name)):
-        raise ValueError(
-            f"the prepared images in {where} are damaged, {changed[0]} is not as it was written: {way_out}"
-        )
+        raise ValueError(f"the prepared images in {where} are damaged, {changed[0]} has changed: {way_out}")
     return unusable
 
 
 def _hash_files(where: Path) -> dict[str, str]:
-    """SHA-256 (hex) of every file of a preparation but its record."""
+    """SHA-256 (hex) of every file of a preparation except its record."""
     hashes = {}
     for path in sorted(where.rglob("*")):
         if path.is_file() and path.name != RECORD:
@@ -285,7 +283,7 @@ def _hash_files(where: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the progress bars and log lines of TFDS from the user; `progress` is ours."""
+    """Silence the progress bars and log lines of TFDS; `progress` replaces them."""
     import tensorflow_datasets as tfds
     from absl import logging
 

@@ -1,8 +1,8 @@
 """The data sources of the paper as TFDS builders, prepared and read without TensorFlow.
 
-Nothing is downloaded: a person accepts the licence, downloads and unpacks, and names the folder. Each builder
-decodes the images that it needs to one size and writes them as array_record. The way in is
-`mim_jax.data.sources.load`, which also verifies what has been prepared.
+Nothing is downloaded: the user accepts the licence, downloads and unpacks the data, and names the folder.
+Each builder decodes the images it needs to one size and writes them as array_record. The entry point is
+`mim_jax.data.sources.load`, which also verifies prepared data.
 
     builder = Msld(data_dir="prepared", config=configuration(size=224, per_class=0))
     builder.download_and_prepare(
@@ -34,16 +34,16 @@ _ABOUT = tomllib.loads(Path(__file__).with_name("sources.toml").read_text(encodi
 
 @dataclasses.dataclass(kw_only=True)
 class Preparation(tfds.core.BuilderConfig):
-    """Options of a preparation; `configuration` makes one, under a name of its own."""
+    """Options of a preparation; `configuration` creates one with a unique name."""
 
     size: int  # side of the square images, in pixels
     min_side: int  # images with a shorter side, in pixels, are unusable
     per_class: int  # images drawn from each class; 0 takes all
-    seed: int  # of the draw
+    seed: int  # seed of the draw
 
 
 def configuration(*, size: int, min_side: int = MIN_SIDE, per_class: int = 100, seed: int = 0) -> Preparation:
-    """Make a preparation under a name that holds all of its options, so that each has a folder of its own."""
+    """Make a preparation whose name contains all of its options, so that each has its own folder."""
     drawn = f"{per_class}_of_seed_{seed}" if per_class else "all"
     return Preparation(
         name=f"{size}px_from_{min_side}px_{drawn}",
@@ -54,7 +54,7 @@ def configuration(*, size: int, min_side: int = MIN_SIDE, per_class: int = 100, 
     )
 
 
-# TFDS makes no secret of this argument, but mypy sees no types there.
+# This argument is public in TFDS, but mypy sees no types there.
 class Source(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Base of the builders: one split, one decoder, and a list of unusable images.
 
@@ -62,19 +62,19 @@ class Source(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
     (path below the downloaded folder) as UTF-8 text, with other bytes escaped.
     """
 
-    VERSION = tfds.core.Version("1.1.0")  # what was prepared by another decoder is not read
-    RELEASE_NOTES = {"1.1.0": "Layouts of PNG and TIFF that came out as other pixels."}  # noqa: RUF012
+    VERSION = tfds.core.Version("1.1.0")  # changes with the decoder: older preparations are not read
+    RELEASE_NOTES = {"1.1.0": "Corrects PNG and TIFF layouts that were decoded wrongly."}  # noqa: RUF012
 
     HOMEPAGE: str
     LICENCE: str
     CITATION: str
     MANUAL_DOWNLOAD_INSTRUCTIONS: str
 
-    # Called after each image that was tried, from the thread that prepares.
+    # Called from the preparing thread after each image, usable or not.
     on_image: Callable[[], None] | None = None
 
     def __init_subclass__(cls, **options: Any):
-        """Take what a person must know from sources.toml."""
+        """Set homepage, licence, citation and instructions from sources.toml."""
         about = _ABOUT[cls.__name__.lower()]
         cls.HOMEPAGE, cls.LICENCE, cls.CITATION = (about[key] for key in ("homepage", "licence", "citation"))
         cls.MANUAL_DOWNLOAD_INSTRUCTIONS = about["instructions"]
@@ -82,7 +82,7 @@ class Source(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
 
     def __init__(self, *, config: Preparation, **options: Any):
         super().__init__(config=config, **options)
-        self.unusable: list[tuple[str, str]] = []  # (name, reason) of images drawn, after the preparation
+        self.unusable: list[tuple[str, str]] = []  # (name, reason); filled by the preparation
 
     def _info(self) -> tfds.core.DatasetInfo:
         size = self.builder_config.size
@@ -142,7 +142,7 @@ class Source(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
                 "look at the files"
             )
 
-    # TFDS writes to standard output here; a library does not.
+    # TFDS writes to standard output here; a library should not.
     def _log_download_bytes(self) -> None:
         pass
 
@@ -151,37 +151,37 @@ class Source(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
 
 
 class Msld(Source):
-    """Mpox Skin Lesion Dataset, version 1.0 or 2.0; all images of the classes that the paper takes, no draw.
+    """Mpox Skin Lesion Dataset, version 1.0 or 2.0: all images of the classes that the paper uses.
 
-    Version 2.0, checked by a dermatologist: 755 images of 541 patients, of which mpox 284, chickenpox 75,
-    measles 55 and hand, foot and mouth disease 161 are taken. Version 1.0: 102 of mpox, 126 of chickenpox and
-    measles together, class `others`. The paper left out images by eye and does not say which.
-    Groups: patients, from file names such as `MKP_17_01`.
+    Version 2.0, checked by a dermatologist: 755 images of 541 patients; used are 284 of mpox, 75 of
+    chickenpox, 55 of measles and 161 of hand, foot and mouth disease. Version 1.0: 102 of mpox, and 126 of
+    chickenpox and measles together as class `others`. The paper excluded images by eye and does not say
+    which. Groups: patients, from file names such as `MKP_17_01`.
     """
 
 
 class Isic2018(Source):
-    """ISIC 2018 challenge, training images of task 3: 10,015 of seven classes, seen through a dermatoscope.
+    """ISIC 2018 challenge, training images of task 3: 10,015 dermoscopic images of seven classes.
 
     They are the data set HAM10000. By default 100 images are drawn from each class, as in the paper, which
-    does not say which. Groups: lesions, from the table of groupings.
+    does not list its images. Groups: lesions, from the table of lesion groupings.
     """
 
 
 class Dermnet(Source):
-    """Dermnet as it lies on Kaggle: photographs of 23 groups of diseases, of which the paper takes eight.
+    """Dermnet as published on Kaggle: photographs of 23 disease groups, of which the paper uses eight.
 
-    By default 100 images are drawn from each class, out of train and test together (19,559 images in all);
+    By default 100 images are drawn from each class, from train and test combined (19,559 images in all);
     the paper chose its 100 by eye and does not say which. The folders are broad teaching categories, not
-    confirmed diagnoses. Which images show one patient is not known, so that each is a group of its own.
+    confirmed diagnoses. Patients are unknown, so each image is a group of its own.
     """
 
 
 class Clinical(Source):
-    """A clinical set of your own: photographs without mpox, one folder a class, at any depth; no draw.
+    """Your own clinical set: all photographs, none of mpox, in one folder per class, at any depth.
 
-    The paper has 60 of a hospital's patients and 40 of normal skin; they are not public. Each image is a
-    group of its own.
+    The paper uses 60 photographs of hospital patients and 40 of normal skin, which are not public. Each
+    image is a group of its own.
     """
 
 

@@ -1,1 +1,1 @@
-"""The embedded procedural images, so that everything runs with nothing downloaded."""
+"""The embedded procedural images, so that everything runs without downloads."""

@@ -10,7 +10,7 @@ Disc = tuple[float, float, float]  # x, y, radius
 
 
 def dermoscoped(rng: np.random.Generator) -> Patient:
-    """A patient under a dermatoscope: mostly fair skin, even light from the front, little grain."""
+    """Draw a patient under a dermatoscope: mostly fair skin, even light from the front, little grain."""
     return Patient(
         tone=float(np.clip(rng.normal(0.14, 0.07), 0.02, 0.45)),
         flush=rng.uniform(0.35, 1.0),
@@ -74,7 +74,7 @@ def _lesion(
 
 
 def _network(rng: np.random.Generator, c: Canvas, *, meshes: tuple[int, int]) -> np.ndarray:
-    """Pigment network [S, S] in [0, 1], 1 on its lines; `meshes`: the range of their number a side."""
+    """Pigment network [S, S] in [0, 1], 1 on its lines; `meshes`: range of the number of meshes per side."""
     net = honeycomb(c, rng.uniform(*meshes), rng.uniform(0, np.pi))
     return np.clip(0.55 - 0.75 * net, 0, 1)
 
@@ -82,7 +82,7 @@ def _network(rng: np.random.Generator, c: Canvas, *, meshes: tuple[int, int]) ->
 def _dots(
     rng: np.random.Generator, c: Canvas, disc: Disc, count: int, radius: tuple[float, float]
 ) -> list[tuple[Window, np.ndarray]]:
-    """Windows and rho of dots strewn over the lesion at `disc`, (x, y, radius)."""
+    """Windows and rho of dots scattered over the lesion at `disc`, (x, y, radius)."""
     x, y, r = disc
     turn, out = rng.uniform(0, 2 * np.pi, count), r * 0.85 * np.sqrt(rng.random(count))
     return [
@@ -220,7 +220,7 @@ def _nv(rng: np.random.Generator, c: Canvas) -> None:
 
 
 def _vasc(rng: np.random.Generator, c: Canvas) -> None:
-    """Angioma: well-bounded round red to violet lakes, parted by pale septa; blue-black where clotted."""
+    """Angioma: well-bounded round red to violet lakes, separated by pale septa; blue-black where clotted."""
     rho, disc = _lesion(rng, c, (0.2, 0.36), wobble=0.07, stretch=1.3)
     body = falling(rho, 0.95, 0.1)
     violet = rng.uniform(0, 0.5)

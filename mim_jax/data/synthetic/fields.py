@@ -1,6 +1,6 @@
 """Fields on the unit square, sampled at `size` pixels: noise, blur, soft steps, strokes; and positions in it.
 
-Lengths are image sides, so that the size changes the sharpness and not the scene. NumPy only.
+Lengths are in image sides, so that the size changes the sharpness and not the scene. NumPy only.
 """
 
 from functools import lru_cache
@@ -24,7 +24,7 @@ def _spline(cells: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     taps = np.arange(int((weight > 0).sum(1).max()))
     index = np.minimum(first + taps[:, None], cells + 2)
     inside = first + taps[:, None] < cells + 3
-    mean_square = 0.479  # of the spline's weights over a cell
+    mean_square = 0.479  # mean square of the spline's weights over a cell
     mixed = weight[np.arange(size), index] * inside / mean_square**0.5
     return index, mixed.astype(np.float32)
 
@@ -39,10 +39,10 @@ def _upsampled(lattice: np.ndarray, size: int) -> np.ndarray:
 
 
 def blurred(planes: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur over the last two axes, borders repeated; sigma in image sides, cut off at 2.5 of them.
+    """Gaussian blur over the last two axes, borders repeated; sigma in image sides, kernel cut at 2.5 sigma.
 
-    Written as shifted slices: matrix products would do, but a threaded BLAS that finds its cores busy takes
-    ten times as long over matrices this small.
+    Written as shifted slices: matrix products would work too, but for matrices this small a threaded BLAS on
+    busy cores takes ten times as long.
     """
     spread = sigma * planes.shape[-1]
     if spread < 0.25:
@@ -99,10 +99,8 @@ def strokes(size: int, control: np.ndarray, width: np.ndarray) -> np.ndarray:
     """Coverage [size, size] in [0, 1] of quadratic Bezier strokes.
 
     `control` holds their control points [K, 3, 2] as (row, column), `width` their widths [K], in image sides.
-    Every
-    stroke is cut into samples that carry their own area, and each sample is divided among the four nearest
-    pixels; a
-    hair thinner than a pixel thus gets paler, not ragged.
+    Every stroke is cut into samples that carry their own area, and each sample is divided among the four
+    nearest pixels; a hair thinner than a pixel thus gets paler, not ragged.
     """
     first, middle, last = (control[:, i, None, :] for i in range(3))
     reach = np.abs(np.diff(control, axis=1)).sum(axis=(1, 2)).max(initial=0)
@@ -117,7 +115,7 @@ def strokes(size: int, control: np.ndarray, width: np.ndarray) -> np.ndarray:
     sample = point[:, :, None, :] + normal[:, :, None, :] * lane[:, None, :, None]
     area = np.broadcast_to(speed * (width[:, None, None] * (size * size / (steps * lanes))), sample.shape[:3])
 
-    # One pixel of margin catches what lies outside.
+    # One pixel of margin catches samples outside the image.
     place = np.clip(sample * size + 0.5, 0, size + 0.999).reshape(-1, 2)
     corner = place.astype(np.intp)
     part = place - corner
@@ -134,9 +132,9 @@ def strokes(size: int, control: np.ndarray, width: np.ndarray) -> np.ndarray:
 def scatter(
     rng: np.random.Generator, count: int, apart: float, *, spread: float | None = None
 ) -> list[tuple[float, float]]:
-    """Draw up to `count` positions (x, y), `apart` from each other, all over the image or in a cluster.
+    """Draw up to `count` positions (x, y), at least `apart`, all over the image or in a cluster.
 
-    `spread` is the cluster's standard deviation, above 1 all over; None = drawn.
+    `spread`: standard deviation of the cluster; above 1 = all over the image; None = drawn at random.
     """
     if spread is None:
         spread = float(rng.choice([0.18, 0.3, 9.0], p=[0.15, 0.25, 0.6]))
@@ -144,7 +142,7 @@ def scatter(
         candidates = rng.uniform(-0.06, 1.06, (5 * count + 5, 2))
     else:
         candidates = rng.uniform(0.35, 0.65, 2) + rng.normal(0, spread, (5 * count + 5, 2))
-    # The first lies well inside the picture: somebody aimed the camera.
+    # The first is well inside the picture: somebody aimed the camera.
     kept = [0.5 + 0.5 * (np.clip(candidates[0], 0.1, 0.9) - 0.5)]
     for candidate in candidates[1:]:
         if len(kept) >= count:

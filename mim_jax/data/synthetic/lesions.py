@@ -1,4 +1,4 @@
-"""Procedural skin lesions: the embedded default data, so that everything runs with nothing downloaded.
+"""Procedural skin lesions: the embedded default data, so that everything runs without downloads.
 
 The class structure, names and counts are those of the MIM paper: one training morphology called `mpox`
 (umbilicated, firm, round papules and pustules) and eighteen others, from rashes that resemble it to
@@ -41,14 +41,14 @@ PAPER_COUNTS: dict[str, int] = {
 
 _RECIPES = PHOTOGRAPHED | DERMOSCOPED
 
-# Images of each of ten patients, shuffled anew for every ten. Real collections have about 1.7 as well.
+# Images of each of ten patients, reshuffled for every ten. Real collections average about 1.7 as well.
 _IMAGES_PER_PATIENT = (1, 2, 1, 3, 1, 2, 2, 1, 3, 1)
 
 
 def render(label: str, index: int, *, size: int, seed: int = 0) -> np.ndarray:
     """Draw one image of a class, uint8 RGB [size, size, 3].
 
-    The scene depends on (seed, label, index) alone and is the same at every size.
+    The scene depends only on (seed, label, index) and is the same at every size.
 
     >>> render("mpox", 0, size=32).shape
     (32, 32, 3)
@@ -75,11 +75,10 @@ def render(label: str, index: int, *, size: int, seed: int = 0) -> np.ndarray:
 def lesion_images(
     counts: Mapping[str, int], *, size: int, seed: int = 0
 ) -> tuple[np.ndarray, list[str], list[str], list[str]]:
-    """Draw the first images of each class in `counts`, in its order.
+    """Draw the first images of each class in `counts`, in the order of `counts`.
 
     Returns images uint8 [N, size, size, 3]; labels; groups such as "mpox/patient-0004", shared by the images
-    of one
-    patient, who keeps skin, light and camera; names such as "mpox/0007.png".
+    of one patient, all with the same skin, light and camera; names such as "mpox/0007.png".
     """
     shots = [(label, index) for label, count in counts.items() for index in range(count)]
     images = np.empty((len(shots), size, size, 3), np.uint8)
@@ -92,14 +91,14 @@ def lesion_images(
 
 
 def quick_counts(positives: int, negatives: int) -> dict[str, int]:
-    """Counts for a small set: at least one negative a class, shared among them as in the paper."""
+    """Counts for a small set: at least one negative per class, distributed over classes as in the paper."""
     shares = {label: count for label, count in PAPER_COUNTS.items() if label != "mpox"}
     if positives < 1 or negatives < len(shares):
         raise ValueError(
             f"asked for {positives} positives and {negatives} negatives; "
             f"there must be at least 1 and {len(shares)}, one for each class."
         )
-    # Largest remainder: everyone has one, and the rest is shared in proportion.
+    # Largest remainder method: each class has one, and the rest is divided in proportion.
     total, spare = sum(shares.values()), negatives - len(shares)
     counts = {label: 1 + spare * share // total for label, share in shares.items()}
     by_remainder = sorted(shares, key=lambda label: -(spare * shares[label] % total))
@@ -113,7 +112,7 @@ def _generator(seed: int, label: str, stream: str, number: int) -> np.random.Gen
 
 
 def _patient(label: str, index: int, seed: int) -> int:
-    """Patient of an image, which does not depend on how many images are wanted."""
+    """Patient number of an image, independent of how many images are drawn."""
     block, place = divmod(index, sum(_IMAGES_PER_PATIENT))
     sizes = _generator(seed, label, "block", block).permutation(_IMAGES_PER_PATIENT)
     return block * len(_IMAGES_PER_PATIENT) + int(np.searchsorted(np.cumsum(sizes), place, side="right"))

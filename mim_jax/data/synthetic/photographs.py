@@ -11,13 +11,13 @@ Recipe = Callable[[np.random.Generator, Canvas], None]
 
 
 def _crowd(rng: np.random.Generator, c: Canvas, per_cm2: tuple[float, float], most: int) -> int:
-    """Number of lesions of a density (log-uniform, per square centimetre) in the field of view."""
+    """Number of lesions in the field of view, at a log-uniform density per square centimetre."""
     density = np.exp(rng.uniform(*np.log(per_cm2)))
     return int(np.clip(rng.poisson(density * (0.1 / c.mm) ** 2), 1, most))
 
 
 def _mpox(rng: np.random.Generator, c: Canvas) -> None:
-    """Firm, deep-seated, round, well-bounded, dimpled papules and pustules, a patient's all at one stage."""
+    """Firm, deep-seated, round, well-bounded, dimpled papules and pustules, all of a patient at one stage."""
     radius = rng.uniform(2.4, 4.6) * c.mm
     for x, y in scatter(rng, _crowd(rng, c, (0.12, 0.9), 45), 2.3 * radius):
         stage = c.patient.stage + rng.normal(0, 0.07)
@@ -25,7 +25,7 @@ def _mpox(rng: np.random.Generator, c: Canvas) -> None:
 
 
 def _umbilicated(rng: np.random.Generator, c: Canvas, x: float, y: float, r: float, stage: float) -> None:
-    """One such lesion: papule, pustule from stage 0.2 on, crusted from the dimple outwards from 0.58 on."""
+    """One lesion of `_mpox`: papule, pustule from stage 0.2, crusted outwards from the dimple from 0.58."""
     where, rho = c.oval(rng, x, y, r, 1.25, reach=2.4, wobble=0.055)
     pustule = float(np.clip((stage - 0.2) * 4, 0, 1))
     crust = float(np.clip((stage - 0.58) * 5, 0, 1)) * rng.uniform(0.5, 1)

@@ -1,4 +1,4 @@
-"""Synthetic skin: pigment, blood, relief, light and camera, from which `lesions` paints its scenes.
+"""Synthetic skin: pigment, blood, relief, light and camera, with which `lesions` paints its scenes.
 
 A scene is a `Canvas` of physical layers rather than of colours: melanin and blood absorb, relief catches the
 light, paint (pus, crust, scale) covers. One lesion recipe therefore suits every skin tone and every light.
@@ -14,9 +14,9 @@ from mim_jax.data.synthetic.fields import blurred, centres, falling, noise, stro
 
 Window = tuple[slice, slice]
 
-# Display reflectance of skin without pigment, and absorbance of a unit of melanin and of blood per channel.
-# Melanin absorbs ever more towards blue, haemoglobin in green and blue. Melanin 0 to 1 then runs through the
-# Fitzpatrick types I to VI, and blood added to pale skin gives pink, red and purple in turn.
+# Display reflectance of skin without pigment, and absorbance per channel of a unit of melanin and of blood.
+# Melanin absorbs more towards blue, haemoglobin in green and blue. Melanin from 0 to 1 then covers the
+# Fitzpatrick types I to VI, and more and more blood in pale skin gives pink, red and purple.
 BARE = np.array([0.97, 0.90, 0.84], np.float32)
 MELANIN = np.array([0.92, 1.28, 1.52], np.float32)
 BLOOD = np.array([0.10, 0.52, 0.43], np.float32)
@@ -39,9 +39,9 @@ class Patient:
     """The skin, light and camera that all photographs of one patient share.
 
     tone is melanin in [0, 1] and flush the skin's usual blood; azimuth (radians) and elevation (rise over
-    run) tell where the light stands, falloff and vignette how much it weakens over the image; cast is the
-    gain of each channel; blur and chroma_blur are in image sides, grain in display units; hair, freckles
-    and lines are amounts, often 0 and about 1 at most; stage in [0, 1] is the age of an eruption.
+    run) give the direction of the light, falloff and vignette its decrease over the image; cast is the gain
+    of each channel; blur and chroma_blur are in image sides, grain in display units; hair, freckles and
+    lines are amounts, often 0 and about 1 at most; stage in [0, 1] is the age of an eruption.
     """
 
     tone: float
@@ -63,7 +63,7 @@ class Patient:
 
 
 def photographed(rng: np.random.Generator) -> Patient:
-    """A patient before an ordinary camera. Every photographic class draws from this one distribution."""
+    """Draw a patient for an ordinary camera. Every photographic class uses this one distribution."""
     tone = float(np.clip(rng.choice([0.04, 0.14, 0.25, 0.4, 0.6, 0.82]) + rng.normal(0, 0.04), 0, 1))
     return Patient(
         tone=tone,
@@ -89,9 +89,9 @@ def photographed(rng: np.random.Generator) -> Patient:
 class Canvas:
     """A scene being painted: layers [S, S] (paint [3, S, S], premultiplied by cover) that recipes add to.
 
-    mm is the length of a millimetre in image sides; relief has the unit of lengths; sway, warp and rough are
-    noise of unit variance, from coarse to fine, shared for ragged outlines and surfaces; sway and warp keep
-    within 2.
+    mm is the length of a millimetre in image sides; relief is a length too; sway, warp and rough are noise of
+    unit variance, from coarse to fine, shared by ragged outlines and surfaces; sway and warp stay within
+    [-2, 2].
     """
 
     size: int
@@ -118,10 +118,10 @@ class Canvas:
         angle: float = 0.0,
         wobble: float = 0.08,
     ) -> tuple[Window, np.ndarray]:
-        """The window about a lesion, and in it rho: the distance from the centre in (ragged) radii.
+        """Window around a lesion, and rho in it: the distance from the centre in (ragged) radii.
 
-        The window is empty where the lesion lies outside the image. `stretch` lengthens the lesion along
-        `angle`; what the recipe paints must end at rho = `reach`.
+        The window is empty if the lesion is outside the image. `stretch` lengthens the lesion along `angle`;
+        a recipe must not paint beyond rho = `reach`.
         """
         extent = radius * stretch * reach / (1 - 2 * wobble)  # noise is never below -2
         rows, columns = (
@@ -143,7 +143,7 @@ class Canvas:
     def oval(
         self, rng: np.random.Generator, x: float, y: float, radius: float, longest: float, **options: float
     ) -> tuple[Window, np.ndarray]:
-        """As `around`, stretched up to `longest` at a random angle."""
+        """Same as `around`, stretched by up to `longest` at a random angle."""
         return self.around(
             x, y, radius, stretch=rng.uniform(1, longest), angle=rng.uniform(0, 3.1), **options
         )
@@ -161,7 +161,7 @@ def honeycomb(canvas: Canvas, frequency: float, angle: float) -> np.ndarray:
     """Warped honeycomb [S, S] from about -1 (walls) to 2 (middles), `frequency` cells a side.
 
     Three plane waves at 120 degrees, cos(a) + cos(b) + cos(a + b), add up to a hexagonal lattice; it fades
-    where the pixels cannot carry it.
+    where the pixels cannot resolve it.
     """
     along = centres(canvas.size) * np.float32(2 * np.pi * frequency)
     bend = np.float32(2.0) * canvas.sway + np.float32(1.1) * canvas.warp
@@ -176,7 +176,7 @@ def honeycomb(canvas: Canvas, frequency: float, angle: float) -> np.ndarray:
 def bare_skin(
     rng: np.random.Generator, patient: Patient, size: int, *, field_mm: float, close: bool
 ) -> Canvas:
-    """Skin with mottling, pores, lines, creases, freckles and hairs; `close` is skin under a dermatoscope."""
+    """Draw skin with mottling, pores, lines, creases, freckles and hairs; `close` = under a dermatoscope."""
     fine = float(np.clip(field_mm * 1.1, 24, 128))
     mottled, patchy = noise(rng, 4, size), noise(rng, 12, size)
     rough, grains = noise(rng, fine / 1.5, size), noise(rng, 128, size)
@@ -197,7 +197,7 @@ def bare_skin(
 
 
 def _skin_lines(rng: np.random.Generator, canvas: Canvas, fine: float) -> None:
-    """Add two crossing families of fine furrows, as on a hand; too fine for the pixels, they fade."""
+    """Add two crossing families of fine furrows, as on a hand; they fade when too fine for the pixels."""
     size, axis = canvas.size, centres(canvas.size)
     angle = rng.uniform(0, np.pi)
     warp = 1.2 * noise(rng, 6, size) + 0.35 * canvas.warp
@@ -243,7 +243,7 @@ def _marks(rng: np.random.Generator, canvas: Canvas, close: bool) -> None:
 
 
 def photograph(rng: np.random.Generator, canvas: Canvas, *, backdrop: bool) -> np.ndarray:
-    """Light the scene, with a backdrop past the edge of the limb if wanted, and take the picture, uint8."""
+    """Light and photograph the scene, optionally with a backdrop beyond the edge of the limb; uint8."""
     colour = lit(canvas)
     if backdrop:
         colour = _before_backdrop(rng, colour)
@@ -276,7 +276,7 @@ def lit(canvas: Canvas) -> np.ndarray:
 
 
 def _before_backdrop(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
-    """End the limb at a curved edge, darker where it turns away, with cloth or wall behind it."""
+    """End the limb at a curved edge, darker where it turns away, with cloth or a wall behind it."""
     size, axis = colour.shape[-1], centres(colour.shape[-1])
     angle, distance, bend = rng.uniform(0, 2 * np.pi), rng.uniform(0.28, 0.5), rng.uniform(-0.5, 0.6)
     u, v = axis[None, :] - np.float32(0.5), axis[:, None] - np.float32(0.5)
