@@ -1,4 +1,4 @@
-"""The page in a browser: it proves itself, scores as Python does, decides, refuses; without a network too."""
+"""The page in a browser: it checks itself, scores as Python does, decides, refuses, and works offline."""
 
 import contextlib
 import json
@@ -83,7 +83,7 @@ def check(browser, path):
 
 
 def change(folder, **fields):
-    """Exchanges settings, which the service worker then refuses to keep; the page works without it."""
+    """Change settings; the service worker then refuses to cache them, and the page works without it."""
     settings = json.loads((folder / "app.json").read_text())
     (folder / "app.json").write_text(json.dumps(settings | fields))
 
@@ -115,7 +115,7 @@ def test_page_onnxruntime_stablehlo_and_the_detector_say_the_same(app, photograp
 
 
 @chromium.with_axe
-def test_the_page_keeps_nobody_out(app, photograph):
+def test_the_page_is_accessible(app, photograph):
     with opened(app) as (browser, _):
         assert browser.findings() == {}
         assert check(browser, photograph) == "mpox_like"
@@ -154,7 +154,7 @@ def test_page_of_a_detector_on_frozen_features(make, panels, fetched, photograph
     assert ("identical" in words) == ("inpainted" in panels)
 
 
-def test_it_works_without_a_network_once_it_was_opened(app, photograph):
+def test_it_works_offline_once_it_was_opened(app, photograph):
     with chromium.served(app) as address, chromium.Browser() as browser:
         browser.open(address)
         browser.wait_for("navigator.serviceWorker.controller && document.body.dataset.golden")
@@ -175,7 +175,7 @@ def test_it_works_without_a_network_once_it_was_opened(app, photograph):
             hidden.rename(app)
 
 
-def test_a_page_that_errs_refuses_to_run(copy):
+def test_a_page_with_wrong_scores_refuses_to_run(copy):
     similarities = json.loads((copy / "app.json").read_text())["golden"]["similarities"]
     similarities[1][2] += 0.0021
     change(copy, golden={"tolerances": [1e-3] * 5, "similarities": similarities})

@@ -1,4 +1,4 @@
-"""An export in which anything is amiss is refused with one line that names it."""
+"""A faulty export is refused with one line that names the fault."""
 
 import numpy as np
 import pytest
@@ -143,7 +143,7 @@ def test_odd_names_of_weights_are_named(copy, name):
     refused(copy, f"holds '{name}', which names no weight of a fold")
 
 
-def test_weights_in_each_others_way_and_lacking_folds_are_named(copy):
+def test_conflicting_names_of_weights_and_missing_folds_are_named(copy):
     weights = weight_files.load(copy / format.WEIGHTS)
     first = next(iter(weights))
     exchange(copy, format.WEIGHTS, **{f"{first}/more": np.zeros(1, np.float32)})

@@ -1,4 +1,4 @@
-"""Initial weights drawn in one loop are those that each layer draws for itself, bit for bit."""
+"""Initial weights drawn in one loop equal those that each layer draws itself, bit for bit."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from mim_jax.train.mim import make_gan
 
 
 class Network(nn.Module):
-    """Weights of several blocks, of one, and of a few numbers, with and without a mean."""
+    """Weights of several blocks, of one block, and of a few numbers, with and without a mean."""
 
     @nn.compact
     def __call__(self, x):
@@ -39,7 +39,7 @@ def test_one_loop_draws_what_each_layer_draws(impl):
     assert abs(scale.mean() - 1) < 0.02 and abs(kernel.mean()) < 0.001 and abs(kernel.std() / 0.02 - 1) < 0.02
 
 
-def test_another_numbering_of_the_draws_is_left_alone():
+def test_without_partitionable_threefry_draws_are_the_same():
     with jax.threefry_partitionable(False):
         key = jax.random.key(5)
         apart = jax.jit(lambda key: Network().init(key, jnp.zeros(IMAGES.shape)))(key)

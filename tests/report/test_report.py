@@ -21,7 +21,7 @@ from tests.invented import HOSTILE, Page, evaluated, panels_of
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """For tests of the words alone: no figure is drawn, which takes most of the time."""
+    """Skip the figures, which take most of the time, in tests of the text alone."""
     monkeypatch.setattr(figures, "draw", lambda *_, **__: {})
 
 
@@ -56,7 +56,7 @@ def test_one_file_with_every_figure_inside_and_nothing_fetched(written):
 
 
 @chromium.with_axe
-def test_the_page_keeps_nobody_out(written):
+def test_the_page_is_accessible(written):
     with chromium.Browser() as browser:
         browser.open(written.as_uri())
         assert browser.findings() == {}
