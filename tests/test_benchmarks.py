@@ -51,7 +51,7 @@ def test_flops_are_those_of_the_published_layers():
         training.training_flops({**full, "generator": {**full["generator"], "name": "unet"}})
 
 
-def test_a_missing_gpu_is_reported_in_one_sentence(monkeypatch, tmp_path):
+def test_a_gpu_that_is_asked_for_and_absent_is_one_sentence(monkeypatch, tmp_path):
     """A real worker process, which says why it cannot start."""
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
@@ -166,7 +166,7 @@ def test_overlapping_times_count_once():
 @pytest.mark.parametrize(
     "arguments", (["--batch=0"], ["--systems", "keras"], ["--device=gpu", "--steps=7"], ["--rounds=x"])
 )
-def test_invalid_options_are_refused(arguments):
+def test_options_that_mean_nothing_are_refused(arguments):
     with pytest.raises(SystemExit) as error:
         training.main(arguments)
     assert error.value.code == 2

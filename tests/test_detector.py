@@ -44,7 +44,7 @@ def images(count):
 
 
 @pytest.mark.parametrize("reduce", ["mean", "min"])
-def test_several_holes_score_as_the_holes_one_by_one(reduce):
+def test_several_holes_are_the_holes_one_by_one(reduce):
     measure = Measure(holes=5, reduce=reduce)
     model = detector(measure=measure, threshold=0.0)
     batch, expected = images(8), []
@@ -221,7 +221,7 @@ def test_curves_of_scikit_learn_are_drawn_from_scores():
     assert display.roc_auc == pytest.approx(roc_auc_score(y, scores))
 
 
-def test_the_pure_function_works_under_vmap():
+def test_the_pure_function_is_mapped():
     fn, variables = detector().pure()
     batch = images(4)
     mapped = jax.jit(jax.vmap(fn, in_axes=(None, 0)))(variables, batch[:, None])

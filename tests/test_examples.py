@@ -114,7 +114,7 @@ def test_a_generator_of_ones_own_is_trained_and_loaded(tmp_path, monkeypatch, co
     assert np.ptp(detector.inpaint(golden_images(32))[:, 8:24, 8:24]) > 0
 
 
-def test_the_names_of_built_in_generators_are_reserved():
+def test_names_of_the_package_stay_its_own():
     with pytest.raises(ValueError, match="'unet' is this package's own"):
         register_generator("unet", UNet)
     with pytest.raises(ValueError, match="no field dtype"):

@@ -69,7 +69,7 @@ def test_initialised_as_in_torchvision():
     assert not bias.any()
 
 
-def test_bfloat16_networks_keep_float32_state_and_outputs():
+def test_bfloat16_computes_and_float32_remains():
     network = MobileNetV3Large(3, dtype=jnp.bfloat16)
     block = InvertedResidual(5, 16, 8, True, True, 2, dtype=jnp.bfloat16)
 

@@ -166,7 +166,7 @@ def test_swin_from_old_and_new_timm_naming(path, swin, merged_behind):
     assert_same(load_pretrained("swin_b", saved(path, timm), classes=CLASSES), expected)
 
 
-def test_another_number_of_classes_initialises_only_the_last_layer(path, swin):
+def test_another_number_of_classes_draws_the_last_layer_alone(path, swin):
     swin["features.1.0.attn.relative_position_index"] = np.zeros(49 * 49, np.int64)
     whole = load_pretrained("swin_b", saved(path, swin), classes=CLASSES)
     with pytest.raises(ValueError, match="has 5 classes, not 2: give a key"):
@@ -272,7 +272,7 @@ def test_a_file_of_another_network_is_named(path, entries, likeness):
         load_pretrained(name, path)
 
 
-def test_files_that_are_not_weights_are_refused(path, tmp_path, swin):
+def test_what_is_no_file_of_weights_is_refused(path, tmp_path, swin):
     with pytest.raises(ValueError, match="there is no file"):
         load_pretrained("swin_b", tmp_path / "nowhere.safetensors")
     for name, content in {

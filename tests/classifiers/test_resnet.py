@@ -59,7 +59,7 @@ def test_initialised_as_in_torchvision():
     assert np.all(scale == 1)
 
 
-def test_bfloat16_networks_keep_float32_state_and_outputs():
+def test_bfloat16_computes_and_float32_remains():
     network = ResNet50(3, width=8, dtype=jnp.bfloat16)
     images = jnp.zeros((2, 96, 96, 3))
     (outputs, updated), variables = jax.eval_shape(

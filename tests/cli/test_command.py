@@ -115,7 +115,7 @@ def test_a_folder_of_several_seeds_names_them(run, tmp_path):
     assert found["seeds"] == (2, 10) and found["training"]["epochs"] == 4
 
 
-def test_folders_that_are_not_runs_are_not_written_into(photos, run, tmp_path, capsys):
+def test_what_is_no_run_is_not_written_into(photos, run, tmp_path, capsys):
     config = configure("run", "--config=configs/mim.py:quick")
 
     def said(mode, workdir, *paths, **fields):

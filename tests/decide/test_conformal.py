@@ -70,7 +70,7 @@ def test_groups_that_are_too_small_are_named():
     assert false_alarm_threshold({}, false_alarm_rate=0.1) == (None, [])
 
 
-def test_the_threshold_is_an_order_statistic():
+def test_it_is_the_order_statistic():
     scores = np.random.default_rng(1).permutation(np.arange(1, 101)) / 100
     assert miss_rate_threshold(scores, miss_rate=0.05) == 0.05
     assert miss_rate_threshold(scores[:99], miss_rate=0.29) == np.sort(scores[:99])[28]

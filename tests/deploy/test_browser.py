@@ -154,7 +154,7 @@ def test_page_of_a_detector_on_frozen_features(make, panels, fetched, photograph
     assert ("identical" in words) == ("inpainted" in panels)
 
 
-def test_it_works_offline_once_it_was_opened(app, photograph):
+def test_it_works_without_a_network_once_it_was_opened(app, photograph):
     with chromium.served(app) as address, chromium.Browser() as browser:
         browser.open(address)
         browser.wait_for("navigator.serviceWorker.controller && document.body.dataset.golden")
@@ -175,7 +175,7 @@ def test_it_works_offline_once_it_was_opened(app, photograph):
             hidden.rename(app)
 
 
-def test_a_page_with_wrong_scores_refuses_to_run(copy):
+def test_a_page_that_errs_refuses_to_run(copy):
     similarities = json.loads((copy / "app.json").read_text())["golden"]["similarities"]
     similarities[1][2] += 0.0021
     change(copy, golden={"tolerances": [1e-3] * 5, "similarities": similarities})

@@ -140,7 +140,7 @@ def test_globs_stay_within_a_folder_unless_told(photos):
         inputs.find_inputs(f"{photos}/nowhere")
 
 
-def test_missing_repeated_and_unnamed_inputs_are_rows(photos, exported, tmp_path):
+def test_what_is_gone_given_twice_or_not_named_is_a_row(photos, exported, tmp_path):
     name = str(photos / "inner" / "0 é.png")
     pq.write_table(pa.table({"path": [name, "gone.png", name, None, "s3:/x"]}), tmp_path / "list.parquet")
     rows = score(tmp_path / "list.parquet", exported, tmp_path / "out")[0].to_pylist()
@@ -186,7 +186,7 @@ def test_a_table_that_goes_away_is_a_reason_for_each_of_its_rows(photos, exporte
     assert all("not readable" in reason for _, reason, _ in inputs.with_bytes(found.part(0, 3), "image"))
 
 
-def test_only_missing_or_damaged_parts_are_scored_again(photos, exported, whole, tmp_path):
+def test_what_is_missing_or_damaged_is_scored_again_and_nothing_else(photos, exported, whole, tmp_path):
     (tmp_path / "killed").mkdir()
     for name in (output.LIST, f"_{output.RUN}.0abc.tmp"):  # left by a start that got no further
         (tmp_path / "killed" / name).write_text("half")
@@ -300,7 +300,7 @@ def listening(processes):
     return [row[1].partition(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes]
 
 
-def test_on_ray_kills_lose_nothing_and_all_ports_are_on_loopback(photos, exported, tmp_path):
+def test_on_ray_kills_cost_nothing_and_only_this_machine_is_listened_to(photos, exported, tmp_path):
     pytest.importorskip("ray")
     names = [str(photos / "inner" / f"{number} é.png") for number in range(10)]
     count = 2 * output.ROWS + 7

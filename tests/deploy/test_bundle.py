@@ -123,19 +123,19 @@ def test_it_is_whole_or_absent(exported, tmp_path, monkeypatch):
     assert {item.name for item in tmp_path.iterdir()} == {"file"}
 
 
-def test_a_program_with_wrong_scores_is_not_written(monkeypatch, tmp_path):
+def test_a_program_that_errs_is_not_written(monkeypatch, tmp_path):
     run = bundle.program.run
     monkeypatch.setattr(bundle.program, "run", lambda *args: run(*args) + 0.01)
     with pytest.raises(ValueError, match=r"off by int8 0\.01.*at most 0\.0001"):
         bundle.export_app(make_detector(), tmp_path / "app", fetch=fetch)
 
 
-def test_weights_that_change_a_score_are_replaced_by_larger_ones(monkeypatch, tmp_path):
+def test_weights_that_move_a_score_are_left_for_larger_ones(monkeypatch, tmp_path):
     monkeypatch.setitem(bundle.program.TOLERANCE, "int8", 0.0)
     assert bundle.export_app(make_detector(), tmp_path / "app", fetch=fetch).weights == "mixed"
 
 
-def test_a_missing_or_failing_npm_is_named(monkeypatch, tmp_path):
+def test_npm_is_asked_for_with_a_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr(runtime.shutil, "which", lambda _: None)
     with pytest.raises(ValueError, match="npm is not installed"):
         runtime.fetch()

@@ -92,7 +92,7 @@ def ended(connection, drip=b"", most=LIMIT):
     return False
 
 
-def test_input_that_is_not_http_is_answered_with_all_headers_and_not_logged(tmp_path, caplog):
+def test_what_is_no_http_is_answered_with_all_headers_and_without_a_word_in_the_log(tmp_path, caplog):
     caplog.set_level(logging.ERROR)
     (tmp_path / "index.html").write_text("<p>app")
     chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n"

@@ -143,7 +143,7 @@ def test_odd_names_of_weights_are_named(copy, name):
     refused(copy, f"holds '{name}', which names no weight of a fold")
 
 
-def test_conflicting_names_of_weights_and_missing_folds_are_named(copy):
+def test_weights_in_each_others_way_and_lacking_folds_are_named(copy):
     weights = weight_files.load(copy / format.WEIGHTS)
     first = next(iter(weights))
     exchange(copy, format.WEIGHTS, **{f"{first}/more": np.zeros(1, np.float32)})

@@ -98,7 +98,7 @@ def test_an_image_that_cannot_be_judged_is_unusable_with_its_reason():
     assert said["cut"].startswith("damaged: ") and said["empty"] == "an empty file (0 bytes)"
 
 
-def test_uploads_that_are_not_exactly_one_image_are_refused():
+def test_what_is_no_upload_of_one_image_is_refused():
     odd_name = b'--x\r\ncontent-disposition: form-data; name="\xff"\r\n\r\nv\r\n--x--\r\n'
     with client() as server:
         for reply, status, word in (

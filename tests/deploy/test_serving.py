@@ -69,7 +69,7 @@ def test_it_says_where_it_is_and_ends_when_interrupted(host):
         server.communicate()
 
 
-def test_an_unavailable_address_is_refused_at_once():
+def test_an_address_that_cannot_be_had_is_told_at_once():
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         for host, number in (("127.0.0.1", port), ("203.0.113.1", 0)):

@@ -57,7 +57,7 @@ def test_every_detector_stands_in_the_results(workdir):
     assert results["notice"] in (workdir / "report.html").read_text()
 
 
-def test_the_loaded_detector_scores_as_the_run_did(workdir):
+def test_what_is_loaded_scores_as_the_run_did(workdir):
     detector = mim_jax.load(workdir)
     assert isinstance(detector, CombinedDetector) and detector.folds == 2
     assert detector.calibration.metric == detector.metric == "combined"

@@ -201,7 +201,7 @@ def test_scores_of_files_and_folders(finished, tmp_path, capsys):
     assert [row["decision"] for row in rows if not row["p_value"]] == ["unusable"] * 3
 
 
-def test_no_group_calibrates_the_cutoffs_that_judge_it(finished):
+def test_no_group_calibrates_what_judges_it(finished):
     """On a real run: cutoffs follow from the scores in scores.csv of groups that they do not judge."""
     saved = json.loads((finished / "calibration.json").read_text())
     tables = [
@@ -238,7 +238,7 @@ def test_an_older_calibration_says_how_to_renew_it(finished, tmp_path):
         Detector.load(copy)
 
 
-def test_scores_do_not_depend_on_how_the_detector_is_called(finished):
+def test_the_detector_is_one_function_however_it_is_called(finished):
     detector = Detector.load(finished)
     images = np.stack([lesions.render("eczema", i, size=32) for i in range(37)])
     scores = detector.score_samples(images)

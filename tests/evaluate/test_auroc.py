@@ -167,7 +167,7 @@ def test_images_without_a_group_are_not_drawn_as_one(missing):
             summarize({"mim": [unknown]})
 
 
-def test_without_shared_variance_the_interval_is_students():
+def test_without_shared_variance_it_is_students():
     values = np.array([0.7, 0.75, 0.82, 0.66, 0.71])
     low, high = scipy.stats.t.interval(0.95, 4, np.mean(values), scipy.stats.sem(values))
     assert fold_half_width(values, 0.0) == pytest.approx((high - low) / 2, rel=1e-9)

@@ -72,7 +72,7 @@ def test_telea_fill_is_that_of_opencv():
         np.testing.assert_allclose(patch, expected / 255, atol=5 / 255)
 
 
-def test_telea_fill_continues_the_colours_beside_the_hole():
+def test_telea_fill_goes_on_with_what_is_beside_it():
     images = np.full((1, 24, 24, 3), 0.2, np.float32)
     np.testing.assert_allclose(telea_fill(images, (0, 6), 12), 0.2, atol=1e-3)  # at the border, too
     images[:, :, 12:] = 0.8

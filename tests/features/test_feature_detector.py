@@ -105,7 +105,7 @@ def test_it_comes_back_from_its_files(tmp_path, monkeypatch):
         saved.load(tmp_path / "elsewhere")
 
 
-def test_histograms_are_cached_by_content(tmp_path, monkeypatch):
+def test_histograms_are_kept_by_content(tmp_path, monkeypatch):
     images = np.concatenate((pictures(4, seed=8), pictures(4, seed=8)[:2]))  # two are duplicates
     expected = describe_images(backbone(), images)[FEATURES]
     counted = []

@@ -70,7 +70,7 @@ def test_mahalanobis_is_that_of_a_shrunk_covariance():
             np.testing.assert_allclose(raw("mahalanobis")[number, fold], expected, rtol=2e-4)
 
 
-def test_scores_are_standardised_by_held_out_training_images():
+def test_units_are_those_of_held_out_training_images():
     # Refitted on four fifths of a fold's training images, the held-out fifth scores as it did in the fit;
     # over all inner folds these scores have median 0 and interquartile range 1.
     from mim_jax.data.folds import make_folds
@@ -98,7 +98,7 @@ def test_a_fold_sees_its_own_training_images_alone():
     np.testing.assert_allclose(one_class.score(both.of_fold(1), images)[0], expected, atol=1e-5)
 
 
-def test_jit_gives_the_same_scores():
+def test_compiled_it_is_the_same():
     # jit sorts dictionaries by their keys; the units must stay with their layers.
     reference, images = fitted("nearest", "mahalanobis", "cosine"), histograms(7, seed=1)
     plain = one_class.score(reference, images)

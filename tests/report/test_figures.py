@@ -12,7 +12,7 @@ from mim_jax.report.sections import shown_methods
 from tests.invented import evaluated, panels_of
 
 
-def test_figures_use_the_rows_that_they_show(monkeypatch):
+def test_figures_take_the_rows_that_they_are_about(monkeypatch):
     run = evaluated()
     run.results["auroc"]["augmented"]["brightness"]["score"]["mean"] = 0.99  # the best baseline is shown
     folds = run.results["auroc"]["augmented"]["mim"]["ssim_hbd"]["folds"]
