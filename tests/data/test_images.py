@@ -126,7 +126,7 @@ def test_transparency_is_laid_on_white():
 
 @pytest.mark.parametrize("alpha", [0, 1])
 def test_a_bmp_whose_alpha_is_empty_is_opaque(alpha):
-    # A header of version 4 with masks of four channels; Pillow writes none. Opaque: as OpenCV reads it.
+    # A version 4 header with masks of four channels, which Pillow cannot write. Opaque, as in OpenCV.
     stored = np.dstack([noise(48, 48), np.full((48, 48), 0, np.uint8)])
     stored[0, 0, 3] = alpha
     masks = struct.pack("<4I", 0xFF, 0xFF00, 0xFF0000, 0xFF000000)

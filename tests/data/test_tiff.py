@@ -95,7 +95,7 @@ def test_pixels_of_fewer_bits(bits, photometric):
     np.testing.assert_array_equal(decoded[..., 2], grey if photometric else 255 - grey)
 
 
-@pytest.mark.parametrize("compression", [5, 32773])  # LZW, which predicts, and PackBits
+@pytest.mark.parametrize("compression", [5, 32773])  # LZW with a predictor, and PackBits
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_what_opencv_packs(compression, dtype):
     pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (SIDE, SIDE, 3), dtype=dtype)

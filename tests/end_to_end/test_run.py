@@ -73,7 +73,7 @@ def test_a_run_leaves_what_the_readme_names(finished):
     assert "say nothing about mpox" in page
     for fold in results["auroc"]["augmented"]["mim"]["ssim_hbd"]["folds"]:
         assert f"{fold['value']:.4f}" in page
-        assert fold["low"] is fold["high"] is None  # of four or five groups
+        assert fold["low"] is fold["high"] is None  # four or five groups are too few
     networks, several = {"mim", "autoencoder", "untrained"}, {"holes_mean", "holes_min", "mask_region"}
     assert set(results["auroc"]["augmented"]) == {*networks, *several, *FILLS, *STATISTICS}
     assert set(results["variants"]) == several

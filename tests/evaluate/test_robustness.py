@@ -178,7 +178,7 @@ def test_the_sheet(experiment):
     noise = sheet["axes"]["noise"]["entries"]
     assert noise[-1]["auroc"]["mean"] < plain["auroc"]["mean"] - 0.2
     assert noise[-1]["missed"]["mean"] == 1 and noise[-1]["false_alarms"]["mean"] == 0
-    # The less of the patch is pasted, the more every image looks like itself.
+    # The smaller the pasted part of the patch, the more similar every image is to its original.
     smaller = [plain, *sheet["axes"]["mask_size"]["entries"]]
     alarms = [entry["false_alarms"]["mean"] for entry in smaller]
     assert alarms == sorted(alarms) and smaller[-1]["missed"]["mean"] == 0 and alarms[-1] == 1

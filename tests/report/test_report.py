@@ -44,7 +44,7 @@ def test_one_file_with_every_figure_inside_and_nothing_fetched(written):
     sources = [attributes["src"] for _, attributes in page.elements if "src" in attributes]
     anchors = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
     headings = [f"#{attributes['id']}" for tag, attributes in page.elements if tag == "h2"]
-    assert anchors == headings and len(set(headings)) > 9  # the contents list has all, once
+    assert anchors == headings and len(set(headings)) > 9  # the table of contents lists every heading once
     prefix = "data:image/png;base64,"
     assert all(source.startswith(prefix) for source in sources)
     embedded = sorted(base64.b64decode(source[len(prefix) :]) for source in sources)

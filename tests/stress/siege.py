@@ -44,7 +44,7 @@ from tests.stress.siege_servers import SERVERS
 
 # MB that the allocator may keep after uploads of 16 MiB each by eight clients at a time.
 KEPT = 8 * 16
-SLACK = 6.0  # seconds that a promised end may be late on a busy machine
+SLACK = 6.0  # seconds by which a promised end may be late on a busy machine
 
 
 class Siege:
