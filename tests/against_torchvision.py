@@ -1,4 +1,4 @@
-"""What the tests of classifiers and backbones share: torchvision's networks, and how to compare with them."""
+"""Shared by the tests of classifiers and backbones: torchvision's networks, and comparisons with them."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from benchmarks import vision
 
 
 def import_torchvision():
-    """torchvision, or a skip where it is not installed."""
+    """Import torchvision; skip the test if it is not installed."""
     pytest.importorskip("torch")
     try:
         return vision.import_torchvision()
@@ -18,7 +18,7 @@ def import_torchvision():
 
 
 def lively(module):
-    """`module` with scales, biases and running statistics that are neither zero nor one."""
+    """Randomise scales, biases and running statistics of `module`, so that none is exactly 0 or 1."""
     torch = pytest.importorskip("torch")
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -31,7 +31,7 @@ def lively(module):
 
 
 def leaves(module, *, gradients=False):
-    """(path joined by "_", last component) -> array in Flax's layout: what a module has, or its gradients."""
+    """A module's state (or gradients) in Flax's layout: (path joined by "_", last component) -> array."""
     named = module.named_parameters() if gradients else module.state_dict().items()
     found = {}
     for name, tensor in named:
@@ -47,14 +47,14 @@ def leaves(module, *, gradients=False):
 
 
 def flat(tree):
-    """The same keys for a Flax tree below "params" or "batch_stats"."""
+    """Flatten a Flax tree, "params" or "batch_stats", to the keys of `leaves`."""
     with_paths = jax.tree_util.tree_leaves_with_path(tree)
     keys = [[step.key for step in path] for path, _ in with_paths]
     return {("_".join(key[:-1]), key[-1]): leaf for key, (_, leaf) in zip(keys, with_paths, strict=True)}
 
 
 def take_over(network, images, module):
-    """The variables of `network` with the values of `module`: every name and shape must be the same."""
+    """Variables of `network` with the values of `module`; all names and shapes must match."""
     shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), images, train=False))
     values = leaves(module)
     assert {k: v.shape for tree in shapes.values() for k, v in flat(tree).items()} == {
@@ -72,9 +72,9 @@ def count(network):
 
 
 def check_against(network, module, images, head):
-    """Logits, features, statistics and gradients of `network` are those of `module`.
+    """Check that logits, features, statistics and gradients of `network` match `module`.
 
-    `head` names the last dense layer of `module`, whose input the features are.
+    `head` names the last dense layer of `module`; its input is compared with the features.
     """
     torch = pytest.importorskip("torch")
     variables = take_over(network, images, module)
@@ -116,14 +116,14 @@ def check_against(network, module, images, head):
     theirs = leaves(module, gradients=True)
     sizes = {key: np.linalg.norm(gradient) for key, gradient in theirs.items()}
     for key, value in flat(gradients).items():
-        # Rounding is far below a fiftieth; one unit that rounds to the other side of a ReLU's bend may not
-        # be. Biases that a normalisation behind them takes away have a gradient of zero, up to rounding.
+        # Rounding changes a gradient by far less than 2 %, unless a unit lands on the other side of a ReLU's
+        # kink. Biases cancelled by the normalisation that follows have a zero gradient, up to rounding.
         allowed = 0.02 * sizes[key] + 1e-5 * max(sizes.values())
         assert np.linalg.norm(value - theirs[key]) < allowed, key
 
 
 def drawn(network, *keys):
-    """Some initial parameters; the others are never computed."""
+    """Initial values of the parameters `keys`; the others are never computed."""
 
     @jax.jit
     def values(key):

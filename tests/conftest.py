@@ -6,7 +6,7 @@ import shutil
 import signal
 import tempfile
 
-# What one test compiles all others find: workers and the processes that tests start inherit the folder.
+# One compilation cache for all tests: pytest workers and child processes inherit its folder.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="mim_jax-compiled-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
@@ -16,15 +16,15 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# A shell in the background ignores Ctrl-C, and so would every process that a test starts and interrupts.
+# A background shell ignores SIGINT, and child processes would inherit that; some tests interrupt theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
 def compiled_quickly():
-    """Programs compile in a third of the time, and compute slower. Not where the bits that users get count.
+    """Compile in a third of the time, into slower programs. Not for tests of the exact bits that users get.
 
-    Their last bits differ from those of others: both sides of a comparison must be compiled so.
+    The last bits of results differ: compile both sides of a comparison this way.
     """
     before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", True)

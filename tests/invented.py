@@ -1,4 +1,4 @@
-"""An invented run for the tests of the report: small, every number another, nothing trained."""
+"""An invented run for the tests of the report: small, all numbers distinct, nothing trained."""
 
 import re
 from dataclasses import replace
@@ -21,7 +21,7 @@ HOSTILE = 'x$\\frac$"><script>alert(1)</script>\n \u202e中 &amp;| `_.jpg'
 
 
 def panels_of(count: int, *, size: int = 16, seed: int = 0) -> Panels:
-    """`count` noise images, every third of the training class, of each kind in turn."""
+    """Panels of `count` noise images: every third of the training class, the kind changing after three."""
     generator = np.random.default_rng(seed)
     images = generator.random((count, size, size, 3), dtype=np.float32)
     first, mask = size // 4, size // 2
@@ -50,7 +50,7 @@ def evaluated(
     metric: str = "ssim_hbd",
     notice: str | None = None,
 ) -> Evaluated:
-    """A small run that decides by `metric`; every number is another."""
+    """A small run that decides by `metric`; all numbers are distinct."""
     generator = np.random.default_rng(0)
 
     def area(**first: float) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def evaluated(
 
 
 def a_clinical_test(generator: np.random.Generator, folds: int) -> dict[str, Any]:
-    """As `mim_jax.evaluate.robustness.sheet.clinical_test` and the run describe it."""
+    """The results of `mim_jax.evaluate.robustness.sheet.clinical_test`, with what the run adds to them."""
 
     def area() -> dict[str, Any]:
         low, mean, high = np.sort(generator.random(3)).tolist()
@@ -225,7 +225,7 @@ def a_clinical_test(generator: np.random.Generator, folds: int) -> dict[str, Any
 
 
 def a_sheet(generator: np.random.Generator, folds: int) -> dict[str, Any]:
-    """As `mim_jax.evaluate.robustness.sheet.robustness_sheet` describes it, with two axes."""
+    """The results of `mim_jax.evaluate.robustness.sheet.robustness_sheet`, with two axes."""
 
     def entry() -> dict[str, Any]:
         low, mean, high = np.sort(generator.random(3)).tolist()
@@ -257,14 +257,14 @@ def a_sheet(generator: np.random.Generator, folds: int) -> dict[str, Any]:
 
 
 class Page(HTMLParser):
-    """The parsed page: every element, the texts, titles and tables; refuses elements that are not closed."""
+    """A parsed HTML page: elements, text, titles and tables; fails if an element is not closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.titles: list[str] = []
         self.tables: list[list[list[str]]] = []
-        self.text = ""  # white space as a browser shows it
+        self.text = ""  # white space collapsed as in a browser
         self._open: list[str] = []
         self.feed(text)
         assert not self._open
@@ -295,7 +295,7 @@ class Page(HTMLParser):
             self.tables[-1][-1][-1] += data + " " * (self._open[-1] != "small")
 
     def table(self, title: str) -> dict[str, list[str]]:
-        """The rows of the one table whose title begins so, its number left out: name -> cells."""
+        """Rows of the only table whose title, without its number, starts with `title`: name -> cells."""
         titles = [re.sub(r"^(Table) \d+( \(Table \d+ of the paper\))?", r"\1", text) for text in self.titles]
         titles = [text for text in titles if text.startswith("Table")]
         (place,) = [index for index, text in enumerate(titles) if text.startswith(title)]

@@ -1,4 +1,4 @@
-"""Invented finished runs on disk, of MIM and of classifiers, for the tests of the comparison."""
+"""Invented finished runs on disk, of MIM and classifiers, for the tests of the comparison."""
 
 import json
 from dataclasses import replace
@@ -19,7 +19,7 @@ RESAMPLES = 50
 
 
 def fold_images(fold, *, positives=4, of_class=6):
-    """The test images of a fold, without scores; a third of the known classes is not seen."""
+    """Test images of a fold, without scores; two thirds of the known classes count as seen in training."""
     rows = []
     for i in range(positives):
         for copy in range(COPIES):
@@ -69,7 +69,7 @@ def a_workdir(
     pretrained="",
     edit=lambda fold, images: images,
 ):
-    """A finished run with random scores, positives higher by `gap`, of the images that `edit` gives back."""
+    """Write a finished run with random scores, positives higher by `gap`; `edit` may change the images."""
     generator = np.random.default_rng(seed)
     is_mim = method in DETECTORS
     held = METRICS if method == "mim" else (method,) if is_mim else ood_scores.SCORES
@@ -132,7 +132,7 @@ def a_workdir(
 
 
 def four_workdirs(root):
-    """MIM beside three classifiers, two of which are of one kind."""
+    """Workdirs of MIM and three classifiers, two of them of the same kind."""
     return [
         a_workdir(root / "r", "resnet50", seed=1, gap=-1.0),
         a_workdir(root / "mim", "mim", seed=2, gap=1.5, notice="Procedural.", size=224),

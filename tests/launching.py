@@ -1,4 +1,4 @@
-"""Processes that tests start: from which folder, in which environment, and for how long at most."""
+"""Start Python processes from tests, with their working directory, environment and time limit."""
 
 import os
 import subprocess
@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMIT = 1200  # seconds, far beyond what a loaded machine needs: they are there so that a hang ends
-QUICKLY = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as the fixture compiled_quickly
+LIMIT = 1200  # seconds; only ends a hang, far more than a loaded machine needs
+QUICKLY = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # like the fixture compiled_quickly
 # A run of MIM that takes seconds.
 TINY = {
     "data.image_size": 32,
@@ -29,13 +29,13 @@ TINY = {
 
 
 def environment(**changed):
-    """What a process is given; what it compiles it shares with the others, by tests/conftest.py."""
+    """Environment of a child process; it shares the compilation cache set in tests/conftest.py."""
     path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
     return {**os.environ, "PYTHONPATH": path, **changed}
 
 
 def start(*arguments, **changed):
-    """Start Python with these arguments and changes of the environment."""
+    """Start Python with these arguments and changed environment variables."""
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,
@@ -47,7 +47,7 @@ def start(*arguments, **changed):
 
 
 def finish(*processes, expect=0):
-    """(stdout, stderr) of each process, once all have ended with the status that is expected."""
+    """Wait until all processes exit with status `expect`; return (stdout, stderr) of each."""
     try:
         said = [process.communicate(timeout=LIMIT) for process in processes]
     finally:
@@ -58,7 +58,7 @@ def finish(*processes, expect=0):
 
 
 def has_ended(process, *, timeout=None):
-    """Whether a process has come to its end within `timeout` seconds; SystemExit where it failed."""
+    """Whether a process ends within `timeout` seconds; raise SystemExit if it failed."""
     try:
         _, said = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -69,12 +69,12 @@ def has_ended(process, *, timeout=None):
 
 
 def launch(*arguments, expect=0, **changed):
-    """(stdout, stderr) of launch.py with these arguments and changes of the environment."""
+    """Run launch.py with these arguments and changed environment variables; return (stdout, stderr)."""
     (said,) = finish(start("launch.py", *arguments, **changed), expect=expect)
     return said
 
 
 def tiny(workdir, *rest, **fields):
-    """The arguments of launch.py for the run of `TINY` in a workdir."""
+    """Arguments of launch.py for the `TINY` run in a workdir."""
     flags = [f"--config.{name}={value}" for name, value in {**TINY, **fields}.items()]
     return ["--config=configs/mim.py:quick", f"--workdir={workdir}", *flags, *rest]

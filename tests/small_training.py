@@ -1,4 +1,4 @@
-"""Trainings that compile in a moment: small networks in MIM's place, and one that only counts."""
+"""Trainings that compile quickly: small networks in place of MIM's, and a task that only counts."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ FIELDS = {
     "training.panel_every": 0,
     "training.autoencoder": False,
 }
-# A run of two folds from launch to report, with as little as an evaluation can do.
+# A complete run of two folds, from launch to report, with the shortest evaluation.
 SHORT = {
     "data.folds": 2,
     "data.procedural_positives": 10,
@@ -45,7 +45,7 @@ SHORT = {
 
 
 class Painter(nn.Module):
-    """A generator; its BatchNorm sees the batch."""
+    """A small generator; its BatchNorm makes it depend on the batch."""
 
     dtype: Any = jnp.float32
 
@@ -56,7 +56,7 @@ class Painter(nn.Module):
 
 
 class Judge(nn.Module):
-    """A discriminator of the same kind."""
+    """A small discriminator."""
 
     width: int = 4
     dtype: Any = jnp.float32
@@ -90,7 +90,7 @@ CONFIG = GanConfig(
 
 @contextlib.contextmanager
 def small_networks():
-    """MIM with `Painter` and `Judge`, in training and wherever it is loaded."""
+    """Replace MIM's networks by `Painter` and `Judge`, in training and in loading."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(GENERATORS, "context_encoder", Painter)
         patch.setattr(mim, "PatchDiscriminator", Judge)
@@ -98,7 +98,7 @@ def small_networks():
 
 
 def configuration(**fields):
-    """The configuration of a small run, as launch.py passes it on."""
+    """Configuration of a small run, as a dictionary like launch.py's."""
     found = get_config("quick")
     found.update_from_flattened_dict({**FIELDS, **fields})
     return found.to_dict()
@@ -117,7 +117,7 @@ def train(path, **fields):
 
 
 def events_of(path):
-    """What was recorded, less the times, by fold and epoch."""
+    """Recorded events without their times, sorted by fold and epoch."""
     events = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     for event in events:
         del event["seconds"], event["images_per_s"]
@@ -125,7 +125,7 @@ def events_of(path):
 
 
 def steps_of(path):
-    """The checkpoints of each fold."""
+    """Checkpointed steps of each fold."""
     return {
         fold.name: sorted(int(step.name) for step in (fold / "checkpoints").iterdir())
         for fold in sorted(path.glob("fold_*"))
@@ -133,7 +133,7 @@ def steps_of(path):
 
 
 class Count(struct.PyTreeNode):
-    """The state of a training that counts its updates."""
+    """State of a training that counts its updates."""
 
     SCORING: ClassVar = ("generator", {"params": "params"})
     step: jax.Array
@@ -142,7 +142,7 @@ class Count(struct.PyTreeNode):
 
 @dataclass(frozen=True)
 class Counter:
-    """Counts, until its loss is no number."""
+    """A task that counts its updates; from update `broken_at` on its loss is NaN."""
 
     by: int
     broken_at: int
@@ -156,7 +156,7 @@ class Counter:
 
 
 def counting(path, fold, *, broken_at=10**6):
-    """A training of one update an epoch."""
+    """A training with one update per epoch."""
     return trainer.Training(
         role="mim",
         fold=fold,
@@ -172,7 +172,7 @@ def counting(path, fold, *, broken_at=10**6):
     )
 
 
-# Of the loop, for trainings that count.
+# Settings of the training loop for `counting`.
 SETTINGS = TrainingSettings(
     epochs=4,
     batch_size=1,

@@ -1,4 +1,4 @@
-"""The benchmarks of training: the same work for all, counted rightly, and told whole."""
+"""Benchmarks: all systems do the same work, it is counted correctly, and every result is reported."""
 
 import dataclasses
 import functools
@@ -35,12 +35,12 @@ def test_pytorch_gets_the_images_holes_and_weights_that_our_own_program_draws():
     pytest.importorskip("torch")
     ours, theirs = (training.SYSTEMS[name](inputs()) for name in ("mim_jax", "torch_eager"))
     losses = [np.concatenate((s.update(0, 2), s.update(2, 4))) for s in (ours, theirs)]
-    # With another order, or rows for columns, they differ by some percent.
+    # With the images in another order, or rows and columns swapped, they differ by some percent.
     np.testing.assert_allclose(*losses, rtol=1e-4)
     assert len(set(losses[0].tolist())) == 6
 
 
-def test_the_work_is_that_of_the_published_layers():
+def test_flops_are_those_of_the_published_layers():
     full = training.make_config("full")
     # Generator 3.51 GMAC, three times; discriminator 0.35 GMAC, eight times: 26.7 GFLOP, less three products
     # of first layers.
@@ -52,7 +52,7 @@ def test_the_work_is_that_of_the_published_layers():
 
 
 def test_a_gpu_that_is_asked_for_and_absent_is_one_sentence(monkeypatch, tmp_path):
-    """A real process, which says why it cannot begin."""
+    """A real worker process, which says why it cannot start."""
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
@@ -64,7 +64,7 @@ def test_a_gpu_that_is_asked_for_and_absent_is_one_sentence(monkeypatch, tmp_pat
 
 
 class Fake:
-    """A worker that answers at once: 2 s for 10 updates, 1 s for a product."""
+    """A fake worker that answers at once: 2 s for 10 updates, 1 s for a product."""
 
     def __init__(self, name, inputs, *, timeout=None):
         if name == "torch_tuned":
@@ -84,9 +84,9 @@ class Fake:
         pass
 
 
-def test_without_a_rewrite_another_program_finds_the_same_losses(monkeypatch):
+def test_switching_off_an_optimisation_keeps_the_losses(monkeypatch):
     product = convolution.product
-    monkeypatch.setattr(convolution, "product", product)  # so that it is put back
+    monkeypatch.setattr(convolution, "product", product)  # so that it is restored afterwards
     less = training.SYSTEMS["without_plain_gradient"](inputs())
     assert convolution.product is not product
     losses = less.update(0, 2)
@@ -122,7 +122,7 @@ def test_table_and_json_hold_a_row_for_every_system(fake, monkeypatch, tmp_path,
     assert "3.00" in next(line for line in table.splitlines() if line.startswith("torch_eager "))
 
 
-def test_growth_says_what_does_not_fit_and_does_not_guess_beyond(fake, monkeypatch, tmp_path, capsys):
+def test_growth_reports_a_failed_point_and_skips_larger_ones(fake, monkeypatch, tmp_path, capsys):
     measured = growth.measure
 
     def measure(inputs, *, rounds, limit):
@@ -159,7 +159,7 @@ def test_the_speedrun_makes_a_table_of_stages(monkeypatch, tmp_path, capsys):
     assert total.split() == ["all", "12.0", "3.0", "12.0", "3.0"]
 
 
-def test_time_spent_on_programs_counts_once():
+def test_overlapping_times_count_once():
     assert speedrun.covered([(1, 2), (0, 3), (5, 6), (5.5, 7)]) == 5
 
 
@@ -191,13 +191,13 @@ def test_a_stand_in_changes_colours_as_dm_pix(factor):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-def test_the_call_on_a_gpu_ends_in_eight_minutes():
+def test_on_gpu_stays_within_its_minutes():
     assert sum(one.seconds for one in on_gpu.BENCHMARKS) <= 60 * on_gpu.MINUTES - 10
 
 
 @pytest.mark.parametrize("one", on_gpu.BENCHMARKS, ids=lambda one: one.name)
 @pytest.mark.parametrize("arguments", ("full", "small"))
-def test_the_call_on_a_gpu_asks_for_what_each_benchmark_knows(one, arguments, capsys):
+def test_on_gpu_passes_only_options_that_each_benchmark_knows(one, arguments, capsys):
     if one.name == "classifiers":
         pytest.importorskip("torch")
     module = importlib.import_module(f"benchmarks.{one.name}")
@@ -206,7 +206,7 @@ def test_the_call_on_a_gpu_asks_for_what_each_benchmark_knows(one, arguments, ca
     assert capsys.readouterr().err.endswith("error: unrecognized arguments: --no-such-option\n")
 
 
-# One that is slow and starts another, one that fails, and one that does its work.
+# Three fake benchmarks: one is slow and starts a child process, one fails, and one succeeds.
 FAKES = """
 import json, os, subprocess, sys, time
 name, path = sys.argv[1], sys.argv[-1].removeprefix("--json=")
@@ -221,7 +221,7 @@ if name.endswith("speedrun"):
 """
 
 
-def test_the_call_on_a_gpu_keeps_what_was_measured_before_a_failure(monkeypatch, tmp_path, capsys):
+def test_on_gpu_keeps_results_measured_before_a_failure(monkeypatch, tmp_path, capsys):
     (tmp_path / "fake.py").write_text(FAKES)
     monkeypatch.setattr(on_gpu, "PROGRAM", (sys.executable, str(tmp_path / "fake.py")))
     known = {"date": "today", "device": "none", "jax": "1", "torch": "2", "python": "3", "cpus": 4}
@@ -239,7 +239,7 @@ def test_the_call_on_a_gpu_keeps_what_was_measured_before_a_failure(monkeypatch,
     found = json.loads((tmp_path / "out" / "on_gpu.json").read_text())["rows"]
     assert [one["ended"] for one in found] == ["stopped after 3 s", "failed: no GPU", "done"]
     assert [len(one["rows"]) for one in found] == [2, 0, 2]
-    state = Path(f"/proc/{found[0]['output'].strip()}/stat")  # of what the slow one started
+    state = Path(f"/proc/{found[0]['output'].strip()}/stat")  # of the slow one's child process
     assert not state.exists() or state.read_text().split()[2] == "Z"
     table = (tmp_path / "out" / "on_gpu.md").read_text()
     assert "| speedrun | width 16 | 500.00 ms a step, 20.0% of the floor's speed |" in table

@@ -1,4 +1,4 @@
-"""What a GPU is given, read from the lowered programs: nothing here needs one."""
+"""The programs that a GPU gets, checked in their lowered text: no GPU is needed."""
 
 import re
 from collections import Counter
@@ -16,7 +16,7 @@ from mim_jax.train.config import parse
 from mim_jax.train.epochs import run_epochs
 from mim_jax.train.mim import describe_model, make_gan
 
-SIZE, BATCH = 64, 64  # from which the bottleneck is joined with the layer behind it
+SIZE, BATCH = 64, 64  # from these sizes on the bottleneck is composed with the layer after it
 
 
 def settings():
@@ -26,12 +26,12 @@ def settings():
 
 
 def lowered(function, *arguments):
-    """StableHLO text of the program for CUDA."""
+    """StableHLO text of the program lowered for CUDA."""
     return jax.export.export(jax.jit(function), platforms=("cuda",))(*arguments).mlir_module()
 
 
 def operations(text):
-    """Operation -> how often it stands in the program."""
+    """Operation -> number of occurrences in the program."""
     return Counter(re.findall(r'^\s*(?:%\S+ = )?"?stablehlo\.(\w+)', text, flags=re.M))
 
 
@@ -42,7 +42,7 @@ def operands(text, operation):
     return {dtype for found in types for dtype in re.findall(r"x([a-z]+\d+)>", found)}
 
 
-# Of the host: what would wait for Python in every step.
+# Operations of the host, for which every step would wait.
 HOST = {"custom_call", "infeed", "outfeed", "send", "recv"}
 
 
@@ -60,13 +60,13 @@ def test_training_is_bf16_convolutions_without_host_or_scatter():
     found = operations(text)
     assert not HOST & set(found) and not found["scatter"]
     assert found["gather"] == 2, "the images of a batch, and their hidden patches"
-    # The generator has five layers, the bottleneck with the layer behind it and its map of the bias, and four
-    # more; the discriminator has five. Each is computed once for its loss and once for the gradient of its
-    # kernel. That of its input is needed for all but the first, which sees an image, and the map, which sees
-    # ones. Then the discriminator judges for the generator: forward, and to its input.
+    # The generator has five layers, two products for the bottleneck composed with the layer after it (one for
+    # the map of its bias), and four more; the discriminator has five. Each runs once forward and once for the
+    # gradient of its kernel. The gradient of the input is not needed for the first layer (it sees an image)
+    # and the map (it sees ones). The generator's loss runs the discriminator forward and back to its input.
     generator, discriminator = 5 + 2 + 4, 5
     assert found["convolution"] == (3 * generator - 2) + 2 * discriminator + (3 * discriminator - 1)
-    # Also where the products of the bottleneck and the layer behind it are joined.
+    # Also in the composed products of the bottleneck and the layer after it.
     assert operands(text, "convolution") == operands(text, "dot_general") == {"bf16"}
     assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {np.dtype("f4"), np.dtype("i4")}
 
@@ -82,9 +82,9 @@ def test_a_detector_is_one_program_for_the_device(holes):
     text = lowered(fn, variables, jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, 3), jnp.uint8))
     found = operations(text)
     assert not HOST & set(found) and not found["scatter"]
-    # One hole lies where the program says. Of several one offset after the other is an argument of the loop.
+    # The offset of one hole is a constant of the program; several holes are a loop over their offsets.
     assert (found["while"], found["gather"]) == ((0, 0) if holes == 1 else (1, 0))
-    # Scores keep float32: none depends on the device's shorter products.
+    # Scores stay in float32: none depends on reduced-precision products of the device.
     assert operands(text, "convolution") == {"f32"}
 
 
@@ -92,4 +92,4 @@ def test_the_scorer_is_one_program_for_the_device():
     images = jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, 3), jnp.float32)
     found = operations(lowered(similarities, images, images))
     assert not (HOST | {"scatter", "gather", "while", "convolution"}) & set(found)
-    assert found["dot_general"], "histograms are products there"
+    assert found["dot_general"], "histograms are matrix products on CUDA"

@@ -1,4 +1,4 @@
-"""Several holes, a margin, and streams: what the detector adds to one comparison at the centre."""
+"""The detector: several holes, margins, streams, decisions, and the images that it accepts."""
 
 import dataclasses
 from pathlib import Path
@@ -23,7 +23,7 @@ SIZE, HOLE = 24, 12
 
 
 class Painter(nn.Module):
-    """Paints the mean of what it sees, so that every pixel it is shown counts."""
+    """Paint the mean of the input, so that every visible pixel matters."""
 
     @nn.compact
     def __call__(self, masked, train):
@@ -105,7 +105,7 @@ def test_decisions_need_a_threshold():
     np.testing.assert_allclose(model.anomaly_score(batch), 1 - model.score_samples(batch))
 
 
-def test_assessments_are_of_every_fold_and_pass_over_what_is_no_image():
+def test_assess_uses_every_fold_and_keeps_errors_in_their_place():
     batch = images(40)
     by_fold = detector().similarities(batch)["ssim_hbd"]
     known = tuple(tuple(np.sort(own[:20]).tolist()) for own in by_fold)
@@ -125,7 +125,7 @@ def test_assessments_are_of_every_fold_and_pass_over_what_is_no_image():
     assert [one.reasons for one in warned] == [(*found[0].reasons, "Drawn."), ("a",)]
 
 
-def test_what_a_detector_reads_passes_the_gate_that_scoring_has(tmp_path):
+def test_read_applies_the_same_gate_as_scoring(tmp_path):
     skin = np.random.default_rng(0).integers([150, 90, 70], [230, 150, 130], (140, 140, 3), dtype=np.uint8)
     pictures = {"skin": skin, "black": np.zeros_like(skin), "small": skin[:40, :31]}
     paths = [tmp_path / f"{name}.png" for name in pictures]
@@ -139,12 +139,12 @@ def test_what_a_detector_reads_passes_the_gate_that_scoring_has(tmp_path):
     assert assessed[3].reasons == ("no such file",)
     assert model.assess(model.read(paths[1])) == assessed[1:2]
     np.testing.assert_array_equal(model.read(paths[0]), load_image(paths[0], size=SIZE))
-    # The same door: same words, same scores.
+    # Scoring files passes the same gate: same reasons, same scores.
     scored = score_files(model, [(str(path), "", None) for path in paths], gate=Gate())
     assert [one.assessment for one in scored] == assessed
     every_check_off = Gate(*[False] * len(dataclasses.fields(Gate)))
     assert isinstance(model.read(paths[1], gate=every_check_off), np.ndarray)
-    # A hole that is larger than the least picture asks for more.
+    # A hole larger than the smallest accepted picture raises that minimum.
     large = Detector(Painter(), model.variables, image_size=224, mask_size=180)
     assert "at least 180x180" in large.read(paths[0]).reason
 
@@ -193,14 +193,14 @@ def test_floats_of_another_range_are_refused_by_every_method(scaled, way):
         method = getattr(model, name)
         for wrong in (scaled(small), jnp.asarray(scaled(small)), list(scaled(small)), scaled(small)[0]):
             if name == "inpaint" and isinstance(wrong, jax.Array):
-                continue  # what lies on the device is not looked at where nothing else is copied off it
+                continue  # values on the device are checked only where something is copied off it anyway
             with pytest.raises(ValueError, match=rf"got values from .*: {way}"):
                 method(wrong)
         method(small)
     np.testing.assert_allclose(model.score_samples(small), model.score_samples(images(9)), atol=1e-6)
 
 
-def test_one_photograph_of_pillow_is_an_image_and_what_is_none_is_named():
+def test_a_pillow_image_is_accepted_and_other_types_are_named():
     model, batch = detector(), images(2)
     photo = Image.fromarray(batch[0])
     np.testing.assert_array_equal(model.score_samples(photo), model.score_samples(batch[0]))
@@ -214,7 +214,7 @@ def test_one_photograph_of_pillow_is_an_image_and_what_is_none_is_named():
 
 
 def test_curves_of_scikit_learn_are_drawn_from_scores():
-    """As README says: scores and their sign are scikit-learn's, the detector is not an estimator."""
+    """As README says: scores have scikit-learn's sign, but the detector is not an estimator."""
     y = np.arange(20) % 2
     scores = detector().score_samples(images(20))
     display = RocCurveDisplay.from_predictions(y, scores)
@@ -253,7 +253,7 @@ def test_bfloat16_images_score_as_their_values():
     )
 
 
-def test_holes_of_all_images_come_back_by_hole():
+def test_hole_similarities_have_a_row_per_hole():
     found = detector(measure=Measure(holes=4)).hole_similarities(images(3))
     assert found["ssim"].shape == (4, 2, 3)
 

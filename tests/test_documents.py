@@ -1,4 +1,4 @@
-"""Links between the documents lead somewhere, docs/api.md is complete, all papers name one version."""
+"""Links between documents resolve, docs/api.md is complete, citation and changelog name this version."""
 
 import importlib
 import inspect
@@ -16,12 +16,12 @@ LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
 def prose(path):
-    """A document without its blocks of code."""
+    """Text of a document without its code blocks."""
     return re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
 
 
 def anchors(path):
-    """What GitHub makes of the headings: lower case, no punctuation, hyphens for spaces."""
+    """The anchors that GitHub gives to headings: lower case, no punctuation, hyphens for spaces."""
     headings = re.findall(r"^#+ (.+)$", prose(path), flags=re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -40,7 +40,7 @@ def test_every_document_of_docs_is_listed():
 
 
 def code_of_documents():
-    """What documents and examples say in Python."""
+    """Yield the Python code of documents and examples."""
     for path in DOCUMENTS:
         yield from re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.M | re.S)
     for path in sorted((ROOT / "examples").iterdir()):
@@ -70,7 +70,7 @@ def test_the_api_lists_what_documents_and_examples_use_by_its_first_line():
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_a_list_stands_after_an_empty_line(document):
-    """Else GitHub shows a list, and the site a paragraph with hyphens in it."""
+    """Otherwise GitHub shows a list, but the site shows a paragraph with hyphens in it."""
     assert re.search(r"^(?![-\d|#>]|\s|$).+\n- ", prose(document), flags=re.M) is None
 
 

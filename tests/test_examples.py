@@ -1,4 +1,4 @@
-"""What lies in examples/ runs, at a size that takes seconds: notebooks by their cells, scripts as modules."""
+"""All of examples/ runs, at sizes that take seconds: notebooks cell by cell, scripts as modules."""
 
 import json
 import runpy
@@ -27,7 +27,7 @@ SMALL = {**TINY, **SHORT, "training.panel_every": 0, "training.autoencoder": Fal
 
 
 def run(notebook, **parameters):
-    """Run the cells of a notebook; `parameters` take the place of what its cell of that tag sets."""
+    """Run the cells of a notebook; `parameters` override the values set in its cell tagged "parameters"."""
     names = {"__name__": notebook}
     for cell in json.loads((EXAMPLES / notebook).read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "code":
@@ -39,7 +39,7 @@ def run(notebook, **parameters):
 
 
 def launched(arguments, **_):
-    """In place of `subprocess.run`: the same command in this process, which has its programs compiled."""
+    """Replace `subprocess.run`: run the command in this process, which has already compiled its programs."""
     file, overrides, (workdir,) = command.split(arguments[2:])
     workdir = workdir.removeprefix("--workdir=")
     config = command.configure("run", workdir, [], file, overrides)
@@ -49,7 +49,7 @@ def launched(arguments, **_):
 
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory, compiled_quickly):
-    """The workdir of the quickstart's run, by networks that compile in a moment, and its names."""
+    """Workdir and variables of the quickstart notebook, run with networks that compile quickly."""
     workdir = tmp_path_factory.mktemp("quickstart") / "run"
     sizes = {"image_size": 32, "positives": SMALL["data.procedural_positives"], "negatives": 18}
     flags = [f"--config.{name}={value}" for name, value in SMALL.items()]

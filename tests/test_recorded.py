@@ -1,7 +1,7 @@
-"""A workdir and an export that version 0.1.0 wrote before the package was laid out anew still score the same.
+"""A workdir and an export that version 0.1.0 wrote before the package was restructured still score the same.
 
 `recorded/before_the_move.tar.xz` was made at commit d4fb428: a run of two folds on embedded images of 32
-pixels (its network's weights alone), its export, and what that version said of the golden images.
+pixels (only its network's weights), its export, and that version's results on the golden images.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""MobileNetV3-Large is torchvision's, forward, backward and in its running statistics."""
+"""MobileNetV3-Large matches torchvision's in outputs, gradients and running statistics."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def test_same_numbers_as_torchvision():
     torch.manual_seed(0)
     module = lively(models.mobilenet_v3_large(num_classes=5, width_mult=0.35, dropout=0.0))
     with torch.no_grad():
-        for name in ("classifier.0", "classifier.3"):  # drawn so small that nothing would be seen behind them
+        for name in ("classifier.0", "classifier.3"):  # initialised so small that errors would not show
             module.get_submodule(name).weight.normal_(0.0, 0.1)
     images = np.random.default_rng(0).standard_normal((4, 64, 64, 3), np.float32)
     check_against(MobileNetV3Large(5, width=0.35, dropout=0.0), module, images, "classifier.3")

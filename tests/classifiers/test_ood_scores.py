@@ -1,4 +1,4 @@
-"""Open-set scores against scikit-learn and SciPy, and what must not change them."""
+"""Open-set scores against scikit-learn and SciPy, and what they must not depend on."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def a_problem(*, classes=4, width=12, images=40, seed=0):
     """Training features with labels, then logits and features of other images."""
     generator = np.random.default_rng(seed)
     labels = np.arange(images) % classes
-    # Features of different spread, correlated, off the origin: an isotropic slip would show.
+    # Features of different spread, correlated and off the origin: assuming isotropy would show.
     mix = generator.normal(size=(width, width)) * np.linspace(0.1, 3, width)
     train = generator.normal(size=(images, width)) @ mix + 2 * generator.normal(size=(classes, width))[labels]
     return train, labels, generator.normal(size=(25, classes)), generator.normal(size=(25, width)) @ mix
@@ -47,7 +47,7 @@ def test_logit_scores_are_their_formulas():
     np.testing.assert_array_equal(scores["positive_energy"], logits[:, 1])
 
 
-def test_what_does_not_matter():
+def test_scores_do_not_depend_on_order_batch_or_irrelevant_scales():
     train, labels, logits, features = a_problem()
     fitted = ood_scores.fit(train, labels, 4)
     scores = ood_scores.score(logits, features, fitted)
@@ -66,7 +66,7 @@ def test_what_does_not_matter():
             np.testing.assert_allclose(scaled[name], scores[name], rtol=1e-9)
 
 
-def test_two_classes_few_images_and_a_network_that_is_too_sure():
+def test_two_classes_few_images_and_saturated_probabilities():
     train, labels, logits, features = a_problem(classes=2, images=6)
     scores = ood_scores.score(logits, features, ood_scores.fit(train, labels, 2))
     p = scores["probability"]
@@ -80,7 +80,7 @@ def test_two_classes_few_images_and_a_network_that_is_too_sure():
     assert sure["positive_energy"][0] > sure["positive_energy"][1]
 
 
-def test_features_in_a_plane_or_without_length_are_finite():
+def test_degenerate_features_have_finite_scores():
     train, labels, logits, features = a_problem(classes=2, images=4)
     train[:, 5:] = 0
     train[0] = 0

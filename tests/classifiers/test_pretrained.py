@@ -1,4 +1,4 @@
-"""Files in torchvision's and timm's naming end up where they belong, or nowhere and with a reason."""
+"""Weight files in torchvision's and timm's naming are loaded completely, or refused with a reason."""
 
 import functools
 import pickle
@@ -23,7 +23,7 @@ CLASSES, DEPTHS = 5, (2, 1, 1, 1)
 
 @pytest.fixture
 def swin(monkeypatch):
-    """A small Swin under its name, and a file's worth of arrays for it, in torchvision's naming."""
+    """Register a small Swin as swin_b; return all its arrays in torchvision's naming."""
     constructor = functools.partial(SwinB, width=32, depths=DEPTHS)
     monkeypatch.setitem(CLASSIFIERS, "swin_b", constructor)
     rng = np.random.default_rng(0)
@@ -58,7 +58,7 @@ def of_torch(module):
 
 
 def check_against_torch(name, variables, module):
-    """Structure, shapes and dtypes are those of `init`; every value is the one of torchvision's tensor."""
+    """Check structure, shapes and dtypes against `init`, and every value against torchvision's tensor."""
     shapes = pretrained._shapes(name, CLASSES)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), variables) == jax.tree.map(
         lambda leaf: (leaf.shape, jnp.float32), shapes
@@ -90,7 +90,7 @@ def test_swin_from_torchvision(path, swin):
 
 
 def timm_names_of_mobilenet():
-    """timm's names in the order of torchvision's state."""
+    """Yield timm's names in the order of torchvision's state."""
 
     def unit(convolution, norm):
         return [f"{convolution}.weight", *(f"{norm}.{last}" for last in LASTS)]
@@ -115,10 +115,10 @@ def test_mobilenet_from_torchvision_and_from_timm_gives_the_numbers_of_each(path
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     module = lively(import_torchvision().models.mobilenet_v3_large(num_classes=CLASSES)).eval()
-    for name in ("classifier.0", "classifier.3"):  # drawn so small that nothing would be seen behind them
+    for name in ("classifier.0", "classifier.3"):  # initialised so small that errors would not show
         module.get_submodule(name).weight.data.normal_(0.0, 0.1)
     norms = [layer for layer in module.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
-    for norm in norms:  # variances that the two eps tell apart, with scales that keep the numbers small
+    for norm in norms:  # variances for which eps matters, with scales that keep the numbers small
         norm.running_var[::3] *= 1e-3
         norm.weight.data[::3] *= 0.03
     arrays = of_torch(module)
@@ -150,7 +150,7 @@ def test_mobilenet_from_torchvision_and_from_timm_gives_the_numbers_of_each(path
 
 
 @pytest.mark.parametrize("merged_behind", [True, False])
-def test_swin_from_timm_of_either_time(path, swin, merged_behind):
+def test_swin_from_old_and_new_timm_naming(path, swin, merged_behind):
     expected = load_pretrained("swin_b", saved(path, swin), classes=CLASSES)
     timm = {"layers.0.blocks.1.attn_mask": np.zeros((4, 49, 49), np.float32)}
     for name, array in swin.items():
@@ -181,7 +181,7 @@ def test_another_number_of_classes_draws_the_last_layer_alone(path, swin):
 
 
 @pytest.mark.parametrize("half", [np.float16, ml_dtypes.bfloat16])
-def test_half_precision_is_lifted(path, swin, half):
+def test_half_precision_files_load_as_float32(path, swin, half):
     rounded = {name: array.astype(half) for name, array in swin.items()}
     found = load_pretrained("swin_b", saved(path, rounded), classes=CLASSES)
     expected = {name: array.astype(np.float32) for name, array in rounded.items()}
@@ -229,12 +229,12 @@ def test_a_backbone_gets_a_last_layer(path, swin):
     assert found["params"].pop("head")["kernel"].shape[1] == 2
     whole["params"].pop("head")
     assert_same(found, whole)
-    del swin["head.bias"]  # half a layer is a damaged one
+    del swin["head.bias"]  # half a layer means a damaged file
     with pytest.raises(ValueError, match="1 tensor is wrong: head/bias is missing"):
         load_pretrained("swin_b", saved(path, swin), classes=CLASSES)
 
 
-def test_numbers_that_no_network_has_are_refused(path, swin):
+def test_nan_infinite_and_negative_variances_are_refused(path, swin):
     for value in (np.nan, np.inf):
         broken = {**swin, "norm.weight": np.full_like(swin["norm.weight"], value)}
         with pytest.raises(ValueError, match=r"norm\.weight holds NaN or infinite numbers"):
@@ -250,7 +250,7 @@ def test_one_tensor_under_two_names_is_refused(path, swin):
         load_pretrained("swin_b", saved(path, swin), classes=CLASSES)
 
 
-def test_nor_is_it_where_the_other_name_comes_first():
+def test_two_names_of_one_tensor_are_both_kept_to_be_refused():
     arrays = {"conv_stem.weight": np.zeros(1), "features.0.0.weight": np.ones(1)}
     renamed = pretrained._as_torchvision("mobilenet_v3_large", arrays)
     assert renamed["features.0.0.weight"][0] == "conv_stem.weight" and len(renamed) == 2

@@ -1,4 +1,4 @@
-"""ResNet50 is torchvision's, forward, backward and in its running statistics; its pooling is PyTorch's."""
+"""ResNet50 matches torchvision's in outputs, gradients and running statistics; its pooling PyTorch's."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def test_same_numbers_as_torchvision():
     torch.manual_seed(0)
     width = 8
     module = models.resnet50(num_classes=5)
-    # torchvision's network has one width: its stages are laid again, thinner.
+    # torchvision's network has a fixed width: rebuild its stages, thinner.
     module.inplanes = width
     module.conv1 = torch.nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
     module.bn1 = torch.nn.BatchNorm2d(width)
@@ -33,7 +33,7 @@ def test_same_numbers_as_torchvision():
     module.fc = torch.nn.Linear(32 * width, 5)
     images = np.random.default_rng(0).standard_normal((4, 64, 64, 3), np.float32)
     lively(module)
-    # Small branches: fifty layers of large ones amplify float32's rounding, PyTorch's own too, beyond 1e-4.
+    # Small residual branches: fifty large layers amplify float32 rounding beyond 1e-4, in PyTorch too.
     with torch.no_grad():
         for name, scale in module.named_parameters():
             if name.endswith("bn3.weight"):
@@ -99,7 +99,7 @@ def test_jitted_equals_eager():
 @pytest.mark.parametrize("side", [8, 7])
 def test_both_forms_of_max_pool_are_pytorchs(side):
     torch = pytest.importorskip("torch")
-    # Few distinct values: ties in nearly every window, whose first maximum has the gradient.
+    # Few distinct values give ties in nearly every window; the first maximum gets the gradient.
     x = np.random.default_rng(0).integers(0, 3, (2, side, side, 5)).astype(np.float32)
     batch = torch.from_numpy(x).permute(0, 3, 1, 2).requires_grad_()
     pooled = torch.nn.functional.max_pool2d(batch, 3, stride=2, padding=1)

@@ -1,4 +1,4 @@
-"""The update is the one that the formula gives; epochs are what they say; nothing depends on chance."""
+"""The update follows its formula, epochs are sequences of updates, and training is reproducible."""
 
 import functools
 
@@ -21,7 +21,7 @@ LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0], np.int32)
 
 
 class Small(nn.Module):
-    """Logits, features, statistics and dropout, as the real ones have them."""
+    """A network with logits, features, statistics and dropout, like the real ones."""
 
     rate: float = 0.0
 
@@ -83,7 +83,7 @@ def test_epochs_are_their_updates_and_can_be_cut_in_two():
 
 
 def test_labels_stay_with_their_images():
-    """An image that names its label is learned; with labels dealt anew it would not be."""
+    """Images that show their label are learned; with shuffled labels they would not be."""
     images = np.zeros((30, 8, 8, 3), np.uint8)
     labels = np.arange(30, dtype=np.int32) % 3
     images[np.arange(30), :, :, labels] = 255

@@ -1,4 +1,4 @@
-"""Swin against torchvision's, forward and backward; what may not change its numbers, and what must."""
+"""Swin against torchvision's, forward and backward; drop path, half precision and compilation."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from mim_jax.classifiers.swin import SwinB
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 CLASSES, WIDTH, DEPTHS = 3, 32, (2, 1, 1, 2)
-# Maps of 25, 13, 7 and 4 patches: padded and shifted, padded to be merged, one window, one not shifted.
+# Sides of 25, 13, 7 and 4 patches: padded and shifted, padded for merging, one window, one not shifted.
 SIDE = 100
 
 
@@ -20,7 +20,7 @@ def network(**options):
 
 
 def drawn(module, images, seed):
-    """Variables of which every one matters: biases, scales and position tables too."""
+    """Random variables, none of them neutral: biases, scales and position tables matter too."""
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), images, train=False))
     rng = np.random.default_rng(seed)
 
@@ -102,7 +102,7 @@ def test_numbers_and_gradients_are_torchvisions(variables, images, twin):
     theirs = {name.replace(".", "_"): p.grad.numpy() for name, p in twin.named_parameters()}
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
         wanted = theirs[joined(path)]
-        # Biases of keys have no gradient but rounding: so relative to the largest of each parameter, too.
+        # Key biases have a zero gradient up to rounding: atol is relative to each parameter's largest one.
         np.testing.assert_allclose(
             in_torchs_layout(leaf), wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max()
         )
@@ -144,7 +144,7 @@ def test_drop_path_drops_branches_of_single_images_and_scales_the_others():
 
     @jax.jit
     def scaled(attention, mlp):
-        """Features where both branches of the second block are multiplied, in evaluation mode."""
+        """Features in evaluation mode with both branches of the second block scaled."""
         block = params["features_1_1"]
         projection = jax.tree.map(lambda w: attention * w, block["attn"]["proj"])
         last = jax.tree.map(lambda w: mlp * w, block["mlp_3"])

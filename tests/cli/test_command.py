@@ -1,4 +1,4 @@
-"""The command from any folder, with any console: what it reads, heeds, refuses, writes and says."""
+"""The command line from any folder and console: configuration, refusals, output files and messages."""
 
 import csv
 import os
@@ -76,11 +76,11 @@ def test_values_get_the_type_of_their_field():
     assert configure("run", "--config.seeds=")["seeds"] == ()
 
 
-def test_the_configuration_of_a_run_counts_and_only_what_is_heeded_may_differ(run, tmp_path):
+def test_modes_use_the_configuration_of_the_run_and_refuse_other_values(run, tmp_path):
     recorded = read_config(run)
     assert configure("evaluate", workdir=run) == recorded != configure("evaluate", workdir=tmp_path)
     assert configure("evaluate", "--config.decision.rule=paper", workdir=run)["decision"]["rule"] == "paper"
-    assert configure("score", "--config.training.epochs=4", workdir=run) == recorded  # what it has
+    assert configure("score", "--config.training.epochs=4", workdir=run) == recorded  # its own value
     gate = configure("score", "--config.data.gate.blurred=False", workdir=run)["data"]["gate"]
     assert gate["blurred"] is False
     assert configure("compare", "--config.seed=5", workdir=tmp_path, paths=[run])["seed"] == 5
@@ -199,7 +199,7 @@ def test_a_run_says_where_it_begins_and_ends(tmp_path, capsys):
 
     def train(epochs):
         config = configuration(**fields, **{"training.epochs": epochs})
-        if workdir.exists():  # as if it had been for so many epochs from the start
+        if workdir.exists():  # as if configured for this many epochs from the start
             write_json(workdir / "config.json", config, sealed=True)
         assert main.execute("train", config=config, workdir=str(workdir), device="auto", paths=[]) == 0
         return capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Every mistake in one sentence: in the configuration, on the command line, of the place."""
+"""Mistakes in the configuration, on the command line, in paths and devices are told in one sentence."""
 
 import jax
 import pytest

@@ -1,4 +1,4 @@
-"""A run under each switch of JAX that changes types of numbers, and one that asks for an absent device."""
+"""Runs under JAX's switches for dtypes (x64, strict promotion), and a run on a platform without a device."""
 
 import jax
 import pytest

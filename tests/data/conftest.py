@@ -1,4 +1,4 @@
-"""The downloaded folders that the tests of data sources share."""
+"""Downloaded folders shared by the tests of data sources."""
 
 import shutil
 
@@ -9,7 +9,7 @@ from tests.data.downloads import make_dermnet, make_isic, make_msld_v2
 
 @pytest.fixture(scope="module")
 def downloads(tmp_path_factory):
-    """Each source as downloaded; tests that spoil one take a copy."""
+    """Each source as downloaded; tests that damage one take a copy."""
     root = tmp_path_factory.mktemp("downloads")
     make_msld_v2(root / "msld")
     make_isic(root / "isic2018")

@@ -25,7 +25,7 @@ ISIC = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 
 
 def put(path, seed=None, side=36):
-    """A noisy picture of its own for each file name; Pillow cannot know every suffix."""
+    """Write a noise picture seeded by its name; the format is given, as Pillow does not know every suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     seed = list(path.name.encode()) if seed is None else seed
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
@@ -34,14 +34,14 @@ def put(path, seed=None, side=36):
 
 
 def litter(folder):
-    """What systems leave behind in every folder."""
+    """Add the files that operating systems leave in a folder."""
     for name in ("Thumbs.db", ".DS_Store", "._1.jpg"):
         (folder / name).write_bytes(b"no image")
     put(folder / "__MACOSX" / "x.jpg")
 
 
 def make_msld_v2(root):
-    """Three images of two patients a class; each fold holds all of them, as the shipped ones do."""
+    """Make three images of two patients per class; each fold holds all of them, as in the real download."""
     for fold in range(1, 6):
         for title in MSLD:
             names = [f"{CODES[title]}_{n}" for n in ("17_01.jpg", "17_02.JPG", "03_01.jfif")]
@@ -65,7 +65,7 @@ def make_msld_v1(root):
 
 
 def make_isic(root, per_class=4):
-    """Two images of each lesion; the answers beside the images, as unpacked."""
+    """Make two images of each lesion, with the ground truth beside the images, as unpacked."""
     truth, lesions = [",".join(("image", *ISIC))], ["image,lesion_id,diagnosis_confirm_type"]
     for c in range(7):
         for i in range(per_class):
@@ -97,7 +97,7 @@ def load(folders, data_dir, **options):
 
 
 def refusal(folders, data_dir, **options):
-    """The one sentence with which these folders are refused."""
+    """The one-line error that refuses these folders."""
     with pytest.raises(ValueError) as error:
         load(folders, data_dir, **options)
     assert "\n" not in str(error.value)

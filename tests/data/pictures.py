@@ -9,7 +9,7 @@ from mim_jax.data.images import UnusableImage, decode_image
 
 
 def encode(image, format, **options):
-    """The bytes of a file that Pillow writes."""
+    """The bytes of a file written by Pillow."""
     file = BytesIO()
     image.save(file, format, **options)
     return file.getvalue()
@@ -22,7 +22,7 @@ def noise(height, width, channels=3, seed=0):
 
 
 def reason(data, **options):
-    """Why these bytes are refused."""
+    """The reason with which these bytes are refused."""
     with pytest.raises(UnusableImage) as caught:
         decode_image(data, size=48, **options)
     assert type(caught.value) is UnusableImage

@@ -47,7 +47,7 @@ def test_random_copies_are_seeded_by_image_and_explained_by_flips_and_saturation
     np.testing.assert_array_equal(augmented[:10], augment_test(originals[:2], mode="random", seed=7)[0])
     flips = set()
     for image, result in zip(originals[origin], augmented, strict=True):
-        # The value of HSV, max(R, G, B), survives any saturation: it tells the flip.
+        # The value of HSV, max(R, G, B), does not change with saturation: it shows the flip.
         value = image.max(-1)
         kinds = {"none": value, "h": value[:, ::-1], "v": value[::-1], "hv": value[::-1, ::-1]}
         (kind,) = [name for name, flipped in kinds.items() if np.array_equal(flipped, result.max(-1))]

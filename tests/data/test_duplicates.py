@@ -1,4 +1,4 @@
-"""Near-duplicates end up in one group, or stop the run; images of one group are left alone."""
+"""Near-duplicates are merged into one group or stop the run; those already in one group are left alone."""
 
 import numpy as np
 import pytest

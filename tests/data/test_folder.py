@@ -53,7 +53,7 @@ def test_what_counts_as_an_image_and_in_which_order(tmp_path):
     assert dataset.names.tolist() == sorted(wanted)
     assert dataset.class_counts() == {"Chicken pox": 1, "mpox": 7}
     assert dataset.unusable == () and dataset.group_problems == () and not dataset.grouped
-    # Nothing is passed over uncounted, except what lies beside the folders of the classes.
+    # Everything that is skipped is counted, except files beside the class folders.
     (root / "manifest.csv").write_text("")
     assert list_images(root).passed_over == [
         (".cache", "a hidden or system folder; files in it: 1"),
@@ -123,7 +123,7 @@ def test_class_folders_that_are_links_are_the_reason_given(root, tmp_path):
         read(tmp_path / "texts")
 
 
-def test_images_stand_beside_their_names_for_any_number_of_threads(root):
+def test_threads_keep_images_beside_their_names(root):
     many = tree(root, [f"mpox/{i:03}.png" for i in range(40)])
     one, eight = read(many, size=40), read(many, size=40)
     assert one.digest() == eight.digest()
@@ -227,7 +227,7 @@ def test_group_pattern(tmp_path):
     assert dataset.groups.tolist() == ["hfmd/17", "hfmd/x.jpg", "mpox/17", "mpox/17", "mpox/3"]
     assert dataset.grouped
     assert dataset.group_problems == (("hfmd/x.jpg", "does not match the group pattern; a group of its own"),)
-    # A pattern that is asked for goes before a manifest that merely lies there.
+    # An explicit pattern takes precedence over a manifest that happens to be there.
     (root / "manifest.csv").write_text("file,group\nmpox/MKP_3_01.jpg,p\n")
     assert read(root, group_pattern=r"_(\d+)_").groups.tolist() == dataset.groups.tolist()
 

@@ -1,4 +1,4 @@
-"""Bytes made to harm: pixels or one line of reason come out, soon; names made to harm stay on one line."""
+"""Hostile bytes quickly give pixels or a one-line reason; hostile file names stay on one line."""
 
 import csv
 import io
@@ -32,8 +32,8 @@ def test_bombs_are_refused_before_they_cost_time():
         began = time.thread_time()
         kind = hostile.kind_of(data)
         assert time.thread_time() - began < 1.5, name
-        # Tags that overlap are read only as far as the file is long, pixels passed over are black, and texts
-        # and profiles of a PNG are not read.
+        # Overlapping tags are read only up to the length of the file, skipped pixels are black, and texts and
+        # profiles of a PNG are not read.
         clean = any(word in name for word in ("overlapping", "passes over", "profile", "text"))
         said = ("an image",) if clean else ("an abnormal", "tiles of", "too large", "damaged")
         assert kind.startswith(said), (name, kind)

@@ -54,7 +54,7 @@ def test_shorter_side_is_scaled_and_the_centre_cut_out():
         (UPRIGHT[1], (120, 40), np.s_[:, 40:80]),
         (UPRIGHT[5], (40, 120), np.s_[40:80]),
     ):
-        # Each on its own: before Pillow 13 a turned picture differs in a few pixels from the picture turned.
+        # Scaled separately: before Pillow 13 a turned picture scales differently in a few pixels.
         picture = Image.fromarray(turn(wide))
         scaled = np.asarray(picture.resize(size, Image.Resampling.BICUBIC))[centre]
         decoded = decode_image(encode(picture, "PNG"), size=40)
@@ -69,7 +69,7 @@ def test_reduction_is_antialiased():
 
 
 def test_large_jpeg_agrees_with_a_full_decode():
-    # Waves of 16 pixels, four of the result: they would be lost if the decoder reduced the image too far.
+    # Waves of 16 pixels, four in the result, would be lost if the decoder reduced the image too far.
     wave = 128 + 90 * np.sin(np.arange(800) * 2 * np.pi / 16)
     pixels = np.stack(
         [np.tile(wave, (800, 1)), np.tile(wave[:, None], (1, 800)), np.full((800, 800), 90)], -1
@@ -126,7 +126,7 @@ def test_transparency_is_laid_on_white():
 
 @pytest.mark.parametrize("alpha", [0, 1])
 def test_a_bmp_whose_alpha_is_empty_is_opaque(alpha):
-    # A header of version 4 with masks of four channels; Pillow writes none. Opaque: as OpenCV reads it.
+    # A version 4 header with masks of four channels, which Pillow cannot write. Opaque, as in OpenCV.
     stored = np.dstack([noise(48, 48), np.full((48, 48), 0, np.uint8)])
     stored[0, 0, 3] = alpha
     masks = struct.pack("<4I", 0xFF, 0xFF00, 0xFF0000, 0xFF000000)
@@ -222,7 +222,7 @@ def test_truncated_files_are_damaged(format, part):
 def test_hostile_bytes_give_pixels_or_a_reason_and_nothing_else(format, changes, cut):
     data = bytearray(encode(Image.fromarray(noise(40, 40)), format))
     for place, value in changes:
-        # The header decides most: half of the changes fall into its first 64 bytes.
+        # The header matters most: half of the changes fall into the first 64 bytes.
         data[place % (64 if place % 2 else len(data))] = value
     try:
         decoded = decode_image(bytes(data[: len(data) - cut]), size=40)

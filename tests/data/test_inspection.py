@@ -13,7 +13,7 @@ from mim_jax.data.inspection import (
 
 
 def scene(seed, size=64):
-    """A smooth random picture with structure, as a photograph has."""
+    """A smooth random picture with structure like a photograph's."""
     small = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(small).resize((size, size), Image.Resampling.BICUBIC))
 
@@ -119,7 +119,7 @@ def test_flat_images_are_only_compared_for_identity():
     assert "3 images with almost no contrast" in format_inspection(inspect(data, positive="mpox", folds=None))
 
 
-def test_clusters_hang_together_over_several_steps():
+def test_clusters_are_transitive():
     first = scene(0)
     images = np.stack(
         [first, scene(1), altered(first), scene(2), altered(altered(first)), np.zeros_like(first)]

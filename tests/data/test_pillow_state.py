@@ -1,4 +1,4 @@
-"""Pillow's globals and warnings: others may set them, and nothing that is decoded depends on them."""
+"""Decoding does not depend on Pillow's globals and warning filters, which other code may set."""
 
 import threading
 import warnings

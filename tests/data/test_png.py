@@ -1,4 +1,4 @@
-"""PNG: transparency at every depth, and chunks that no pixel depends on; right values from OpenCV."""
+"""PNG: transparency at every depth, and chunks that do not affect pixels; expected values from OpenCV."""
 
 import struct
 import zlib
@@ -54,7 +54,7 @@ def test_one_transparent_colour_at_every_depth(colour, bits):
     if colour < 4:
         key = chunk(b"tRNS", struct.pack(f">{channels}H", *samples[0, 0]))
         decoded = decode_image(file(samples, bits=bits, colour=colour, before=key), size=SIDE)
-        # OpenCV passes over the transparent grey, so its definition stands here.
+        # OpenCV ignores a transparent grey, so its definition is used here.
         clear = (samples == samples[0, 0]).all(axis=-1, keepdims=True)
         assert np.max(np.abs(decoded - np.where(clear, 255, by_opencv(plain)))) <= most
 
@@ -65,7 +65,7 @@ def test_one_transparent_colour_at_every_depth(colour, bits):
         (4, 0, [5], [5], [255, 255, 255]),
         (16, 0, [1000], [1000], [255, 255, 255]),
         (16, 2, [0x1234, 0x3456, 0x5678], [0x12, 0x34, 0x56], [18, 52, 86]),
-        # Bits above the depth count for nothing (PNG 1.2, 4.2.1.1).
+        # Bits above the depth are ignored (PNG 1.2, 4.2.1.1).
         (4, 0, [5], [0x105], [255, 255, 255]),
     ],
 )

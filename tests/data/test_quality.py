@@ -1,4 +1,4 @@
-"""The input gate: each fault alone, each switch, formulas against other implementations; the good pass."""
+"""The input gate: each fault and switch, measures against other implementations, images that pass."""
 
 from io import BytesIO
 
@@ -26,13 +26,13 @@ def grain(color, size=128, amount=12, seed=0):
 
 
 def smooth():
-    """Skin with shade that changes slowly and nothing else."""
+    """Skin with slowly changing shade and no detail."""
     y, x = np.mgrid[:128, :128] / 127
     return np.rint(np.array(SKIN) * (0.6 + 0.3 * y * x)[..., None]).astype(np.uint8)
 
 
 def text():
-    """Letters of the computer on paper of the colour of skin."""
+    """Computer letters on skin-coloured paper."""
     page = Image.new("RGB", (128, 128), SKIN)
     draw = ImageDraw.Draw(page)
     for line in range(10):
@@ -77,7 +77,7 @@ def test_each_fault_is_found_alone_and_can_be_switched_off(check):
     assert list(find_faults(picture, Gate(**OPEN | {check: True}))) == [check]
     assert not find_faults(picture, Gate(**{check: False}))
     said = refusal(file(picture))
-    # The measure, what was found, the limit, the way out.
+    # The message names the measure, its value, the limit and the way out.
     assert said == find_faults(picture, Gate())[check] and "at " in said and any(map(str.isdigit, said))
 
 
@@ -138,7 +138,7 @@ def test_what_is_measured_does_not_depend_on_the_size_of_the_file_or_the_network
 
 @pytest.mark.parametrize(("size", "times"), [(224, 1), (128, 1), (64, 2)])
 def test_an_image_is_decoded_once_and_scored_as_without_a_gate(size, times, monkeypatch):
-    """A network below 128 pixels reads too small a reduction of a large JPEG to see faults in it."""
+    """Below 128 pixels a large JPEG is decoded too small to show faults, so the gate decodes it again."""
     decoded = []
     decode = images._decode
     monkeypatch.setattr(images, "_decode", lambda *given: decoded.append(given[1]) or decode(*given))

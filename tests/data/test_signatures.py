@@ -1,4 +1,4 @@
-"""Formats by their first bytes; HEIC, which an extra reads."""
+"""Formats recognised by their first bytes; HEIC, which needs an extra."""
 
 import struct
 import sys

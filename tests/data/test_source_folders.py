@@ -1,4 +1,4 @@
-"""Layouts of downloaded folders: what is taken from them, and what is refused, in one sentence."""
+"""Layouts of downloaded folders: what is read, and what is refused in one sentence."""
 
 import re
 import shutil
@@ -126,7 +126,7 @@ def test_clinical_classes_that_are_links_are_the_reason_given(tmp_path):
     clinic = tmp_path / "clinic"
     clinic.mkdir()
     (clinic / "hospital").symlink_to(tmp_path / "elsewhere")
-    for _ in range(2):  # alone, then beside a class that is none
+    for _ in range(2):  # alone, then beside a class that is a folder
         with pytest.raises(ValueError, match=r"not read: hospital \(a link to a folder,"):
             load_clinical(clinic, data_dir=tmp_path / "prepared", size=SIZE)
         put(clinic / "normal" / "1.jpg")

@@ -18,7 +18,7 @@ from tests.data.downloads import DERMNET, ISIC, SIZE, load, put, refusal
 
 @pytest.fixture(scope="module")
 def joined(downloads, tmp_path_factory):
-    """All three sources, 2 a class, prepared, then read: (data_dir, folders, both data sets, calls)."""
+    """All three sources, 2 per class, prepared, then read: (data_dir, folders, both data sets, calls)."""
     data_dir = tmp_path_factory.mktemp("prepared")
     folders = {name: str(downloads / name) for name in ("isic2018", "msld", "dermnet")}
     calls = []
@@ -36,7 +36,7 @@ def test_the_sources_of_the_paper_join_in_its_classes(joined, downloads):
     assert dataset.source == "Dermnet, ISIC 2018 task 3, MSLD v2.0"
     assert dataset.grouped and dataset.unusable == () and dataset.group_problems == ()
     assert [done for done, _ in calls] == list(range(1, 43)) and {total for _, total in calls} == {42}
-    # Every image is the one that its name says, decoded as the project decodes.
+    # Every image is the file of its name, scaled as this project scales images.
     for name, image in zip(dataset.names, dataset.images, strict=True):
         pixels = Image.open(downloads / name).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
         assert np.abs(np.asarray(pixels, dtype=int) - image).max() <= 1
@@ -76,7 +76,7 @@ def test_the_draw_follows_the_seed_and_moves_no_other_class(downloads, tmp_path,
     draws = [drawn(downloads / "isic2018", seed, tmp_path / "a") for seed in range(3)]
     assert len({tuple(sorted(names)) for names in draws}) == 3
     assert draws[0] == drawn(downloads / "isic2018", 0, tmp_path / "b")
-    # A class with one image more draws anew, the others do not.
+    # A class with one more image is drawn again, the others are not.
     spoiled = copy("isic2018")
     put(spoiled / "ISIC2018_Task3_Training_Input" / "ISIC_0000001.jpg")
     for file, row in {
@@ -110,7 +110,7 @@ def test_unusable_images_are_replaced_from_their_class_and_listed(copy, tmp_path
     one = load({"dermnet": folder}, tmp_path / "prepared", per_class=1, positive="eczema")
     assert set(one.class_counts().values()) == {1} and shortfalls(one, per_class=1) == []
     whole = load({"dermnet": folder}, tmp_path / "prepared", positive="eczema")
-    assert whole.class_counts()["urticaria"] == 4  # the decoder takes an image of one colour
+    assert whole.class_counts()["urticaria"] == 4  # the decoder accepts an image of one colour
 
 
 def test_a_class_of_two_sources_and_a_class_of_none(downloads, tmp_path):
@@ -150,7 +150,7 @@ def test_a_damaged_or_foreign_preparation_is_refused(joined, copy, tmp_path):
 
 
 def flip(path):
-    """One bit of one pixel."""
+    """Flip one bit in the middle of a file."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))

@@ -1,4 +1,4 @@
-"""The procedural images: reproducible scenes, the paper's class structure, groups that can be split by."""
+"""The procedural images: reproducible scenes, the paper's class structure, and groups for splitting."""
 
 from collections import defaultdict
 
@@ -103,7 +103,7 @@ def test_pictures_have_detail_and_are_not_burnt_out(label):
         image = lesions.render(label, index, size=48, seed=7)
         assert image.astype(float).std((0, 1)).min() > 3
         assert (image.max(-1) >= 254).mean() < 0.1
-        # Only what lies outside a dermatoscope's field may be black.
+        # Only the area outside a dermatoscope's field may be black.
         assert (image.max(-1) <= 4).mean() < (0.3 if label in lesions.CLASS_GROUPS["dermoscopy"] else 0.1)
 
 

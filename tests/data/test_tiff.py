@@ -1,4 +1,4 @@
-"""TIFF in every layout that a writer may choose: the pixels of tifffile, or a reason, never other pixels."""
+"""TIFF in every layout that a writer may choose: the pixels of tifffile or a reason, never other pixels."""
 
 import itertools
 from io import BytesIO
@@ -16,7 +16,7 @@ from tests.stress.hostile import TAIL, tiff
 SIDE = 48
 COLOURS = {"minisblack": 1, "miniswhite": 1, "rgb": 3, "separated": 4}
 ALPHAS = ((), ("unspecified",), ("unassalpha",), ("assocalpha",), ("unassalpha", "unspecified"))
-# Bits, colours and what stands beside them -> layouts that must be read, in chunky order.
+# (bits, colours, extra samples) of the layouts that must be read, in chunky order.
 READ = {
     *((8, colours, ()) for colours in COLOURS),
     *((16, colours, ()) for colours in ("minisblack", "rgb", "separated")),
@@ -95,7 +95,7 @@ def test_pixels_of_fewer_bits(bits, photometric):
     np.testing.assert_array_equal(decoded[..., 2], grey if photometric else 255 - grey)
 
 
-@pytest.mark.parametrize("compression", [5, 32773])  # LZW, which predicts, and PackBits
+@pytest.mark.parametrize("compression", [5, 32773])  # LZW with a predictor, and PackBits
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_what_opencv_packs(compression, dtype):
     pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (SIDE, SIDE, 3), dtype=dtype)
@@ -150,7 +150,7 @@ def test_what_pillow_would_misread_is_named(tags, said):
     assert said in reason(tiff({273: (4, 1, TAIL), **tags}, bytes(4 * 64 * 64)))
 
 
-def test_an_alpha_that_says_nothing_is_none():
+def test_an_alpha_of_zeros_everywhere_is_ignored():
     pixels = np.dstack([noise(SIDE, SIDE), np.zeros((SIDE, SIDE), np.uint8)])
     data = write(pixels, photometric="rgb", extrasamples=["unassalpha"])
     np.testing.assert_array_equal(decode_image(data, size=SIDE), pixels[..., :3])

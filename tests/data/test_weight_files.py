@@ -1,4 +1,4 @@
-"""Safetensors files come back as they were, and what a damaged one may do: raise one ValueError."""
+"""Safetensors files are read back as written; a damaged one raises a ValueError or has other values."""
 
 import json
 

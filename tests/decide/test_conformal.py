@@ -1,4 +1,4 @@
-"""The promises of thresholds and p-values, by simulation, and the cases that cannot carry one."""
+"""The guarantees of thresholds and p-values, by simulation, and cases too small for a guarantee."""
 
 import numpy as np
 import pytest
@@ -107,14 +107,14 @@ def test_p_values_count_the_calibration_scores_up_to_the_score():
 
 
 def test_p_values_and_thresholds_are_those_of_crepes():
-    """puncc, which has conformal anomaly detection too, needs NumPy 1, and nonconform Python 3.12."""
+    """Other packages for conformal anomaly detection: puncc needs NumPy 1, nonconform Python 3.12."""
     rng = np.random.default_rng(15)
     known, new = rng.integers(0, 20, 59) / 20, np.arange(-1, 22) / 20
     classifier = ConformalClassifier()
-    classifier.fit(-known, seed=0)  # of nonconformity
+    classifier.fit(-known, seed=0)  # nonconformity scores
     expected = classifier.predict_p(-new[:, None], smoothing=False)[:, 0]
     np.testing.assert_allclose(p_values(known, new), expected, atol=1e-12)
-    for rate in (0.055, 0.11, 0.31):  # no p-value equals one, which crepes would keep
+    for rate in (0.055, 0.11, 0.31):  # no p-value equals one of these; crepes would keep it
         refused = classifier.predict_set(-new[:, None], confidence=1 - rate, smoothing=False)[:, 0] == 0
         np.testing.assert_array_equal(new < miss_rate_threshold(known, miss_rate=rate), refused)
 
@@ -141,14 +141,14 @@ def test_the_threshold_and_the_p_value_refuse_the_same_images():
 
 @pytest.mark.parametrize("folds", [1, 5])
 def test_cross_conformal_p_values_keep_what_is_proven_of_them(folds):
-    """Folds score alike but for an offset of their own, which makes pooled scores useless."""
+    """Folds score alike except for an offset of each, which makes pooled scores useless."""
     rng = np.random.default_rng(13)
     trials, each = 4000, 10
     offsets = np.arange(folds)[:, None]
     p = np.empty(trials)
     for trial in range(trials):
         known = rng.normal(size=(folds, each)) + offsets
-        # One new image, on which the models agree in part: standard normal for each of them.
+        # One new image, on which the models agree in part: standard normal for each, plus its offset.
         new = 0.8 * rng.normal() + 0.6 * rng.normal(size=(folds, 1)) + offsets
         p[trial] = cross_p_values(list(known), list(new))[0]
     for alpha in (0.1, 0.2, 0.5):

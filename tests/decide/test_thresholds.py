@@ -77,7 +77,7 @@ def test_youdens_threshold_is_the_lowest_of_the_largest_index_on_scikit_learns_c
         gap = generator.choice([-0.2, 0, 0.3])
         scores = generator.integers(0, levels, len(positive)) / 7 + positive * gap
         false_rate, true_rate, thresholds = roc_curve(positive, scores, drop_intermediate=False)
-        # In whole numbers: shares that are equal on paper are not always so in floating point.
+        # In integers: shares that are equal may differ in floating point.
         hits, alarms = (true_rate * positive.sum()).round(), (false_rate * (~positive).sum()).round()
         index = hits * (~positive).sum() - alarms * positive.sum()
         best = thresholds[index == index.max()]

@@ -1,4 +1,4 @@
-"""Headless Chromium for tests, by its own protocol over two pipes: no driver, no package, no port."""
+"""Headless Chromium for tests, driven by its own protocol over two pipes: no driver, package or port."""
 
 import contextlib
 import functools
@@ -30,7 +30,7 @@ SCREENS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dar
 
 
 def find_axe():
-    """axe-core, which finds what keeps people out of a page: the file AXE_CORE, or that of the package."""
+    """Path of axe-core, which checks accessibility: the file AXE_CORE, or that of the package."""
     package = importlib.util.find_spec("axe_core_python")
     own = Path(package.origin).with_name("axe.min.js") if package else None
     return os.environ.get("AXE_CORE") or own
@@ -46,7 +46,7 @@ with_axe = pytest.mark.skipif(
 
 
 class Browser:
-    """One page of a browser of its own, which is gone with the `with` statement."""
+    """One page in a new browser, which is closed at the end of the `with` statement."""
 
     def __enter__(self):
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
@@ -83,23 +83,23 @@ class Browser:
         self._profile.cleanup()
 
     def send(self, method, **params):
-        """A command to the page, and its answer."""
+        """Send a command to the page; return its answer."""
         return self._send(method, self._session, **params)
 
     def evaluate(self, expression):
-        """The value of a JavaScript expression; a promise is waited for."""
+        """Value of a JavaScript expression; promises are awaited."""
         found = self.send("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
     def open(self, url):
-        """Goes to a page, and waits until this one is there and not the one before it."""
+        """Open a page and wait until it has replaced the previous one."""
         self.evaluate("document.body.dataset.old = 1")
         self.send("Page.navigate", url=url)
         self.wait_for("document.body && !document.body.dataset.old && document.readyState === 'complete'")
 
     def wait_for(self, expression, seconds=LIMIT):
-        """Waits until an expression is true, and gives its value."""
+        """Wait until an expression is true; return its value."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             if value := self.evaluate(expression):
@@ -108,7 +108,7 @@ class Browser:
         raise AssertionError(f"not within {seconds} s: {expression}; said: {self.messages}")
 
     def findings(self):
-        """What axe-core says against the page as it stands, on a desktop and a phone, light and dark."""
+        """Accessibility problems that axe-core finds on a desktop and a phone, in light and dark."""
         self.evaluate(f"{Path(find_axe()).read_text(encoding='utf-8')};0")
         said = (
             "axe.run({resultTypes: ['violations']}).then((found) => found.violations.flatMap((each) => "
@@ -125,7 +125,7 @@ class Browser:
         return {screen: words for screen, words in found.items() if words}
 
     def choose(self, selector, path):
-        """Puts a file into a file input."""
+        """Put a file into a file input."""
         root = self.send("DOM.getDocument")["root"]["nodeId"]
         node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.send("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
@@ -144,7 +144,7 @@ class Browser:
             self._note(answer)
 
     def _note(self, event):
-        """Keeps what the page complained of, and every address that it asked for."""
+        """Keep the page's errors and warnings, and every address that it requested."""
         params = event.get("params", {})
         if event.get("method") == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
             self.messages.append(params["entry"]["text"])
@@ -156,9 +156,9 @@ class Browser:
     def _receive(self):
         while b"\0" not in self._rest:
             ready, _, _ = select.select([self._read], [], [], 60)
-            assert ready, "Chromium says nothing"
+            assert ready, "Chromium does not answer"
             part = os.read(self._read, 1 << 20)
-            assert part, "Chromium has gone"
+            assert part, "Chromium has exited"
             self._rest += part
         message, _, self._rest = self._rest.partition(b"\0")
         return json.loads(message)
@@ -177,7 +177,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 @contextlib.contextmanager
 def served(folder: Path):
-    """The address of a plain web server for a folder."""
+    """Serve a folder by a plain web server; yield its address."""
     handler = functools.partial(_Handler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)

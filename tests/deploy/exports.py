@@ -1,4 +1,4 @@
-"""A small detector to export, and ways to change its export that damage never would."""
+"""A small detector to export, and changes of its export that damage would never make."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ CALIBRATION = Calibration(
     positive="mpox",
     rule="calibrated",
     miss_rate=0.1,
-    # Where the scores are: the folds' halves of it apart, so that one taken for the other shows.
+    # In the range of the scores, and shifted between the folds, so that mixing them up would show.
     scores=tuple(tuple(np.linspace(low, low + 0.01, 15).tolist()) for low in (0.715, 0.7225)),
     lower=0.72,
     upper=0.728,
@@ -66,7 +66,7 @@ def images(count):
 
 
 def rewrite(folder, name, content):
-    """Exchanges a file and its hash, as damage never would."""
+    """Replace a file and its hash, as damage never would."""
     (folder / name).write_bytes(content)
     manifest = json.loads((folder / format.MANIFEST).read_text())
     manifest["files"][name] = hashlib.sha256(content).hexdigest()
@@ -74,7 +74,7 @@ def rewrite(folder, name, content):
 
 
 def exchange(folder, name, **fields):
-    """Exchanges fields of a JSON file, named as in `model__image_size`, or of its arrays by name."""
+    """Replace fields of a JSON file, named like `model__image_size`, or arrays of a weight file by name."""
     if name in (format.WEIGHTS, format.GOLDEN):
         arrays = {**weight_files.load(folder / name), **fields}
         weight_files.save(folder / "new", {key: array for key, array in arrays.items() if array is not None})
@@ -99,7 +99,7 @@ def exchange(folder, name, **fields):
 
 
 def refused(folder, message, *, loaders=(export.load_exported, export.load_detector)):
-    """Each loader raises one ValueError of one line."""
+    """Check that each loader raises a ValueError with a one-line message."""
     for load in loaders:
         with pytest.raises(ValueError, match=message) as caught:
             load(folder)

@@ -1,4 +1,4 @@
-"""Small detectors whose weights are as training leaves them: nothing is 0 or 1, and the fill varies."""
+"""Small detectors with weights like trained ones: none is 0 or 1, and the fill varies."""
 
 import dataclasses
 
@@ -34,7 +34,7 @@ def make_detector(generator="context_encoder", **measure):
 
 
 def small_network(weights, images):
-    """Two layers of a ReLU network, each half as wide as the one before it."""
+    """Two layers of a ReLU network, each at half the resolution of the one before."""
     found, x = {}, images - 0.5
     for name, kernel in weights.items():
         x = jax.nn.relu(x[:, ::2, ::2] @ kernel[0] + x[:, 1::2, 1::2] @ kernel[1])
@@ -43,7 +43,7 @@ def small_network(weights, images):
 
 
 def make_features(color=True, folds=1, size=SIZE, name="small"):
-    """A feature detector on an invented network, fitted on images that have one kind of texture."""
+    """A feature detector on an invented network, fitted on images with one kind of texture."""
     rng = np.random.default_rng(3)
     shapes = {"first": (2, 3, 12), "second": (2, 12, 16)}
     weights = {layer: rng.normal(0, 0.5, shape).astype(np.float32) for layer, shape in shapes.items()}
@@ -65,7 +65,7 @@ def striped(count, size=SIZE, seed=0):
 
 
 def make_combined(folds=1, size=SIZE):
-    """MIM, features and colours; MIM sees the images reduced where `size` is above its own."""
+    """A combined detector (MIM, features, colours); MIM sees reduced images if `size` exceeds its own."""
     mim = make_detector()
     mim = dataclasses.replace(mim, variables=[*mim.variables] * folds)
     units = Units(np.full(folds, 0.6, np.float32), np.full(folds, 0.05, np.float32))

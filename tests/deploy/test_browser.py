@@ -1,4 +1,4 @@
-"""The page in a browser: it proves itself, scores as Python does, decides, refuses; without a network too."""
+"""The page in a browser: it checks itself, scores as Python does, decides, refuses, and works offline."""
 
 import contextlib
 import json
@@ -83,7 +83,7 @@ def check(browser, path):
 
 
 def change(folder, **fields):
-    """Exchanges settings, which the service worker then refuses to keep; the page works without it."""
+    """Change settings; the service worker then refuses to cache them, and the page works without it."""
     settings = json.loads((folder / "app.json").read_text())
     (folder / "app.json").write_text(json.dumps(settings | fields))
 
@@ -115,7 +115,7 @@ def test_page_onnxruntime_stablehlo_and_the_detector_say_the_same(app, photograp
 
 
 @chromium.with_axe
-def test_the_page_keeps_nobody_out(app, photograph):
+def test_the_page_is_accessible(app, photograph):
     with opened(app) as (browser, _):
         assert browser.findings() == {}
         assert check(browser, photograph) == "mpox_like"

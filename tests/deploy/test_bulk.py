@@ -1,4 +1,4 @@
-"""Bulk scoring: a row for every input, once; killed and started again it ends as if it had not been."""
+"""Bulk scoring writes one row per input; killed and started again, it ends as if never interrupted."""
 
 import contextlib
 import csv
@@ -40,7 +40,7 @@ GATE = {"data": {"gate": dict.fromkeys(dataclasses.asdict(Gate()), True)}}
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    """The workdir and the export that tests/test_recorded.py is about, both calibrated."""
+    """The workdir and the export of tests/test_recorded.py, both calibrated."""
     root = tmp_path_factory.mktemp("recorded")
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(root, filter="data")
@@ -55,7 +55,7 @@ def exported(recorded):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A folder with ten pictures, one of them dark, and two files that are none."""
+    """A folder with ten pictures, one of them dark, and two files that are not pictures."""
     root = tmp_path_factory.mktemp("photos")
     (root / "inner").mkdir()
     for number, image in enumerate(striped(10, 2 * SIZE)):
@@ -66,7 +66,7 @@ def photos(tmp_path_factory):
 
 
 def score(source, detector, root, column="", rows=ROWS, gate=None):
-    """Score with small parts in this process; the rows, and how many parts were scored now."""
+    """Score in this process with small parts; return the rows and the number of parts scored now."""
     root, (path, digest) = storage.absolute(str(root)), detector
     output.make_folder(root)
     how = {"detector": str(path), "digest": digest, "gate": gate or Gate()}
@@ -149,7 +149,7 @@ def test_what_is_gone_given_twice_or_not_named_is_a_row(photos, exported, tmp_pa
 
 
 class Refusal(http.server.BaseHTTPRequestHandler):
-    """What a bucket answers to whoever may not read it."""
+    """A bucket's answer to a client without permission to read it."""
 
     def do_HEAD(self):
         self.send_response(403)
@@ -188,7 +188,7 @@ def test_a_table_that_goes_away_is_a_reason_for_each_of_its_rows(photos, exporte
 
 def test_what_is_missing_or_damaged_is_scored_again_and_nothing_else(photos, exported, whole, tmp_path):
     (tmp_path / "killed").mkdir()
-    for name in (output.LIST, f"_{output.RUN}.0abc.tmp"):  # of a start that had not come further
+    for name in (output.LIST, f"_{output.RUN}.0abc.tmp"):  # left by a start that got no further
         (tmp_path / "killed" / name).write_text("half")
     assert score(photos, exported, tmp_path / "killed")[1] == 3
     root = shutil.copytree(whole[0], tmp_path / "out")
@@ -199,7 +199,7 @@ def test_what_is_missing_or_damaged_is_scored_again_and_nothing_else(photos, exp
     table, scored = score(photos, exported, root)
     assert scored == 2 and same(table, whole[1])
     assert not list(root.glob("*.tmp"))
-    assert same(pq.read_table(root), whole[1])  # readers pass over what is no part
+    assert same(pq.read_table(root), whole[1])  # readers skip files that are not parts
 
 
 def test_another_detector_gate_or_input_is_refused(photos, exported, whole, tmp_path):
@@ -289,7 +289,7 @@ LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFF
 
 
 def listening(processes):
-    """The addresses at which processes listen, as Linux writes them."""
+    """Addresses on which processes listen, in the format of /proc/net."""
     links = [link for each in processes for link in Path(f"/proc/{each}/fd").glob("*")]
     inodes = set()
     for link in links:

@@ -1,4 +1,4 @@
-"""The app's folder: whole or absent, every file vouched for, and mistakes told in one sentence."""
+"""The app's folder: complete or absent, every file with its hash, and mistakes named in one sentence."""
 
 import base64
 import dataclasses
@@ -35,7 +35,7 @@ def exported(tmp_path_factory):
     )
 
 
-def test_every_file_is_vouched_for(exported):
+def test_every_file_is_listed_with_its_hash(exported):
     path, summary = exported
     listing = (path / bundle.FILES).read_bytes()
     assert hashlib.sha256(listing).hexdigest() == summary.digest
@@ -62,7 +62,7 @@ def test_the_settings_say_what_the_page_needs(exported):
     np.testing.assert_allclose(app["golden"]["similarities"], expected, atol=1e-6)
 
 
-def test_a_program_in_units_is_sealed_by_units(tmp_path):
+def test_standardised_scores_have_their_own_tolerance(tmp_path):
     detector = make_combined()
     evaluated = {"positive": "mpox", "auroc": 0.9, "low": 0.8, "high": 0.95, "folds": 5, "unseparated": []}
     weights = bundle.export_app(detector, tmp_path / "app", evaluated=evaluated, fetch=fetch).weights

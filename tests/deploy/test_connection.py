@@ -1,4 +1,4 @@
-"""Connections of bad clients come to an end, and every answer has the headers, even to what is no HTTP."""
+"""Connections of bad clients are closed, and every answer has the headers, even to input that is not HTTP."""
 
 import asyncio
 import http.client
@@ -31,7 +31,7 @@ class Hasty(Connection):
 
 @contextmanager
 def serving(folder=None, **limits):
-    """The port of a server in a thread of its own."""
+    """Run a server in a thread; yield its port."""
     app = create_app(assess, image_size=SIZE, folder=folder, limits=Limits(**limits))
     settings = uvicorn.Config(
         app,
@@ -66,7 +66,7 @@ def connect(port, data=b"", **options):
 
 
 def answer(connection):
-    """Status and content; all headers must be there."""
+    """Status and content of an answer; checks that all headers are there."""
     reply = http.client.HTTPResponse(connection)
     reply.begin()
     assert HEADERS.items() <= {name.lower(): value for name, value in reply.getheaders()}.items()
@@ -75,7 +75,7 @@ def answer(connection):
 
 
 def ended(connection, drip=b"", most=LIMIT):
-    """Does the server end it, whatever more is sent?"""
+    """Whether the server closes the connection, whatever else is sent."""
     end = time.monotonic() + most
     try:
         while time.monotonic() < end:
@@ -152,7 +152,7 @@ def test_a_client_that_does_not_read_is_ended(tmp_path):
             assert got < size
 
 
-def test_with_too_many_connections_the_one_goes_that_has_waited_longest_for_its_headers():
+def test_beyond_the_limit_the_connection_waiting_longest_for_headers_is_closed():
     with serving() as port:
         held = [connect(port, b"GET / HT") for _ in range(3 * Hasty.at_most)]
         with connect(port, GET) as honest:
@@ -171,7 +171,7 @@ def test_slow_uploads_keep_nobody_waiting_and_hold_only_what_they_sent():
         with connect(port, whole) as honest:
             status, content = answer(honest)
             assert status == 200 and b"script" not in content
-        for connection in slow[:2]:  # these two leave less than 10,000 bytes of the room
+        for connection in slow[:2]:  # these two leave less than 10,000 bytes of room
             connection.sendall(bytes(145_000))
         time.sleep(0.1)
         with connect(port, whole) as honest:

@@ -1,4 +1,4 @@
-"""An export scores as its detector does, without its code."""
+"""An export scores as its detector does, without the detector's code."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from mim_jax.decide.decision import Decision
 from mim_jax.deploy import export, format
 from tests.deploy.exports import CALIBRATION, MODEL, SIZE, images, make_detector
 
-# Loads an export where importing anything else that this project needs is an error.
+# Loads an export in a process where importing the project's other dependencies is an error.
 ALONE = """
 import sys
 for name in ("flax", "optax", "orbax", "ml_collections", "absl", "dm_pix", "PIL", "sklearn"):

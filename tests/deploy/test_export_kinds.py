@@ -1,4 +1,4 @@
-"""Exports of feature detectors and of combined ones score as they did, and are not taken for each other."""
+"""Exports of feature and combined detectors score as the detectors do, and are not mixed up."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ def copy(exported, tmp_path):
 
 @pytest.fixture(autouse=True)
 def named(monkeypatch):
-    """The invented network is one of those that have a name."""
+    """Register the invented network as a named backbone."""
     monkeypatch.setitem(BACKBONES, "small", Named(None, small_network))
 
 

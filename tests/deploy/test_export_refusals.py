@@ -1,4 +1,4 @@
-"""An export in which anything is amiss is refused with one line that names it."""
+"""A faulty export is refused with one line that names the fault."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The folded generator is the generator: same patches, same scores, from fewer numbers."""
+"""The folded generator gives the same patches and the same scores, from fewer parameters."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ SIZE = 64
 
 
 def trained_like(generator, size=SIZE):
-    """Variables with statistics and shifts as training leaves them: nothing is 0 or 1."""
+    """Variables like trained ones: no statistic, scale or shift is 0 or 1."""
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):

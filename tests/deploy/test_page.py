@@ -1,4 +1,4 @@
-"""What the page computes is what Python computes: the reduction, the gate, the decision; run by Node.js."""
+"""The page's modules, run by Node.js, compute what Python computes: reduction, gate and decision."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is
 
 
 def run(script, data):
-    """Runs a module that has the page's modules beside it, `input` from here, and prints one JSON."""
+    """Value of a JavaScript expression that may use the page's modules and `input`, here `data`."""
     imports = "\n".join(
         f"import * as {name} from {json.dumps((STATIC / name).with_suffix('.js').as_uri())};"
         for name in ("resize", "gate", "decision")
@@ -40,11 +40,11 @@ def run(script, data):
 @pytest.mark.parametrize(
     ("width", "height", "size", "box"),
     [
-        (301, 200, 64, (50.5, 0, 200)),  # what the reader cuts out
+        (301, 200, 64, (50.5, 0, 200)),  # the centre, as read by default
         (97, 97, 96, (0, 0, 97)),
         (64, 64, 64, (0, 0, 64)),
         (40, 50, 64, (0, 5, 40)),  # enlarged
-        (500, 333, 32, (100.3, 20.7, 250.9)),  # what a finger cuts out
+        (500, 333, 32, (100.3, 20.7, 250.9)),  # a crop made by hand
     ],
 )
 def test_the_page_reduces_pictures_as_pillow_does(width, height, size, box):
@@ -97,7 +97,7 @@ def test_the_page_measures_and_refuses_as_the_gate_does():
 
 
 def decided(score, calibration):
-    """The rule as it is written down, for one fold."""
+    """The documented decision rule, for one fold."""
     if calibration is None:
         return "cannot_tell", None
     scores = calibration["scores"][0]

@@ -1,4 +1,4 @@
-"""The ONNX program is the detector: same similarities, inpainting and map, from weights in fewer bits."""
+"""The ONNX program matches the detector: similarities, inpainting, map; also with weights in fewer bits."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ from mim_jax.deploy.app import bundle, program, runtime, view  # noqa: E402 - th
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
-# A thousandth of what the seal of float32 weights allows.
+# A fiftieth of what the check of float32 weights allows, 1e-4.
 ROUNDING = 2e-6
 
 
@@ -66,7 +66,7 @@ def test_weights_in_fewer_bits_stay_within_the_tolerance(generator):
         program.shrink(model, "int4")
 
 
-def test_primitive_keeps_numbers_and_has_no_choice_left():
+def test_primitive_keeps_results_and_removes_control_flow():
     detector = make_detector()
     shown = view.viewer(detector)
     image = jax.ShapeDtypeStruct((SIZE, SIZE, 3), np.uint8)
@@ -98,7 +98,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_feature_detectors_are_written_whole(kind):
-    """All scores and maps, of the fold's own training images alone, in few bits too."""
+    """All scores and maps, with the training images of the fold alone."""
     detector = KINDS[kind]()
     size = detector.image_size
     photos = np.concatenate([striped(2, size, seed=7), export.golden_images(size)[:2]])
@@ -113,14 +113,14 @@ def test_feature_detectors_are_written_whole(kind):
     if kind == "combined":
         reduced = reduce(photos[:1], SIZE)
         painted = detector.mim.inpaint(reduced)[0]
-        # A pixel between two levels may fall to the other side when the image is reduced.
+        # A pixel between two levels may be rounded to the other one when the image is reduced.
         assert np.abs(shown["inpainted"] / 255 - painted).mean() <= 0.3 / 255
     assert bundle.training_images(detector) == 20  # of forty that both folds share
     known = [t for t in model.graph.initializer if 20 in t.dims and np.prod(t.dims) > 100]
     assert len({t.raw_data for t in known}) == len(known) > 3  # no copies
 
 
-def test_products_in_groups_and_the_training_images_in_halves():
+def test_large_weights_are_int8_in_groups_and_training_images_float16():
     rng = np.random.default_rng(0)
     arrays = {"large": rng.normal(size=(256, 300)), "small": rng.normal(size=(64, 65))}
     arrays |= {"known": rng.normal(size=(21, 400)), "filter": np.full((64, 64), 1 / 64)}

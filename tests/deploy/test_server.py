@@ -25,7 +25,7 @@ SIZE = 32
 
 @dataclass(frozen=True)
 class Assessed:
-    """As `mim_jax.decide.decision.Assessment`."""
+    """A stand-in for `mim_jax.decide.decision.Assessment`."""
 
     score: float
     similarities: dict
@@ -35,7 +35,7 @@ class Assessed:
 
 
 def assess(images):
-    """The score is the mean of the pixels."""
+    """Score images by the mean of their pixels."""
     return [Assessed(float(x.mean()), {"ssim": 0.5}, 0.25, "mpox_like", ("a reason",)) for x in images]
 
 
@@ -148,7 +148,7 @@ def test_too_large_uploads_are_refused_before_they_are_read():
     with client(limits=Limits(upload=20_000)) as server:
         told = send(server, bytes(20_000))
         assert told.status_code == 413 and "at most 20,000" in told.json()["detail"]
-        # Without a length beforehand; the test client hands over the whole body in any case.
+        # Without a length in the header; the test client sends the whole body in any case.
         untold = server.post("/score", content=body(), headers=form())
         assert untold.status_code == 413 and "more than 20,000" in untold.json()["detail"]
         assert send(server, picture(size=60), headers={"content-length": "x"}).status_code == 413
@@ -202,7 +202,7 @@ def test_files_of_the_app_have_their_types_and_nothing_else_is_served(tmp_path, 
     }
     for name in types:
         (app / name).write_text(name)
-    # Some systems take modules for plain text.
+    # Some systems guess plain text for modules.
     monkeypatch.setattr(
         "starlette.responses.guess_type",
         lambda name: ("text/html" if str(name).endswith("html") else "text/plain", None),

@@ -1,4 +1,4 @@
-"""The server on an address: where it is told, warnings, addresses that cannot be had, the end."""
+"""The server's address: announced, warned about, refused if unavailable; and its end when interrupted."""
 
 import re
 import signal
@@ -36,7 +36,7 @@ class Scorer:
     image_size, min_side = 32, 16
 
     def assess(self, images, *, alpha):
-        raise AssertionError("an address that cannot be had was found out too late")
+        raise AssertionError("the unavailable address was noticed too late")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])

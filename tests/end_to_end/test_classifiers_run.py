@@ -1,6 +1,6 @@
 """A classifier from launch to report: splits as in Table 3, resumed, scored, compared.
 
-A small network stands in. The real networks have tests of their own, and take minutes to compile.
+A small network stands in: the real ones have their own tests and take minutes to compile.
 """
 
 import csv
@@ -63,7 +63,7 @@ def run(config, workdir, *, mode="run", expect=0):
 
 
 def invented(count=60, *, seed=0):
-    """Two images a group, three known classes and two unknown ones."""
+    """A dataset with two images per group, three known classes and two unknown ones."""
     rng = np.random.default_rng(seed)
     labels = np.array(["mpox", "chickenpox", "measles", "hfmd", "nv", "eczema"])[np.arange(count) // 2 % 6]
     groups = np.array([f"g{i // 2}" for i in range(count)])
@@ -76,7 +76,7 @@ def invented(count=60, *, seed=0):
 def test_the_splits_are_those_of_table_3(config, merged):
     config.classifier.merged = merged
     dataset = invented()
-    dataset.groups[2] = dataset.groups[0]  # a chickenpox of an mpox patient: neither trained on nor tested
+    dataset.groups[2] = dataset.groups[0]  # chickenpox of an mpox patient: neither trained on nor tested
     splits = method.split(parse(config.to_dict()), dataset)
     known = np.flatnonzero(np.isin(dataset.labels, ["chickenpox", "measles", "hfmd"]))
     for split in splits:
@@ -90,7 +90,7 @@ def test_the_splits_are_those_of_table_3(config, merged):
             name: 1 if merged else 1 + place for place, name in enumerate(("chickenpox", "measles", "hfmd"))
         }
         assert split.labels.tolist() == [order[label] for label in dataset.labels[split.train]]
-    # Each known image, its group shared with no mpox, is tested by exactly one fold.
+    # Each known image whose group holds no mpox is tested by exactly one fold.
     tested = np.concatenate([np.setdiff1d(known, split.train) for split in splits])
     assert sorted(tested[tested != 2].tolist()) == sorted(known[known != 2].tolist())
 
@@ -112,7 +112,7 @@ def test_from_launch_to_report_and_resumed_as_if_never_stopped(config, tmp_path,
         assert set(ood_scores.SCORES) <= set(rows[0])
     assert results["clinical"]["images"]["negatives"] == 18
 
-    # Stopped after the first checkpoint of the first fold: what was saved is gone on from.
+    # Stopped after the first checkpoint of the first fold, the run continues from it.
     class Stop(metric_writer.Recorder):
         def epoch(self, role, fold, epoch, step, metrics):
             super().epoch(role, fold, epoch, step, metrics)

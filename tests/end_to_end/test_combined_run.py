@@ -1,4 +1,4 @@
-"""A whole run that MIM, a frozen network and colours decide together: evaluated, loaded, scored, exported."""
+"""A run of the combined detector (MIM, frozen network, colours): evaluated, loaded, scored and exported."""
 
 import csv
 import functools
@@ -77,7 +77,7 @@ def test_what_is_loaded_scores_as_the_run_did(workdir):
 
 
 def test_mim_sees_the_images_reduced(workdir):
-    # The reduced image scores as the large one does: the reduction inside the program is the one outside.
+    # A reduced image scores as the large one: the program reduces images as `reduce` does.
     detector, few = mim_jax.load(workdir), drawn().images[:3]
     own = detector.mim.similarities(reduce(few, TINY["data.image_size"]))
     np.testing.assert_allclose(detector.similarities(few)["ssim"], own["ssim"], atol=1e-6)

@@ -1,4 +1,4 @@
-"""Numbers at their limits: a run ends well or says why, and no image gets a wrong score without a word."""
+"""Extreme values: a run succeeds or says why not, and no image silently gets a wrong score."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ def white(place):
     return np.full((64, 64, 3), 255, np.uint8)
 
 
-# What differs, the images, and what is said; "" = the run ends well, its report included.
+# Changed fields, function that makes the images, expected message; "" = the run succeeds, with its report.
 LIMITS = {
     "rate_zero": ({"optimizer.learning_rate": 0.0}, None, ""),
     "rate_ten": ({"optimizer.learning_rate": 10.0}, None, ""),
@@ -70,7 +70,7 @@ def test_a_run_at_a_limit_ends_well_or_says_why(name, tmp_path, capsys, compiled
         assert 0 <= json.loads(text)["auroc"]["augmented"]["mim"]["ssim_hbd"]["mean"] <= 1
 
 
-def test_weights_that_are_no_numbers_decide_nothing(tmp_path):
+def test_nan_weights_decide_nothing(tmp_path):
     sound = make_detector()
     spoilt = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), sound.variables)
     broken = dataclasses.replace(sound, variables=spoilt)
@@ -84,8 +84,8 @@ def test_weights_that_are_no_numbers_decide_nothing(tmp_path):
         export(broken, tmp_path / "export")
 
 
-def test_no_step_and_no_score_of_plain_images_makes_what_is_no_number():
-    """Constant images: no variance, empty bins, a network that sees nothing."""
+def test_steps_and_scores_of_constant_images_are_finite():
+    """Constant images have no variance and empty bins, and show the network nothing."""
     config = dataclasses.replace(CONFIG, flips=True)
     key = jax.random.key(0)
     plain = jnp.stack([jnp.full((32, 32, 3), level, jnp.uint8) for level in (0, 0, 128, 255)])
@@ -95,7 +95,7 @@ def test_no_step_and_no_score_of_plain_images_makes_what_is_no_number():
         state, metrics = step(config, state, plain, key)
         same = jax.jit(composite_similarities)(plain, plain[:, 8:24, 8:24], (8, 8))
         other = jax.jit(composite_similarities)(plain, 255 - plain[:, 8:24, 8:24], (8, 8))
-        # Distances have roots, whose slope at 0 is none.
+        # Distances contain square roots, whose slope at 0 is infinite.
         slopes = jax.grad(
             lambda x: sum(jnp.sum(value) for value in composite_similarities(x, x[:, 8:24, 8:24], (8, 8)))
         )(plain.astype(jnp.float32) / 255)
@@ -111,14 +111,14 @@ def test_scores_are_the_same_bits_in_any_order_batch_and_form():
     expected = scorer.score_samples(images)
     order = np.random.default_rng(2).permutation(len(images))
     np.testing.assert_array_equal(scorer.score_samples(images[order]), expected[order])
-    for size in (1, 5, 8, 9, 31):  # the last of each padded
+    for size in (1, 5, 8, 9, 31):  # incomplete batches are padded
         parts = [scorer.score_samples(images[k : k + size]) for k in range(0, len(images), size)]
         np.testing.assert_array_equal(np.concatenate(parts), expected)
     np.testing.assert_array_equal(scorer.score_samples(iter(images)), expected)
 
 
 def test_half_precision_keeps_scores_within_a_hundredth():
-    """The bound that is promised for bfloat16 networks with float32 weights."""
+    """The documented bound for bfloat16 networks with float32 weights."""
     single = make_detector()
     options = single.model["options"]
     half = dataclasses.replace(
@@ -146,9 +146,9 @@ for _ in range(10):
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the memory of Linux")
 def test_no_memory_is_kept_over_two_thousand_batches():
-    """Had a process kept the images of 1,000 batches, 94 MiB, its last looks would stand above its first.
+    """If a process kept the images of 1,000 batches, 94 MiB, its last readings would exceed its first.
 
-    Three looks each, and not one: with glibc's arenas resident memory swings by tens of MiB.
+    Three readings each, because resident memory swings by tens of MiB with glibc's arenas.
     """
     ((said, _),) = finish(start("-c", STREAM))
     held = [float(line) for line in said.split()]

@@ -1,7 +1,4 @@
-"""Runs as their user starts them.
-
-Trained, killed, resumed, evaluated, scored, exported and served.
-"""
+"""Runs as a user starts them: trained, killed, resumed, evaluated, scored, exported and served."""
 
 import csv
 import json
@@ -38,7 +35,7 @@ def finished(tmp_path_factory):
 
 
 def execute(mode, workdir, *paths, **fields):
-    """The status of a mode, in this process."""
+    """Run a mode in this process; return its exit status."""
     config = get_config("quick")
     config.update_from_flattened_dict({**TINY, **fields})
     given = {"config": config.to_dict(), "workdir": str(workdir), "paths": list(map(str, paths))}
@@ -46,7 +43,7 @@ def execute(mode, workdir, *paths, **fields):
 
 
 def without_times(path):
-    """results.json and metrics.jsonl, less what a clock wrote."""
+    """Contents of results.json and metrics.jsonl, without times."""
     results = json.loads((path / "results.json").read_text())
     results.pop("wall_time")
     return results, events_without_times(path)
@@ -76,7 +73,7 @@ def test_a_run_leaves_what_the_readme_names(finished):
     assert "say nothing about mpox" in page
     for fold in results["auroc"]["augmented"]["mim"]["ssim_hbd"]["folds"]:
         assert f"{fold['value']:.4f}" in page
-        assert fold["low"] is fold["high"] is None  # of four or five groups
+        assert fold["low"] is fold["high"] is None  # four or five groups are too few
     networks, several = {"mim", "autoencoder", "untrained"}, {"holes_mean", "holes_min", "mask_region"}
     assert set(results["auroc"]["augmented"]) == {*networks, *several, *FILLS, *STATISTICS}
     assert set(results["variants"]) == several
@@ -99,7 +96,7 @@ def test_a_run_leaves_what_the_readme_names(finished):
 
 
 def test_every_auroc_follows_from_scores_csv(finished):
-    """The table is recomputed from the file by pairs, ties half."""
+    """Recompute the table from the file by comparing pairs; ties count half."""
     results, _ = without_times(finished)
     for fold in range(2):
         rows = list(csv.DictReader((finished / f"fold_{fold}" / "scores.csv").read_text().splitlines()))
@@ -113,7 +110,7 @@ def test_every_auroc_follows_from_scores_csv(finished):
                 assert found == pytest.approx(wins, abs=1e-12)
 
 
-def test_stopped_and_killed_in_an_epoch_and_in_a_save_it_ends_as_if_it_had_not_been(finished, tmp_path):
+def test_a_run_stopped_and_killed_in_epochs_and_saves_ends_as_an_uninterrupted_one(finished, tmp_path):
     workdir = tmp_path / "run"
     metrics = workdir / "metrics.jsonl"
 
@@ -148,7 +145,7 @@ def test_stopped_and_killed_in_an_epoch_and_in_a_save_it_ends_as_if_it_had_not_b
 def test_a_finished_run_is_not_trained_again(finished, tmp_path):
     copy = shutil.copytree(finished, tmp_path / "copy")
     before = (copy / "metrics.jsonl").read_text()
-    # Judged anew, by another metric and without what takes longest.
+    # Evaluated again, by another metric and without the slowest parts.
     short = dict.fromkeys(("evaluation.robustness_images", "evaluation.procedural_clinical"), 0)
     fields = {**short, "evaluation.metric": "hbd", "evaluation.more_holes": 1}
     launch(*tiny(copy, **fields), **QUICKLY)
@@ -159,7 +156,7 @@ def test_a_finished_run_is_not_trained_again(finished, tmp_path):
 
 
 def test_other_images_are_refused(finished, tmp_path, capsys):
-    """Folds made anew from other images would test what was trained on."""
+    """Folds made again from other images would test on training images."""
     copy = shutil.copytree(finished, tmp_path / "copy")
     write_json(copy / "data.json", {**read_json(copy / "data.json"), "digest": "0" * 64}, sealed=True)
     assert execute("evaluate", copy) == 1
@@ -205,7 +202,7 @@ def test_scores_of_files_and_folders(finished, tmp_path, capsys):
 
 
 def test_no_group_calibrates_what_judges_it(finished):
-    """On the real path: the cutoffs of a fold follow from the scores.csv of what it does not judge."""
+    """On a real run: cutoffs follow from the scores in scores.csv of groups that they do not judge."""
     saved = json.loads((finished / "calibration.json").read_text())
     tables = [
         [

@@ -1,9 +1,9 @@
-"""The analytic variance of an AUROC, or of the difference of two on the same images: the bootstrap's oracle.
+"""Analytic variance of an AUROC, or of the difference of two on the same images, to check the bootstrap.
 
 DeLong, DeLong and Clarke-Pearson ("Comparing the areas under two or more correlated receiver operating
 characteristic curves", Biometrics, 1988), clustered as Obuchowski ("Nonparametric analysis of clustered ROC
 curve data", Biometrics, 1997): the copies of an image, or the images of a patient, are one group, and only
-groups are independent. With one image a group the second is the first.
+groups are independent. With one image per group Obuchowski's variance is DeLong's.
 """
 
 import numpy as np
@@ -12,16 +12,16 @@ import numpy as np
 def delong_variance(
     scores: np.ndarray, positive: np.ndarray, groups: np.ndarray, *, others: np.ndarray | None = None
 ) -> float:
-    """Variance of the AUROC of `scores`, or of that AUROC minus the one of `others`.
+    """Variance of the AUROC of `scores`, or of its difference from the AUROC of `others`.
 
     With A the AUROC, m and n the positives and negatives, P_g the sum over the positives of group g of
     (placement - A) / m, and N_g that over its negatives of (placement - A) / n,
 
         Var(A) = a / (a - 1) sum_g P_g^2 + b / (b - 1) sum_g N_g^2 + 2 c / (c - 1) sum_g P_g N_g,
 
-    where a, b and c count the groups with positives, with negatives, and all. The last term is that of groups
-    with images of both kinds. For a difference the difference of the placements takes the place of the
-    placements: the covariances of DeLong, DeLong and Clarke-Pearson are bilinear.
+    where a, b and c count the groups with positives, with negatives, and all. The last term comes from groups
+    with images of both kinds. For a difference of AUROCs, use the difference of the placements instead: the
+    covariances of DeLong, DeLong and Clarke-Pearson are bilinear.
     """
     upper, lower = _placements(scores, positive)
     if others is not None:
@@ -38,10 +38,10 @@ def delong_variance(
 
 
 def _placements(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What each positive and each negative contributes to the AUROC, which is the mean of either.
+    """Placements of the positives and of the negatives; the AUROC is the mean of either.
 
-    With psi(x, y) = [x > y] + [x = y] / 2, a positive x has the mean of psi(x, y) over the negatives y, and a
-    negative y the mean over the positives x.
+    With psi(x, y) = [x > y] + [x = y] / 2, the placement of a positive x is the mean of psi(x, y) over the
+    negatives y, and the placement of a negative y is the mean over the positives x.
     """
     upper, lower = scores[positive], scores[~positive]
     return _share_below(upper, lower), 1 - _share_below(lower, upper)

@@ -42,7 +42,7 @@ def scored(
 
 
 def simulated(generator: np.random.Generator, *, folds: int, spread: float) -> list[ScoredImages]:
-    """Folds whose models separate the classes by 1 +- spread: own positives, the same negatives."""
+    """Folds whose models separate the classes by 1 +- spread; own positives, but the same negatives."""
     positives, negatives = 25, 80
     positive = np.arange(positives + negatives) < positives
     shared = generator.normal(0, 1, negatives)

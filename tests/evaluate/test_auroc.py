@@ -88,7 +88,7 @@ def test_resamples_are_what_slow_resampling_gives():
         value = roc_auc_score(fold.positive, fold.similarities["ssim_hbd"])
         np.testing.assert_allclose(estimate, (value, *np.percentile(row, [2.5, 97.5])), atol=1e-12)
     np.testing.assert_allclose(samples.mean()[1:], np.percentile(slow.mean(axis=0), [2.5, 97.5]), atol=1e-12)
-    # Every group is drawn as often as there are groups: the folds' positives apart, the negatives together.
+    # A resample draws as many groups as there are: positives in each fold, negatives once for all folds.
     assert all(np.all(draw.sum(axis=1) == 12) for draw in draws.positive)
     assert draws.negative[0].shape == (60, 20) and np.all(draws.negative[0].sum(axis=1) == 20)
     assert all(draw is draws.negative[0] for draw in draws.negative)
@@ -106,7 +106,7 @@ def test_folds_may_test_on_different_negatives_and_share_the_draw_of_those_in_co
         np.testing.assert_allclose(fast[index], slow, atol=1e-12)
     common = [np.isin(own, np.intersect1d(*kept)) for own in kept]
     np.testing.assert_array_equal(*(draw[:, own] for draw, own in zip(draws.negative, common, strict=True)))
-    # Folds whose few negatives are seldom drawn are never left without any.
+    # A fold with so few negatives that they are seldom drawn never gets a resample without any.
     few = [
         f.select(f.positive | (f.groups == own[-i]))
         for i, (f, own) in enumerate(zip(folds, kept, strict=True))
@@ -123,7 +123,7 @@ def test_copies_do_not_make_an_interval_narrower():
     five = np.concatenate([np.repeat(np.flatnonzero(fold.positive), 5), np.flatnonzero(~fold.positive)])
     once, copied = mean(fold), fold.select(five)
     assert mean(copied) == once
-    # Taken for independent images they would.
+    # Treated as independent images, they would.
     alone = mean(dataclasses.replace(copied, groups=np.arange(len(copied)).astype(str)))
     assert alone.high - alone.low < 0.75 * (once.high - once.low)
 
@@ -187,7 +187,7 @@ def test_shared_variance_alone_is_normal_and_one_fold_says_nothing():
     )
 
 
-def test_what_the_folds_share_is_the_variance_of_their_mean_over_the_negatives():
+def test_shared_variance_is_that_of_the_mean_over_negatives():
     folds = [
         dataclasses.replace(
             fold, groups=np.char.replace(fold.groups, "n1", "n2")
@@ -200,7 +200,7 @@ def test_what_the_folds_share_is_the_variance_of_their_mean_over_the_negatives()
         fold.similarities["ssim"][fold.positive][:, None] > fold.similarities["ssim"][negative]
         for fold in folds
     ]
-    # The folds' mean is the mean over the negatives of what each wins on average; groups are independent.
+    # The mean AUROC is the mean over negatives of the share of positives above each; groups are independent.
     centred = np.mean([each.mean(axis=0) for each in wins], axis=0) - np.mean(values)
     groups = folds[0].groups[negative]
     sums = [centred[groups == group].sum() for group in np.unique(groups)]
@@ -230,14 +230,14 @@ def test_coverage_of_the_mean_over_folds_is_about_nominal(spread):
         drawn += estimate.low <= truth <= estimate.high
     assert 0.92 <= drawn / runs <= 0.985
     if spread:
-        # Models that vary are what the interval of given models leaves out.
+        # The interval for given models leaves out how models vary.
         assert fixed / runs < 0.88
 
 
 def clustered(seed: int, *, groups: int = 30, size: int = 4, shared: int = 0):
-    """Scores that share a part within their group, rounded so that many tie, and a second score like them.
+    """Scores correlated within groups and rounded so that many tie, and a second score like them.
 
-    The first `shared` groups have positives and negatives.
+    The first `shared` groups have both positives and negatives.
     """
     generator = np.random.default_rng(seed)
     group = np.repeat(np.arange(groups), generator.integers(1, size + 1, groups))
@@ -303,7 +303,7 @@ def test_the_bootstrap_agrees_with_delong():
     ):
         value, low, high = samples.mean()
         np.testing.assert_allclose([low, high], value + 1.959964 * expected * np.array([-1, 1]), atol=atol)
-    # Images of a group taken for independent would have a variance much too small.
+    # Treating the images of a group as independent gives a variance that is much too small.
     alone = delong_variance(scores, positive, np.arange(total))
     assert alone < 0.7 * deviation**2
     ungrouped = dataclasses.replace(fold, groups=np.arange(total).astype(str))

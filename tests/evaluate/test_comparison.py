@@ -1,4 +1,4 @@
-"""Finished runs read back, compared on the same images, and the page that says who wins."""
+"""Finished runs are read back and compared on the same images; unsuitable runs are refused."""
 
 import csv
 import json
@@ -103,7 +103,7 @@ def test_differences_are_the_references_and_the_best_score_is_picked(found):
         if entry["score"] in ood_scores.SCORES and entry["score"] != "probability"
     }
     assert len(others) == 21 and found["best_score"] == max(others, key=others.get)
-    # Six images of each known class, two in each fold; the other classes whole in all.
+    # Six images of each class: two of a known class in each fold, all of another class in every fold.
     assert {name: own["n"] for name, own in paper["per_class"]["mim"].items()} == dict.fromkeys(CLASSES, 6)
     assert json.loads(json.dumps(found)) == found
 
@@ -130,7 +130,7 @@ def test_detectors_alone_or_beside_classifiers(tmp_path, runs):
         None,
         [],
     )
-    assert list(three["methods"]) == shown  # no baselines: those of the first alone are shown
+    assert list(three["methods"]) == shown  # only baselines of the first run are shown, and it has none
     aurocs = three["views"]["paper"]["auroc"]["augmented"]
     rows = table_of(second.path, 0, "mim")
     labels, scores = [row["positive"] == "True" for row in rows], [float(row["ssim_hbd"]) for row in rows]

@@ -1,4 +1,4 @@
-"""Same sources and skin tones, against counts by hand."""
+"""AUROC within sources and decisions by skin tone, against counts by hand."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The corruptions against OpenCV, SciPy and formulas, and what must hold for each of them."""
+"""The corruptions against OpenCV, SciPy and formulas, and properties that all of them must have."""
 
 import cv2
 import jax
@@ -63,7 +63,7 @@ def test_jpeg_loses_what_the_format_loses():
 
 
 def test_jpeg_of_a_uniform_block_pattern_is_exact():
-    # Blocks of 16 in one grey each hold nothing but a mean, and 128 + 2 k is on the grid of its step of 2.
+    # Blocks of 16 in one grey hold only a mean, and 128 + 2 k is on the grid of its quantisation step, 2.
     grey = 128 + 2 * np.arange(9).reshape(3, 3)
     image = np.repeat(np.kron(grey, np.ones((16, 16)))[..., None], 3, axis=-1).astype(np.uint8)
     np.testing.assert_array_equal(corruptions.jpeg(image, 92), image)
@@ -119,7 +119,7 @@ def test_every_corruption(name):
         likeness.append(float(jnp.mean(similarities(images, output).mae)))
     assert likeness == sorted(set(likeness), reverse=True), likeness
 
-    # What happens to an image has nothing to do with the rest of its batch.
+    # The corruption of an image does not depend on the rest of its batch.
     strength = corruption.strengths[2]
     parts = [apply(images[i : i + 2], strength, index[i : i + 2]) for i in (0, 2, 4)]
     np.testing.assert_array_equal(np.concatenate(parts), outputs[2])

@@ -1,4 +1,4 @@
-"""Thresholds come from where they say, and from nowhere else; no group helps to set what judges it."""
+"""Thresholds follow from the scores that they name and no others; no group calibrates what judges it."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ ABOUT = {"metric": "ssim", "positive": "mpox", "class_groups": GROUPS}
 
 
 def scored(positives, groups, negatives=(0.1, 0.2), classes=("eczema", "acne"), other_groups=None):
-    """One fold; each positive has an augmented copy of absurd score, which must count nowhere."""
+    """One fold; each positive has an augmented copy with an absurd score, which must not count."""
     values = np.array([*positives, *([-9.0] * len(positives)), *negatives])
     count, others = len(positives), len(negatives)
     positive = np.array([True] * 2 * count + [False] * others)
@@ -46,7 +46,7 @@ def calibrate(folds, **rule):
 
 
 def drawn(seed, folds=4, positives=30, negatives=120):
-    """Folds whose models score alike; negatives in groups of two, of which some span both kinds of class."""
+    """Folds whose models score alike; negatives in groups of two, one image of each class."""
     rng = np.random.default_rng(seed)
     latent, shared = rng.normal(0.4, 0.1, negatives), [f"n{i // 2}" for i in range(negatives)]
     return [
@@ -73,8 +73,8 @@ def test_each_fold_is_judged_by_the_lowest_scores_of_the_other_folds_groups():
     assert found.folds[0].decide(0.39) is Decision.NOT_MPOX_LIKE
 
 
-def test_what_a_fold_judges_changes_nothing_of_what_judges_it():
-    """Every test image of a fold, and every image of its share of the others, replaced by absurd scores."""
+def test_images_that_a_fold_judges_do_not_change_its_cutoffs():
+    """Replace the scores of all images that a fold judges (positives and its negatives) by absurd ones."""
     folds = drawn(0)
     for rule in RULES:
         before = calibrate(folds, name=rule, false_alarm_rate=0.2)
@@ -95,7 +95,7 @@ def test_the_second_threshold_is_of_the_highest_scores_of_the_worst_group():
     found = calibrate(folds, miss_rate=0.25, false_alarm_rate=0.2)
     assert found.pooled.upper == 0.9  # of four cases floor(0.2 * 5) = 1, the highest
     assert "(skin, other classes)" in found.pooled.band and "20 %" in found.pooled.band
-    # Three cases are left of each kind where a share is set apart: too few.
+    # Setting a share apart leaves three cases of each kind: too few.
     assert found.folds[0].upper is None
     found = calibrate(folds, miss_rate=0.25, false_alarm_rate=0.45)
     assert found.pooled.upper == 0.8
@@ -113,7 +113,7 @@ def test_thresholds_that_cross_leave_no_band():
     assert found.upper < found.lower and "no image is left undecided" in found.band
 
 
-def test_a_promise_the_images_cannot_carry_is_not_made():
+def test_a_guarantee_that_needs_more_images_is_not_made():
     found = calibrate(FOLDS, miss_rate=0.05)
     assert [each.lower for each in found.folds] == [None] * 3 and found.pooled.lower is None
     assert "6 calibration images cannot guarantee a miss rate of 0.05" in found.pooled.promise
@@ -177,7 +177,7 @@ def test_guarantees_are_kept_on_average_over_runs():
         alarms += [[each["value"] for each in row["false_alarms"].values()] for row in found]
         assert all(row["missed"]["cases"] == 60 for row in found)
         decided = [row["training"]["decided"] + row["others"]["decided"] for row in found]
-        assert decided == sorted(decided)  # a lower promise is a wider band
+        assert decided == sorted(decided)  # the lower the rate, the wider the undecided band
     for place, rate in enumerate(rates):
         error = 4 * np.sqrt(rate * (1 - rate) / (60 * runs))
         assert abs(missed[place] / runs - rate) < error + 0.022  # floor(rate (n + 1)) / (n + 1) is below rate

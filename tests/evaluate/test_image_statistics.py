@@ -15,7 +15,7 @@ from mim_jax.evaluate.baselines.image_statistics import (
 
 
 def photographs(seed: int, count: int, size: int = 20) -> np.ndarray:
-    """Blurred noise around a colour of its own, uint8 `[count, size, size, 3]`."""
+    """Blurred noise around a random colour per image, uint8 `[count, size, size, 3]`."""
     rng = np.random.default_rng(seed)
     noise = rng.normal(0, 60, (count, size, size, 3)) + rng.uniform(60, 200, (count, 1, 1, 3))
     levels = np.clip(noise, 0, 255).astype(np.uint8)
@@ -55,8 +55,8 @@ def test_color_mahalanobis_is_the_distance_under_the_shrunk_covariance():
     known = moments(train)
     centred = known - known.mean(axis=0)
     sample = centred.T @ centred / len(known)
-    # Ledoit and Wolf 2004: d2 is the distance of the sample covariance from its target m I, b2 what of it is
-    # noise; norms are Frobenius, over the dimension.
+    # Ledoit and Wolf 2004: d2 is the distance of the sample covariance from its target m I, b2 the part of it
+    # due to noise; norms are Frobenius, divided by the dimension.
     m = np.trace(sample) / 6
     d2 = np.sum((sample - m * np.eye(6)) ** 2) / 6
     b2 = np.mean([np.sum((np.outer(row, row) - sample) ** 2) / 6 for row in centred]) / len(known)
@@ -72,7 +72,7 @@ def test_color_neighbors_is_that_of_scikit_learn():
     images, train = photographs(5, 30), photographs(6, 25)
 
     def roots(batch):
-        # Level 42.5 and its multiples divide 0 .. 255 into six bins; no byte lies on an edge.
+        # Six bins of width 256 / 6, shifted a little so that no level lies on an edge.
         edges = [np.arange(7) * 256 / 6 - 1e-3] * 3
         counts = [np.histogramdd(image.reshape(-1, 3), bins=edges)[0].ravel() for image in batch]
         return np.sqrt(np.stack(counts) / (20 * 20))

@@ -38,7 +38,7 @@ def test_harmonic_fill_solves_the_laplace_equation(mask_size, offset):
 
 
 def test_harmonic_fill_is_exact_at_full_size():
-    # A plane is harmonic, and so is u^2 - v^2: both must come back, whatever lies in the hole.
+    # A plane is harmonic, and so is u^2 - v^2: both must be restored, whatever the hole contains.
     v, u = np.meshgrid(np.linspace(0, 1, 224), np.linspace(0, 1, 224))
     image = np.stack([0.2 + 0.5 * u + 0.3 * v, (u**2 - v**2 + 1) / 2, np.full_like(u, 0.3)], axis=-1)
     damaged = image.copy()
@@ -68,7 +68,7 @@ def test_telea_fill_is_that_of_opencv():
     for image, patch in zip(images, patches, strict=True):
         levels = np.round(255 * image).astype(np.uint8)
         expected = cv2.inpaint(levels, hidden, 3, cv2.INPAINT_TELEA)[4:14, 9:19]
-        # Three channels at once OpenCV takes in bytes only, with a drift of half a level a step inwards.
+        # OpenCV fills three channels at once only in bytes, drifting by half a level per step inwards.
         np.testing.assert_allclose(patch, expected / 255, atol=5 / 255)
 
 
@@ -92,7 +92,7 @@ def test_mean_fill_is_the_mean_of_the_rest():
 
 @pytest.mark.parametrize("name", sorted(FILLS))
 def test_fills_do_not_depend_on_the_batch(name):
-    # Batches of the sizes that images are scored in.
+    # The batch sizes in which images are scored.
     images = np.random.default_rng(6).random((32, 32, 32, 3)).astype(np.float32)
     patches = np.asarray(FILLS[name](images, (8, 8), 16))
     np.testing.assert_array_equal(FILLS[name](images[:8], (8, 8), 16), patches[:8])

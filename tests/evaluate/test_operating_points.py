@@ -1,4 +1,4 @@
-"""Average precision and operating points against scikit-learn, of the images and of every resample."""
+"""Average precision and operating points against scikit-learn, for the images and for every resample."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from mim_jax.evaluate.statistics.operating_points import LEVELS, operating_point
 
 
 def fold_of(seed: int, *, positives: int = 20, negatives: int = 50) -> ScoredImages:
-    """Rounded scores, many tied; two positives and up to two negatives a group."""
+    """Rounded scores, many tied; groups have two positives, or one or two negatives."""
     generator = np.random.default_rng(seed)
     total = positives + negatives
     positive = np.arange(total) < positives
@@ -31,7 +31,7 @@ def fold_of(seed: int, *, positives: int = 20, negatives: int = 50) -> ScoredIma
 
 
 def expected(scores: np.ndarray, positive: np.ndarray) -> tuple[float, list[float], list[float]]:
-    """The same by scikit-learn: the best point of the whole curve at each level."""
+    """The values from scikit-learn: the best point of the whole curve at each level."""
     false_rate, true_rate, _ = roc_curve(positive, scores, drop_intermediate=False)
     return (
         average_precision_score(positive, scores),
@@ -80,7 +80,7 @@ def test_points_of_curves_that_are_known():
     found = operating_points(scores, positive)
     np.testing.assert_allclose(found.sensitivity_at_specificity, [1, 0.8, 0.8])
     np.testing.assert_allclose(found.specificity_at_sensitivity, [1, 0.8, 0.8])
-    # 4, 2 and 1 of 20 are what the levels leave, to the image.
+    # The levels allow exactly 4, 2 and 1 errors of 20.
     for index, count in enumerate((4, 2, 1)):
         reached = np.arange(3) <= index
         few = np.where(np.arange(20) < count, 2, 0)

@@ -1,4 +1,4 @@
-"""The sheet and the clinical test against images corrupted, painted, pasted and counted by hand."""
+"""Robustness sheet and clinical test against images corrupted, painted, pasted and counted by hand."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ SIZE, HOLE = 32, 16
 
 
 class Painter(nn.Module):
-    """Paints the mean colour of what it is shown, plus a shade of its own: a generator without training."""
+    """Paint the mean visible colour plus a shade: a generator that needs no training."""
 
     @nn.compact
     def __call__(self, masked: jax.Array, *, train: bool) -> jax.Array:
@@ -41,7 +41,7 @@ def detector(shade: float = 0.0) -> Detector:
 
 
 def plain_images(count: int, seed: int, *, detail: float) -> np.ndarray:
-    """One colour an image with `detail` on it, uint8: the less of it, the better they are painted."""
+    """Images of one colour with noise of size `detail`, uint8: the less noise, the better the inpainting."""
     generator = np.random.default_rng(seed)
     colour = generator.uniform(80, 170, (count, 1, 1, 3))
     spread = generator.uniform(0.5, 1.5, (count, 1, 1, 1)) * detail
@@ -55,12 +55,12 @@ def grouped(images: np.ndarray, prefix: str = "i") -> GroupedImages:
 
 @pytest.fixture(scope="module")
 def experiment():
-    """Two fold models, their mpox (smooth) and the others (less so, overlapping)."""
+    """Two fold models, their mpox images (smooth) and the others (less smooth, with overlapping scores)."""
     positives = [grouped(plain_images(count, seed, detail=8)) for count, seed in ((7, 0), (5, 1))]
     return [detector(), detector(0.02)], positives, grouped(plain_images(11, 2, detail=12))
 
 
-# Eight, as the clinical test has: they share its program.
+# Eight conditions, as many as in the clinical test, to share its program.
 CASES = [
     Condition(),
     Condition("noise", 0.1),
@@ -165,7 +165,7 @@ def test_the_sheet(experiment):
             area = entry["auroc"]
             assert area["mean"] == pytest.approx(np.mean(area["folds"]))
             assert 0 <= area["low"] <= area["mean"] + 1e-9 and area["mean"] - 1e-9 <= area["high"] <= 1
-    # Each entry belongs to its strength: two of the first fold, scored apart.
+    # Each entry belongs to its strength: two entries of the first fold, scored separately.
     drawn = [
         score_conditions(models[:1], side.images, CASES, key=jax.random.key(0), first=first, batch=4)[0]
         for side, first in ((positives[0], len(negatives.images)), (negatives, 0))
@@ -174,17 +174,17 @@ def test_the_sheet(experiment):
         a, b = (scores["ssim_hbd"][case] for scores in drawn)
         area = sheet["axes"][name]["entries"][place]["auroc"]["folds"][0]
         assert area == pytest.approx(roc_auc_score([1] * len(a) + [0] * len(b), np.r_[a, b]))
-    # Noise drowns the only difference between the two sides, and no image can be painted any more.
+    # Noise hides the only difference between the two sides, and no image can be inpainted any more.
     noise = sheet["axes"]["noise"]["entries"]
     assert noise[-1]["auroc"]["mean"] < plain["auroc"]["mean"] - 0.2
     assert noise[-1]["missed"]["mean"] == 1 and noise[-1]["false_alarms"]["mean"] == 0
-    # The less of the patch is pasted, the more every image looks like itself.
+    # The smaller the pasted part of the patch, the more similar every image is to its original.
     smaller = [plain, *sheet["axes"]["mask_size"]["entries"]]
     alarms = [entry["false_alarms"]["mean"] for entry in smaller]
     assert alarms == sorted(alarms) and smaller[-1]["missed"]["mean"] == 0 and alarms[-1] == 1
 
 
-def test_the_sheet_on_a_draw_says_so(experiment):
+def test_a_sheet_on_a_sample_of_the_images_says_so(experiment):
     models, positives, negatives = experiment
     options = {"limit": 6, "batch": 4, "resamples": 20}
     sheet = robustness_sheet(models, positives, negatives, [0.7, 0.7], **options, seed=1)
@@ -231,13 +231,13 @@ def test_the_clinical_test(experiment):
     # The test itself is one point of its sweep; without noise, both sweeps are the same.
     assert result["auroc"]["ssim_hbd"] == sweep["positives"][SIGMAS.index(0.1)]
     assert sweep["positives"][0] == sweep["both"][0]
-    # Noise on mpox alone turns the order round; on both sides it only drowns the difference.
+    # Noise on mpox alone reverses the order; on both sides it only hides the difference.
     assert sweep["positives"][0]["mean"] > 0.7
     assert sweep["positives"][-1]["mean"] == 0 and 0.1 < sweep["both"][-1]["mean"] < 0.9
 
 
 def test_images_get_the_noise_of_the_clinical_test(experiment):
-    """Whatever scores them: MIM inside its program, a classifier outside."""
+    """Inside the program (MIM) and outside it (classifiers) the noise is the same."""
     (model, _), positives, negatives = experiment
     drawn = sheet.draw_clinical(positives, 11, sigma=0.1, seed=3)
     noisy = sheet.add_noise(drawn[1].images, sigma=0.1, seed=3, first=2 * 11)
@@ -246,7 +246,7 @@ def test_images_get_the_noise_of_the_clinical_test(experiment):
     np.testing.assert_allclose(model.similarities(noisy)["mae"][0], expected, atol=1e-6)
 
 
-def test_the_clinical_draw_goes_in_rounds(experiment, monkeypatch):
+def test_the_clinical_draw_takes_every_image_about_equally_often(experiment, monkeypatch):
     models, positives, negatives = experiment
     drawn, take = [], GroupedImages.take
     monkeypatch.setattr(GroupedImages, "take", lambda own, index: drawn.append(index) or take(own, index))
@@ -297,7 +297,7 @@ def test_errors_name_what_is_wrong(experiment):
 
 
 def test_a_detector_without_a_hole_is_scored_on_corrupted_images():
-    """Each condition is the detector's own score of the images made worse; the folds are kept apart."""
+    """Each condition gives the detector's own scores of the corrupted images, fold by fold."""
     rng = np.random.default_rng(0)
     contrasts = rng.uniform(0.1, 1, (25, 1, 1, 3))  # so that their histograms differ
     pictures = (contrasts * rng.integers(0, 256, (25, SIZE, SIZE, 3))).astype(np.uint8)
@@ -321,7 +321,7 @@ def test_a_detector_without_a_hole_is_scored_on_corrupted_images():
 
 
 def test_folds_and_experiments_share_the_programs_of_a_detector_without_a_hole():
-    """The network is traced for a fold alone and for all of them, not anew for each fold."""
+    """The network is traced once for a single fold and once for all folds, not again for each fold."""
     traced = []
 
     def halves(weights, images):

@@ -1,4 +1,4 @@
-"""The score table: read back as it was written, refused where it is damaged, checked where it is made."""
+"""The score table is read back as it was written, refused if damaged, and checked when made."""
 
 import csv
 from dataclasses import fields, replace
@@ -16,7 +16,7 @@ NAMES = [HOSTILE, 'a,"b",\r\n', "=1+1", " lead", "\u202e中", "True", "nan"]
 
 
 def images(seed, names=METRICS, *, seen=False):
-    """One image a hostile name, every column filled with values that differ."""
+    """One image per hostile name, with differing values in every column."""
     generator = np.random.default_rng(seed)
     count = len(NAMES)
     return ScoredImages(
@@ -64,7 +64,7 @@ def test_mims_table_is_read_back_as_it_was_written(tmp_path):
         *(*METRICS, "score", "decision"),
     ]
     assert first[:3] == ["3", "mim", HOSTILE] and first[-2:] == ["", "mpox_like"]
-    assert [file.name for file in tmp_path.iterdir()] == ["scores.csv"]  # no half-written one is left
+    assert [file.name for file in tmp_path.iterdir()] == ["scores.csv"]  # no half-written file is left
 
 
 def test_a_classifiers_table_is_read_back_as_it_was_written(tmp_path):
@@ -75,7 +75,7 @@ def test_a_classifiers_table_is_read_back_as_it_was_written(tmp_path):
 
 
 def test_a_name_that_no_text_can_hold_is_written_readably(tmp_path):
-    """Linux allows file names that are no UTF-8; Python holds them with lone surrogates."""
+    """Linux allows file names that are not UTF-8; Python represents them with lone surrogates."""
     table = replace(images(0), names=np.array(["\udcff.png", *NAMES[1:]]))
     write_scores(tmp_path / "scores.csv", 0, {"mim": table}, scores=METRICS)
     found = read_scores(tmp_path / "scores.csv", methods=("mim",), needed=())["mim"]
@@ -84,7 +84,7 @@ def test_a_name_that_no_text_can_hold_is_written_readably(tmp_path):
 
 @pytest.fixture
 def rows(tmp_path):
-    """A written table as rows of cells, the header first, and a function that reads what is left of it."""
+    """Rows of a written table, header first, and a function that writes changed rows and reads them."""
     path = tmp_path / "scores.csv"
     write_scores(path, 0, {"mim": images(0), "resnet50": images(1)}, scores=METRICS, seen=True)
     with path.open(newline="") as file:
@@ -121,7 +121,7 @@ def test_a_missing_column_is_named(rows, column):
     ],
 )
 @pytest.mark.parametrize("line", [1, 2])
-def test_a_value_that_is_none_is_named(rows, column, value, words, line):
+def test_an_invalid_value_is_named(rows, column, value, words, line):
     table, read = rows
     table[line][table[0].index(column)] = value
     with pytest.raises(ValueError, match=words) as raised:

@@ -1,4 +1,4 @@
-"""The tables of a run: every figure recomputed from the scores, methods of one score, seeds."""
+"""The tables of a run: every figure recomputed from the scores; methods with one score; several seeds."""
 
 import dataclasses
 import json
@@ -66,7 +66,7 @@ def test_summary_holds_every_figure_of_the_report():
         table["mim"]["ssim_hbd"]["mean"] - table["mean_fill"]["ssim_hbd"]["mean"]
     )
     assert 0 < paired["low"] < paired["mean"] < paired["high"]
-    # Pairing pays: both methods score the same images, and their errors go together.
+    # Pairing narrows the interval: both methods score the same images, and their errors are correlated.
     assert paired["high"] - paired["low"] < table["mim"]["ssim_hbd"]["high"] - table["mim"]["ssim_hbd"]["low"]
     assert set(summary["differences"]) == {"mean_fill", "again"}
     turned = summarize({"mim": folds, "mean_fill": weaker}, resamples=200, reference="mean_fill")
@@ -100,7 +100,7 @@ def test_a_control_with_a_score_of_its_own_stands_beside_the_metrics():
         assert set(both["auroc"][kind]["fill"]) == {"ssim_hbd"}
         assert both["auroc"][kind]["mim"] == alone["auroc"][kind]["mim"]
         assert both["auroc"][kind]["sharpness"] == {"score": alone["auroc"][kind]["mim"]["mae"]}
-    # Everything that is by the leading metric is by the score that it has, as if it bore that name.
+    # Tables by the leading metric use a method's single score as if it had that name.
     assert set(both["differences"]) == {"sharpness", "fill"}
     for table in ("differences", "per_class", "per_group", "operating"):
         assert both[table]["sharpness"] == both[table]["fill"]
@@ -123,7 +123,7 @@ def test_a_fold_of_one_patient_is_summarised():
 
 
 def test_group_names_do_not_matter():
-    """Numbers stand for names inside: a shared patient stays shared, and the order of names is kept."""
+    """Names become numbers internally: a shared patient stays shared, and the order of names is kept."""
     folds = [scored(seed, copies=2, negatives_a_group=2) for seed in range(2)]
     groups = np.where(np.arange(len(folds[0])) == 24, folds[0].groups[0], folds[0].groups)
     shared = [dataclasses.replace(fold, groups=np.where(groups == "n0", "z0", groups)) for fold in folds]

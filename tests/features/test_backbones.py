@@ -1,4 +1,4 @@
-"""Backbones give the features of the networks they are, and refuse other files."""
+"""Backbones match their reference implementations, and refuse other weight files."""
 
 import functools
 import hashlib
@@ -30,14 +30,14 @@ def images():
 
 
 def normalised(images):
-    """A batch of PyTorch's: `[B, 3, S, S]`."""
+    """Normalise images into a PyTorch batch `[B, 3, S, S]`."""
     torch = pytest.importorskip("torch")
     scaled = (images - np.float32(MEAN)) / np.float32(DEVIATION)
     return torch.from_numpy(scaled.astype(np.float32)).permute(0, 3, 1, 2)
 
 
 def assert_same_features(found, expected):
-    """Equal to 1e-4 of the largest feature of each layer."""
+    """Check that features agree within 1e-4 of each layer's largest."""
     assert found.keys() == expected.keys()
     for layer, values in expected.items():
         assert np.std(values) > 0.01, layer  # else there is nothing to compare
@@ -88,7 +88,7 @@ def test_an_unknown_name_lists_the_known_ones():
 
 
 def torchvisions(name):
-    """A network of torchvision's with five classes, and its modules by our names; Swin is a small one."""
+    """torchvision's network with five classes, and its modules by our names; Swin is a small one."""
     models = import_torchvision().models
     if name == "resnet50":
         module = models.resnet50(num_classes=5)
@@ -126,7 +126,7 @@ def test_classifiers_as_torchvision(name, path, images, monkeypatch):
 
 
 def drawn(shapes):
-    """Arrays of which every one matters."""
+    """Random arrays, none of them neutral."""
     rng = np.random.default_rng(1)
 
     def draw(name, shape):
@@ -146,7 +146,7 @@ def small_dinov2(monkeypatch):
 
 
 def check_against_transformers(path, images, side):
-    """DINOv2 of the sizes in `dinov2` is `Dinov2Model`, with positions for `side` x `side` patches."""
+    """Check DINOv2 with the sizes in `dinov2` against `Dinov2Model` with `side` x `side` positions."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
     import_torchvision()  # transformers imports it where it is installed
@@ -189,7 +189,7 @@ def test_dinov2_at_other_sizes_as_transformers(path, images, small_dinov2, side)
 
 
 def test_dinov2_as_pytorchs_own_layers(path, images, small_dinov2):
-    """`torch.nn.TransformerEncoderLayer` has no layer scale: it goes into the weights before it."""
+    """`torch.nn.TransformerEncoderLayer` has no layer scale: it is folded into the weights before it."""
     torch = pytest.importorskip("torch")
     arrays = drawn(dinov2._shapes(side=7))
     weight_files.save(path, arrays)

@@ -1,4 +1,4 @@
-"""The feature detector: histograms of a small network, and what every detector promises."""
+"""The feature detector on a small network: its histograms, and what every detector guarantees."""
 
 import functools
 
@@ -73,7 +73,7 @@ def test_a_score_does_not_depend_on_the_batch():
     np.testing.assert_array_equal(streamed, every[detector().metric].mean(axis=0))
 
 
-def test_it_is_a_function_for_other_programs():
+def test_the_pure_function_scores_as_the_detector():
     fn, variables = detector().pure()
     images = pictures(3, seed=6)
     found = jax.jit(fn)(variables, images)
@@ -106,7 +106,7 @@ def test_it_comes_back_from_its_files(tmp_path, monkeypatch):
 
 
 def test_histograms_are_kept_by_content(tmp_path, monkeypatch):
-    images = np.concatenate((pictures(4, seed=8), pictures(4, seed=8)[:2]))  # two come twice
+    images = np.concatenate((pictures(4, seed=8), pictures(4, seed=8)[:2]))  # two are duplicates
     expected = describe_images(backbone(), images)[FEATURES]
     counted = []
     original = cache.describe_images

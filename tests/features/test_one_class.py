@@ -1,4 +1,4 @@
-"""Scores of one class: against scikit-learn and plain loops, and what must not matter to them."""
+"""One-class scores against scikit-learn and plain loops, and what they must not depend on."""
 
 import functools
 
@@ -19,7 +19,7 @@ TRAINING = [np.arange(24), np.arange(12, 36)]
 
 @functools.cache
 def histograms(count=36, seed=0):
-    """Histograms that are spread around one of their own for each layer."""
+    """Random histograms for each layer, `[count, channels]`, each summing to 1."""
     rng = np.random.default_rng(seed)
     masses = {layer: rng.gamma(3.0, size=(count, channels)) for layer, channels in LAYERS.items()}
     return {layer: (m / m.sum(axis=1, keepdims=True)).astype(np.float32) for layer, m in masses.items()}
@@ -31,7 +31,7 @@ def fitted(*kinds):
 
 
 def raw(kind):
-    """Scores in their own units, [layers, folds, images], of images that were not fitted on."""
+    """Raw scores, [layers, folds, images], of images that are not in the fit."""
     reference = fitted(kind)
     return np.asarray(one_class._raw_scores(reference.gallery, reference.kinds, histograms(7, seed=1)))
 
@@ -71,8 +71,8 @@ def test_mahalanobis_is_that_of_a_shrunk_covariance():
 
 
 def test_units_are_those_of_held_out_training_images():
-    # Fitted on four fifths of a fold's training images, whatever an inner fold left out scores as it did in
-    # the fit; together these have median 0 and interquartile range 1.
+    # Refitted on four fifths of a fold's training images, the held-out fifth scores as it did in the fit;
+    # over all inner folds these scores have median 0 and interquartile range 1.
     from mim_jax.data.folds import make_folds
 
     own = TRAINING[0]
@@ -94,12 +94,12 @@ def test_a_fold_sees_its_own_training_images_alone():
     images = histograms(7, seed=1)
     expected = np.asarray(one_class.score(alone, images))[0]
     np.testing.assert_allclose(one_class.score(both, images)[1], expected, atol=1e-5)
-    # Products of other shapes are summed in another order.
+    # Matrix products of other shapes are summed in another order.
     np.testing.assert_allclose(one_class.score(both.of_fold(1), images)[0], expected, atol=1e-5)
 
 
 def test_compiled_it_is_the_same():
-    # A dictionary comes out of jit in the order of its keys, and units must not change places.
+    # jit sorts dictionaries by their keys; the units must stay with their layers.
     reference, images = fitted("nearest", "mahalanobis", "cosine"), histograms(7, seed=1)
     plain = one_class.score(reference, images)
     np.testing.assert_allclose(jax.jit(one_class.score)(reference, images), plain, atol=2e-4)

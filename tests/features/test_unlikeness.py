@@ -1,4 +1,4 @@
-"""The map of unlikeness: bright where an image is unlike the training images, by the score's own measure."""
+"""The map of unlikeness is bright where an image differs from the training images, in units of the score."""
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 def spotted(count, seed=0):
-    """Images of coloured squares: nothing that the detector has seen."""
+    """Images of coloured squares, unlike the detector's training images."""
     rng = np.random.default_rng(seed)
     cells = rng.integers(0, 256, (count, SIZE // 4, SIZE // 4, 3), dtype=np.uint8)
     return cells.repeat(4, axis=1).repeat(4, axis=2)
@@ -41,7 +41,7 @@ def window(place, side, half):
     return slice(first, first + 2 * half + 1)
 
 
-def test_it_is_the_distance_of_windows_in_units():
+def test_the_map_is_the_standardised_distance_of_every_window():
     """One layer and one fold, position by position."""
     backbone = Backbone("mine", lambda weights, images: {"halves": images[:, ::2, ::2] ** 2}, SIZE)
     training, image = striped(12), spotted(1)
@@ -82,7 +82,7 @@ def test_a_map_does_not_depend_on_the_batch():
     np.testing.assert_array_equal(unlikeness(detector, images)[8], unlikeness(detector, images[8])[0])
 
 
-def test_what_has_no_distance_is_refused():
+def test_a_detector_without_nearest_distances_is_refused():
     images = striped(20)
     backbone = make_features().backbone
     cosine = fit_detector(backbone, images, groups=np.arange(20), training=[np.arange(20)], kinds=["cosine"])

@@ -1,4 +1,4 @@
-"""One update by hand, and epochs of them: determinism, key use, equations as printed, one compilation."""
+"""Updates and epochs of them: determinism, use of keys, equations as printed, flips and margins."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -41,7 +41,7 @@ def assert_equal(a, b):
 def test_epochs_are_steps_in_the_shuffled_order():
     """Ten images by four: 4 + 4 + 2, the short batch kept; metrics weighted by its size."""
     state = INIT(jax.random.key(0), CONFIG)
-    after, metrics = run(0, 1, jax.tree.map(jnp.copy, state))  # it is given away
+    after, metrics = run(0, 1, jax.tree.map(jnp.copy, state))  # the state is donated
     order = np.asarray(epochs.epoch_orders(KEY, 10, jnp.arange(1))[0])
     assert sorted(order) == list(range(10))
     total = 0.0
@@ -50,7 +50,7 @@ def test_epochs_are_steps_in_the_shuffled_order():
         total += float(one["loss_pixel"]) * len(index)
     assert int(after.step) == 3
     assert float(metrics["loss_pixel"][0]) == pytest.approx(total / 10, rel=1e-4)
-    # Not the bits: the two programs are compiled apart, and Adam magnifies the rounding of zero gradients.
+    # Not bit for bit: the programs are compiled separately, and Adam magnifies rounding of zero gradients.
     np.testing.assert_allclose(
         after.batch_stats["BatchNorm_0"]["mean"], state.batch_stats["BatchNorm_0"]["mean"], atol=1e-4
     )
@@ -64,7 +64,7 @@ def test_the_same_epochs_give_the_same_bits_and_each_has_its_own_order():
 
 
 def test_no_key_is_used_twice():
-    # The check runs while tracing; a function of its own, because a traced one would not be traced again.
+    # The check runs while tracing, on a new function, because a traced one would not be traced again.
     with jax.debug_key_reuse(True):
         state = jax.eval_shape(lambda key: gan.init_state(key, CONFIG), KEY)
 
@@ -109,7 +109,7 @@ def test_a_weight_of_zero_cuts_the_generator_off_from_the_discriminator():
 
 
 def test_the_printed_equations_make_no_adversary():
-    """With Eq. 5 and 8-9 as printed both networks want D(fake) = 0, and soon have it.
+    """With Eq. 5 and 8-9 as printed both networks aim at D(fake) = 0, and soon reach it.
 
     With target 1 they do not.
     """
@@ -165,7 +165,7 @@ def test_without_adversary_the_discriminator_leaves_no_trace_in_the_generator():
 
 
 def test_flips_mirror_images_and_a_margin_hides_more(monkeypatch):
-    """What reaches the update: masked images and targets."""
+    """Checks the masked images and targets that reach the update."""
     monkeypatch.setattr(gan, "update_on", lambda config, state, masked, target, adversary: (masked, target))
     images = jnp.asarray(IMAGES)
 

@@ -1,4 +1,4 @@
-"""Initial weights drawn in one loop are those that each layer draws for itself, bit for bit."""
+"""Initial weights drawn in one loop equal those that each layer draws itself, bit for bit."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from mim_jax.train.mim import make_gan
 
 
 class Network(nn.Module):
-    """Weights of several blocks, of one, and of a few numbers, with and without a mean."""
+    """Weights of several blocks, of one block, and of a few numbers, with and without a mean."""
 
     @nn.compact
     def __call__(self, x):

@@ -1,4 +1,4 @@
-"""Both forms of each convolution give the same sums, forward and backward; both are PyTorch's."""
+"""Both forms of each convolution agree, forward and backward; transposed ones match the definition."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ TRANSPOSED = [
 
 
 def loss(form, stride, padding):
-    """A value and, through it, gradients that tell every output pixel apart."""
+    """A loss with its gradients, in which every output pixel counts differently, and the output."""
 
     def value(x, kernel):
         y = form(x, kernel, stride, padding)
@@ -82,8 +82,8 @@ def test_instance_norm_does_not_mix_samples():
 
 
 @pytest.mark.parametrize(("stride", "padding", "taps"), [(2, 1, 4), (2, 1, 3), (1, 0, 4)])
-def test_a_pointwise_convolution_and_the_transposed_one_behind_it_are_one(stride, padding, taps):
-    """The same map and the same gradients, at the border as well, where fewer taps meet the first's bias."""
+def test_a_pointwise_and_a_transposed_convolution_compose_into_one(stride, padding, taps):
+    """The same map and the same gradients, also at the border, where fewer taps see the first one's bias."""
     rng = np.random.default_rng(0)
     shapes = [(3, 5, 5, 6), (1, 1, 6, 40), (40,), (taps, taps, 40, 7), (7,)]
     values = [rng.normal(size=shape).astype(np.float32) for shape in shapes]

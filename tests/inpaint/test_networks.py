@@ -1,4 +1,4 @@
-"""The networks have the published sizes and shapes, and say what they cannot take."""
+"""The networks have the published sizes and shapes, and name what they cannot take."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def test_every_generator_paints_half_the_side(module, size):
 
 
 def test_composed_layers_are_the_same_network():
-    """Composed where that is less work, in training alone; parameters keep their names and first values."""
+    """Composed only in training, if that is less work; parameters keep their names and initial values."""
     images = jax.random.uniform(jax.random.key(1), (4, 96, 96, 3), minval=-1)
     composed, apart = (ContextEncoder(4, "pointwise", 400, compose=compose) for compose in (True, False))
     variables = composed.init(jax.random.key(0), images, train=True)

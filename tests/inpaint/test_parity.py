@@ -142,7 +142,7 @@ def test_one_step_has_the_same_losses_gradients_and_statistics(pair):
             weight = "scale" if isinstance(layer, torch.nn.BatchNorm2d) else "kernel"
             for key, tensor in ((weight, layer.weight), ("bias", layer.bias)):
                 found, wanted = np.asarray(grads[name][key]), torch_twin.to_flax(layer, tensor.grad)
-                # A bias in front of a norm has gradient 0 but for rounding: that is compared with the whole.
+                # A bias before a norm has gradient 0 up to rounding: compare it with all gradients.
                 assert relative(found, wanted) < 1e-4 or np.linalg.norm(found - wanted) < 1e-6 * whole, (
                     name,
                     key,
@@ -155,7 +155,7 @@ def test_one_step_has_the_same_losses_gradients_and_statistics(pair):
         np.testing.assert_allclose(after.batch_stats[name]["var"], layer.running_var.numpy(), rtol=1e-5)
 
 
-def test_twenty_steps_lie_over_each_other(pair):
+def test_loss_curves_of_twenty_steps_agree(pair):
     """Adam turns the rounding of zero gradients into signs, so parameters drift apart.
 
     The loss curves do not.

@@ -1,4 +1,4 @@
-"""Layers that are computed again for gradients: the same numbers, names and statistics, in less memory."""
+"""Layers recomputed for gradients give the same numbers, names and statistics, in less memory."""
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,12 @@ from mim_jax.inpaint.layers import BatchNorm, Conv, instance_norm, leaky_relu
 from mim_jax.inpaint.recomputing import recomputed
 from mim_jax.train.config import parse
 
-# Which arrays are held at once is decided before the machine's instructions are.
+# Which arrays are held at once is decided before machine code is generated.
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 class Block(nn.Module):
-    """Two products with a norm between them."""
+    """Two dense layers with a norm between them."""
 
     @nn.compact
     def __call__(self, x):
@@ -65,7 +65,7 @@ def test_numbers_names_and_statistics_are_the_same_in_less_memory():
 
 
 class Layers(nn.Module):
-    """Of MIM: convolutions whose windows are written out, and norms with their activations."""
+    """Layers of MIM: convolutions whose windows are written out, and norms with their activations."""
 
     @nn.compact
     def __call__(self, x):
@@ -97,7 +97,7 @@ def test_layers_of_large_images_are_the_same_in_less_memory(monkeypatch):
     assert less < 0.9 * held
 
 
-def test_what_is_computed_again_as_a_whole_is_so_once(monkeypatch):
+def test_layers_inside_a_recomputed_part_are_not_recomputed_again(monkeypatch):
     monkeypatch.setattr(recomputing, "LARGE", 0)
     seen = []
     recomputing.again(lambda x: seen.append(recomputing.is_worth_it(x)))(jnp.ones(3))
@@ -105,7 +105,7 @@ def test_what_is_computed_again_as_a_whole_is_so_once(monkeypatch):
 
 
 def test_a_gpu_keeps_what_it_has_computed(monkeypatch):
-    """Its compiler has memory enough, and its own ways."""
+    """A GPU has enough memory, and its compiler its own optimisations."""
     monkeypatch.setattr(recomputing, "LARGE", 0)
     x = jax.ShapeDtypeStruct((2, 8, 8, 4), jnp.float32)
     text = {

@@ -1,4 +1,4 @@
-"""Counts by bit planes are NumPy's, wherever the rows of an image's bytes end."""
+"""Counts by bit planes equal NumPy's, wherever the rows of an image's bytes end."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from mim_jax.measure import bit_planes, histogram
         ((8, 8, 3), (0, 0, 0)),  # all one after the other
         ((128, 128, 3), (1, 6, 10)),  # 12 vectors would start every row with the same channel
         ((131, 153, 1), (1, 6, 13)),
-        ((260, 280, 3), (3, 7, 13)),  # several pieces, and a rest
+        ((260, 280, 3), (3, 7, 13)),  # several pieces and a remainder
     ],
 )
 def test_counts_are_exact(shape, layout):

@@ -1,4 +1,4 @@
-"""Images at the door: what is plain is taken, what is not is refused in one line, with the way out."""
+"""Input images: unambiguous ones are accepted, others are refused in one line that says what to do."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ FLOATS = BYTES.astype(np.float32) / 255
     ],
     ids=["list", "jax", "PIL", "float64", "floats"],
 )
-def test_what_is_plain_is_measured(images):
+def test_common_types_of_images_are_measured(images):
     np.testing.assert_allclose(ssim(images, BYTES[::-1]), ssim(BYTES, BYTES[::-1]), atol=1e-6)
     np.testing.assert_array_equal(similarities(images, BYTES).hbd, 1)
 

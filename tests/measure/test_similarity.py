@@ -1,4 +1,4 @@
-"""The metrics against independent implementations, and what must hold for any pair of images."""
+"""The metrics against independent implementations, and properties that hold for any pair of images."""
 
 import cv2
 import dm_pix
@@ -17,7 +17,7 @@ from tests.measure.examples import SIZE, image_like
 
 
 def reference_ssim(x: np.ndarray, y: np.ndarray, *, window: np.ndarray) -> np.ndarray:
-    """Eq. 13 in float64 under every position of a 2-D window, as the formula stands: `[H', W', C]`."""
+    """Eq. 13 as printed, in float64, at every position of a 2-D window: `[H', W', C]`."""
     shape = window.shape
 
     def mean(values: np.ndarray) -> np.ndarray:
@@ -61,7 +61,7 @@ def test_ssim_equals_dm_pix_and_the_formula():
     np.testing.assert_allclose(ours, dm_pix.ssim(jnp.asarray(x), jnp.asarray(y)), atol=1e-6)
     expected = reference_ssim(x[0], y[0], window=gaussian_window())
     np.testing.assert_allclose(ours[0], expected.mean(), atol=1e-6)
-    # A single window's variance is a small difference of float32 sums; the mean above is held tighter.
+    # A single window's variance is a small difference of float32 sums; the mean has a tighter tolerance.
     np.testing.assert_allclose(ssim(x[0], y[0], return_map=True), expected, atol=2e-5)
 
 
@@ -97,7 +97,7 @@ def test_global_window_is_equation_13_as_printed():
 
 
 def test_flat_images_have_no_structure_to_differ_in():
-    # Both variances are 0 but for rounding, which must not lift a value above that of the luminance alone.
+    # Both variances are 0 up to rounding, which must not raise a value above that of the luminance alone.
     for a in (0.1, 0.35, 0.8):
         for b in (0.15, 0.6, 0.95):
             x, y = np.full((SIZE, SIZE, 3), a, np.float32), np.full((SIZE, SIZE, 3), b, np.float32)

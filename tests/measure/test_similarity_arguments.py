@@ -1,4 +1,4 @@
-"""What the metrics refuse, each in one sentence, and what they take although it is not typical."""
+"""Arguments that the metrics refuse, each in one sentence, and unusual ones that they accept."""
 
 import math
 

@@ -74,11 +74,11 @@ def test_accelerators_get_neither_scatter_nor_gather_nor_loop(form):
         return {name for name in ("scatter", "gather", "while") if f"stablehlo.{name}" in text}
 
     assert operations("cuda") == set()
-    # One after another on CPU, where adding pixel by pixel is the fastest histogram: so the search can find.
+    # On CPU pixels are added one by one, the fastest histogram there: shows that the search finds them.
     assert operations("cpu") == {"scatter", "while"}
 
 
-def test_offsets_of_their_own_are_a_gather_on_accelerators():
+def test_an_offset_per_image_is_a_gather_on_accelerators():
     shapes = [jax.ShapeDtypeStruct((4, side, side, 3), "f4") for side in (32, 12)]
     offsets = jax.ShapeDtypeStruct((4, 2), "i4")
     traced = jax.jit(similarity.composite_similarities).trace(*shapes, offsets)

@@ -1,4 +1,4 @@
-"""The scorer as people call it, under `vmap`, `grad` and all else: equal to a batch given as leading axes."""
+"""The scorer under `vmap`, `grad` and other transformations equals a batch given as leading axes."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""The page of compared runs: who wins, in the numbers of the comparison and no others."""
+"""The comparison page says which run is better, with exactly the numbers of the comparison."""
 
 import json
 from dataclasses import replace
@@ -72,7 +72,7 @@ def test_page_says_who_wins(tmp_path, runs, found):
 
 
 @chromium.with_axe
-def test_the_page_keeps_nobody_out(tmp_path, runs, found):
+def test_the_page_is_accessible(tmp_path, runs, found):
     with chromium.Browser() as browser:
         browser.open(write_comparison(tmp_path, found, runs).as_uri())
         assert browser.findings() == {}

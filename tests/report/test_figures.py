@@ -1,4 +1,4 @@
-"""The figures take the rows and the methods that they are about."""
+"""Figures use exactly the rows and methods that they show."""
 
 from dataclasses import replace
 from typing import Any
@@ -18,7 +18,7 @@ def test_figures_take_the_rows_that_they_are_about(monkeypatch):
     folds = run.results["auroc"]["augmented"]["mim"]["ssim_hbd"]["folds"]
     for value, fold in zip((0.7, 0.9, 0.6), folds, strict=True):
         fold["value"] = value
-    for folds in run.methods.values():  # rows outside the augmented set would be seen at once
+    for folds in run.methods.values():  # a row outside the augmented set would show at once
         for images in folds:
             images.augmented[0] = False
             next(iter(images.similarities.values()))[0] = 5.0
@@ -39,7 +39,7 @@ def test_figures_take_the_rows_that_they_are_about(monkeypatch):
         "dermoscopy": 21,
         "other classes": 21,
     }
-    # A fold has images of mpox of its own; those of other classes are the same in each.
+    # Each fold has its own mpox images; images of other classes are the same in all folds.
     assert images == {"mpox": 3, "dermoscopy": 7, "other classes": 7}
     assert thresholds == [0.5, 0.625, 0.75, 0.75, 0.75] and pooled == [0.5625, 0.78125]
 
@@ -48,7 +48,7 @@ def test_few_methods_are_shown_the_best_baseline_among_them():
     results = evaluated().results
     aurocs = results["auroc"]["augmented"]
     aurocs["harmonic_fill"]["ssim_hbd"]["mean"] = 0.98
-    aurocs["mask_region"]["ssim_hbd"]["mean"] = 0.99  # a variant is no baseline
+    aurocs["mask_region"]["ssim_hbd"]["mean"] = 0.99  # a variant is not a baseline
     assert shown_methods(results) == ["mim", "mean_fill", "harmonic_fill", "autoencoder"]
     aurocs["brightness"]["score"]["mean"] = 0.985
     assert shown_methods(results) == ["mim", "mean_fill", "autoencoder", "brightness"]

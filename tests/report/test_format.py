@@ -1,4 +1,4 @@
-"""Names in one order, numbers in one form, verdicts that the intervals allow."""
+"""Names in one order, numbers in one format, verdicts that the intervals support."""
 
 import pytest
 

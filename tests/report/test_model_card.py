@@ -1,4 +1,4 @@
-"""The model card: parsable, escaped, and as reserved as the results are."""
+"""The model card: parsable, escaped, and as cautious as the results."""
 
 import json
 import re

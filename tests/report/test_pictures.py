@@ -1,4 +1,4 @@
-"""Figure 5: what is drawn where, and panels that are checked and ordered."""
+"""Figure 5: which picture is drawn where, and how panels are checked and ordered."""
 
 import io
 from dataclasses import replace
@@ -38,7 +38,7 @@ def test_panels_show_original_masked_inpainted_difference_and_similarity():
         for name, value in (("magma", 0.0), ("magma", 1.0), ("cividis", 0.0), ("cividis", 1.0))
     )
     columns = [(grey, grey), (white, grey), (white, grey), (brightest, black), (unlike, alike)]
-    side = drawn.shape[1] / 5  # of a cell with its gap
+    side = drawn.shape[1] / 5  # a cell with its gap
     for column, (hole, rim) in enumerate(columns):
         for expected, place in ((hole, 50), (rim, 8)):  # pixels from the upper left corner of the cell
             found = drawn[drawn.shape[0] - 121 + place, int(column * (side + 0.8)) + place]

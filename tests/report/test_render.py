@@ -1,4 +1,4 @@
-"""Templates: escaped unless told otherwise, and nothing that they lack passes as empty."""
+"""Templates escape values unless told otherwise, and a missing value is an error."""
 
 import pytest
 from jinja2 import UndefinedError

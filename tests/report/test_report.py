@@ -21,7 +21,7 @@ from tests.invented import HOSTILE, Page, evaluated, panels_of
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """For tests of the words alone: no figure is drawn, which takes most of the time."""
+    """Skip the figures, which take most of the time, in tests of the text alone."""
     monkeypatch.setattr(figures, "draw", lambda *_, **__: {})
 
 
@@ -44,7 +44,7 @@ def test_one_file_with_every_figure_inside_and_nothing_fetched(written):
     sources = [attributes["src"] for _, attributes in page.elements if "src" in attributes]
     anchors = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
     headings = [f"#{attributes['id']}" for tag, attributes in page.elements if tag == "h2"]
-    assert anchors == headings and len(set(headings)) > 9  # the contents list has all, once
+    assert anchors == headings and len(set(headings)) > 9  # the table of contents lists every heading once
     prefix = "data:image/png;base64,"
     assert all(source.startswith(prefix) for source in sources)
     embedded = sorted(base64.b64decode(source[len(prefix) :]) for source in sources)
@@ -56,7 +56,7 @@ def test_one_file_with_every_figure_inside_and_nothing_fetched(written):
 
 
 @chromium.with_axe
-def test_the_page_keeps_nobody_out(written):
+def test_the_page_is_accessible(written):
     with chromium.Browser() as browser:
         browser.open(written.as_uri())
         assert browser.findings() == {}

@@ -1,4 +1,4 @@
-"""Clinical test and robustness sheet: the numbers of the results, and figures that hold all of them."""
+"""The sections on clinical test and robustness have the numbers of the results, and so do their figures."""
 
 import pytest
 from matplotlib.axes import Axes

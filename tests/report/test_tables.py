@@ -1,4 +1,4 @@
-"""Every number of the tables is the one of the results that its row and column name."""
+"""Every number in a table is the result that its row and column name."""
 
 import re
 from typing import Any

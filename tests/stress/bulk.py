@@ -1,13 +1,13 @@
-"""A bulk run killed at random moments, again and again: has every input its row, once, and the same one?
+"""Kill a bulk run at random moments, again and again: does every input get one row, and the right one?
 
-python -m tests.stress.bulk --kills=10 --rows=5000 --seed=0           # on Ray, where it is installed
+python -m tests.stress.bulk --kills=10 --rows=5000 --seed=0           # on Ray, if it is installed
 python -m tests.stress.bulk --kills=10 --rows=5000 --engine=here
 
-Images are drawn and a small detector is exported. An uninterrupted run in one process says what the rows are.
-Then `--mode=bulk` is started in a process of its own, and after a random time SIGKILL goes to the driver, to
-a worker, or to all processes at once, as when the machine dies; where the driver has died, the same command
-is started again. Each run that comes to its end must have the rows of the uninterrupted one, but for the
-seconds that each image took. One that differs is an error, and so is a start that fails.
+Images are drawn and a small detector is exported. An uninterrupted run in one process gives the expected
+rows. Then `--mode=bulk` is started in a new process, and after a random time SIGKILL is sent to the driver,
+to a worker, or to all processes at once, as when the machine dies; if the driver has died, the same command
+is started again. Each finished run must have the rows of the uninterrupted one, except for the seconds that
+each image took. A run that differs is an error, and so is a start that fails.
 """
 
 import argparse
@@ -31,11 +31,11 @@ from mim_jax.deploy.export import export
 from tests.deploy.small import SIZE, make_detector
 from tests.launching import has_ended, start
 
-DRAWN = 60  # images; the others are these, moved
+DRAWN = 60  # images drawn; the others are shifted copies
 
 
 def make_photos(folder: Path, count: int, side: int = 224) -> None:
-    """Draw JPEG files; one in a hundred is cut off, and so unusable."""
+    """Draw JPEG files; one in a hundred is truncated and therefore unusable."""
     folder.mkdir()
     drawn = [lesions.render(("mpox", "mel", "eczema")[n % 3], n, size=side) for n in range(min(DRAWN, count))]
     for number in range(count):
@@ -57,7 +57,7 @@ def make_export(folder: Path) -> None:
 
 
 def begin(root: Path, output: Path, *more: str, source: str = "photos") -> subprocess.Popen[str]:
-    """Start the run; what was compiled in an earlier life is not compiled again."""
+    """Start the run; programs that an earlier start compiled are reused."""
     where = [f"--input={root / source}", f"--detector={root / 'export'}", f"--output={output}"]
     compiled = {
         "JAX_COMPILATION_CACHE_DIR": str(root / "compiled"),
@@ -67,7 +67,7 @@ def begin(root: Path, output: Path, *more: str, source: str = "photos") -> subpr
 
 
 def descendants(process: int) -> dict[int, str]:
-    """Every process below this one, and its title."""
+    """All descendants of a process: process id -> title."""
     parents, titles = dict[int, int](), dict[int, str]()
     for each in Path("/proc").iterdir():
         if each.name.isdecimal():
@@ -84,7 +84,7 @@ def descendants(process: int) -> dict[int, str]:
 
 
 def kill(process: subprocess.Popen[str], victim: str) -> str:
-    """Kill the victim, and say who it was."""
+    """Kill the victim; return its description."""
     below = descendants(process.pid)
     workers = [number for number, title in below.items() if "ray::Worker" in title]
     if victim == "a worker" and workers:
@@ -104,14 +104,14 @@ def kill(process: subprocess.Popen[str], victim: str) -> str:
 
 
 def compare(output: Path, expected: list[dict[str, object]]) -> None:
-    """SystemExit where the rows of a finished run are not those expected."""
+    """Raise SystemExit if the rows of a finished run are not those expected."""
     found = read(output)
     ids = [row["id"] for row in found]
     if ids != list(range(len(expected))):
         lost, twice = set(range(len(expected))) - set(ids), len(ids) - len(set(ids))
         raise SystemExit(f"bulk: {output} lost {len(lost)} rows and has {twice} twice")
     if different := [row["id"] for row, other in zip(found, expected, strict=True) if row != other]:
-        raise SystemExit(f"bulk: {len(different)} rows differ, first of all {different[0]}")
+        raise SystemExit(f"bulk: {len(different)} rows differ, the first is {different[0]}")
 
 
 def read(output: Path) -> list[dict[str, object]]:
@@ -143,7 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
             output = root / f"run_{runs}"
             process = begin(root, output, *more)
             starts += 1
-            # No life is longer than the uninterrupted run, so a run meets several kills.
+            # No wait is longer than the uninterrupted run, so a run is killed several times.
             while not (ended := has_ended(process, timeout=float(draw.uniform(0, length)))):
                 if done.total() == options.kills:
                     continue

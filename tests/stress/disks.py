@@ -1,12 +1,12 @@
-"""A small run on disks that fill up, cannot be written or vanish: is it told in a sentence, and nothing lost?
+"""Run on disks that fill up, are read-only or vanish: is there one clear error, and is nothing lost?
 
 python -m tests.stress.disks
 
-The run of `tests.stress.kills` is started on disks in memory (tmpfs: Linux, as root), each too small by
-another share of what the uninterrupted run writes. It must end with status 1 and one sentence that names a
-way out. The disk is then made large enough and the run started again: its results.json must be that of the
-uninterrupted run. So must it be after a disk that could only be read, and, begun anew, where its folder was
-removed under way.
+The run of `tests.stress.kills` is started on in-memory disks (tmpfs: Linux, as root), each of which holds a
+different share of what the uninterrupted run writes. It must end with status 1 and one sentence that names a
+way out. The disk is then enlarged and the run started again: its results.json must equal the uninterrupted
+run's. The same must hold after a read-only disk, and for a new start after the run's folder was removed while
+it was running.
 """
 
 import argparse
@@ -26,7 +26,7 @@ SHARES = (0.02, 0.2, 0.4, 0.6, 0.8, 0.95)
 
 @contextlib.contextmanager
 def disk(folder: Path, size: int) -> Iterator[Path]:
-    """A tmpfs of `size` bytes in `folder`, which is made."""
+    """Create `folder` and mount a tmpfs of `size` bytes on it."""
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
     try:
@@ -40,7 +40,7 @@ def remount(folder: Path, option: str) -> None:
 
 
 def refused(process: "subprocess.Popen[str]", expected: str) -> str:
-    """The last sentence of a run that fails; SystemExit where it is not one that says `expected`."""
+    """The last line of a failing run; raise SystemExit if it is not an error that contains `expected`."""
     _, said = process.communicate()
     sentence = said.strip().splitlines()[-1] if said.strip() else ""
     honest = process.returncode == 1 and sentence.startswith("mim_jax: ") and "Traceback" not in said
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
             sign = removed / ("metrics.jsonl" if what == "training" else "fold_0/scores.csv")
             while process.poll() is None and not sign.exists():
                 time.sleep(0.001)
-            while removed.exists():  # the run may be making files meanwhile
+            while removed.exists():  # the run may still be creating files
                 shutil.rmtree(removed, ignore_errors=True)
             tell(f"removed in {what}", refused(process, "removed"))
             shutil.rmtree(removed, ignore_errors=True)
@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def same(workdir: Path, expected: dict[str, object]) -> None:
-    """SystemExit where the results are others than those expected."""
+    """Raise SystemExit if the results are not those expected."""
     found = results(workdir)
     different = sorted(
         name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)

@@ -1,11 +1,11 @@
-"""Bytes that are no clean photographs, by the hundred thousand: what the decoder makes of them, at what cost.
+"""Give hostile bytes to the decoder by the hundred thousand: what comes out, and at what cost?
 
-python -m tests.stress.hostile --inputs=100000 --seed=0 2>/dev/null     # libtiff writes its own complaints
+python -m tests.stress.hostile --inputs=100000 --seed=0 2>/dev/null     # libtiff prints its own errors
 
-A tenth of the inputs are random bytes, the rest are small pictures of many kinds as Pillow saves them, then
-whole, cut off, with bits turned, bytes changed, parts repeated, or two files spliced. Bombs follow: files
-that cost far more than their size, and images of as many pixels as are allowed. Whatever comes out but pixels
-or `UnusableImage` with one line of reason counts as lost.
+A tenth of the inputs are random bytes; the rest are small pictures of many kinds saved by Pillow, kept whole,
+cut off, with bits turned, bytes changed, parts repeated, or two files spliced. Bombs follow: files that cost
+far more than their size, and images with the largest number of pixels allowed. Anything other than pixels or
+an `UnusableImage` with a one-line reason counts as lost.
 """
 
 import argparse
@@ -27,9 +27,9 @@ from PIL import Image, ImageCms
 from mim_jax.data.container_limits import MAX_SCANS
 from mim_jax.data.images import MAX_PIXELS, UnusableImage, decode_image
 
-TAIL = 4096  # where what a TIFF's tags point to begins
-SIDE = 64  # pixels a side, of what is made
-DECODED = 16  # of what is decoded to, so small that a JPEG is decoded at half its side
+TAIL = 4096  # offset in a TIFF of the data that its tags point to
+SIDE = 64  # pixels per side of the pictures made
+DECODED = 16  # pixels per side after decoding, so few that a JPEG is decoded at half its side
 CHANGES = ("whole", "cut off", "bits turned", "bytes changed", "part repeated", "spliced")
 MODES = {
     "JPEG": ("RGB", "L", "CMYK"),
@@ -39,7 +39,7 @@ MODES = {
     "TIFF": ("RGB", "L", "LA", "RGBA", "P", "1", "I;16", "I", "F", "CMYK", "LAB", "YCbCr"),
     "GIF": ("P", "L"),
 }
-# What else a format is written with: one file for each, of RGB pixels.
+# More options of writers: one file for each, with RGB pixels.
 OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
     "JPEG": ({"progressive": True}, {"quality": 100, "subsampling": 0}, {"restart_marker_blocks": 2}),
     "WEBP": ({"lossless": True},),
@@ -52,7 +52,7 @@ ANIMATED = ("PNG", "WEBP", "TIFF", "GIF", "MPO")
 
 
 def seeds(rng: np.random.Generator) -> Iterator[bytes]:
-    """Small pictures of every format, mode, orientation and option, with a profile, and animated."""
+    """Yield small pictures of every format, mode, orientation and option, with a profile, and animated."""
 
     def save(image: Image.Image, format: str, **options: Any) -> bytes:
         file = BytesIO()
@@ -82,7 +82,7 @@ def seeds(rng: np.random.Generator) -> Iterator[bytes]:
             yield save(photograph, format, icc_profile=profile)
         for options in OPTIONS.get(format, ()):
             yield save(photograph, format, **options)
-    # What Pillow reads and does not write: 16 bits of grey and alpha, RGB and RGBA; pixels in runs.
+    # Kinds that Pillow reads but does not write: 16 bits of grey and alpha, RGB and RGBA; pixels in runs.
     for colour, channels in ((4, 2), (2, 3), (6, 4)):
         yield png(SIDE, SIDE, bits=16, colour=colour, body=bytes(SIDE * (2 * channels * SIDE + 1)))
     yield bmp_of_runs(SIDE, SIDE, bytes((SIDE, 5, 0, 0)) * SIDE + b"\0\1")
@@ -102,7 +102,7 @@ def hostile(rng: np.random.Generator, files: Sequence[bytes]) -> tuple[str, byte
         return "random bytes", start + rng.bytes(int(rng.integers(0, 600)))
     data = bytearray(pick(rng, files))
     change = CHANGES[rng.integers(len(CHANGES))]
-    # Headers decide most: half of all changes fall into the first 256 bytes.
+    # Headers matter most: half of all changes fall into the first 256 bytes.
     reach = min(len(data), 256) if rng.random() < 0.5 else len(data)
     places = rng.integers(0, reach, int(rng.integers(1, 9)))
     if change == "cut off":
@@ -126,7 +126,7 @@ def hostile(rng: np.random.Generator, files: Sequence[bytes]) -> tuple[str, byte
 def png(
     width: int, height: int, *, before: bytes = b"", bits: int = 8, colour: int = 2, body: bytes = b""
 ) -> bytes:
-    """A PNG put together by hand: chunks `before` its pixels, and the inflated `body`."""
+    """A PNG built by hand: chunks `before` its pixels, and the uncompressed `body`."""
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     parts = (b"IHDR", header), (b"IDAT", zlib.compress(body)), (b"IEND", b"")
     first, *rest = (chunk(name, data) for name, data in parts)
@@ -156,7 +156,7 @@ def tiff(entries: Mapping[int, tuple[int, int, int]], tail: bytes) -> bytes:
 
 
 def bombs(*, scale: int) -> dict[str, bytes]:
-    """Small files that would cost much time or memory; their parts grow with `scale` (1 = some megabytes)."""
+    """Small files that would cost much time or memory; their cost grows with `scale` (1 = some megabytes)."""
     grey = BytesIO()
     side = 1024 * scale
     Image.new("L", (side, side), 99).save(grey, "JPEG", progressive=True)
@@ -196,7 +196,7 @@ def bombs(*, scale: int) -> dict[str, bytes]:
 
 
 def largest() -> Iterator[tuple[str, bytes]]:
-    """Images of nearly as many pixels as are allowed, in the modes that take the most."""
+    """Yield images of nearly as many pixels as allowed, in the modes that take the most memory."""
     side = math.isqrt(MAX_PIXELS)
     packing: dict[str, dict[str, Any]] = {
         "PNG": {"compress_level": 1},
@@ -228,12 +228,12 @@ def largest() -> Iterator[tuple[str, bytes]]:
 
 
 def kind_of(data: bytes) -> str:
-    """What came out: "an image", the beginning of the reason, or "LOST" with what was raised instead."""
+    """The outcome: "an image", the beginning of the reason, or "LOST" with the exception raised instead."""
     try:
         pixels = decode_image(data, size=DECODED)
     except UnusableImage as error:
         if not error.reason or not error.reason.isprintable() or len(error.reason) > 400:
-            return "LOST: a reason that is no line of text"
+            return "LOST: a reason that is not one line of text"
         words = re.split(r"[:;(]", error.reason)[0].strip()
         return "too large or too small" if words[:1].isdigit() else words
     except BaseException as error:
@@ -241,17 +241,17 @@ def kind_of(data: bytes) -> str:
             raise
         return f"LOST: {type(error).__name__}"
     clean = pixels.shape == (DECODED, DECODED, 3) and pixels.dtype == np.uint8
-    return "an image" if clean else "LOST: no clean image"
+    return "an image" if clean else "LOST: not a clean image"
 
 
 def memory(row: str) -> float:
-    """A row of the process's memory in MiB, "VmRSS" (now) or "VmHWM" (the most); Linux."""
+    """Memory of this process in MiB: `row` is "VmRSS" (now) or "VmHWM" (peak); Linux."""
     status = Path("/proc/self/status").read_text()
     return int(status.split(f"{row}:")[1].split()[0]) / 1024
 
 
 def main() -> None:
-    """Prints what was tried, what came out, and what the worst of it cost."""
+    """Print the inputs tried, the outcomes, and the highest costs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -277,7 +277,7 @@ def main() -> None:
     print(f"largest memory: {memory('VmHWM'):.0f} MiB, {memory('VmHWM') - before:.0f} above the start")
     print("\nbombs: result, seconds of processor time, MiB above the start")
     for name, data in itertools.chain(bombs(scale=4).items(), largest()):
-        Path("/proc/self/clear_refs").write_text("5")  # the most so far becomes what is held now
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the memory held now
         before, start = memory("VmRSS"), time.process_time()
         kind = kind_of(data)
         spent, held = time.process_time() - start, memory("VmHWM") - before

@@ -1,13 +1,13 @@
-"""A small run killed at random moments, again and again: does it end as if it had not been?
+"""Kill a small run at random moments, again and again: does it end as if never interrupted?
 
 python -m tests.stress.kills --kills=50 --seed=0
 
-The run of `configs/mim.py:quick`, shrunken, is started in a process of its own and killed (SIGKILL) after a
-random time, started again in the same workdir, and so on. A life lasts at most as long as the uninterrupted
-run. When one comes to its end before it is killed, its results.json, which holds the hashes of its networks
-and of its tables of scores, is compared with that of the uninterrupted run, and the next run begins in a new
-workdir; so it is with the one that is let go to its end after the last kill. One that differs is an error,
-and so is a start that fails.
+A shrunken run of `configs/mim.py:quick` is started in a new process and killed (SIGKILL) after a random time,
+started again in the same workdir, and so on. It is killed at the latest after the time that the uninterrupted
+run took. When a run ends before it is killed, its results.json, which holds the hashes of its networks and of
+its tables of scores, is compared with that of the uninterrupted run, and the next run begins in a new
+workdir. After the last kill the run is left to end and compared too. A run that differs is an error, and so
+is a start that fails.
 """
 
 import argparse
@@ -24,25 +24,25 @@ import numpy as np
 
 from tests.launching import TINY, has_ended, start, tiny
 
-EPOCHS = 20  # enough for kills to hit them
+EPOCHS = 20  # enough for kills to hit training
 
 
 def begin(workdir: Path, cache: Path) -> subprocess.Popen[str]:
-    """Start the run; what was compiled in an earlier life is not compiled again."""
+    """Start the run; programs that an earlier start compiled are reused."""
     arguments = tiny(workdir, **{"training.epochs": EPOCHS})
     compiled = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     return start("launch.py", *arguments, **compiled)
 
 
 def results(workdir: Path) -> dict[str, Any]:
-    """What results.json says, timings aside."""
+    """Contents of results.json without timings."""
     found = json.loads((workdir / "results.json").read_text())
     del found["wall_time"]
     return found
 
 
 def moment(workdir: Path) -> str:
-    """What the run was doing when it was killed, by what lies in its workdir."""
+    """What the run was doing when it was killed, judged by the files in its workdir."""
     if any(workdir.glob("fold_*/*/*.orbax-checkpoint-tmp*")):
         return "saving a checkpoint"
     if (workdir / "results.json").exists():
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=None, help="kill no more after so long")
+    parser.add_argument("--seconds", type=float, default=None, help="stop killing after this time")
     options = parser.parse_args(arguments)
     draw = np.random.default_rng(options.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
             if not ended:
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
-                if process.returncode == -signal.SIGKILL:  # else it came to its end just before
+                if process.returncode == -signal.SIGKILL:  # otherwise it ended just before
                     moments[moment(workdir)] += 1
             last = moments.total() == options.kills
             if ended or last:
@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def compare(workdir: Path, cache: Path, expected: dict[str, Any], *, ended: bool) -> None:
-    """SystemExit where the run, brought to its end, differs from the uninterrupted one."""
+    """Let the run end; raise SystemExit if it differs from the uninterrupted one."""
     if not ended:
         has_ended(begin(workdir, cache))
     found = results(workdir)

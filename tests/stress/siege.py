@@ -1,17 +1,17 @@
-"""The real server under attack on loopback: is every promise kept, does memory stay flat?
+"""Attack the real server on loopback: does it keep every promise, and does its memory stay flat?
 
 python -m tests.stress.siege --seed=0 [--oversized=10000] [--malformed=3000]
     [--server=NAME] [--schemathesis=PROGRAM]
 
 Starts `mim_jax.deploy.server.serving.serve`, or another server of `tests.stress.siege_servers`, with a small
-detector in a process of its own, over a folder with links that lead out of it, and sends malformed and
-hostile requests: `tests.stress.siege_requests` and `siege_forms` say which, and which answers are promised.
-Then clients that are slow or never read are held open, all at once, while an honest one asks. Every answer
-must have the headers of the app and no banner, nothing outside the folder and no file name may be in any, and
-the log must stay empty. It ends with an error where a promise was broken.
+detector in a new process, for a folder with links that lead out of it, and sends malformed and hostile
+requests: `tests.stress.siege_requests` and `siege_forms` define them and the statuses promised for them. Then
+clients that are slow or never read keep connections open, all at once, while an honest client asks. Every
+answer must have the headers of the app and no banner, must contain nothing from outside the folder and no
+file name, and the log must stay empty. The program ends with an error if a promise was broken.
 
-schemathesis is no dependency, for it brings twenty packages and a plugin of pytest: install it anywhere
-(`pipx install schemathesis`), and name its program.
+schemathesis is not a dependency, because it brings twenty packages and a pytest plugin: install it anywhere
+(`pipx install schemathesis`) and name its program.
 """
 
 import argparse
@@ -42,13 +42,13 @@ from tests.stress import siege_requests as attacks
 from tests.stress.siege_requests import Request, post
 from tests.stress.siege_servers import SERVERS
 
-# MB that the allocator may keep of what the uploads of eight clients at a time, of 16 MiB each, once took.
+# MB that the allocator may keep after uploads of 16 MiB each by eight clients at a time.
 KEPT = 8 * 16
-SLACK = 6.0  # seconds that a promised end may be late on a busy machine
+SLACK = 6.0  # seconds by which a promised end may be late on a busy machine
 
 
 class Siege:
-    """What was sent, what came back, and which promises were broken."""
+    """Requests sent, answers received, and promises broken."""
 
     def __init__(self, port: int):
         self.port = port
@@ -59,7 +59,7 @@ class Siege:
         self.faults: dict[str, Counter[str]] = defaultdict(Counter)
 
     def connect(self, **options: int) -> socket.socket:
-        """A connection; `receive` is the size of its buffer."""
+        """Open a connection; `receive` is the size of its receive buffer in bytes."""
         connection = socket.socket()
         if "receive" in options:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options["receive"])
@@ -68,7 +68,7 @@ class Siege:
         return connection
 
     def ask(self, request: Request) -> bytes:
-        """Sends one request, judges its answer, and gives its content."""
+        """Send one request, check its answer, and return its content."""
         began, status, content = time.perf_counter(), "none", b""
         with self.connect() as connection:
             try:
@@ -89,7 +89,7 @@ class Siege:
         return content
 
     def inspect(self, request: Request, reply: http.client.HTTPResponse, content: bytes) -> None:
-        """Headers and content that every answer must have, or not have."""
+        """Check the headers and content that every answer must have or must not have."""
         missing = [name for name, value in HEADERS.items() if reply.getheader(name) != value]
         if missing or "no-" not in reply.getheader("cache-control", ""):
             self.fault(request, f"{reply.status} without {', '.join(missing) or 'cache-control'}")
@@ -97,9 +97,9 @@ class Siege:
             self.fault(request, f"the banner {reply.getheader('server')}")
         told = content + str(reply.headers).encode()
         if attacks.SECRET in told or b"Traceback" in told or any(word in told for word in request.untold):
-            self.fault(request, f"the answer tells what it must not: {content[:200]!r}")
+            self.fault(request, f"the answer contains what it must not: {content[:200]!r}")
         if reply.status >= 400 and b"<" in content and reply.getheader("content-type") == "text/html":
-            self.fault(request, "a failure told as a page")
+            self.fault(request, "an error answered with a page")
 
     def note(self, kind: str, status: str, seconds: float) -> None:
         with self.lock:
@@ -111,10 +111,10 @@ class Siege:
             self.broken.append(f"{request.kind}: {sentence}: {b''.join(request.parts)[:160]!r}")
             self.faults[request.kind][sentence[:80]] += 1
 
-    # ---- slow clients; each returns after its connection was ended, or tells that it was not
+    # ---- slow clients; each returns once its connection was closed, or records a fault
 
     def hold(self, kind: str, first: bytes, drip: bytes, most: float, pause: float = 1.0) -> None:
-        """Sends a few bytes now and then until the server ends it, which must come within `most` seconds."""
+        """Send a few bytes now and then until the server closes the connection, within `most` seconds."""
         began = time.perf_counter()
         with self.connect() as connection:
             connection.setblocking(True)
@@ -139,7 +139,7 @@ class Siege:
         self.note(kind, status or "still open", time.perf_counter() - began)
 
     def never_read(self, path: str, most: float) -> None:
-        """Asks for a large file, reads nothing for `most` seconds, and must then find it cut off."""
+        """Ask for a large file and read nothing for `most` seconds; the file must then be cut off."""
         began, got = time.perf_counter(), 0
         request = Request(
             "client that never reads", (f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(),)
@@ -153,11 +153,11 @@ class Siege:
             except OSError:
                 pass
         if got >= attacks.LARGE:
-            self.fault(request, "was kept, and read to its end")
+            self.fault(request, "was kept open, and the file read to its end")
         self.note(request.kind, "closed", time.perf_counter() - began)
 
     def read_slowly(self, path: str, most: float) -> None:
-        """Reads a large file at an even pace for `most` seconds, as on a slow line, and must get it whole."""
+        """Read a large file evenly over `most` seconds, as on a slow line; it must arrive whole."""
         began, got, step = time.perf_counter(), 0, attacks.LARGE // 100
         request = attacks.get(path, "Connection: close", kind="slow download")
         with self.connect(receive=65536) as connection:
@@ -173,7 +173,7 @@ class Siege:
 
 
 def besiege_slowly(siege: Siege) -> None:
-    """All slow clients at once, while one honest client is to be answered within 5 s every time."""
+    """Run all slow clients at once; an honest client must be answered within 5 s every time."""
     head = b"".join(post(attacks.start_of_form(), length=1000).parts)
     endless = attacks.get("/healthz", f"Content-Length: {10**12}").parts[0]
     kinds: list[tuple[int, Callable[[], None]]] = [
@@ -197,14 +197,14 @@ def besiege_slowly(siege: Siege) -> None:
 
 
 def state(process: int) -> tuple[float, int]:
-    """MB of memory (VmRSS) and open files."""
+    """Memory of a process in MB (VmRSS) and its number of open files."""
     status = Path(f"/proc/{process}/status").read_text()
     found = re.findall(r"VmRSS:\s+(\d+)", status)
     return int(found[0]) / 1024, len(os.listdir(f"/proc/{process}/fd"))
 
 
 def make_folder(root: Path) -> Path:
-    """The app's page, a large file, and links to what must not be served."""
+    """Make a folder with the app's page, a large file, and links to files that must not be served."""
     folder = root / "app"
     folder.mkdir()
     for item in importlib.resources.files("mim_jax.deploy.app").joinpath("static").iterdir():
@@ -221,13 +221,13 @@ def make_folder(root: Path) -> Path:
 
 
 def run_schemathesis(program: str, port: int) -> str:
-    """The last lines of what it says. SystemExit where it finds something."""
+    """Last lines of its output; raise SystemExit if it finds something."""
     url = f"http://127.0.0.1:{port}/openapi.json"
     found = shutil.which(program)
     if found is None:
-        raise SystemExit(f"siege: there is no program {program}: install schemathesis, or leave it out")
+        raise SystemExit(f"siege: there is no program {program}: install it, or leave out --schemathesis")
     command = [str(Path(found).absolute()), "run", url, "--seed=0", "-n", "200"]
-    with tempfile.TemporaryDirectory() as folder:  # where it writes what it found
+    with tempfile.TemporaryDirectory() as folder:  # for its reports
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"siege: schemathesis found:\n{done.stdout[-6000:]}")
@@ -240,7 +240,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--oversized", type=int, default=10_000)
     parser.add_argument("--malformed", type=int, default=3_000)
     parser.add_argument("--server", choices=SERVERS, default="ours")
-    parser.add_argument("--schemathesis", help="the program; without it that part is left out")
+    parser.add_argument("--schemathesis", help="program to run; without it this part is left out")
     options = parser.parse_args(arguments)
     rng = np.random.default_rng(options.seed)
     with tempfile.TemporaryDirectory() as name, open(Path(name, "log"), "w+") as log:
@@ -271,7 +271,7 @@ def main(arguments: list[str] | None = None) -> None:
 def fight(
     siege: Siege, process: int, rng: np.random.Generator, options: argparse.Namespace
 ) -> dict[str, object]:
-    """Everything once, in eight threads; the figures."""
+    """Send everything once, from eight threads; return the figures."""
     first = siege.ask(attacks.honest("honest client"))
     kinds: Iterator[Request] = chain(
         attacks.traversals(),
@@ -296,7 +296,7 @@ def fight(
     last = siege.ask(attacks.honest("honest client"))
     if last != first:
         siege.broken.append("honest client: another answer than before the siege")
-    time.sleep(6)  # connections that are kept alive end
+    time.sleep(6)  # until keep-alive connections have ended
     states.append(state(process))
     memory, files = ([each[place] for each in states] for place in (0, 1))
     if max(memory) > memory[0] + KEPT:

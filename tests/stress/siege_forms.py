@@ -1,4 +1,4 @@
-"""Uploads that `tests.stress.siege` sends: forms with faults, and more bytes than are taken."""
+"""Uploads that `tests.stress.siege` sends: faulty forms, and more bytes than are accepted."""
 
 import itertools
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ LINES += [b"Content-Disposition: form-data; name=\"image\"; filename*=utf-8''%ff
 
 
 def malformed(rng: np.random.Generator) -> Iterator[Request]:
-    """Forms without end, each with one to four faults."""
+    """Yield forms endlessly, each with one to four faults."""
     good = form(photograph())
     allowed = ("200", "413", *UNREADABLE)
     kinds = [
@@ -83,7 +83,7 @@ def malformed(rng: np.random.Generator) -> Iterator[Request]:
 
 
 def oversized() -> Iterator[Request]:
-    """Uploads of more than `MOST` bytes, without end: most say so, one in a hundred is found out."""
+    """Yield uploads of more than `MOST` bytes endlessly; one in a hundred does not state its length."""
     kind, refused = "oversized upload", ("413",)
     start = start_of_form()
     head = post(b"").parts[0].replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")

@@ -1,4 +1,4 @@
-"""What `tests.stress.siege` sends, and the statuses that are promised for it."""
+"""Requests that `tests.stress.siege` sends, and the statuses promised for them."""
 
 import io
 import itertools
@@ -10,14 +10,14 @@ from PIL import Image
 
 SECRET = b"what lies outside of the folder"
 LARGE = 64 * 2**20  # bytes of a file in the folder
-MOST = 16 * 2**20  # bytes of an upload, as `Limits.upload`
+MOST = 16 * 2**20  # largest upload in bytes, as `Limits.upload`
 SCRIPT = b"<script>alert(1)</script>"
 UNREADABLE = ("400", "415", "422")
 METHODS = {
     *("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "LOCK"),
     *("BREW", "GETS", "get"),
 }
-# Of other servers, and close to ours.
+# Paths of other servers, and paths similar to ours.
 UNLISTED = [
     *(
         "/redoc",
@@ -55,7 +55,7 @@ UNLISTED = [
 
 @dataclass(frozen=True)
 class Request:
-    """Bytes to send, one part after the other, and what may come of it."""
+    """Bytes to send, one part after the other, and the answers allowed."""
 
     kind: str
     parts: tuple[bytes, ...]
@@ -79,7 +79,7 @@ def form(content: bytes, *, name: bytes = b"image", filename: bytes = b"photo.pn
 
 
 def start_of_form() -> bytes:
-    """A form up to where the content of its file begins."""
+    """A form up to the start of its file's content."""
     return form(b"")[: -len(b"\r\n--x--\r\n")]
 
 
@@ -92,7 +92,7 @@ def post(
     allowed: tuple[str, ...] = ("200",),
     untold: tuple[bytes, ...] = (),
 ) -> Request:
-    """To /score, whatever length it claims."""
+    """A POST request to /score that claims `length` bytes; None = the real length."""
     head = (
         b"POST /score HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: %s\r\n" % content_type
     )
@@ -103,18 +103,18 @@ def post(
 def get(
     path: str, *extra: str, kind: str = "", allowed: tuple[str, ...] = ("200",), method: str = "GET"
 ) -> Request:
-    """Any other request without a body."""
+    """A request of any method without a body."""
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *extra, "\r\n"]
     return Request(kind, ("\r\n".join(lines).encode("latin-1"),), allowed, method)
 
 
 def honest(kind: str) -> Request:
-    """What everybody should send."""
+    """A well-formed request."""
     return post(form(photograph()), kind=kind)
 
 
 def traversals() -> Iterator[Request]:
-    """Ways out of the folder, each in several codes."""
+    """Yield paths that try to leave the folder, each in several encodings."""
     ups = ["..", "%2e%2e", ".%2e", "%252e%252e", "..%00", "....", "%c0%ae%c0%ae", "..;", "%u002e%u002e"]
     slashes = ["/", "%2f", "\\", "%5c", "//", "/./", "%c0%af", "%252f"]
     targets = ["secret.txt", "app-beside/secret.txt", "etc/passwd"]
@@ -156,7 +156,7 @@ def traversals() -> Iterator[Request]:
 
 
 def unlisted(rng: np.random.Generator) -> Iterator[Request]:
-    """Pages that other servers have, and names drawn at random."""
+    """Yield requests for pages of other servers and for random names."""
     drawn = ["/" + "".join(chr(c) for c in rng.integers(97, 123, rng.integers(1, 40))) for _ in range(300)]
     for path in UNLISTED + drawn:
         for method in ("GET", "HEAD"):
@@ -165,7 +165,7 @@ def unlisted(rng: np.random.Generator) -> Iterator[Request]:
 
 
 def wrong_methods() -> Iterator[Request]:
-    """Every method but the right one."""
+    """Yield requests with every method except the right ones."""
     rights = {
         "/score": ["POST"],
         "/healthz": ["GET"],
@@ -181,7 +181,7 @@ def wrong_methods() -> Iterator[Request]:
 
 
 def files() -> Iterator[Request]:
-    """Real files in all ways that they may be asked for: whole, unchanged, in pieces."""
+    """Yield all kinds of requests for real files (whole, conditional, ranges) and other host names."""
     for path in ("/", "/app.js", "/app.css", "/index.html", "/manifest.webmanifest"):
         yield get(path, kind="file")
         yield get(path, kind="file", method="HEAD")
@@ -201,7 +201,7 @@ def files() -> Iterator[Request]:
             "0" * 99,
         ):
             yield get(
-                path, f"Range: bytes={span}", kind="piece of a file", allowed=("200", "206", "400", "416")
+                path, f"Range: bytes={span}", kind="range of a file", allowed=("200", "206", "400", "416")
             )
     for path in ("/healthz", "/docs", "/openapi.json"):
         yield get(path, kind="file")
@@ -221,7 +221,7 @@ def files() -> Iterator[Request]:
 
 
 def no_http() -> Iterator[Request]:
-    """What is no request, or none that can be answered."""
+    """Yield input that is not an HTTP request, or not one that can be answered."""
     chunked = b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     chunked += b"Transfer-Encoding: chunked\r\n\r\n"
     host = b"Host: localhost\r\n"
@@ -247,8 +247,8 @@ def no_http() -> Iterator[Request]:
     for length in (b"-1", b"1e3", b"0x10", b"9" * 5000, b"1, 2", b"+5", b"5\r\nContent-Length: 6"):
         bad.append(b"POST /score HTTP/1.1\r\n" + host + b"Content-Length: " + length + b"\r\n\r\nx")
     for part in bad:
-        yield Request("no HTTP", (part,), ("400", "501"), untold=(SCRIPT,))
-    # Limits are on what comes in one piece, so some are taken; and whoever sends on may not see the answer.
+        yield Request("malformed HTTP", (part,), ("400", "501"), untold=(SCRIPT,))
+    # Limits apply to what arrives in one piece, so some pass; a client still sending may miss the answer.
     for size in (70_000, 1_000_000):
         for long in (
             b"/" + b"a" * size,
@@ -265,16 +265,16 @@ def no_http() -> Iterator[Request]:
     yield get("http://localhost/healthz", kind="address as the target", allowed=("200", "404"))
     yield get("*", kind="address as the target", allowed=("404", "405"), method="OPTIONS")
     yield get("healthz", kind="address as the target", allowed=("404", "400"))
-    # Two lengths in one request: whatever is taken, it is one request.
+    # Two lengths in one request: whichever is used, it must count as one request.
     both = (
         chunked.replace(b"\r\n\r\n", b"\r\nContent-Length: 6\r\n\r\n")
         + b"0\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n"
     )
-    yield Request("no HTTP", (both,), UNREADABLE, "POST")
+    yield Request("malformed HTTP", (both,), UNREADABLE, "POST")
 
 
 def script_names() -> Iterator[Request]:
-    """A good image under names that are scripts, paths or orders to a terminal."""
+    """Yield good images under names that are scripts, paths or terminal control sequences."""
     names = [
         SCRIPT,
         b"../../../tmp/x.png",

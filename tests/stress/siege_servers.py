@@ -1,9 +1,9 @@
-"""The servers that `tests.stress.siege` can attack: ours, and kept ones with the limits that they have.
+"""Servers that `tests.stress.siege` can attack: ours, and maintained ones with the limits that they have.
 
 python -m tests.stress.siege_servers NAME FOLDER
 
-Each serves the same app with the same small detector, prints its address and runs until it is ended. The
-limits are set as close to ours as their settings allow; hypercorn and granian have to be installed beside.
+Each serves the same app with the same small detector, prints its address and runs until terminated. The
+limits are set as close to ours as their settings allow; hypercorn and granian must be installed separately.
 """
 
 import argparse
@@ -29,7 +29,7 @@ CONNECTIONS, KEEP_ALIVE, HEADERS_SECONDS, HEADERS_BYTES = 512, 5, 10, 64 * 1024
 
 
 def make_detector() -> Detector:
-    """A network with its first weights: fast, and it always gives the same answer."""
+    """A detector with initial weights: fast, and always with the same answer."""
     options = {"width": 8, "bottleneck": "pointwise", "bottleneck_channels": 40}
     network = make_generator("context_encoder", options, dtype=np.float32)
     variables = network.init(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32), train=False)
@@ -44,7 +44,7 @@ def run_ours(folder: str) -> None:
 
 
 def make_app(folder: str) -> Any:
-    """The app as `serving.serve` makes it, its network compiled."""
+    """The app as `serving.serve` makes it, with its network compiled."""
     detector = make_detector()
     assess = functools.partial(detector.assess, alpha=0.1)
     assess(np.zeros((1, 64, 64, 3), np.uint8))
@@ -53,14 +53,14 @@ def make_app(folder: str) -> Any:
 
 
 def listen() -> socket.socket:
-    """A socket at a free port, its address told."""
+    """Open a socket at a free port and print its address."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     tell(listener.getsockname()[1])
     return listener
 
 
 def tell(port: int) -> None:
-    """The line that the siege waits for."""
+    """Print the line that the siege waits for."""
     print(f"serving: http://127.0.0.1:{port}/", flush=True)
 
 
@@ -82,7 +82,7 @@ def run_uvicorn(folder: str) -> None:
 
 
 def run_hypercorn(folder: str, *, read_timeout: int | None = HEADERS_SECONDS) -> None:
-    """Hypercorn on asyncio, HTTP/1 by h11; its `read_timeout` also ends who waits for an answer."""
+    """Hypercorn on asyncio, HTTP/1 by h11; its `read_timeout` also ends clients waiting for an answer."""
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
 

@@ -1,4 +1,4 @@
-"""What a configuration means for the data: which source is read, what is settled, what is said."""
+"""What a configuration means for the data: sources, groups, splits, and the facts that are reported."""
 
 import numpy as np
 import pytest
@@ -91,7 +91,7 @@ def test_each_positive_is_tested_once_and_what_is_held_out_never_trained_on(conf
 
 
 def test_every_field_reaches_the_settings_and_unknown_or_missing_ones_are_named(config):
-    """What is read is all there is: a field that nobody reads is an error, as one that is missing."""
+    """A field that nothing reads is an error, as is a missing one."""
     some = {"data": "folds", "mask": "margin", "loss": "real_weight", "optimizer": "b1", "training": "epochs"}
     for section, name in {**some, "evaluation": "resamples", "decision": "rule"}.items():
         given = config.to_dict()
@@ -129,7 +129,7 @@ def test_pictures_that_the_gate_flags_are_among_the_facts_of_a_run(config, tmp_p
     clinical = metadata.describe_clinical(experiment.clinical)
     assert [name for name, why in clinical["doubtful"] if "too dark" in why] == ["clinical/ward/black.png"]
     assert clinical["unusable"] == [] and len(experiment.clinical) == 2
-    # Nothing is refused there, where every image counts, and nothing is looked at where the gate is off.
+    # Clinical images are never refused, because every one counts, and not checked if the gate is off.
     config.data.gate.training = "refuse"
     assert len(load_clinical(parse(config)).doubtful) == 1
     config.data.gate.training = "off"

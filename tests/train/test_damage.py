@@ -1,6 +1,6 @@
-"""One file of a finished workdir truncated, flipped in one bit or deleted, each in turn.
+"""Each file of a finished workdir in turn is truncated, changed in one bit, or deleted.
 
-Whoever loads the run gets what it was, or a sentence that names the file's place: never something else.
+Loading the run then gives the original content or an error that names the workdir, never anything else.
 """
 
 import functools
@@ -25,7 +25,7 @@ from mim_jax.train.checkpoints import CheckpointError, FoldCheckpoints, paramete
 
 pytestmark = [
     pytest.mark.usefixtures("compiled_quickly"),
-    # A read that Orbax gave up may end after its event loop was closed, which nobody can wait for.
+    # A read that Orbax abandoned may end after its event loop was closed; nothing can wait for it.
     pytest.mark.filterwarnings("ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning"),
 ]
 FIELDS = {**SHORT, "evaluation.metric": "hbd"}
@@ -77,7 +77,7 @@ def seen_by_a_comparison(path):
 
 
 def files_of(path):
-    """Files and who reads them: of the first fold the newest step, which the others are like."""
+    """Yield files and the function that reads them; of checkpoints only the newest of the first fold."""
     newest = max((path / "fold_0" / "checkpoints").iterdir(), key=lambda step: int(step.name))
     for name in ("config.json", "calibration.json", "results.json"):
         yield path / name, seen_by_a_detector
@@ -85,11 +85,11 @@ def files_of(path):
         yield path / name, seen_by_a_comparison
     for file in sorted(newest.rglob("*")):
         if file.is_file() and file.stat().st_size:
-            # An evaluation reads what a detector does, and the rest.
+            # An evaluation reads the detector's files and the rest.
             yield file, seen_by_a_detector if "model" in file.parts else seen_by_an_evaluation
 
 
-# Orbax leaves event loops behind where it fails.
+# Orbax leaves event loops behind when it fails.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("how", DAMAGES)
 def test_a_damaged_file_is_refused_or_does_not_matter(how, finished, tmp_path):
@@ -153,7 +153,7 @@ def test_the_seal_leaves_out_the_clock_alone(tmp_path):
 
 
 def test_another_network_than_the_calibrated_is_refused(finished, tmp_path):
-    """As it is where the newest step is deleted, and the one before it takes its place."""
+    """For example if the newest step is deleted and the one before it takes its place."""
     path = shutil.copytree(finished, tmp_path / "copy")
     steps = sorted((path / "fold_1" / "checkpoints").iterdir(), key=lambda step: int(step.name))
     shutil.rmtree(steps[-1])
@@ -164,7 +164,7 @@ def test_another_network_than_the_calibrated_is_refused(finished, tmp_path):
 
 
 class Large(struct.PyTreeNode):
-    """A state whose arrays are long enough that Orbax keeps no checksum of them."""
+    """A state with arrays so large that Orbax keeps no checksum of them."""
 
     SCORING: ClassVar = ("generator", {"params": "params"})
     step: jax.Array

@@ -1,4 +1,4 @@
-"""Several trainings at once, one over several devices, several processes: the numbers of one device."""
+"""Parallel trainings, one training over several devices, several processes: same numbers as on one device."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def small():
 
 
 def saved(path):
-    """The arrays of the last checkpoint of each fold."""
+    """Arrays of each fold's last checkpoint; its description of the model is checked."""
     folds = []
     for one in mim.trainings(build(), path):
         folds.append(jax.tree.leaves(trainer.restore(one.folder, updates=one.updates * 4, init=one.init)))
@@ -62,7 +62,7 @@ def assert_same(path, other):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, compiled_quickly):
-    """The folds in turn, on one device."""
+    """Workdir of a run with its folds in turn on one device."""
     path = tmp_path_factory.mktemp("alone")
     train(path, **{"training.devices": 1})
     return path
@@ -70,7 +70,7 @@ def alone(tmp_path_factory, compiled_quickly):
 
 @pytest.fixture(scope="module")
 def begun(alone, tmp_path_factory):
-    """The same run as it would be had it been killed in its second fold, after the first checkpoint."""
+    """The same run as if killed in its second fold, after the first checkpoint."""
     path = shutil.copytree(alone, tmp_path_factory.mktemp("begun"), dirs_exist_ok=True)
     shutil.rmtree(path / "fold_1" / "checkpoints" / "12")
     shutil.rmtree(path / "fold_2")
@@ -78,7 +78,7 @@ def begun(alone, tmp_path_factory):
 
 
 def on_eight_devices(placed, split):
-    """What a process with eight devices does: a fold a device, and each fold over four."""
+    """Train in a process with eight devices: one fold per device, then each fold over four."""
     used = []
     put = DeviceGroup.put
     with small_networks(), pytest.MonkeyPatch.context() as patch:
@@ -95,14 +95,14 @@ def on_eight_devices(placed, split):
 
 
 def call(function, *arguments, **changed):
-    """Calls a function of this file in a process of its own."""
+    """Call a function of this file in a new process."""
     code = f"import sys; from tests.train import test_devices as t; t.{function.__name__}(*sys.argv[1:])"
     return start("-c", code, *arguments, **{"JAX_PLATFORMS": "cpu", **QUICKLY, **changed})
 
 
 @pytest.fixture(scope="module")
 def on_eight(begun, tmp_path_factory):
-    """The folders that `on_eight_devices` leaves; the first was begun on one device."""
+    """The two workdirs of `on_eight_devices`; the first was begun on one device."""
     placed, split = tmp_path_factory.mktemp("eight") / "placed", tmp_path_factory.mktemp("split")
     shutil.copytree(begun, placed)
     flags = "--xla_force_host_platform_device_count=8"
@@ -115,10 +115,10 @@ def test_folds_begun_on_one_device_and_ended_on_eight_are_those_of_one(alone, on
 
 
 def test_a_fold_over_four_devices_is_that_of_one_up_to_the_order_of_summation(alone, on_eight):
-    """Batches of 4, one image on each device, and a short one of 2 that all compute whole.
+    """Batches of 4 have one image on each device; a short batch of 2 is computed whole on all.
 
-    A mean or variance of its own on each device would miss by some per cent. The tolerance is rounding of
-    float32, 1e-7, which Adam magnifies where gradients are near zero.
+    A separate mean or variance on each device would be off by some per cent. The tolerance covers float32
+    rounding, 1e-7, which Adam magnifies where gradients are near zero.
     """
     for one, two in zip(events_of(on_eight[1]), events_of(alone), strict=True):
         assert one.keys() == two.keys()
@@ -129,7 +129,7 @@ def test_a_fold_over_four_devices_is_that_of_one_up_to_the_order_of_summation(al
 
 
 def as_one_of_two(path, coordinator, process):
-    """What each of two processes does: a run, whose evaluation looks at what is trained."""
+    """Run in each of two processes, with an evaluation that only lists the checkpoints."""
 
     def write_report(path, found):
         (path / "report.html").write_text(json.dumps(found))
@@ -152,7 +152,7 @@ def as_one_of_two(path, coordinator, process):
 
 
 def two(path):
-    workdir.write_json(path / "config.json", configuration(), sealed=True)  # the run that the folder is of
+    workdir.write_json(path / "config.json", configuration(), sealed=True)  # of the run in this folder
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -160,7 +160,7 @@ def two(path):
 
 
 def test_two_processes_train_and_report_as_one(alone, begun, tmp_path):
-    """The second goes on with what a single one began."""
+    """The second process continues the fold that a single process began."""
     shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
     said = finish(*two(tmp_path))
     assert ["report: " in out for out, _ in said] == [True, False]

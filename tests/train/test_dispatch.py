@@ -1,4 +1,4 @@
-"""What a dispatch costs besides computing: no copies, one compilation a shape, a trace where asked for."""
+"""The overhead of a dispatch: no copies, one compilation per shape, a profile on request."""
 
 import pwd
 
@@ -21,7 +21,7 @@ GROUP = DeviceGroup((jax.devices()[0],))
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, compiled_quickly):
-    """A training of MIM brought to the first device: its state, and what runs its epochs."""
+    """A function that returns a state of MIM on the first device and the function that runs its epochs."""
     with small_networks():
         experiment = build()
         one, *_ = mim.trainings(experiment, tmp_path_factory.mktemp("run"))
@@ -58,7 +58,7 @@ def test_a_number_of_epochs_compiles_once(run):
 
 
 def test_the_second_dispatch_of_a_program_is_recorded_and_changes_nothing(tmp_path):
-    """Of two trainings the one that comes first."""
+    """Of two trainings, the first to dispatch a program again is recorded."""
     profile = Profile(tmp_path / "profile")
 
     def count(state, numbers):

@@ -1,4 +1,4 @@
-"""The order of the images: each epoch has its own, whatever runs beside it."""
+"""Each epoch has its own order of images, whatever other epochs are run with it."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ def test_each_epoch_shuffles_all_images_in_an_order_of_its_own():
     orders = np.asarray(epoch_orders(jax.random.key(0), 20, jnp.arange(3)))
     assert np.array_equal(np.sort(orders), np.tile(np.arange(20), (3, 1)))
     assert len({tuple(order) for order in orders.tolist()}) == 3
-    # A resumed run, which asks for the later epochs alone, gets the same.
+    # A resumed run, which asks only for the later epochs, gets the same.
     np.testing.assert_array_equal(epoch_orders(jax.random.key(0), 20, jnp.arange(1, 3)), orders[1:])
     assert not np.array_equal(epoch_orders(jax.random.key(1), 20, jnp.arange(3)), orders)
 

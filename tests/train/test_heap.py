@@ -1,4 +1,4 @@
-"""Memory does not grow from fold to fold, in a process that is set up as launch.py sets it up."""
+"""Memory does not grow from fold to fold in a process set up like launch.py's."""
 
 import platform
 import subprocess
@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-# The buffer of a fold's program is a little larger than the last fold's, and after every dispatch a small
-# block stays behind, for which there is room in the hole that the buffer left.
+# Each fold's program needs a buffer a little larger than the last fold's, and each dispatch leaves a small
+# block behind, which fits into the hole that the buffer left.
 FOLDS = """
 import ctypes, sys
 from dataclasses import replace
@@ -22,14 +22,14 @@ if "unbounded" in sys.argv:  # neither mapped nor trimmed, in one arena
     libc = ctypes.CDLL(None)
     assert all(libc.mallopt(name, value) for name, value in ((-4, 0), (-1, 2**31 - 1), (-8, 1)))
 else:
-    assert heap.keep_freed_memory(2**25)  # as much smaller than the buffer as a GiB than a full-size one
+    assert heap.keep_freed_memory(2**25)  # in proportion to the buffer, as 1 GiB to a full-size one
 left, peaks = [], []
 
 def training(fold):
     one, rows = counting(Path(sys.argv[1]), fold), jnp.ones(10_000 + 200 * fold)
 
     @jax.jit
-    def work(x, count):  # what a loop carries has to lie somewhere: 200 MB
+    def work(x, count):  # the loop carries an array of 200 MB
         return jax.lax.fori_loop(0, count, lambda _, y: y * 0.5, jnp.outer(x, jnp.arange(5000.0))).sum()
 
     class Working(trainer.Training):
@@ -54,7 +54,7 @@ with metric_writer.Recorder(Path(sys.argv[1])) as own:
 print(*peaks)
 """
 
-# Page faults of dispatches whose buffer is smaller than what is kept, each after making room.
+# Page faults of dispatches whose buffer is smaller than the memory kept, each after making room.
 DISPATCHES = """
 import ctypes, resource
 from mim_jax.train import heap
@@ -72,7 +72,7 @@ for _ in range(4):
     libc.free(block)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-# glibc's own account of its arenas, once threads have computed something.
+# glibc's own account of its arenas, after threads have computed something.
 ARENAS = """
 import ctypes, sys
 from mim_jax.cli import runtime
@@ -87,11 +87,11 @@ file = libc.fopen(sys.argv[1].encode(), b"w")
 assert libc.malloc_info(0, file) == libc.fclose(file) == 0
 """
 
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="keeps nothing")
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is kept only with glibc")
 
 
 def growth(*arguments):
-    """The peak after the last dispatch of the fifth fold, in that after the first of the first."""
+    """Peak after the last dispatch of the fifth fold, relative to that after the first dispatch."""
     found = subprocess.run([sys.executable, "-c", FOLDS, *arguments], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     peaks = [int(peak) for peak in found.stdout.split()]
@@ -104,12 +104,12 @@ def test_the_fifth_fold_needs_no_more_memory_than_the_first(tmp_path):
 
 
 def test_a_heap_that_keeps_every_block_grows(tmp_path):
-    """So that the test above can fail. Threads race for the hole, so that one trial in several grows less."""
+    """Shows that the test above can fail. Threads race for the hole, so one trial in several grows less."""
     assert any(growth(str(tmp_path / str(trial)), "unbounded") > 1.1 for trial in range(5))
 
 
 def test_all_threads_share_the_heap(tmp_path):
-    """JAX's threads make the arrays of scoring: arenas of their own would map them each time."""
+    """JAX's threads allocate the arrays of scoring; separate arenas would map them each time."""
     done = subprocess.run(
         [sys.executable, "-c", ARENAS, str(tmp_path / "arenas.xml")], stderr=subprocess.PIPE
     )

@@ -1,4 +1,4 @@
-"""What a program will need is compared with what is free, before it runs."""
+"""The memory that a program needs is compared with free memory before it runs."""
 
 import functools
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ MEMINFO = "MemTotal: 100 kB\nMemAvailable: 4194304 kB\nSwapFree: 1048576 kB\n"
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """A machine with 5 GiB free, swap included, and one control group a version."""
+    """A machine with 5 GiB free, swap included; the function returned adds a control group."""
     monkeypatch.setattr(memory, "_PROC", tmp_path / "proc")
     monkeypatch.setattr(memory, "_CGROUPS", tmp_path / "cgroup")
     (tmp_path / "proc" / "self").mkdir(parents=True)
@@ -51,7 +51,7 @@ def test_a_group_without_a_limit_leaves_what_the_machine_has(machine):
     assert memory.free_memory() == 5 * GIB
 
 
-def test_where_nobody_says_nothing_is_known(machine, tmp_path):
+def test_free_memory_is_none_if_unknown(machine, tmp_path):
     (tmp_path / "proc" / "meminfo").unlink()
     assert memory.free_memory() is None
 
@@ -73,7 +73,7 @@ def told(needed, free):
     return said
 
 
-def test_what_fits_is_not_mentioned_and_what_hardly_fits_is():
+def test_a_program_that_barely_fits_is_warned_about():
     assert told(7.9, 10) == []
     assert told(9, 10) == [
         "memory: the training needs 9.0 GiB of memory, and 10.0 GiB are free, which is close; "

@@ -1,4 +1,4 @@
-"""What TensorBoard will read, read by the format's own description."""
+"""TensorBoard's event files, read by the description of their format."""
 
 import io
 import struct
@@ -44,7 +44,7 @@ def test_events_are_on_the_disk_at_once_in_the_format_of_tensorboard(tmp_path):
     (path,) = (tmp_path / "fold_0").glob("events.out.tfevents.*")
     version, begin, scalars, picture = read(path)
     assert version.file_version == "brain.Event:2"
-    # What was written from step 7 on before the restart is void.
+    # Events from step 7 on that were written before the restart are void.
     assert (begin.session_log.status, begin.step) == (SessionLog.START, 7)
     assert {value.tag: value.simple_value for value in scalars.summary.value} == {"loss": 0.5, "d_fake": 2.0}
     assert [event.step for event in (scalars, picture)] == [7, 8]

@@ -1,4 +1,4 @@
-"""A scheduler asks processes to stop whose main thread never comes back from compiled code."""
+"""Processes end on a scheduler's request even if the main thread never returns from compiled code."""
 
 import re
 import signal
@@ -46,7 +46,7 @@ with preemption.terminable("stopped"):
 
 
 def stopped(*arguments):
-    """What the process says between SIGTERM and its end, which nothing but the watcher can bring about."""
+    """Output of a process between SIGTERM and its end, which only the watcher can bring about."""
     process = start("-c", *arguments)
     try:
         assert process.stdout.readline() == "hangs\n", process.stderr.read()

@@ -1,4 +1,4 @@
-"""A workdir has one run at a time, and lets the next one in when that is dead, however it died."""
+"""A workdir has one run at a time; the next may start once that process is dead, however it died."""
 
 import os
 import re
@@ -40,7 +40,7 @@ def test_a_second_run_is_refused_while_the_first_lives(holder, tmp_path):
     holder.wait()
     with workdir.hold(tmp_path):
         assert re.match(rf"process {os.getpid()} on .+\n$", (tmp_path / workdir.LOCK).read_text())
-    with workdir.hold(tmp_path):  # let go at the end of the block
+    with workdir.hold(tmp_path):  # it was released at the end of the block
         pass
     assert [path.name for path in tmp_path.iterdir()] == [workdir.LOCK]
 
