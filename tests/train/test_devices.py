@@ -259,7 +259,7 @@ def test_groups_share_out_the_devices(monkeypatch):
     assert [group.devices for group in find(devices=0, shards=1)] == [(device,) for device in here]
     assert [group.devices for group in find(devices=4, shards=2)] == [tuple(here[:2]), tuple(here[2:4])]
     for options, sentence in (
-        ({"devices": 9, "shards": 1}, r"devices \(=9\) exceeds what there is \(8 of platform gpu\)"),
+        ({"devices": 9, "shards": 1}, r"devices \(=9\) exceeds the number available \(8 of platform gpu\)"),
         ({"devices": 0, "shards": 3}, r"shards \(=3\) does not divide the 8 devices"),
         ({"devices": 0, "shards": 8}, r"batch_size \(=12\) cannot be split over 8 devices"),
     ):
