@@ -130,7 +130,7 @@ def _parse(config: Mapping[str, Any]) -> Settings:
     data, evaluation = dict(config["data"]), dict(config["evaluation"])
     gate = data.pop("gate")
     mask = config.get("mask")
-    least = mask["size"] if mask else data["image_size"] // 2  # the same for classifiers, which have no hole
+    least = mask["size"] if mask else data["image_size"] // 2  # classifiers have no hole: MIM's default
     data |= {
         "gate_training": gate["training"],
         "gate": read_gate(config),

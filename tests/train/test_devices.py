@@ -224,7 +224,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was_saved(two_grou
     settings = replace(SETTINGS, checkpoint_every=2)
     with (
         metric_writer.Recorder(tmp_path) as own,
-        pytest.raises(trainer.NonFiniteLoss, match=r"epoch 3 \(update 3\) of fold 1.*that of update 2"),
+        pytest.raises(trainer.NonFiniteLoss, match=r"epoch 3 \(update 3\) of fold 1.*from update 2"),
     ):
         trainer.train(trainings, settings, own)
     assert steps_of(tmp_path) == {"fold_0": [2], "fold_1": [2]}
