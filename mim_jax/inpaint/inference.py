@@ -1,6 +1,6 @@
 """Inference: a trained generator fills the hole of an image.
 
-Images outside the network are uint8 or in [0, 1]; inside they are in [-1, 1]. Only this package uses the latter.
+Images are uint8 or in [0, 1] outside the network and in [-1, 1] inside; only this package converts them.
 """
 
 import functools
