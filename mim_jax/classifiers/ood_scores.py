@@ -183,7 +183,7 @@ def _directions(features: np.ndarray) -> np.ndarray:
 
 
 def _checked(values: np.ndarray, name: str) -> np.ndarray:
-    """Return `values` as float64 `[n, k]`; ValueError unless all are finite."""
+    """Return `values` as float64 `[n, k]`; ValueError for another shape or values that are not finite."""
     values = np.asarray(values, np.float64)
     if values.ndim != 2:
         raise ValueError(f"{name} have the shape {list(values.shape)}: one row per image is needed")

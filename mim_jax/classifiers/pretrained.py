@@ -196,7 +196,7 @@ def _mobilenet_name(entry: str) -> str:
 def _with_our_eps(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Replace the scales g by g' with g' / sqrt(var + ours) = g / sqrt(var + timm's).
 
-    Variances var + timm's - ours instead could be negative, and would change the scales in training.
+    Changing variances to var + timm's - ours could make them negative, and training would use other scales.
     """
     changed = dict(arrays)
     for entry, var in arrays.items():

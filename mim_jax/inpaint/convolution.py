@@ -300,7 +300,7 @@ def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Matrix product x @ kernel, `[N, I]` with `[I, O]`, with the kernel's gradient computed as x^T dy.
 
     Automatic differentiation gives (dy^T x)^T. On CPUs that copies dy transposed, and XLA fuses into the copy
-    the whole chain of gradients that dy is summed from: a third of a transformer's training step.
+    the whole chain of gradients that dy is summed from: a third of the time of a transformer's training step.
     There is no forward-mode derivative.
     """
     return jnp.dot(x, kernel, precision=precision(x.dtype))

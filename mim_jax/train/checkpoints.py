@@ -266,7 +266,7 @@ def _split(state: State) -> tuple[dict[str, Any], dict[str, Any]]:
     collections = state.SCORING[1]
     rest = {
         field.name: getattr(state, field.name)
-        for field in dataclasses.fields(state)  # type: ignore[arg-type]  # a protocol cannot require a dataclass
+        for field in dataclasses.fields(state)  # type: ignore[arg-type]  # a protocol, not a dataclass
         if field.name not in collections.values()
     }
     return {name: getattr(state, field) for name, field in collections.items()}, rest

@@ -51,7 +51,7 @@ def make_room(size: float) -> None:
     """
     if _kept is None:
         return
-    if size >= LARGEST:  # memory freed after compiling is of no use to a mapped block
+    if size >= LARGEST:  # free memory left by compiling is of no use to a mapped block
         _kept.malloc_trim(0)
         return
     end = _kept.sbrk(0)

@@ -1,4 +1,4 @@
-"""The training loop: it runs, records and saves every training, resumes it, and stops on request.
+"""The training loop: run every training from its newest checkpoint, record and save it, stop on request.
 
 It handles states, epochs and files, whatever the network. Each training is a generator that yields once its
 epochs are dispatched, so that one thread keeps every device group busy; on one group they train in turn.
@@ -58,7 +58,7 @@ class Training:
 
     def saved_epoch(self) -> int:
         """Epochs completed at the newest checkpoint; 0 = no checkpoint."""
-        steps = [int(path.name) for path in self.folder.glob("*") if path.name.isdecimal()]  # complete
+        steps = [int(path.name) for path in self.folder.glob("*") if path.name.isdecimal()]  # complete ones
         return max(steps, default=0) // self.updates
 
     def begin(self, group: DeviceGroup, settings: TrainingSettings) -> Program:
@@ -201,7 +201,7 @@ def _run_epochs(
     run = wrap(program)
 
     def rescue(state: Any, epoch: int) -> Callable[[], str]:
-        """Return a function that saves the state after `epoch`, or if None waits for the pending save."""
+        """Return a function that saves `state` after `epoch`, or waits for the pending save if it is None."""
 
         def save() -> str:
             if state is not None:

@@ -69,8 +69,8 @@ def share(path: str | os.PathLike[str], data: Mapping[str, Any]) -> Path:
     workdir = Path(path).expanduser().resolve()
     if not (workdir / "data.json").exists():
         raise ValueError(
-            f"the workdir {workdir} of the first process is not visible to another: name a folder that "
-            "all hosts share"
+            f"the workdir {workdir} of the first process is not visible to this one: name a folder "
+            "that all hosts share"
         )
     there = read_json(workdir / "data.json")
     if there != data:
@@ -91,7 +91,7 @@ def check(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
         workdir.mkdir(parents=True, exist_ok=True)
         probe = workdir / ".writable"
         probe.touch()
-        probe.unlink(missing_ok=True)  # another run started now may have removed it
+        probe.unlink(missing_ok=True)  # a run that started at the same time may have removed it
     except OSError as error:
         raise ValueError(
             f"the workdir {workdir} cannot be written ({error.strerror}): choose another with --workdir"
