@@ -51,8 +51,8 @@ def requested(say: Callable[[str], None]) -> Iterator[Request]:
                 raise KeyboardInterrupt
             return  # schedulers may repeat the signal
         request.number = number
-        patience = "a second Ctrl-C stops at once" if number == signal.SIGINT else f"within {GRACE:g} s"
-        say(f"stopping: the current epoch is finished and saved first; {patience}")
+        patience = "a second Ctrl-C stops at once" if number == signal.SIGINT else f"at most {GRACE:g} s"
+        say(f"stopping: finishing and saving the current epoch first ({patience})")
 
     with _handled(dict.fromkeys((signal.SIGINT, signal.SIGTERM), note), request.rescue):
         yield request
