@@ -1,12 +1,12 @@
 """MIM (Mask, Inpainting and Measure): one-class novelty detection by masked inpainting, in JAX.
 
-The names below are loaded when first used, so that importing one part costs no other.
+Names are loaded on first use, so importing one part does not import the others.
 """
 
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"  # the one place; pyproject.toml reads it from here
+__version__ = "0.1.0"  # single definition; pyproject.toml reads it from here
 
 _HOME = {
     "Detector": "mim_jax.detector",

@@ -1,9 +1,9 @@
-"""The mask: where the hole is, and how an image is cut, hidden and mended (Eq. 1-2).
+"""Masks: hole positions, and hiding, cutting and pasting an image's pixels (Eq. 1-3).
 
-One image `[H, W, C]` at a time; `jax.vmap` gives the batch. Boxes are half-open: a hole of `mask_size` at
+One image `[H, W, C]` at a time; use `jax.vmap` for a batch. Boxes are half-open: a hole of `mask_size` at
 `offset = (row, column)` covers rows `row .. row + mask_size - 1`. (Eq. 1 prints inclusive bounds up to H,
-which would reach outside the image.) In a mask 1 means hidden. All functions work in any pixel range; `fill`
-is in the range of the image.
+which would reach outside the image.) In a mask 1 means hidden. All functions accept any pixel range; `fill`
+is in the image's range.
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ def random_offsets(key: jax.Array, count: int, *, size: int, mask_size: int) -> 
     return jax.random.randint(key, (count, 2), 0, size - mask_size + 1, dtype=jnp.int32)
 
 
-# Where scoring puts its holes: the free way is divided so that 4 holes tile the image in its quarters.
+# Hole positions for scoring, as fractions of size - mask_size: 4 holes of half the image's size tile it.
 _GRIDS: dict[int, tuple[tuple[float, float], ...]] = {
     1: ((0.5, 0.5),),
     4: ((0, 0), (0, 1), (1, 0), (1, 1)),
@@ -77,21 +77,21 @@ def hide(
     margin: int = 0,
     fill: float = 1.0,
 ) -> jax.Array:
-    """Image `[S, S, C]` with its hole painted `fill`, 1 = white (Eq. 2, `I' = I * (1 - M) + M`).
+    """Image `[S, S, C]` with the hole set to `fill`, 1 = white (Eq. 2, `I' = I * (1 - M) + M`).
 
-    `margin` pixels around the hole are hidden with it, as far as the image reaches.
+    A border of `margin` pixels around the hole is hidden too, clipped at the edge of the image.
 
     >>> hide(jnp.zeros((4, 4, 3)), (1, 1), mask_size=2)[:, :, 0].sum()
     Array(4., dtype=float32)
     """
     corner = offset[0] - margin, offset[1] - margin
     mask = box_mask(corner, size=image.shape[0], mask_size=mask_size + 2 * margin)
-    # A selection, not the printed sum: the same values, and pixels outside the hole stay bit-equal.
+    # A selection instead of the paper's sum: same values, but pixels outside the hole stay bit-identical.
     return jnp.where(mask > 0, jnp.asarray(fill, image.dtype), image)
 
 
 def cut(image: jax.Array, offset: jax.Array | tuple[int, int], *, mask_size: int) -> jax.Array:
-    """Pixels under the hole, `I_masked` of Eq. 3: `[mask_size, mask_size, C]`.
+    """Pixels inside the hole, `I_masked` of Eq. 3: `[mask_size, mask_size, C]`.
 
     >>> cut(jnp.zeros((224, 224, 3)), (56, 56), mask_size=112).shape
     (112, 112, 3)
@@ -101,7 +101,7 @@ def cut(image: jax.Array, offset: jax.Array | tuple[int, int], *, mask_size: int
 
 
 def paste(image: jax.Array, patch: jax.Array, offset: jax.Array | tuple[int, int]) -> jax.Array:
-    """Image with `patch` `[M, M, C]` put into its hole; all other pixels bit-equal.
+    """Image with `patch` `[M, M, C]` pasted into the hole; all other pixels stay bit-identical.
 
     >>> paste(jnp.zeros((4, 4, 3)), jnp.ones((2, 2, 3)), (1, 1))[..., 0].sum()
     Array(4., dtype=float32)
@@ -111,7 +111,7 @@ def paste(image: jax.Array, patch: jax.Array, offset: jax.Array | tuple[int, int
 
 
 def _start(offset: jax.Array | tuple[int, int]) -> tuple[Any, Any, Any]:
-    """Corner of the hole in three axes, of one dtype: under x64 a bare 0 would be int64."""
+    """Start of the hole on three axes, all int32: under x64 a bare 0 would be int64."""
     row, column = (jnp.asarray(each, jnp.int32) for each in (offset[0], offset[1]))
     return row, column, jnp.int32(0)
 

@@ -1,8 +1,8 @@
 """The classifiers that the paper compares MIM with, by name; their training and their scores.
 
 A classifier is a Flax module that maps normalised images `[B, S, S, 3]` to logits `[B, classes]` and to the
-features `[B, F]` that its last layer sees, and is called with `train=`. One file and one line in
-`CLASSIFIERS` add one.
+features `[B, F]` that its last layer sees, and takes the keyword `train`. To add one, write one file and
+one line in `CLASSIFIERS`.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
 def make_classifier(name: str, options: Mapping[str, Any], *, classes: int, dtype: Any) -> nn.Module:
     """Build the classifier called `name` with `options` (fields of the module), computing in `dtype`.
 
-    An unknown name is a ValueError that lists the known ones.
+    An unknown name raises a ValueError that lists the known ones.
     """
     if name not in CLASSIFIERS:
         raise ValueError(f"unknown classifier {name!r}: choose one of {', '.join(sorted(CLASSIFIERS))}")

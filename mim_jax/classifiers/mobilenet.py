@@ -1,7 +1,7 @@
-"""MobileNetV3-Large: a classifier that MIM is compared with, small enough for a telephone.
+"""MobileNetV3-Large: a classifier that MIM is compared with, small enough for a phone.
 
-Howard et al., "Searching for MobileNetV3", ICCV 2019, as `torchvision.models.mobilenet_v3_large` has it,
-layer by layer and name by name (a name's dots are underscores here).
+Howard et al., "Searching for MobileNetV3", ICCV 2019, identical to `torchvision.models.mobilenet_v3_large`
+layer by layer and name by name (with underscores for dots).
 """
 
 import functools
@@ -39,7 +39,7 @@ class MobileNetV3Large(nn.Module):
     """Images `[B, S, S, 3]`, normalised -> logits `[B, classes]` and features `[B, 1280 * width]`, float32.
 
     S is a multiple of 32. 5,483,032 parameters at 1000 classes and width 1; every number of features times
-    `width` is rounded to a multiple of 8. Features are what the last, dense layer sees, before dropout.
+    `width` is rounded to a multiple of 8. Features are the inputs of the last dense layer, before dropout.
     """
 
     classes: int
@@ -70,7 +70,7 @@ class MobileNetV3Large(nn.Module):
 class InvertedResidual(nn.Module):
     """Block: 1x1 to `expanded` features, depthwise convolution, squeeze-and-excite, 1x1 to `features`.
 
-    Added to its input where the shapes are the same. Names number the parts that are there, as in
+    The result is added to the input if both have the same shape. Names number only the parts present, as in
     torchvision.
     """
 
@@ -106,7 +106,7 @@ class InvertedResidual(nn.Module):
 
 
 def round_to_eight(features: float) -> int:
-    """Round to the nearest multiple of 8, at least 8, or to the next where that is over a tenth less."""
+    """Round to the nearest multiple of 8, at least 8; to the next one if that is over a tenth less."""
     rounded = max(8, int(features + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * features else rounded
 

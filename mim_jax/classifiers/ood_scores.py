@@ -1,7 +1,7 @@
-"""OOD scores of a classifier, from its logits and its features, high = mpox-like, or known.
+"""OOD scores of a classifier, from its logits and features; high = mpox-like, or known.
 
-Some ask how much an image looks like any training class ("known"), some how much it looks like mpox. What is
-fitted is fitted on training images alone. Everything is float64.
+Some measure how much an image looks like any training class ("known"), others how much it looks like mpox.
+All statistics are fitted on training images only. Everything is float64.
 """
 
 import functools
@@ -29,17 +29,17 @@ SCORE_NAMES = {
     "positive_neighbors": "neighbours among mpox",
 }
 SCORES = tuple(SCORE_NAMES)
-SCORE_CLAUSES = {  # a description of each
-    "probability": "what the paper ranks by",
+SCORE_CLAUSES = {  # a description of each score
+    "probability": "the score the paper ranks by",
     "msp": "of any class the network was trained on (maximum softmax probability)",
     "energy": "how much evidence there is for any class: log of the summed exponentials of the logits",
     "mahalanobis": "how near the features are to the nearest class mean, in units of their spread",
     "neighbors": "how near the features are to the fifth nearest training image of any class",
-    "positive_energy": "how much evidence there is for mpox, the other classes left aside",
+    "positive_energy": "how much evidence there is for mpox, regardless of the other classes",
     "positive_mahalanobis": "how near the features are to the mean of mpox, in units of their spread",
     "positive_neighbors": "how near the features are to the fifth nearest training image of mpox",
 }
-KNOWN = ("msp", "energy", "mahalanobis", "neighbors")  # like any training class, whichever
+KNOWN = ("msp", "energy", "mahalanobis", "neighbors")  # scores for looking like any training class
 NEIGHBORS = 5  # fixed before any image was scored
 
 
@@ -49,8 +49,8 @@ class Fitted:
 
     means: np.ndarray  # of each class, float64 `[C, F]`
     axes: np.ndarray  # orthonormal directions in which images vary within their classes, float64 `[R, F]`
-    variances: np.ndarray  # of the shrunk covariance along each of them, float64 `[R]`
-    rest: float  # its variance in every direction beside them
+    variances: np.ndarray  # of the shrunk covariance along each axis, float64 `[R]`
+    rest: float  # its variance in every direction orthogonal to the axes
     directions: np.ndarray  # the features, each row scaled to length 1, float64 `[N, F]`
     labels: np.ndarray  # int `[N]`
 
@@ -58,31 +58,31 @@ class Fitted:
 def fit(features: np.ndarray, labels: np.ndarray, classes: int) -> Fitted:
     """Fit class means, one covariance for all classes, and the training images as neighbours.
 
-    With X the features less their class means, m the mean of its variances, and a the shrinkage of Ledoit and
+    With X the features minus class means, m the mean of its variances, and a the shrinkage of Ledoit and
     Wolf ("A well-conditioned estimator for large-dimensional covariance matrices", Journal of Multivariate
     Analysis, 2004), the covariance is
 
         (1 - a) X' X / N + a m I.
 
-    With few images and many features it is known by the singular vectors of X: along them its variances are
-    (1 - a) s^2 / N + a m, in every other direction a m. No F x F matrix is inverted.
+    With few images and many features it is given by the singular vectors of X: its variances are
+    (1 - a) s^2 / N + a m along them, and a m in every other direction. No F x F matrix is inverted.
 
-    `features` are float `[N, F]`, `labels` int `[N]`, from 0 to below `classes`.
+    `features` are float `[N, F]`, `labels` int `[N]`, 0 to `classes` - 1.
 
     Raises:
-      ValueError: lengths differ, a class without images, a label out of range, features that are not finite,
-        or that do not vary within any class.
+      ValueError: lengths differ, a class has no images, a label is out of range, or features are not finite
+        or do not vary within any class.
     """
     features, labels = _checked(features, "training features"), np.asarray(labels)
     if labels.shape != (len(features),):
         raise ValueError(
             f"{len(features)} rows of training features and labels of shape {list(labels.shape)}: one label "
-            "a row is needed"
+            "per row is needed"
         )
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(
-            f"labels run from {labels.min()} to {labels.max()}: with {classes} classes they lie between 0 "
-            f"and {classes - 1}"
+            f"labels run from {labels.min()} to {labels.max()}: with {classes} classes they must be 0 "
+            f"to {classes - 1}"
         )
     counts = np.bincount(labels, minlength=classes)
     if not np.all(counts):
@@ -96,10 +96,10 @@ def fit(features: np.ndarray, labels: np.ndarray, classes: int) -> Fitted:
     if variance == 0:
         raise ValueError(
             f"the features of the {len(labels)} training images do not vary within any of the {classes} "
-            "classes: a distance to them needs a spread, check the network or give more images"
+            "classes: a Mahalanobis distance needs a spread, check the network or give more images"
         )
     shrinkage = float(ledoit_wolf_shrinkage(centred, assume_centered=True))
-    # Images that lie in a plane and yet ask for no shrinkage would divide by zero beside it.
+    # Without shrinkage, features confined to a subspace would cause a division by zero outside it.
     rest = max(shrinkage, float(np.finfo(np.float64).eps)) * variance
     _, singular, axes = np.linalg.svd(centred, full_matrices=False)
     return Fitted(
@@ -117,29 +117,29 @@ def score(
 ) -> dict[str, np.ndarray]:
     """Every score of `SCORES`, float64 `[M]`, all high = mpox-like, or known.
 
-    "probability": softmax(logits)[positive], what the paper ranks by. It stays a probability for people to
-    read: where a network is so sure that float64 rounds to 0 or 1, images tie, and count half.
+    "probability": softmax(logits)[positive], the score the paper ranks by. It stays a readable probability:
+    if a network is so sure that float64 rounds to 0 or 1, images tie, and count half.
     "msp": the maximum softmax probability (Hendrycks and Gimpel, ICLR 2017).
     "energy": logsumexp(logits), the negative free energy at temperature 1 (Liu et al., NeurIPS 2020).
     "mahalanobis": minus the smallest squared Mahalanobis distance to a class mean, one covariance for all
       classes (Lee et al., NeurIPS 2018), here that of `fit`.
     "neighbors": minus the distance to the `NEIGHBORS`-th nearest training image, features scaled to length 1
-      (Sun et al., ICML 2022); to the farthest where there are fewer.
+      (Sun et al., ICML 2022); to the farthest if there are fewer.
     "positive_energy": logits[positive]. Where "energy" is log p(x) up to a constant, this is log p(x, mpox)
       (Grathwohl et al., ICLR 2020).
     "positive_mahalanobis": minus the squared distance to the mean of the positive class.
     "positive_neighbors": as "neighbors", among training images of the positive class.
 
-    `logits` are float `[M, C]`, `features` `[M, F]`, `fitted` by `fit` for the same network; `positive` is
-    the class that is mpox. Other shapes, values that are not finite, or an unknown class are a ValueError.
+    `logits` are float `[M, C]`, `features` `[M, F]`, `fitted` is from `fit` for the same network; `positive`
+    is the mpox class. Other shapes, values that are not finite, or an unknown class raise a ValueError.
     """
     logits, features = _checked(logits, "logits"), _checked(features, "features")
     classes, width = fitted.means.shape
     if logits.shape != (len(features), classes) or features.shape[1] != width:
         raise ValueError(
-            f"logits {list(logits.shape)} and features {list(features.shape)} do not fit together: with "
-            f"{classes} classes and {width} features they are [M, {classes}] and [M, {width}], one row an "
-            "image each"
+            f"logits {list(logits.shape)} and features {list(features.shape)} do not match: with "
+            f"{classes} classes and {width} features they must be [M, {classes}] and [M, {width}], one row "
+            "per image"
         )
     if not 0 <= positive < classes:
         raise ValueError(f"positive={positive} is not a class: choose one between 0 and {classes - 1}")
@@ -165,7 +165,7 @@ def _mahalanobis(features: np.ndarray, fitted: Fitted) -> np.ndarray:
     for label, mean in enumerate(fitted.means):
         squares = (along - means[label]) ** 2
         beside = np.sum((features - mean) ** 2, axis=1) - np.sum(squares, axis=1)
-        # Pythagoras; rounding may leave a little less than nothing.
+        # Pythagoras; rounding may leave slightly less than 0.
         distances[:, label] = squares @ (1 / fitted.variances) + np.maximum(beside, 0) / fitted.rest
     return distances
 
@@ -177,16 +177,16 @@ def _nearest(distances: np.ndarray) -> np.ndarray:
 
 
 def _directions(features: np.ndarray) -> np.ndarray:
-    """Scale rows to length 1; one of zeros stays as it is."""
+    """Scale rows to length 1; a row of zeros stays as it is."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.where(lengths > 0, lengths, 1)
 
 
 def _checked(values: np.ndarray, name: str) -> np.ndarray:
-    """Check `values`, float64 `[n, k]`."""
+    """Return `values` as float64 `[n, k]`; ValueError for another shape or values that are not finite."""
     values = np.asarray(values, np.float64)
     if values.ndim != 2:
-        raise ValueError(f"{name} have the shape {list(values.shape)}: one row an image is needed")
+        raise ValueError(f"{name} have the shape {list(values.shape)}: one row per image is needed")
     finite = np.all(np.isfinite(values), axis=1)
     if not np.all(finite):
         raise ValueError(

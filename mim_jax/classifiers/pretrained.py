@@ -1,7 +1,7 @@
 """Published weights of the classifiers from safetensors files, in torchvision's or timm's naming.
 
 Parameters here carry torchvision's names with "_" for ".", so that a file is matched name by name; timm's
-names are rewritten to torchvision's first. Nothing of a file is ever run.
+names are rewritten to torchvision's first. Nothing in a file is ever executed.
 """
 
 import functools
@@ -19,16 +19,16 @@ from flax import linen as nn
 from mim_jax.classifiers import CLASSIFIERS
 from mim_jax.data import weight_files
 
-NAMED = 10  # wrong tensors that a message names; all are counted
+NAMED = 10  # most wrong tensors that a message lists; it counts all
 # Counters and tables, not weights.
 PASSED_OVER = ("num_batches_tracked", "relative_position_index", "attn_mask")
-WRAPPERS = ("module.", "_orig_mod.")  # what PyTorch's DataParallel and compile put before every name
+WRAPPERS = ("module.", "_orig_mod.")  # prefixes that PyTorch's DataParallel and compile add to every name
 PICKLES = (".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt")
-BATCH_NORM_EPS = 1e-3  # of MobileNetV3Large, torchvision's
+BATCH_NORM_EPS = 1e-3  # of MobileNetV3Large, as in torchvision
 TIMM_BATCH_NORM_EPS = 1e-5  # of timm's mobilenetv3_large_100
 
 
-# The last dense layer of each, in torchvision's naming.
+# The last dense layer of each network, in torchvision's naming.
 _HEADS = {"resnet50": "fc", "mobilenet_v3_large": "classifier.3", "swin_b": "head"}
 
 
@@ -39,24 +39,24 @@ def load_pretrained(
 
     torchvision's `resnet50`, `mobilenet_v3_large` and `swin_b`, and timm's `resnet50`,
     `mobilenetv3_large_100` and `swin_base_patch4_window7_224`, recognised by their names. In evaluation mode
-    the network gives the numbers of the one the file was saved from. timm's MobileNetV3 has a BatchNorm eps
-    of 1e-5 where this one has 1e-3: the difference is put into the scales, which is exact as long as the
-    running variances are those of the file, and close in training. (timm's `tf_mobilenetv3_large_100` has
-    the same names, but another padding and eps, and gives other numbers here.)
+    outputs equal those of the network that was saved. timm's MobileNetV3 has a BatchNorm eps of 1e-5, this
+    one has 1e-3: the difference is absorbed into the scales, which is exact as long as the running variances
+    are those of the file, and approximate in training. (timm's `tf_mobilenetv3_large_100` has the same names,
+    but a different padding and eps, so its outputs differ here.)
 
-    `name` is a key of `CLASSIFIERS`, at its published width. Where the file has another number of `classes`,
-    or no last layer, that of the network's `init` with `key` takes its place. Returns {"params": ...,
-    "batch_stats": ...} as the network's `init` gives them, float32; without BatchNorm "batch_stats" is empty.
+    `name` is a key of `CLASSIFIERS`, at its published width. If the file has another number of `classes`
+    or no last layer, a new last layer is drawn by the network's `init` with `key`. Returns {"params": ...,
+    "batch_stats": ...} structured as by `init`, float32; without BatchNorm "batch_stats" is empty.
 
     Raises:
-      ValueError: unknown `name`; fewer than one class; no file, a pickle, a damaged file, one of another
-        network, or with tensors that are missing, not known, of another shape, not finite or, of a variance,
-        negative; no `key` for a fresh layer.
+      ValueError: unknown `name`; fewer than one class; the file is missing, a pickle, damaged, or of another
+        network; tensors are missing, unknown, of the wrong shape or not finite, or variances are negative;
+        no `key` for a new layer.
     """
     if name not in _HEADS:
         raise ValueError(f"unknown classifier {name!r}: choose one of {', '.join(sorted(_HEADS))}")
     if classes < 1:
-        raise ValueError(f"a classifier of {classes} classes was asked for: give at least 1")
+        raise ValueError(f"a classifier needs at least 1 class, got classes={classes}")
     arrays = _read(path)
     likeness = _looks_like(arrays)
     if likeness not in (name, None):
@@ -88,7 +88,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         # PyTorch's files are zip archives or, older ones, bare pickles.
         if Path(path).suffix in PICKLES or start == b"PK\x03\x04" or start[:1] == b"\x80":
             raise ValueError(
-                f"{path} is a pickle, which can run anything, and is not read: convert it, if you trust it, "
+                f"{path} is a pickle, which can run any code, and is not read: if you trust it, convert it "
                 'with safetensors.torch.save_file(torch.load(path, weights_only=True), "weights.safetensors")'
             ) from error
         raise
@@ -119,7 +119,7 @@ def _shapes(name: str, classes: int) -> dict[str, Any]:
 
 
 def _fresh_layer(network: nn.Module, layer: str) -> Callable[[jax.Array], dict[str, jax.Array]]:
-    """Make the function that draws a layer as `init` does; compiled, so that no other is drawn."""
+    """Return a function that draws a layer as `init` does; compiled, so that other layers are not drawn."""
 
     @jax.jit
     def draw(key: jax.Array) -> dict[str, jax.Array]:
@@ -129,9 +129,9 @@ def _fresh_layer(network: nn.Module, layer: str) -> Callable[[jax.Array], dict[s
 
 
 def _as_torchvision(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
-    """torchvision's name -> (name in the file, array); numbers as torchvision's network needs them.
+    """Map torchvision's name -> (name in the file, array), with values as torchvision's network needs them.
 
-    A name that is no tensor's of timm's stays as it is.
+    Names that are not timm's stay as they are.
     """
     rewrite: Callable[[str], str] = str
     if name == "swin_b" and "patch_embed.proj.weight" in arrays:
@@ -143,7 +143,7 @@ def _as_torchvision(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, tu
     renamed: dict[str, tuple[str, np.ndarray]] = {}
     for entry, array in arrays.items():
         target = rewrite(entry)
-        # Two entries for one tensor: the second is kept under a name that no network has, and found unknown.
+        # Two entries for one tensor: the second gets a name that no network has, and is reported as unknown.
         renamed[f"{target} again" if target in renamed else target] = (entry, array)
     return renamed
 
@@ -161,7 +161,7 @@ def _swin_name(entry: str, *, merged_behind: bool) -> str:
     return entry
 
 
-_MOBILENET_STAGES = (1, 2, 3, 4, 2, 3)  # blocks
+_MOBILENET_STAGES = (1, 2, 3, 4, 2, 3)  # blocks per stage
 _MOBILENET_EXCITED = (2, 4, 5)  # stages with squeeze-and-excitation
 _MOBILENET_ENDS = {
     "conv_stem": "features.0.0",
@@ -194,25 +194,25 @@ def _mobilenet_name(entry: str) -> str:
 
 
 def _with_our_eps(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Scales g' with g' / sqrt(var + ours) = g / sqrt(var + timm's).
+    """Replace the scales g by g' with g' / sqrt(var + ours) = g / sqrt(var + timm's).
 
-    Not variances var + timm's - ours: they can be negative, and training would have other scales.
+    Changing variances to var + timm's - ours could make them negative, and training would use other scales.
     """
     changed = dict(arrays)
     for entry, var in arrays.items():
         scale = entry.removesuffix("running_var") + "weight"
         if entry.endswith(".running_var") and scale in arrays and arrays[scale].shape == var.shape:
             wide = var.astype(np.float64)
-            with np.errstate(invalid="ignore", divide="ignore"):  # of variances that `_fill` refuses
+            with np.errstate(invalid="ignore", divide="ignore"):  # for variances that `_fill` rejects
                 factor = np.sqrt((wide + BATCH_NORM_EPS) / (wide + TIMM_BATCH_NORM_EPS))
             changed[scale] = (arrays[scale].astype(np.float64) * factor).astype(np.float32)
     return changed
 
 
 def _fill(shapes: Any, arrays: Mapping[str, tuple[str, np.ndarray]], complaint: str) -> dict[str, Any]:
-    """Put every array in its place, turned to Flax's layout.
+    """Put every array in its place, transposed to Flax's layout.
 
-    The ValueError is `complaint`, and the arrays that are missing, unknown or of another shape.
+    The ValueError has `complaint` and the arrays that are missing, unknown, or of wrong shape or values.
     """
     left, wrong = dict(arrays), list[str]()
 
@@ -242,7 +242,7 @@ def _fill(shapes: Any, arrays: Mapping[str, tuple[str, np.ndarray]], complaint: 
     filled = jax.tree_util.tree_map_with_path(place, shapes)
     unknown = [f"{entry} is not known" for entry, _ in left.values()]
     if total := len(wrong) + len(unknown):
-        # Of both kinds, so that a prefix of every name is seen.
+        # List some of both kinds, so that a prefix common to all names shows.
         named = [*wrong[: NAMED - min(len(unknown), NAMED // 2)], *unknown][:NAMED]
         more = f"; and {total - NAMED} more" if total > NAMED else ""
         count = f"{total} tensor{'s are' if total > 1 else ' is'} wrong"
@@ -251,7 +251,7 @@ def _fill(shapes: Any, arrays: Mapping[str, tuple[str, np.ndarray]], complaint: 
 
 
 def _turned(weight: np.ndarray, ndim: int) -> np.ndarray:
-    """Turn PyTorch's `[O, I, k, k]` to `[k, k, I, O]`, `[O, I]` to `[I, O]`, 1x1 convolutions to dense."""
+    """Transpose PyTorch's `[O, I, k, k]` to `[k, k, I, O]`, `[O, I]` to `[I, O]`; convert 1x1 <-> dense."""
     turned = weight.T if weight.ndim == 2 else weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight
     if ndim == 2 and turned.shape[:-2] == (1, 1):
         return turned[0, 0]

@@ -2,7 +2,7 @@
 
 He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, with the stride in the 3x3
 convolution of a block, not in its first 1x1: the network of `torchvision.models.resnet50`, layer by layer and
-name by name (a name's dots are underscores here).
+name by name (with underscores for dots).
 """
 
 import functools
@@ -24,8 +24,8 @@ class ResNet50(nn.Module):
     """Images `[B, S, S, 3]`, normalised -> logits `[B, classes]` and features `[B, 32 * width]`, float32.
 
     S is a multiple of 32. 25,557,032 parameters at 1000 classes and width 64. Features are the means over
-    positions that the last, dense layer sees. With `recompute`, gradients compute each block again: the same
-    numbers in a quarter of the memory.
+    positions that the last dense layer sees. With `recompute`, gradients recompute each block: same values in
+    a quarter of the memory.
     """
 
     classes: int
@@ -47,7 +47,7 @@ class ResNet50(nn.Module):
                 name = f"layer{stage + 1}_{block}"
                 x = block_of(w * 2**stage, stride, project=not block, train=train, dtype=dtype, name=name)(x)
         features = jnp.mean(x.astype(jnp.float32), (1, 2))
-        # `torch.nn.Linear`: weights and biases alike uniform within 1 / sqrt(fan in).
+        # `torch.nn.Linear`: weights and biases are uniform within +-1 / sqrt(fan in).
         uniform = _uniform(features.shape[-1] ** -0.5)
         dense = nn.Dense(
             self.classes,

@@ -13,13 +13,13 @@ from flax import struct
 from mim_jax.measure.images import as_float, flip_at_random
 from mim_jax.train.epochs import Metrics
 
-# Of ImageNet's training images, R, G, B: what published weights expect.
+# Of ImageNet's training images (R, G, B), as published weights expect.
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
 
 
 class ClassifierState(struct.PyTreeNode):
-    """The state of a training: the network, its statistics and the optimiser's state."""
+    """Training state: the network, its statistics and the optimiser's state."""
 
     # As `inpaint.gan.AdversarialState.SCORING`.
     SCORING: ClassVar = ("classifier", {"params": "params", "batch_stats": "batch_stats"})
@@ -54,7 +54,7 @@ class ClassifierConfig:
 
 
 def normalize(images: jax.Array) -> jax.Array:
-    """Scale uint8 or [0, 1] to float32 with ImageNet's mean 0 and deviation 1 in each channel."""
+    """Normalise uint8 or [0, 1] images to float32 by ImageNet's mean and standard deviation per channel."""
     mean, deviation = (jnp.array(values)[(None,) * (images.ndim - 1)] for values in (MEAN, DEVIATION))
     return (as_float(images) - mean) / deviation
 
@@ -66,7 +66,7 @@ def init_state(key: jax.Array, config: ClassifierConfig) -> ClassifierState:
 
 
 def start_from(config: ClassifierConfig, variables: Any) -> ClassifierState:
-    """Start from a network with these variables, such as published weights."""
+    """Make the initial state from given variables, such as published weights."""
     return ClassifierState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
@@ -80,9 +80,8 @@ def classification_step(
 ) -> tuple[ClassifierState, Metrics]:
     """Update the network once, on images `[B, S, S, 3]` and int32 labels `[B]`, by the mean cross-entropy.
 
-    `key` is the run's; it is folded with the step here, so the same key serves every update. Returns the
-    state after
-    the update and scalar float32 metrics: loss, accuracy, learning rate.
+    `key` is the run's; it is folded with the step here, so pass the same key for every update. Returns the
+    state after the update and scalar float32 metrics: loss, accuracy, learning rate.
     """
     flip_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
     inputs = normalize(flip_at_random(flip_key, images) if config.flips else images)

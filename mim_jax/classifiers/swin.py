@@ -1,7 +1,7 @@
 """Swin-B: a transformer that attends within windows of 7 x 7 patches and shifts them every other block.
 
-Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", ICCV 2021, as
-torchvision's `swin_b` has it; parameters carry torchvision's names with "_" for ".".
+Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", ICCV 2021, identical
+to torchvision's `swin_b`; parameters carry torchvision's names with "_" for ".".
 """
 
 import functools
@@ -16,29 +16,29 @@ from mim_jax.inpaint.convolution import precision, product
 
 PATCH = 4  # pixels
 WINDOW = 7  # patches
-OFFSETS = 2 * WINDOW - 1  # differences of two positions along one axis of a window
+OFFSETS = 2 * WINDOW - 1  # number of position differences along one axis of a window
 HEAD_FEATURES = 32
 MLP_RATIO = 4
 OTHER_REGION = -100.0  # added to scores between patches that only the cyclic shift made neighbours
 
-# torchvision truncates at +-2, not at two standard deviations: the draw is a plain normal one.
+# torchvision truncates at +-2, not at two standard deviations: effectively a plain normal draw.
 _kernel_init = nn.initializers.normal(0.02)
 
 
 class SwinB(nn.Module):
     """Normalised images `[B, S, S, 3]` -> (logits `[B, classes]`, features `[B, 8 * width]`), float32.
 
-    87,768,224 parameters at width 128 and 1,000 classes. S is at least 4; of S / 4 the remainder is cut off,
-    and maps that are no multiple of the window are padded with zeros behind, as torchvision does. Features
-    are the means over positions that the last layer sees. With `train`, whole residual branches of single
-    images are dropped, drawn from `rngs={"dropout": key}`.
+    87,768,224 parameters at width 128 and 1,000 classes. S is at least 4; the remainder of S / 4 is cropped,
+    and maps that are not a multiple of the window are zero-padded at the end, as in torchvision. Features
+    are the means over positions that the last layer sees. With `train`, whole residual branches are dropped
+    per image (stochastic depth), drawn from `rngs={"dropout": key}`.
 
     Attributes:
-      classes: of the last layer.
-      width: features of the first stage, a multiple of 32; doubled by every further stage.
-      depths: blocks of each stage.
-      drop_path: probability that a branch of the last block is dropped; it grows linearly from the first's 0.
-      dtype: of the computation; parameters, LayerNorm and softmax stay float32.
+      classes: number of classes.
+      width: number of features of the first stage, a multiple of 32; doubled by every further stage.
+      depths: number of blocks of each stage.
+      drop_path: probability that the last block drops a branch; it grows linearly from 0 in the first block.
+      dtype: dtype of the computation; parameters, LayerNorm and softmax stay float32.
     """
 
     classes: int
@@ -113,7 +113,7 @@ class PatchMerging(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention within windows, then an MLP on every patch; each a residual branch behind its LayerNorm."""
+    """Attention within windows, then an MLP on every patch; each a residual branch after its LayerNorm."""
 
     shift: int
     drop_path: float
@@ -122,7 +122,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         features = x.shape[-1]
-        # One draw an image: the branch is kept with probability 1 - p, and then divided by it.
+        # One draw per image: the branch is kept with probability 1 - p, and then divided by 1 - p.
         drop = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3), deterministic=not train)
         branch = WindowAttention(self.shift, dtype=self.dtype, name="attn")(
             _layer_norm(self.dtype, "norm1")(x)
@@ -147,7 +147,7 @@ class WindowAttention(nn.Module):
         heads = features // HEAD_FEATURES
         patches = WINDOW * WINDOW
         rows, columns = -(-height // WINDOW), -(-width // WINDOW)
-        # Nothing to shift where one window covers the map.
+        # No shift along an axis that one window covers.
         shifts = (self.shift if rows > 1 else 0, self.shift if columns > 1 else 0)
 
         x = _pad(x, rows * WINDOW, columns * WINDOW)
@@ -191,8 +191,8 @@ def _relative_positions() -> np.ndarray:
 
 @functools.cache
 def _shift_mask(rows: int, columns: int, shifts: tuple[int, int]) -> np.ndarray:
-    """`[windows, 49, 49]`: 0 between patches of one region of the map before the shift, else -100."""
-    # Shifting by s brings the first s rows behind the last ones: within the last row of windows, the last s.
+    """`[windows, 49, 49]`: 0 between patches of the same region of the map before the shift, else -100."""
+    # Shifting by s moves the first s rows to the end: the last s rows in the last row of windows.
     y, x = (
         np.arange(n * WINDOW) >= n * WINDOW - shift for n, shift in zip((rows, columns), shifts, strict=True)
     )
@@ -202,12 +202,12 @@ def _shift_mask(rows: int, columns: int, shifts: tuple[int, int]) -> np.ndarray:
 
 
 def _pad(x: jax.Array, height: int, width: int) -> jax.Array:
-    """Pad with zeros behind the last row and column, up to the size given."""
+    """Pad with zeros after the last row and column, up to the given size."""
     return jnp.pad(x, ((0, 0), (0, height - x.shape[1]), (0, width - x.shape[2]), (0, 0)))
 
 
 class Dense(nn.Module):
-    """Dense layer `[..., I]` -> `[..., features]` as one product of matrices."""
+    """Dense layer `[..., I]` -> `[..., features]` as one matrix product."""
 
     features: int
     use_bias: bool = True
@@ -225,7 +225,7 @@ class Dense(nn.Module):
 
 
 def _layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
-    # E[(x - mean)^2]: the faster E[x^2] - mean^2 cancels where the mean is large.
+    # E[(x - mean)^2]: the faster E[x^2] - mean^2 loses precision if the mean is large.
     return nn.LayerNorm(epsilon=1e-5, dtype=dtype, use_fast_variance=False, name=name)
 
 

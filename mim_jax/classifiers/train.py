@@ -1,4 +1,4 @@
-"""The trainings of a classifier: its classes, its folds, its network."""
+"""A classifier's trainings: classes, folds and network."""
 
 import functools
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ from mim_jax.train.optimizer import make_optimizer
 from mim_jax.train.settings import ClassifierSettings, Settings
 from mim_jax.train.trainer import Training
 
-# Images times pixels times width, from which on a CPU gives time for memory: 64 of 224 pixels at width 64.
+# Images x pixels x width from which a CPU trades time for memory: 64 images of 224 pixels at width 64.
 LARGE = 64 * 224**2 * 64
 
 
 def check(settings: Settings) -> None:
-    """Raise ValueError for mistakes that are known before any image is read."""
+    """Raise ValueError for mistakes that can be found before any image is read."""
     known, positive = settings.data.known, settings.data.positive
     if not known or positive in known:
         raise ValueError(
@@ -41,7 +41,7 @@ def check(settings: Settings) -> None:
 
 
 def classifier_settings(settings: Settings) -> ClassifierSettings:
-    """Section of a classifier in the settings; ValueError where they are those of MIM."""
+    """Classifier section of the settings; ValueError if they are those of MIM."""
     if settings.classifier is None:
         raise ValueError("this is the configuration of MIM, not of a classifier")
     return settings.classifier
@@ -58,11 +58,11 @@ def split(settings: Settings, dataset: Dataset) -> list[Split]:
     """Split the images into the folds of Table 3.
 
     The positives are split as for MIM. The known negatives are split like them, by group; those that share a
-    group with a positive neither train nor test.
+    group with a positive are used neither for training nor for testing.
 
     Raises:
-      ValueError: nothing to test against; a known class is not in the data, or has no training image in some
-        fold.
+      ValueError: there is nothing to test against, or a known class is not in the data or has no training
+        image in some fold.
     """
     check_negatives(dataset)
     data, merged = settings.data, classifier_settings(settings).merged
@@ -106,7 +106,7 @@ def split(settings: Settings, dataset: Dataset) -> list[Split]:
 
 
 def trainings(experiment: Experiment, path: Path) -> list[Training]:
-    """List the training of every fold; nothing is computed or read before they begin."""
+    """List the training of every fold; nothing is computed or read until they begin."""
     settings, splits = experiment.settings, experiment.splits
     own = classifier_settings(settings)
     make = functools.cache(lambda steps: make_config(settings, steps=steps))
@@ -153,14 +153,14 @@ def make_config(settings: Settings, *, steps: int) -> ClassifierConfig:
 
 
 def _is_large(settings: Settings) -> bool:
-    """Whether a training on a CPU saves memory at the price of computing layers twice."""
+    """Whether training runs on a CPU and is large enough to recompute layers to save memory."""
     side, width = settings.data.image_size, classifier_settings(settings).options["width"]
     large = settings.training.batch_size * side**2 * width >= LARGE
     return jax.default_backend() == "cpu" and large
 
 
 def make_network(settings: Settings, *, dtype: Any = jnp.float32) -> Any:
-    """Build the untrained network; float32 unless it is to be trained."""
+    """Build the untrained network; the default, float32, is for all but training."""
     own = classifier_settings(settings)
     return make_classifier(own.name, own.options, classes=len(class_names(settings)), dtype=dtype)
 
@@ -169,18 +169,18 @@ def load_start(settings: Settings) -> Mapping[str, Any]:
     """Load the published variables that `config.classifier.pretrained` names, with a fresh last layer.
 
     Raises:
-      ValueError: as `load_pretrained`, or a network that was made narrower than the published one.
+      ValueError: as in `load_pretrained`, or the network has another width than the published one.
     """
     own = classifier_settings(settings)
-    key = jax.random.fold_in(jax.random.key(settings.seed), settings.data.folds)  # no fold's own
+    key = jax.random.fold_in(jax.random.key(settings.seed), settings.data.folds)  # not the key of any fold
     loaded = load_pretrained(own.name, own.pretrained, classes=len(class_names(settings)), key=key)
     config = make_config(settings, steps=1)
     wanted = jax.eval_shape(lambda key: init_state(key, config), key).params
     shapes = [jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (wanted, loaded["params"])]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            f"{own.pretrained} holds the published {own.name}, and config.classifier.width="
-            f"{own.options['width']} makes another: leave the width as it is"
+            f"{own.pretrained} holds the published {own.name}, but config.classifier.width="
+            f"{own.options['width']} makes another network: use the published width"
         )
     return loaded
 

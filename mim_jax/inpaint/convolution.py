@@ -1,10 +1,10 @@
-"""Convolutions, strided and transposed, in the form each backend runs fast, and the product they are made of.
+"""Strided and transposed convolutions in the form each backend runs fast, and the product they are made of.
 
-XLA's convolutions are well served by cuDNN on GPUs. On CPUs (jaxlib 0.10) the gradient of a transposed
+On GPUs cuDNN runs XLA's convolutions fast. On CPUs (jaxlib 0.10) the gradient of a transposed
 convolution takes tens of times as long as the same sums written as matrix products, and any convolution
 inside a loop or a nested call falls back to a slow path. So each operation has a `lax` form and a matrix
-form, made of slices, shifts and one large product, which is fast wherever it stands;
-`jax.lax.platform_dependent` picks at lowering.
+form, made of slices, shifts and one large product, which is fast in any context;
+`jax.lax.platform_dependent` picks one at lowering.
 
 Layout: images `[B, H, W, C]`, kernels `[k, k, C_in, C_out]` as in Flax. Padding is symmetric and given in
 pixels, as in PyTorch (`SAME` differs from `padding=1` for a 3x3 kernel with stride 2).
@@ -40,7 +40,7 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int
 
 
 def depthwise(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
-    """Depthwise cross-correlation: `[B, H, W, C]` with `[k, k, 1, C]`; output sizes as those of `conv`."""
+    """Depthwise cross-correlation: `[B, H, W, C]` with `[k, k, 1, C]`; output sizes as for `conv`."""
     forms: dict[str, Callable[..., jax.Array]] = {"cpu": _depthwise_sums, "default": _depthwise_lax}
     return lax.platform_dependent(x, kernel, **_bind(forms, stride, padding))
 
@@ -48,7 +48,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> 
 def max_pool(x: jax.Array) -> jax.Array:
     """3x3 maximum, stride 2, padding 1: `[B, H, W, C]` gives `[B, (H + 1) // 2, (W + 1) // 2, C]`.
 
-    Of equal maxima in a window the first, row by row, has the gradient: `torch.nn.MaxPool2d(3, 2, 1)`.
+    If maxima tie in a window, the first in row order gets the gradient, as in `torch.nn.MaxPool2d(3, 2, 1)`.
     """
     return lax.platform_dependent(x, cpu=_max_pool_slices, default=_max_pool_lax)
 
@@ -61,16 +61,16 @@ def pointwise_then_transpose(
     stride: int,
     padding: int,
 ) -> jax.Array:
-    """A 1x1 convolution and the transposed one behind it, with nothing between them, as one.
+    """Apply a 1x1 convolution and a transposed one directly after it as a single transposed convolution.
 
-    With V, c the first's kernel and bias and W, b the second's, W * (V x + c) + b = (W V) * x + (W * c + b).
-    W * c is a map: at the border fewer taps meet c. The product W V costs the same for any number of images.
+    With kernel V, bias c of the first and W, b of the second, W * (V x + c) + b = (W V) * x + (W * c + b).
+    W * c varies over positions: at the border fewer taps see c. W V costs the same for any number of images.
     `stride` and `padding` are those of the transposed convolution.
 
     Args:
-      x: `[B, H, W, I]`.
-      first: `[1, 1, I, M]` and `[M]`.
-      second: `[k, k, M, O]` and `[O]`.
+      x: input `[B, H, W, I]`.
+      first: kernel `[1, 1, I, M]` and bias `[M]`.
+      second: kernel `[k, k, M, O]` and bias `[O]`.
     """
     (inner, constant), (kernel, bias) = first, second
     einsum = functools.partial(jnp.einsum, precision=precision(x.dtype))
@@ -82,7 +82,7 @@ def pointwise_then_transpose(
 
 
 def saves_to_compose(positions: int, channels: int, inner: int, features: int, taps: int) -> bool:
-    """Whether `pointwise_then_transpose` needs fewer products than its two convolutions in turn."""
+    """Whether `pointwise_then_transpose` needs fewer multiplications than its two convolutions one by one."""
     apart = positions * inner * (channels + taps * taps * features)
     return taps * taps * features * channels * (inner + positions) < apart
 
@@ -211,7 +211,7 @@ def _conv_transpose_matrix(x: jax.Array, kernel: jax.Array, stride: int, padding
     weights = kernel.transpose(2, 0, 1, 3).reshape(channels, side * side * features)
     products = product(x.reshape(-1, channels), weights)
     products = products.reshape(batch, height, width, blocks, stride, blocks, stride, features)
-    # Output row s i + a with a = s p + q lies in block row i + p, phase q: shift by whole blocks, then
+    # Output row s i + a with a = s p + q is in block row i + p, phase q: shift by whole blocks, then
     # interleave the phases.
     total = jnp.zeros((batch, height + blocks - 1, width + blocks - 1, stride, stride, features), x.dtype)
     for p in range(blocks):
@@ -260,7 +260,7 @@ def _depthwise_backward(
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     (to_x,) = jax.vjp(lambda x: _sum_taps(x, kernel, stride, padding), x)[1](gradient)
-    # One reduction of k*k operands reads the images once, where k*k reductions read them k*k times.
+    # One reduction of k*k operands reads the images once; k*k reductions would read them k*k times.
     products = [
         (window * gradient).astype(jnp.float32) for window in _windows(x, kernel.shape[0], stride, padding)
     ]
@@ -279,7 +279,7 @@ def _max_pool_lax(x: jax.Array) -> jax.Array:
 
 
 def _max_pool_slices(x: jax.Array) -> jax.Array:
-    """Maxima of rows, then of columns, by plain slices: the gradient of the other form scatters."""
+    """Maximum along rows, then columns, by plain slices: the gradient of `_max_pool_lax` is a scatter."""
     pads = ((0, 0), (1, 1 + x.shape[1] % 2), (1, 1 + x.shape[2] % 2), (0, 0))
     x = jnp.pad(x, pads, constant_values=-jnp.inf)
     x = x.reshape(x.shape[0], x.shape[1], x.shape[2] // 2, 2, x.shape[3])
@@ -291,16 +291,16 @@ def _max_pool_slices(x: jax.Array) -> jax.Array:
 
 
 def _first_max(a: jax.Array, b: jax.Array) -> jax.Array:
-    # `jnp.maximum` would share the gradient of equals; NaN stays NaN.
+    # `jnp.maximum` would split the gradient between equal values; NaN stays NaN.
     return jnp.where((a >= b) | jnp.isnan(a), a, b)
 
 
 @jax.custom_vjp
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Matrix product x @ kernel, `[N, I]` with `[I, O]`, whose kernel's gradient is written x^T dy.
+    """Matrix product x @ kernel, `[N, I]` with `[I, O]`, with the kernel's gradient computed as x^T dy.
 
-    Derived, it is (dy^T x)^T. On CPUs dy is then copied transposed, and XLA fuses into that copy the whole
-    chain of gradients that dy was summed from: in a transformer a third of the time of a training step.
+    Automatic differentiation gives (dy^T x)^T. On CPUs that copies dy transposed, and XLA fuses into the copy
+    the whole chain of gradients that dy is summed from: a third of the time of a transformer's training step.
     There is no forward-mode derivative.
     """
     return jnp.dot(x, kernel, precision=precision(x.dtype))
@@ -320,16 +320,16 @@ product.defvjp(_forward, _backward)
 
 
 def _product_of_columns(x: jax.Array, y: jax.Array) -> jax.Array:
-    """x^T y, `[N, I]` and `[N, O]` give `[I, O]`."""
+    """x^T y: `[N, I]` and `[N, O]` give `[I, O]`."""
     columns = x.T
     if x.size <= 2**21 and x.shape[1] % 64 == 0:
-        # Written out: on CPU half the time where x is small, because the product of columns is a slow one.
+        # Materialised: on CPU this halves the time for small x, because a product over columns is slow.
         columns = lax.optimization_barrier(columns)
     return jnp.dot(columns, y, precision=precision(x.dtype))
 
 
 def precision(dtype: jnp.dtype) -> lax.Precision:
-    """Products in full for float32, which GPUs would otherwise quietly shorten to TF32."""
+    """Full precision for float32 products, which GPUs would otherwise silently reduce to TF32."""
     return lax.Precision.HIGHEST if dtype == jnp.float32 else lax.Precision.DEFAULT
 
 

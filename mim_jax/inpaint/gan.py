@@ -1,8 +1,8 @@
 """One adversarial update: a pure function on explicit state. Nothing here touches a file.
 
-The generator moves first, then the discriminator on the same fakes, as in the context encoder. The masks
-of update n come from one key folded with n, and the order of epoch e from another folded with e: a resumed
-run repeats the uninterrupted one.
+The generator is updated first, then the discriminator on the same fakes, as in the context encoder. The
+masks of update n come from one key folded with n, and the order of epoch e from another folded with e, so
+that a resumed run repeats the uninterrupted one.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,9 +25,9 @@ Metrics = dict[str, jax.Array]
 
 
 class AdversarialState(struct.PyTreeNode):
-    """The state of a training: both networks, their statistics and their optimiser states."""
+    """Training state: both networks, their statistics and their optimiser states."""
 
-    # The network that scores images: its name in checkpoints, and its collections -> the fields here.
+    # The network that scores images: its name in checkpoints, and collection -> field of this class.
     SCORING: ClassVar = ("generator", {"params": "generator_params", "batch_stats": "batch_stats"})
 
     step: jax.Array  # int32 [], updates made
@@ -51,11 +51,11 @@ class GanConfig:
     schedule: Callable[[jax.Array], jax.Array]
     image_size: int
     mask_size: int
-    margin: int  # pixels around the hole that are hidden with it
+    margin: int  # pixels around the hole that are hidden too
     flips: bool  # mirror training images left to right and upside down, each at random
     pixel_weight: float  # Eq. 7, alpha_G
     adversarial_weight: float  # Eq. 7, beta_G
-    generator_target: float  # Eq. 5: 1 sets the networks against each other, the printed 0 does not
+    generator_target: float  # Eq. 5: 1 makes training adversarial, the printed 0 does not
     real_weight: float  # Eq. 10, alpha_D
     fake_weight: float  # Eq. 10, beta_D
     real_input: str  # Eq. 9: "patch" (its text) or "masked_image" (its formula)
@@ -73,12 +73,12 @@ class GanConfig:
     def step(
         self, state: AdversarialState, batch: Mapping[str, jax.Array], key: jax.Array
     ) -> tuple[AdversarialState, Metrics]:
-        """Update on `batch["images"]`, with `batch["adversary"]` where there is one."""
+        """Update on `batch["images"]`, with weight `batch["adversary"]` if given."""
         return adversarial_step(self, state, batch["images"], key, batch.get("adversary", 1.0))
 
 
 def check_patch(config: GanConfig) -> None:
-    """Raise ValueError unless the generator's patches have `config.mask_size`."""
+    """Raise ValueError unless the generator's patches have size `config.mask_size`."""
     images = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
     key = jax.random.key(0)
     patch = jax.eval_shape(lambda x: config.generator.init_with_output(key, x, train=True)[0], images)
@@ -90,7 +90,7 @@ def check_patch(config: GanConfig) -> None:
 
 
 def init_state(key: jax.Array, config: GanConfig) -> AdversarialState:
-    """Draw fresh networks and optimiser states; errors as `check_patch`."""
+    """Draw fresh networks and optimiser states; errors as in `check_patch`."""
     check_patch(config)
     generator_key, discriminator_key = jax.random.split(key)
     images, patches = (
@@ -124,11 +124,11 @@ def adversarial_step(
 
     Args:
       config: networks, optimiser, losses.
-      state: before the update.
+      state: state before the update.
       images: uint8 or float32 in [0, 1], `[B, S, S, 3]`.
-      key: the run's key; folded with the step here, so the same key serves every update.
-      adversary: 1, or 0 to train the generator as an autoencoder beside an idle adversary; a number and not a
-        switch, so that one compiled program serves both.
+      key: the run's key; folded with the step here, so pass the same key for every update.
+      adversary: 1, or 0 to train the generator as an autoencoder, ignoring the adversary; a number, not a
+        boolean, so that one compiled program covers both.
 
     Returns:
       The state after the update and scalar float32 metrics: losses, the mean of D(real) and D(fake), and the

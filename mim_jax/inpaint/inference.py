@@ -1,6 +1,6 @@
 """Inference: a trained generator fills the hole of an image.
 
-Images outside the network are uint8 or in [0, 1]; inside they are in [-1, 1]. Only this package knows that.
+Images are uint8 or in [0, 1] outside the network and in [-1, 1] inside; only this package converts them.
 """
 
 import functools
@@ -44,7 +44,7 @@ def network_fill(
     mask_size: int,
     margin: int = 0,
 ) -> jax.Array:
-    """Patches `[B, M, M, 3]` in [0, 1] that a generator paints into the hole of images `[B, S, S, 3]`."""
+    """Patches `[B, M, M, 3]` in [0, 1] that a generator fills into the hole of images `[B, S, S, 3]`."""
     hide = functools.partial(mask.hide, offset=offset, mask_size=mask_size, margin=margin)
     patch: Any = generator.apply(variables, jax.vmap(hide)(to_network_range(images)), train=False)
     return from_network_range(patch)
@@ -58,7 +58,7 @@ def inpaint_all(
     mask_size: int,
     margin: int = 0,
 ) -> np.ndarray:
-    """Composites: `images` with their centre painted, float32 in [0, 1], `[N, S, S, 3]`.
+    """Composites: `images` with the centre inpainted, float32 in [0, 1], `[N, S, S, 3]`.
 
     >>> from mim_jax.inpaint.networks import UNet
     >>> images = np.zeros((1, 32, 32, 3), np.uint8)
@@ -83,7 +83,7 @@ def abstract_variables(generator: nn.Module, image_size: int) -> Any:
 
 
 def abstract_patch(generator: nn.Module, variables: Any, image_size: int) -> tuple[int, ...]:
-    """Shape of the patch painted into one image; the variables may be shapes alone."""
+    """Shape of the patch for one image; `variables` may be abstract (shapes only)."""
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     patch: Any = jax.eval_shape(lambda v, x: generator.apply(v, x, train=False), variables, images)
     return patch.shape

@@ -1,8 +1,8 @@
-"""Initial weights: those of all layers are drawn in one loop.
+"""Initial weights of all layers, drawn in one loop.
 
-A layer draws its weights where it is initialised, and XLA compiles each draw apart: for a small network that
-takes longer than compiling its training. So layers say what they want first, one loop draws it in blocks,
-and then they get it: the numbers of `jax.random.normal`, bit for bit.
+Normally each layer draws its own weights, and XLA compiles each draw separately: for a small network that
+takes longer than compiling its training. So a first pass records what the layers ask for, one loop draws it
+in blocks, and a second pass hands it out: bit for bit the numbers of `jax.random.normal`.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _draw: ContextVar[Callable[..., jax.Array] | None] = ContextVar("draw", default=
 
 
 def gaussian(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, mean: float = 0) -> jax.Array:
-    """Draw from N(mean, 0.02): an initializer, as Flax calls it."""
+    """Draw from N(mean, 0.02), as a Flax initializer."""
     if draw := _draw.get():
         return draw(key, shape, mean).astype(dtype)
     drawn = DEVIATION * jax.random.normal(key, shape, dtype)
@@ -32,9 +32,9 @@ def gaussian(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, m
 
 
 def together(init: Callable[[], T]) -> T:
-    """Return what `init()` returns, with all that its layers draw by `gaussian` drawn in one loop.
+    """Return the result of `init()`, with all `gaussian` draws of its layers made in one loop.
 
-    It is called twice, so it should compute nothing else: as by `flax.linen.Module.lazy_init`.
+    `init` is called twice, so it should compute nothing else, as in `flax.linen.Module.lazy_init`.
     """
     asked = list[tuple[jax.Array, tuple[int, ...], float]]()
 
@@ -63,7 +63,7 @@ def _drawing(draw: Callable[..., jax.Array]) -> Iterator[None]:
 
 
 def _is_counted(key: jax.Array) -> bool:
-    """Whether number i depends on the key and i alone: so JAX has it unless it is told otherwise."""
+    """Whether random number i depends only on the key and i, which is JAX's default."""
     return (
         bool(jax.config.values["jax_threefry_partitionable"]) and jax.random.key_impl(key) == "threefry2x32"
     )
@@ -89,14 +89,14 @@ def _draw_all(asked: list[tuple[jax.Array, tuple[int, ...], float]]) -> Iterator
 
 
 def _bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:
-    """Threefry's bits of the numbers from `key[2]` on, under the key `key[:2]`."""
+    """Threefry bits for the counters from `key[2]` on, under the key `key[:2]`."""
     counts = key[2] + lax.iota(jnp.uint32, shape[0])
     both = extended.threefry_2x32(key[:2], jnp.concatenate((jnp.zeros_like(counts), counts)))
     return both[: shape[0]] ^ both[shape[0] :]
 
 
 def _none(*_: Any) -> Any:
-    raise NotImplementedError("a block of numbers is drawn once")
+    raise NotImplementedError("this kind of key only draws one block of numbers")
 
 
 _FROM = extended.define_prng_impl(

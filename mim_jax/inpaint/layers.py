@@ -1,4 +1,4 @@
-"""Flax modules around the convolutions, batch and instance normalisation, as PyTorch has them."""
+"""Flax modules for convolutions and batch and instance normalisation, with PyTorch's semantics."""
 
 import functools
 from collections.abc import Callable
@@ -18,7 +18,7 @@ kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Conv(nn.Module):
-    """Convolution; unless given, the kernel is drawn from N(0, 0.02) and the bias is 0 (context encoder)."""
+    """Convolution; by default the kernel is drawn from N(0, 0.02) and the bias is 0 (context encoder)."""
 
     features: int
     taps: int
@@ -27,7 +27,7 @@ class Conv(nn.Module):
     transpose: bool = False
     use_bias: bool = True
     kernel_init: nn.initializers.Initializer = gaussian
-    dtype: Any = jnp.float32  # of the computation; parameters stay float32
+    dtype: Any = jnp.float32  # dtype of the computation; parameters stay float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -44,7 +44,7 @@ class Conv(nn.Module):
 
 
 class ConvPair(nn.Module):
-    """Kernel and bias of a `Conv` under its name, for code that computes with them in another way."""
+    """Kernel and bias of a `Conv` of the same name, for code that uses them in another way."""
 
     features: int
     taps: int
@@ -82,7 +82,7 @@ def _same(x: jax.Array) -> jax.Array:
 
 
 class BatchNorm(nn.Module):
-    """`torch.nn.BatchNorm2d`, statistics in float32; unless given, the scale is drawn from N(1, 0.02).
+    """`torch.nn.BatchNorm2d`, statistics in float32; by default the scale is drawn from N(1, 0.02).
 
     `momentum` is the weight of the new statistics. The running variance is the unbiased one, as in PyTorch
     (Flax keeps the biased one).
@@ -92,7 +92,7 @@ class BatchNorm(nn.Module):
     eps: float = 1e-5
     momentum: float = 0.1
     scale_init: nn.initializers.Initializer = functools.partial(gaussian, mean=1)
-    activation: Activation = _same  # behind it
+    activation: Activation = _same  # applied to the output
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -127,7 +127,7 @@ class BatchNorm(nn.Module):
 
 
 def instance_norm(x: jax.Array, activation: Activation = _same) -> jax.Array:
-    """`torch.nn.InstanceNorm2d` (eps 1e-5, no parameters), and an activation: samples never mix."""
+    """`torch.nn.InstanceNorm2d` (eps 1e-5, no parameters), then an activation; samples never mix."""
 
     def normalize(x: jax.Array) -> jax.Array:
         wide = x.astype(jnp.float32)
@@ -139,5 +139,5 @@ def instance_norm(x: jax.Array, activation: Activation = _same) -> jax.Array:
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
-    """LeakyReLU of slope 0.2 (Flax's default is 0.01)."""
+    """LeakyReLU with slope 0.2 (Flax's default is 0.01)."""
     return nn.leaky_relu(x, 0.2)

@@ -1,6 +1,6 @@
 """The losses of Eq. 3-10, one value per example; the caller averages (the expectation over I ~ D_in).
 
-Pixel losses are measured in the network's range [-1, 1], where a difference is twice that of [0, 1].
+Pixel losses are measured in the network's range [-1, 1], where differences are twice those in [0, 1].
 """
 
 import jax
@@ -22,7 +22,7 @@ def generator_loss(
 ) -> jax.Array:
     """Eq. 7, `alpha_G * L_pixel + beta_G * L_adversarial`, per example.
 
-    The paper prints alpha_G = 0.01 and beta_G = 0.99; the context encoder it builds on has 0.999 and 0.001.
+    The paper prints alpha_G = 0.01 and beta_G = 0.99; the context encoder it builds on uses 0.999 and 0.001.
     """
     return pixel_weight * pixel + adversarial_weight * adversarial
 

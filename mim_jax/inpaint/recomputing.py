@@ -1,8 +1,8 @@
-"""Layers whose gradient computes them again, so that what they hold between need not be kept: less memory.
+"""Layers whose gradient recomputes them, so that intermediate values need not be stored: less memory.
 
-`flax.linen.remat` does this where the compiler keeps both computations apart. XLA for CPU drops the barrier
-between them and merges them again. Here what a layer was given passes a branch that is always taken, which
-XLA cannot know, and which waits for the gradient that comes in.
+`flax.linen.remat` does this if the compiler keeps both computations apart. XLA for CPU drops the barrier
+between them and merges them again. Here a layer's inputs pass through a branch that is always taken, which
+XLA cannot know, and which depends on the incoming gradient.
 """
 
 import functools
@@ -19,16 +19,16 @@ from jax import export, lax
 
 Layer = TypeVar("Layer", bound=Callable[..., nn.Module])
 
-LARGE = 2**26  # bytes, from which on memory matters more than time
-_inside: ContextVar[bool] = ContextVar("inside", default=False)  # what is computed again as a whole
-_NEVER = np.int32(0x7FC0_1234)  # the bits of a NaN that no arithmetic makes
+LARGE = 2**26  # bytes from which memory matters more than time
+_inside: ContextVar[bool] = ContextVar("inside", default=False)  # in a recomputed function
+_NEVER = np.int32(0x7FC0_1234)  # the bits of a NaN that no arithmetic produces
 
 
 def recomputed(layer: Layer) -> Layer:
-    """Return a class of modules like `layer`, of the same names and numbers, that holds less for gradients.
+    """Return a class of modules like `layer`, with the same names and values, that stores less for gradients.
 
-    Its statistics change once, as they do without. It is called with arrays alone, and what it draws at
-    random is drawn anew from another key than without.
+    Its statistics are updated once, like those of `layer`. Call it with arrays only; its random numbers come
+    from a different key than those of `layer`.
     """
     return nn.transforms.lift_transform(_lifted, layer)
 
@@ -47,14 +47,14 @@ def _lifted(fn: Callable[..., Any]) -> Any:
 
 
 def is_worth_it(x: jax.Array) -> bool:
-    """Whether to compute again what comes of this array: it is large, and nothing around it will be."""
+    """Whether to recompute results of this array: it is large, and no enclosing function is recomputed."""
     if _inside.get() or any(map(export.is_symbolic_dim, x.shape)):  # an export for any batch has no gradients
         return False
     return x.size * x.dtype.itemsize >= LARGE
 
 
 def lean(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function like `fn` that on a CPU is `again(fn)` where its first argument is worth it."""
+    """Return a function like `fn` that on a CPU is `again(fn)` if its first argument `is_worth_it`."""
 
     def call(x: jax.Array, *rest: Any) -> Any:
         if not is_worth_it(x):
@@ -65,7 +65,7 @@ def lean(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def again(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function like `fn` whose gradient computes it again from its arguments."""
+    """Return a function like `fn` whose gradient recomputes it from its arguments."""
 
     def inside(*args: Any) -> Any:
         token = _inside.set(True)
@@ -89,7 +89,7 @@ def again(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _hidden(tree: Any, gradient: Any) -> Any:
-    """Return the arrays of `tree`, by a way that XLA cannot see through, once there is a gradient."""
+    """Return the arrays of `tree` in a way that XLA cannot see through, once `gradient` is available."""
     first = jax.tree.leaves(gradient)[0].reshape(-1)[0].astype(jnp.float32)
     bits = lax.bitcast_convert_type(first, jnp.int32)
     leaves, shape = jax.tree.flatten(tree)

@@ -1,9 +1,9 @@
-"""Checkpoints of one fold, saved, restored and verified; the only file that knows Orbax.
+"""Save, restore and verify the checkpoints of one fold; the only module that uses Orbax.
 
 A step holds three items: the network that scores images, called `generator` or `classifier` (parameters and
-statistics), `training` (everything else that training needs) and `model` (JSON: how to build that network
-again). Orbax writes into a temporary directory and renames it, so a step is whole or absent. It
-does not notice every changed bit of an array, so `model` holds the hash of each item too.
+statistics), `training` (everything else that training needs) and `model` (JSON: how to rebuild that
+network). Orbax writes into a temporary directory and renames it, so a step is complete or absent. It does
+not detect every bit flip in an array, so `model` also stores a hash of each item.
 """
 
 import contextlib
@@ -23,15 +23,15 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-FORMAT = 2  # of the model description; raised when an older reader could not understand a newer file
-DESCRIPTIONS = 2**20  # bytes at most that Orbax writes beside arrays
-UNHASHED = 1  # the format without hashes, which is still read
+FORMAT = 2  # of the model description; incremented when older versions could not read newer files
+DESCRIPTIONS = 2**20  # most bytes that Orbax writes in addition to the arrays
+UNHASHED = 1  # the format without hashes, still readable
 
 
 class State(Protocol):
-    """The state of a training: a dataclass with the number of updates made."""
+    """Training state: a dataclass that counts its updates."""
 
-    # The network that scores images: its name, and its collections -> the fields that hold them.
+    # The network that scores images: its name, and collection -> field that holds it.
     SCORING: ClassVar[tuple[str, Mapping[str, str]]]
     step: jax.Array
 
@@ -40,18 +40,18 @@ S = TypeVar("S", bound=State)
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is missing, damaged, or of another network."""
+    """A checkpoint that is missing, damaged, or belongs to another network."""
 
 
 class FoldCheckpoints:
     """The checkpoints in one directory, newest last.
 
-    Saving is asynchronous; leaving the `with` block waits for it. Until then Orbax's log lines are dropped:
-    what matters of them is raised.
+    Saving is asynchronous; leaving the `with` block waits for it. Until then Orbax's log lines are dropped;
+    failures are raised as errors.
     """
 
     def __init__(self, directory: Path, *, keep: int = 2, read_only: bool = False):
-        """Open `directory`, created unless `read_only`; `keep` is how many steps stay."""
+        """Open `directory`, creating it unless `read_only`; keep the newest `keep` steps."""
         self.directory = directory.resolve()
         if read_only and not self.directory.is_dir():
             raise CheckpointError(f"{self.directory} does not exist: train this fold first")
@@ -65,8 +65,8 @@ class FoldCheckpoints:
             self._silence = stack.pop_all()
 
     def _open(self, keep: int, read_only: bool) -> ocp.CheckpointManager:
-        # A training is one process's own. Orbax expects all of them at every save unless told so, and
-        # wants to find the folder made then.
+        # Each training belongs to one process. By default Orbax expects all processes at every save; with
+        # `active_processes` it does not, but requires an existing folder.
         process = jax.process_index()
         alone = ocp.options.MultiprocessingOptions(primary_host=process, active_processes={process})
         if jax.process_count() > 1:
@@ -78,7 +78,7 @@ class FoldCheckpoints:
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
         )
-        # Those that Orbax makes itself write descriptions of what they save in the first process alone.
+        # Orbax's default handlers would write their metadata only in the first process.
         handlers: dict[str, ocp.CheckpointHandler] = {
             name: ocp.StandardCheckpointHandler(multiprocessing_options=alone)
             for name in ("generator", "classifier", "training")
@@ -95,14 +95,14 @@ class FoldCheckpoints:
         try:
             self._manager.close()
         except Exception as failure:
-            # An error under way says more than one of closing behind it.
+            # An error already being raised says more than one from closing after it.
             if error is None:
                 raise self._unwritable(failure) from failure
         finally:
             self._silence.close()
 
     def latest_step(self) -> int | None:
-        """Updates made at the newest whole checkpoint; None where there is none."""
+        """Number of updates at the newest complete checkpoint; None if there is none."""
         return self._manager.latest_step()
 
     def save(self, state: State, model: Mapping[str, Any]) -> None:
@@ -131,7 +131,7 @@ class FoldCheckpoints:
             )
 
     def wait(self) -> None:
-        """Wait until what is being saved is on the disk."""
+        """Wait until pending saves are on disk."""
         try:
             self._manager.wait_until_finished()
         except Exception as failure:
@@ -140,7 +140,7 @@ class FoldCheckpoints:
     def restore(self, abstract: S, sharding: jax.sharding.Sharding | None = None) -> S:
         """Restore the newest state in the structure, shapes and dtypes of `abstract` (`jax.eval_shape`).
 
-        It comes to `sharding`, or to the first device, wherever it was saved from.
+        It is placed by `sharding`, or on the first device, regardless of where it was saved.
         """
         name, fields = abstract.SCORING
         network, rest = _split(abstract)
@@ -156,13 +156,13 @@ class FoldCheckpoints:
         return self._restore()["model"]
 
     def generator_variables(self, abstract: Any) -> Any:
-        """Restore the generator alone of the newest step: {"params", "batch_stats"} as in `abstract`."""
+        """Restore only the generator of the newest step: {"params", "batch_stats"} as in `abstract`."""
         return self._restore(generator=ocp.args.StandardRestore(_on_device(abstract)))["generator"]
 
     def _check_space(self, size: float) -> None:
-        """Raise before anything is written where the disk is too full, because Orbax's tasks fail late on it.
+        """Raise before writing if the disk is too full, because Orbax's background tasks would fail late.
 
-        Steps that go are removed when the new one is whole, so it needs room beside them.
+        Old steps are removed only once the new one is complete, so both need space.
         """
         try:
             free = shutil.disk_usage(self.directory).free
@@ -172,7 +172,7 @@ class FoldCheckpoints:
             raise self._unwritable(f"{size / 2**20:.1f} MiB are needed, {free / 2**20:.1f} MiB are free")
 
     def _unwritable(self, failure: Exception | str) -> CheckpointError:
-        """The error for a full, read-only or absent disk, of whatever type Orbax and TensorStore raise."""
+        """The error for a full, read-only or missing disk: Orbax and TensorStore raise various types."""
         if self.directory.is_dir():
             why = failure if isinstance(failure, str) else _first_line(failure)
             way_out = "free space on the disk"
@@ -180,14 +180,14 @@ class FoldCheckpoints:
             why, way_out = "the folder has been removed", "restore it"
         return CheckpointError(
             f"a checkpoint could not be written to {self.directory} ({why}): {way_out}, then start the same "
-            "command again; it goes on from the newest whole checkpoint"
+            "command again; it resumes from the newest complete checkpoint"
         )
 
     def _restore(self, **items: Any) -> dict[str, Any]:
-        """Restore items of the newest step and its model, and compare each with its hash."""
+        """Restore items and the model description of the newest step, and verify their hashes."""
         step = self.latest_step()
         if step is None:
-            raise CheckpointError(f"{self.directory} holds no whole checkpoint: train this fold first")
+            raise CheckpointError(f"{self.directory} holds no complete checkpoint: train this fold first")
         where = f"step {step} in {self.directory}"
         back = "to use an earlier step, or train again"
         try:
@@ -195,16 +195,16 @@ class FoldCheckpoints:
                 self._manager.restore(step, args=ocp.args.Composite(model=ocp.args.JsonRestore(), **items))
             )
             model = dict(found["model"])
-        # Orbax and TensorStore raise many types for damaged or foreign files; the caller needs the
-        # name and the way out.
+        # Orbax and TensorStore raise many types for damaged or foreign files; the message must name the
+        # step and the way out.
         except Exception as error:
             if closed := _unreadable(self.directory / str(step)):
                 raise CheckpointError(
                     f"{where}: no permission to read {closed}: give it to this user"
                 ) from error
             raise CheckpointError(
-                f"{where} cannot be read ({_first_line(error)}): try again, for the disk may be at fault; if "
-                f"the step is damaged, move its folder elsewhere {back}"
+                f"{where} cannot be read ({_first_line(error)}): try again, the disk may be at fault; if the "
+                f"step is damaged, move its folder elsewhere {back}"
             ) from error
         hashes = model.pop("hashes", {})
         if model.get("format") not in (FORMAT, UNHASHED):
@@ -218,8 +218,8 @@ class FoldCheckpoints:
             for name, value in actual.items():
                 if hashes.get(name) != value:
                     raise CheckpointError(
-                        f"{where} is damaged: the SHA-256 of {name} is {value[:12]}, and "
-                        f"{str(hashes.get(name))[:12]} was saved: delete its folder {back}"
+                        f"{where} is damaged: the SHA-256 of {name} is {value[:12]}, expected "
+                        f"{str(hashes.get(name))[:12]}: delete its folder {back}"
                     )
         return {**found, "model": model}
 
@@ -240,7 +240,7 @@ def _unreadable(folder: Path) -> Path | None:
 
 @contextlib.contextmanager
 def _orbax_silenced() -> Iterator[None]:
-    """Drop what Orbax logs through absl, and nothing else; levels and handlers stay the user's."""
+    """Drop only Orbax's records from the absl log; the user's levels and handlers are unchanged."""
     logger, package = logging.getLogger("absl"), str(Path(ocp.__file__).parent)
 
     def from_elsewhere(record: logging.LogRecord) -> bool:
@@ -266,7 +266,7 @@ def _split(state: State) -> tuple[dict[str, Any], dict[str, Any]]:
     collections = state.SCORING[1]
     rest = {
         field.name: getattr(state, field.name)
-        for field in dataclasses.fields(state)  # type: ignore[arg-type]  # a protocol cannot say "dataclass"
+        for field in dataclasses.fields(state)  # type: ignore[arg-type]  # a protocol, not a dataclass
         if field.name not in collections.values()
     }
     return {name: getattr(state, field) for name, field in collections.items()}, rest
@@ -274,28 +274,28 @@ def _split(state: State) -> tuple[dict[str, Any], dict[str, Any]]:
 
 @functools.cache
 def _write_alone(process: int) -> None:
-    """Make Orbax write arrays whole: it would leave a part of each copy to the process that holds it."""
+    """Make Orbax write whole arrays: by default each process writes a part of a replicated array."""
     handler = ocp.type_handlers.ArrayHandler(primary_host=process, use_replica_parallel=False)
     ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
 
 
 def _seen_by_another(leaf: jax.Array) -> jax.Array:
-    """The array with a pretended copy on a device of another process, where there is one.
+    """Return the array with a fictitious copy on a device of another process, if there is one.
 
-    Orbax refuses arrays that one process of several has to itself, and leaves NumPy's to the first. It writes
-    the first copy, which is ours; nobody looks for the other.
+    With several processes, Orbax refuses arrays that only one of them holds, and writes NumPy arrays only in
+    the first process. It writes the first copy, which is ours, and never reads the other.
     """
     others = [device for device in jax.devices() if device.process_index != jax.process_index()]
     if not others:
         return leaf
-    ours = leaf.addressable_data(0)  # whole: of a training each device holds all
+    ours = leaf.addressable_data(0)  # complete: each device holds the whole state of a training
     mesh = jax.sharding.Mesh(np.array([*ours.devices(), others[0]]), ("copy",))
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     return jax.make_array_from_single_device_arrays(leaf.shape, everywhere, [ours])
 
 
 def _on_device(abstract: Any, sharding: jax.sharding.Sharding | None = None) -> Any:
-    """Add a sharding to every leaf: without one Orbax restores onto the devices that the file names."""
+    """Add a sharding to every leaf: without one Orbax restores onto the devices named in the checkpoint."""
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract

@@ -1,6 +1,6 @@
-"""Configuration -> experiment: `parse` makes typed settings of it, `build` loads the images they name.
+"""Configuration -> experiment: `parse` turns it into typed settings, `build` loads the images.
 
-Nothing behind this module takes the raw configuration or reads a field of it.
+Code downstream of this module uses the settings and reads no field of the raw configuration.
 """
 
 import dataclasses
@@ -29,10 +29,10 @@ from mim_jax.train.settings import Settings
 from mim_jax.train.trainer import Training
 from mim_jax.train.workdir import flatten
 
-DETECTORS = ("mim", "features", "combined")  # what may decide
+DETECTORS = ("mim", "features", "combined")  # methods that can make the decision
 
 _MEASURE = tuple(field.name for field in dataclasses.fields(Measure))
-# Bounds, both included, of numbers in the configuration.
+# Inclusive bounds of numbers in the configuration.
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31 - 1),
     "data.folds": (2, 1000),
@@ -57,7 +57,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "training.checkpoint_every": (1, 10**9),
     "training.keep": (1, 10**6),
     "training.panel_every": (0, 10**9),
-    "evaluation.resamples": (40, 10**6),  # of fewer none lies in each tail of a 95 % interval
+    "evaluation.resamples": (40, 10**6),  # fewer leave no resample in a tail of a 95 % interval
     "evaluation.procedural_clinical": (0, 10**6),
     "evaluation.clinical_sigma": (0, 1),
     "evaluation.robustness_images": (0, 10**6),
@@ -80,10 +80,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
 class Experiment:
     """A run with its images: the input of training and evaluation."""
 
-    settings: Settings  # what the configuration says
+    settings: Settings  # the parsed configuration
     dataset: Dataset  # the images to train and test on
-    splits: tuple[Split, ...]  # one a fold
-    # the images of the clinical test; None = there is none, or nothing is evaluated here
+    splits: tuple[Split, ...]  # one per fold
+    # images of the clinical test; None = no clinical test, or no evaluation in this process
     clinical: Dataset | None
 
 
@@ -91,17 +91,17 @@ class Method(Protocol):
     """A kind of run: MIM (`mim_jax.train.mim`) or a classifier (`mim_jax.classifiers.train`)."""
 
     def check(self, settings: Settings) -> None:
-        """Raise ValueError for mistakes that are known before any image is read."""
+        """Raise ValueError for mistakes that can be found before any image is read."""
 
     def split(self, settings: Settings, dataset: Dataset) -> list[Split]:
-        """Split the images into folds; ValueError where they are too few."""
+        """Split the images into folds; ValueError if there are too few."""
 
     def trainings(self, experiment: Experiment, path: Path) -> list[Training]:
         """List the trainings of a workdir, without computing anything."""
 
 
 def parse(config: Mapping[str, Any]) -> Settings:
-    """Read a configuration, a plain dict as `get_config` of a file in configs/ gives it, into settings.
+    """Parse a configuration, a plain dict as from `get_config` of a file in configs/, into settings.
 
     Raises:
       ValueError: a field is missing, unknown, or out of range; the message names it.
@@ -111,7 +111,7 @@ def parse(config: Mapping[str, Any]) -> Settings:
     except KeyError as error:
         raise ValueError(f"the configuration lacks {error}: start from a file in configs/") from None
     except TypeError as error:
-        raise ValueError(f"the configuration has a value of a wrong type: {error}") from error
+        raise ValueError(f"the configuration has a value of the wrong type: {error}") from error
 
 
 def _parse(config: Mapping[str, Any]) -> Settings:
@@ -130,12 +130,12 @@ def _parse(config: Mapping[str, Any]) -> Settings:
     data, evaluation = dict(config["data"]), dict(config["evaluation"])
     gate = data.pop("gate")
     mask = config.get("mask")
-    least = mask["size"] if mask else data["image_size"] // 2  # classifiers, which have no hole, as MIM
+    least = mask["size"] if mask else data["image_size"] // 2  # classifiers have no hole: MIM's default
     data |= {
         "gate_training": gate["training"],
         "gate": read_gate(config),
         "sources": {name: folder for name, folder in data["sources"].items() if folder},
-        "positive": datasets.printable(data["positive"]),  # spelled as the classes of a data set are
+        "positive": datasets.printable(data["positive"]),  # spelled like the class names of a data set
         "known": tuple(map(datasets.printable, data.get("known", ()))),
         "min_side": max(MIN_SIDE, least),
     }
@@ -156,7 +156,7 @@ def _parse(config: Mapping[str, Any]) -> Settings:
 
 
 def read_gate(config: Mapping[str, Any]) -> quality.Gate:
-    """Read the checks that files to be scored must pass: all that scoring with an export needs."""
+    """Read the checks that files to be scored must pass, the only settings that an export's scoring needs."""
     checks = {name: on for name, on in config["data"]["gate"].items() if name != "training"}
     gate: quality.Gate = _read(quality.Gate, checks, "data.gate")
     return gate
@@ -190,8 +190,8 @@ def _read_features(config: Mapping[str, Any]) -> typed.FeatureSettings | None:
     own, seen = config["data"]["image_size"], found.image_size
     if own > seen or (detector == "features" and own != seen):
         raise ValueError(
-            f"config.data.image_size={own} and config.features.image_size={seen}: the frozen network sees "
-            "the images of MIM, or larger ones; set both to one number, as without MIM they must be"
+            f"config.data.image_size={own} and config.features.image_size={seen}: the frozen network "
+            "needs images of at least MIM's size; set both to the same number (required without MIM)"
         )
     return found
 
@@ -203,7 +203,7 @@ def _read_classifier(section: Mapping[str, Any]) -> typed.ClassifierSettings:
 
 
 def _read(kind: Any, section: Mapping[str, Any], name: str) -> Any:
-    """Read a section into a dataclass; ValueError where a field is missing or unknown."""
+    """Read a section into a dataclass; ValueError if a field is missing or unknown."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
     needed = {n for n, f in fields.items() if f.default is dataclasses.MISSING}
     for what, names in (
@@ -235,7 +235,7 @@ def _check_type(name: str, value: Any, wanted: Any) -> None:
 
 
 def _is_a(value: Any, wanted: Any) -> bool:
-    """Whether a value has a type of `_KINDS`; True of any other type."""
+    """Whether a value has the `wanted` type; always True for types outside `_KINDS`."""
     if wanted in (int, float):
         return isinstance(value, int if wanted is int else int | float) and not isinstance(value, bool)
     if typing.get_origin(wanted) is tuple:
@@ -255,18 +255,18 @@ def build(
     clinical: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Experiment:
-    """Load the images of a run and split them; `progress` is called with (images done, images in all).
+    """Load the images of a run and split them; `progress` is called with (images done, total images).
 
-    Without `clinical` those of the clinical test are left out.
+    The images of the clinical test are loaded only if `clinical` is true.
 
     Raises:
-      ValueError: the images cannot be read, or are too few for the folds.
+      ValueError: the images cannot be read, or there are too few for the folds.
     """
     dataset = images.load_dataset(settings, progress)
     splits = tuple(method.split(settings, dataset))
     smallest = min(len(split.train) for split in splits)
     batch_size = settings.training.batch_size
-    if batch_size > smallest and settings.detector != "features":  # which trains nothing
+    if batch_size > smallest and settings.detector != "features":  # it trains no network
         raise ValueError(
             f"config.training.batch_size (={batch_size}) exceeds the {smallest} training images of a fold: "
             f"set --config.training.batch_size={smallest} or less"
@@ -275,7 +275,7 @@ def build(
 
 
 def compute_dtype(settings: Settings) -> Any:
-    """Data type of convolutions and products."""
+    """Data type of convolutions and matrix products."""
     precision = settings.training.precision
     fast = precision == "bfloat16" or (precision == "auto" and jax.default_backend() == "gpu")
     return jnp.bfloat16 if fast else jnp.float32

@@ -1,18 +1,18 @@
-"""Device groups, the processes of a run, and the barriers where these wait for each other.
+"""Device groups, the processes of a run, and barriers between the processes.
 
-Trainings are placed, each on a device of its own, and not stacked along an axis of one program. Folds differ
-by a few images, so a stack would pad the short batch, and BatchNorm would see the padding; it would also keep
-a fold that is nearly done in step with one that was just resumed. `jit` runs where its operands lie, so the
-host puts each training on its group and dispatches to one after the other. The numbers are those of one
-device, bit for bit, for the program is the same; the price is that every device compiles it (GPUs share one
-entry of the compilation cache).
+Each training is placed on a device of its own instead of being stacked along an axis of one program. Folds
+differ by a few images, so a stack would pad the short batch, and BatchNorm would see the padding; it would
+also tie a fold that is nearly done to one that was just resumed. `jit` runs where its operands are, so the
+host places each training on its group and dispatches to the groups in turn. Results equal those of one
+device bit for bit, because the program is the same; the cost is that every device compiles it (GPUs share
+one entry of the compilation cache).
 
-A group of several devices holds a training whole on each and splits its batches. Under `jit` a mean over the
-split axis is the mean over the whole batch: BatchNorm, losses and gradients need nothing of their own, and
-differ from one device by the order of summation alone.
+A group of several devices replicates a training's state and splits its batches. Under `jit` a mean over the
+split axis is the mean over the whole batch: BatchNorm, losses and gradients need no special code, and differ
+from one device only by the order of summation.
 
-Several processes, one a host, share out the trainings. A group never reaches across them: each saves what it
-trains, and they meet only at a `barrier`.
+Several processes, one per host, divide the trainings among themselves. A group never spans processes: each
+saves its own trainings, and they synchronise only at a `barrier`.
 """
 
 import os
@@ -41,14 +41,14 @@ class DeviceGroup:
 
     @property
     def whole(self) -> Sharding:
-        """Sharding of what every device holds: parameters, images, keys."""
+        """Sharding of replicated arrays: parameters, images, keys."""
         if len(self.devices) == 1:
             return SingleDeviceSharding(self.devices[0])
         return NamedSharding(self._mesh, PartitionSpec())
 
     @property
     def split(self) -> NamedSharding | None:
-        """Sharding of a batch, along its first axis; None where one device has it whole."""
+        """Sharding of a batch, along its first axis; None for a single device."""
         return None if len(self.devices) == 1 else NamedSharding(self._mesh, PartitionSpec("batch"))
 
     @property
@@ -56,22 +56,22 @@ class DeviceGroup:
         return Mesh(np.array(self.devices), ("batch",))
 
     def put(self, tree: Any) -> Any:
-        """Copy arrays, whole, to every device of the group."""
+        """Replicate arrays on every device of the group."""
         return jax.device_put(tree, self.whole)
 
 
 def find_groups(*, devices: int, shards: int, batch_size: int) -> list[DeviceGroup]:
-    """Group this process's devices (`devices` of them, 0 = all) by `shards` for batches of `batch_size`.
+    """Divide `devices` devices of this process (0 = all) into groups of `shards` for batches of `batch_size`.
 
     Raises:
-      ValueError: there are fewer devices, or they cannot be grouped so, or cannot share such a batch.
+      ValueError: there are fewer devices, or `shards` does not divide their number or the batch size.
     """
     here = jax.local_devices()
     used = devices or len(here)
     if used > len(here):
         raise ValueError(
-            f"config.training.devices (={devices}) exceeds what there is ({len(here)} of platform "
-            f"{here[0].platform}): set --config.training.devices=0 to use all"
+            f"config.training.devices (={devices}) exceeds the number available ({len(here)} of "
+            f"platform {here[0].platform}): set --config.training.devices=0 to use all"
         )
     if used % shards:
         raise ValueError(
@@ -97,15 +97,15 @@ def shard(items: Sequence[T]) -> list[T]:
 
 
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Join the processes of a run, where this one was started as one of several; before anything is computed.
+    """Connect the processes of a run if there are several; call it before any computation.
 
     Args:
-      coordinator: HOST:PORT of process 0, which listens there; None = what the scheduler says, or alone.
-      processes: how many there are; None as above.
-      process: index of this one; None as above.
+      coordinator: HOST:PORT where process 0 listens; None = from the scheduler, or a single process.
+      processes: number of processes; None as above.
+      process: index of this process; None as above.
 
     Raises:
-      ValueError: only some of the three are given, or the processes do not find each other.
+      ValueError: only some of the three are given, or the processes cannot connect to each other.
     """
     given = [value is not None for value in (coordinator, processes, process)]
     if any(given) and not all(given):
@@ -113,28 +113,28 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     scheduled, alone_on_host = _scheduled()
     if not any(given) and scheduled == 1:
         return
-    # Its handler of SIGTERM would stand in the place of ours.
+    # Its SIGTERM handler would replace ours.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         if any(given):
-            # Detection would leave each process one device.
+            # Cluster detection would leave each process only one device.
             jax.distributed.initialize(coordinator, processes, process, cluster_detection_method="deactivate")
         else:
             jax.distributed.initialize()
             if alone_on_host:
-                # Detection leaves all devices but one to neighbours, of which there are none.
+                # Cluster detection leaves all devices but one to other processes on the host: there are none.
                 jax.config.update("jax_cuda_visible_devices", "all")
     except (ValueError, RuntimeError) as error:
         raise ValueError(
-            f"the processes of this run do not find each other ({str(error).strip().splitlines()[0]}): name "
-            "them with --coordinator=HOST:PORT --processes=N --process=K"
+            f"the processes of this run cannot connect ({str(error).strip().splitlines()[0]}): name them "
+            "with --coordinator=HOST:PORT --processes=N --process=K"
         ) from error
 
 
 def _scheduled() -> tuple[int, bool]:
-    """Number of processes that the scheduler started, and whether this one has its host to itself.
+    """Number of processes that the scheduler started, and whether this one is alone on its host.
 
-    SLURM sets these in a step (srun), and not in the batch script or the shell around it.
+    SLURM sets these variables in a step (srun), not in the batch script or shell around it.
     """
     number = {name: int(value) for name, value in os.environ.items() if value.isdecimal()}
     slurm = number.get("SLURM_STEP_NUM_TASKS", 1)
@@ -145,7 +145,7 @@ def _scheduled() -> tuple[int, bool]:
 
 @contextmanager
 def barrier() -> Iterator[None]:
-    """Block that all processes leave at once; `FailedElsewhere` where another did not get to its end."""
+    """Block that all processes leave together; `FailedElsewhere` if another process failed inside it."""
     try:
         yield
     except Exception:
@@ -159,7 +159,7 @@ def barrier() -> Iterator[None]:
 
 
 def one_process_at_a_time(work: Callable[[], T]) -> T:
-    """Do `work` in the first process, then in all others at once."""
+    """Run `work` in the first process, then in all others at once."""
     with barrier():
         done = work() if is_first() else None
     with barrier():
@@ -167,7 +167,7 @@ def one_process_at_a_time(work: Callable[[], T]) -> T:
 
 
 def _failures(*, failed: bool) -> list[int]:
-    """Indices of the processes that failed; returns when all have asked."""
+    """Indices of the processes that failed; waits until all processes have called it."""
     if jax.process_count() == 1:
         return []
     return np.flatnonzero(multihost_utils.process_allgather(np.array(failed))).tolist()

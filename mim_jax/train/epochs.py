@@ -1,6 +1,6 @@
 """Epochs of any training as one program: shuffled batches, a step on each, metrics averaged over examples.
 
-This is the one place where a training is jitted, scanned and its state donated.
+The only module that jits and scans a training and donates its state.
 """
 
 import functools
@@ -19,18 +19,18 @@ class Task(Protocol):
     """A network to train: a frozen, hashable object of pure functions, such as `inpaint.gan.GanConfig`."""
 
     def init(self, key: jax.Array) -> Any:
-        """Draw the state before the first update."""
+        """Draw the initial state."""
 
     def step(self, state: Any, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[Any, Metrics]:
         """Update once, on a batch of examples.
 
-        `key` is that of the whole training: it is folded with the number of the update.
+        `key` belongs to the whole training: the step folds the number of the update into it.
         """
 
 
 @functools.partial(jax.jit, static_argnames="task")
 def init_state(task: Task, key: jax.Array) -> Any:
-    """Draw the state before the first update, as one program."""
+    """Draw the initial state, as one program."""
     return task.init(key)
 
 
@@ -52,20 +52,20 @@ def run_epochs(
     """Run whole epochs in one dispatch.
 
     Args:
-      task: what is trained.
-      state: before the first of these epochs; it is given away.
+      task: network to train.
+      state: state before the first of these epochs; donated.
       epochs: int32 `[E]`, the epoch numbers to run.
-      examples: arrays `[N, ...]` by name, all on the device; a batch has their rows.
-      scalars: what every batch has besides.
-      key: the fold's key; the order of epoch e comes from it and e alone.
-      batch_size: examples an update; the last, shorter batch has its own static shape (no padding that
+      examples: arrays `[N, ...]` by name, all on the device; a batch takes rows of each.
+      scalars: additional values of every batch.
+      key: the fold's key; the order of epoch e depends only on it and e.
+      batch_size: examples per update; the last, shorter batch has its own static shape (no padding that
         BatchNorm would see).
-      drop_last: leave the short batch out.
-      split: how the devices share a batch, along its first axis; None = one device. Each of them computes a
-        short last batch that they do not divide whole.
+      drop_last: skip the short batch.
+      split: how a batch is split over the devices, along its first axis; None = one device. Each device
+        computes all of a short last batch whose length is not a multiple of their number.
 
     Returns:
-      The state, and the metrics averaged over each epoch's examples: `[E]` each.
+      The final state, and the metrics averaged over each epoch's examples: `[E]` each.
     """
     step_key = jax.random.fold_in(key, 1)
     count = len(next(iter(examples.values())))
@@ -81,7 +81,7 @@ def run_epochs(
             return step(state, batch)
         share = len(batch) % split.num_devices == 0
         batch = lax.with_sharding_constraint(batch, split if share else _whole(split))
-        # Left to itself the compiler may leave parts of the state where they were computed.
+        # Otherwise the compiler may leave parts of the state on the device that computed them.
         return lax.with_sharding_constraint(step(state, batch), _whole(split))
 
     def epoch(state: Any, order: jax.Array) -> tuple[Any, Metrics]:
@@ -102,7 +102,7 @@ def steps_per_epoch(examples: int, batch_size: int, *, drop_last: bool) -> int:
 
 
 def epoch_orders(key: jax.Array, examples: int, epochs: jax.Array) -> jax.Array:
-    """For each epoch number in `epochs` `[E]`, its own shuffle of 0 .. examples-1: int32 `[E, examples]`."""
+    """A separate shuffle of 0 .. examples-1 for each number in `epochs` `[E]`: int32 `[E, examples]`."""
     shuffle = jax.random.fold_in(key, 0)
     return jax.vmap(lambda e: jax.random.permutation(jax.random.fold_in(shuffle, e), examples))(epochs)
 
@@ -112,15 +112,15 @@ def _whole(split: NamedSharding) -> NamedSharding:
 
 
 class Program:
-    """`run_epochs` of one training on one device group; it can be compiled ahead."""
+    """`run_epochs` for one training on one device group; it can be compiled ahead of time."""
 
     def __init__(self, task: Task, **given: Any):
-        """`given` are the arguments of `run_epochs` that stay."""
+        """`given` are the fixed arguments of `run_epochs`."""
         self._task, self._given = task, given
 
     def __call__(self, state: Any, epochs: jax.Array) -> tuple[Any, Metrics]:
         return run_epochs(self._task, state, epochs, **self._given)
 
     def lower(self, state: Any, epochs: jax.Array) -> Any:
-        """The program before it is compiled, as `jax.jit` has it."""
+        """Lower the program without compiling it, like `lower` of a jitted function."""
         return run_epochs.lower(self._task, state, epochs, **self._given)

@@ -1,4 +1,4 @@
-"""The images that settings name: a folder, the paper's sources, or the embedded procedural ones."""
+"""Load the images of a run: from a folder, from the paper's sources, or generated."""
 
 import os
 from collections.abc import Callable
@@ -16,9 +16,9 @@ from mim_jax.train.settings import Settings
 
 
 def load_dataset(settings: Settings, progress: Callable[[int, int], None] | None = None) -> Dataset:
-    """Load the images that the settings name: a folder, the paper's sources, or the procedural ones.
+    """Load the images that the settings name: a folder, the paper's sources, or procedural ones.
 
-    They are read once, at the size of the frozen network where there is one; MIM's are reduced from those.
+    They are read once, at the size of the frozen network if there is one, and downscaled for MIM.
     """
     return _at_sizes(_load_dataset(settings, _read_size(settings), progress), settings)
 
@@ -39,7 +39,7 @@ def _load_dataset(settings: Settings, size: int, progress: Callable[[int, int], 
     if data.source_column and not data.root:
         raise ValueError(
             f"config.data.source_column={data.source_column} is a column of the manifest in "
-            "config.data.root, which is not given: leave it out"
+            "config.data.root, which is not given: leave source_column out"
         )
     if data.root and data.sources:
         raise ValueError(
@@ -47,7 +47,7 @@ def _load_dataset(settings: Settings, size: int, progress: Callable[[int, int], 
             "given: name one of the two"
         )
     if data.procedural:
-        # Drawn one by one from their own random numbers: no copies to look for.
+        # Each image is drawn from random numbers of its own: no copies to look for.
         return datasets.from_lesions(
             size=size,
             positives=data.procedural_positives,
@@ -81,9 +81,9 @@ def _load_dataset(settings: Settings, size: int, progress: Callable[[int, int], 
 
 
 def load_clinical(settings: Settings) -> Dataset | None:
-    """Load the images of the clinical test, none of them mpox; None where the settings name none.
+    """Load the images of the clinical test, none of them mpox; None if the settings name none.
 
-    For procedural data they are drawn with another seed.
+    Procedural ones are drawn with a different seed from the training images.
     """
     data, evaluation = settings.data, settings.evaluation
     if evaluation.clinical:
@@ -108,20 +108,20 @@ def load_clinical(settings: Settings) -> Dataset | None:
 
 
 def prepared_folder(data_dir: str) -> Path:
-    """Folder of decoded sources; ValueError where it is not given and the user has no home."""
+    """Folder of decoded sources; ValueError if it is not given and the user has no home folder."""
     if data_dir:
         return Path(data_dir).expanduser()
     try:
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError as error:
         raise ValueError(
-            "this user has no home folder to keep decoded sources in: give one as --config.data.data_dir"
+            "this user has no home folder for decoded sources: give a folder as --config.data.data_dir"
         ) from error
     return Path(cache) / "mim_jax" / "prepared"
 
 
 def check_negatives(dataset: Dataset) -> None:
-    """Raise ValueError where there is nothing to test against."""
+    """Raise ValueError if there are no negatives to test against."""
     if not len(dataset.negatives):
         raise ValueError(
             f"{dataset.source} has no class but {dataset.positive!r}: add folders of other classes to test "
@@ -129,6 +129,6 @@ def check_negatives(dataset: Dataset) -> None:
         )
     if not len(dataset.tested_negatives):
         raise ValueError(
-            f"every image of another class shares a group with {dataset.positive!r}, on which some fold "
-            "trains: correct the groups (--mode=check_data lists them), or only train with --mode=train"
+            f"every image of another class shares a group with {dataset.positive!r} images that a fold "
+            "trains on: correct the groups (--mode=check_data lists them), or only train with --mode=train"
         )

@@ -1,6 +1,6 @@
-"""What memory a compiled program will take and what is free: said before the machine has none left.
+"""Compare the memory a compiled program needs with what is free, before the machine runs out.
 
-XLA knows the size of a program's buffers once it has compiled it; nothing is run to find out.
+XLA knows the size of a program's buffers once it is compiled; nothing has to run.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,15 +9,15 @@ from typing import Any
 
 import jax
 
-CLOSE = 0.8  # share of what is free that is worth a warning
+CLOSE = 0.8  # fraction of free memory above which to warn
 _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 def free_memory(device: jax.Device | None = None) -> float | None:
-    """Return the memory that may still be taken, in bytes; None where nobody says.
+    """Return the memory that is still available, in bytes; None if unknown.
 
     Args:
-      device: whose; None = the CPU's. A GPU's is what JAX may allocate there less what it has allocated.
+      device: device to ask; None = CPU. On a GPU, what JAX may allocate minus what it has allocated.
     """
     if device is not None and device.platform != "cpu":
         stats = device.memory_stats() or {}
@@ -27,13 +27,13 @@ def free_memory(device: jax.Device | None = None) -> float | None:
     fields = _numbers(_PROC / "meminfo")
     if "MemAvailable:" not in fields:
         return None
-    # Kilobytes. With swap a program is slow, and lives.
+    # Kilobytes. Swap counts: it makes a program slow but keeps it alive.
     machine = 1024.0 * (fields["MemAvailable:"] + fields.get("SwapFree:", 0))
     return min([machine, *_left_in_cgroups()])
 
 
 def _left_in_cgroups() -> list[float]:
-    """Return what each control group around this process leaves it, in bytes; of both versions."""
+    """Return the memory left in each control group (v1 or v2) around this process, in bytes."""
     left = []
     try:
         lines = (_PROC / "self" / "cgroup").read_text().splitlines()
@@ -48,21 +48,21 @@ def _left_in_cgroups() -> list[float]:
         else:
             continue
         folder = root / path.lstrip("/")
-        # In a container the path may be the host's, and only the root is there.
+        # In a container the path may be the host's, so that only the root exists.
         for each in (folder, *folder.parents):
             if not each.is_relative_to(root):
                 break
             most, taken = _number(each / limit), _number(each / used)
             if most is not None and taken is not None:
                 stat = _numbers(each / "memory.stat")
-                # The kernel drops files that it has read before it kills.
+                # The kernel drops cached files before it kills a process.
                 files = stat.get("inactive_file", 0) + stat.get("active_file", 0)
                 left.append(float(most - taken + files))
     return left
 
 
 def _number(path: Path) -> int | None:
-    """Return the number that a file holds; None where there is no file, or it says "max"."""
+    """Return the number in a file; None if there is no such file or it says "max"."""
     try:
         return int(path.read_text())
     except (OSError, ValueError):
@@ -70,7 +70,7 @@ def _number(path: Path) -> int | None:
 
 
 def _numbers(path: Path) -> dict[str, int]:
-    """Return first word -> second word of a file's lines, where that is a number."""
+    """Return first word -> second word of a file's lines, for lines whose second word is a number."""
     try:
         lines = [line.split() for line in path.read_text().splitlines()]
     except OSError:
@@ -79,9 +79,9 @@ def _numbers(path: Path) -> dict[str, int]:
 
 
 def estimate(compiled: Any) -> float | None:
-    """Return what a compiled program takes beyond its arguments while it runs, in bytes a device.
+    """Return the memory a running program needs in addition to its arguments, in bytes per device.
 
-    Its temporary buffer, and the results that do not lie where arguments lay. None where XLA does not say.
+    Its temporary buffer and the results that do not reuse an argument's buffer. None if XLA does not know.
     """
     sizes = compiled.memory_analysis()
     if sizes is None:
@@ -91,31 +91,31 @@ def estimate(compiled: Any) -> float | None:
 
 
 def held(tree: Any) -> int:
-    """Return the size of the arrays of a tree, in bytes."""
+    """Return the total size of a tree's arrays, in bytes."""
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree) if hasattr(leaf, "nbytes"))
 
 
 def check_fits(
     needed: float, free: float | None, *, what: str, ways: str, say: Callable[[str], None]
 ) -> None:
-    """Tell where a program will not fit, or hardly.
+    """Check whether a program fits in memory; warn when it is close.
 
     Args:
-      needed: by the program, in bytes, beyond what is held already.
-      free: as `free_memory`; None = unknown, and nothing is told.
-      what: needs the memory.
-      ways: out of it.
-      say: told one sentence where more than `CLOSE` of what is free is needed.
+      needed: memory the program needs in addition to what is already allocated, in bytes.
+      free: result of `free_memory`; None = unknown, no check.
+      what: name of the program, for the message.
+      ways: advice on how to need less, for the message.
+      say: called with a one-line warning if more than `CLOSE` of the free memory is needed.
 
     Raises:
-      ValueError: more is needed than is free; the message has both figures and the ways out.
+      ValueError: more is needed than is free; the message has both figures and `ways`.
     """
     if free is None or needed <= CLOSE * free:
         return
     figures = f"{what} needs {needed / 2**30:.1f} GiB of memory, and {max(free, 0) / 2**30:.1f} GiB are free"
     if needed > free:
         raise ValueError(f"{figures}: {ways}")
-    say(f"memory: {figures}, which is close; if it is stopped, {ways}")
+    say(f"memory: {figures}, which is close; if the run is killed, {ways}")
 
 
 def check_program(
@@ -127,29 +127,29 @@ def check_program(
     smaller: Sequence[str],
     say: Callable[[str], None],
 ) -> float:
-    """Compile a training's program, and tell where this machine cannot hold what it needs, as `check_fits`.
+    """Compile a training's program and check with `check_fits` that this machine has the memory for it.
 
-    The call that follows finds it compiled.
+    The call that follows reuses the compiled program.
 
     Args:
-      program: of the training, as `mim_jax.train.epochs.Program`.
-      state: to be trained.
-      epochs: to run.
-      what: is trained.
-      smaller: the options that make it need less.
-      say: as `check_fits`.
+      program: the training's `mim_jax.train.epochs.Program`.
+      state: training state to run it on.
+      epochs: epoch numbers of the dispatch.
+      what: name of the training, for messages.
+      smaller: names of the options that reduce the memory needed.
+      say: as in `check_fits`.
 
     Returns:
-      What it takes beyond its arguments, as `estimate`; 0 where nobody says.
+      Memory needed in addition to the arguments, from `estimate`; 0 if unknown.
 
     Raises:
-      ValueError: as `check_fits`.
+      ValueError: as in `check_fits`.
     """
     needed = estimate(program.lower(state, epochs).compile())
     if needed is None:
         return 0.0
     device = next(iter(epochs.devices()))
-    # A checkpoint, and a state that is set aside for one, are copies.
+    # A checkpoint, or a state kept back for one, is a copy.
     copies = held(state) if device.platform == "cpu" else 0
     elsewhere = "a GPU" if device.platform == "cpu" else "a larger GPU or several (--config.training.shards)"
     fields = [f"--config.{name}" for name in smaller]

@@ -1,4 +1,4 @@
-"""The records of a run while it goes: metrics.jsonl, TensorBoard events and a progress bar."""
+"""Live records of a run: metrics.jsonl, TensorBoard events and a progress bar."""
 
 import json
 import os
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Recorder:
-    """Writer of `workdir/metrics.jsonl` (one line an event), TensorBoard events and the progress bar.
+    """Writer of `workdir/metrics.jsonl` (one line per event), TensorBoard events and the progress bar.
 
-    Every process but the first writes its events to a file of its own, until `merge_events`.
+    Every process but the first writes its events to a file of its own until `merge_events`.
     """
 
     def __init__(self, workdir: Path, *, process: int = 0):
@@ -36,8 +36,8 @@ class Recorder:
         self.finish()
 
     def rewind(self, role: str, fold: int, epoch: int, step: int) -> None:
-        """Forget what was written of this training of `fold` after `epoch`, its update `step`."""
-        # Here, because tensorboardX imports PyTorch where it is installed: a second or two, and 200 MB.
+        """Delete records of this training of `fold` after `epoch`, whose last update is `step`."""
+        # Imported here, because tensorboardX imports PyTorch if installed: a second or two, and 200 MB.
         from mim_jax.train.tensorboard import Events
 
         where = self._tensorboard / _title(role, fold)
@@ -53,7 +53,7 @@ class Recorder:
         _write_events(self.path, kept)
 
     def epoch(self, role: str, fold: int, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
-        """Record the means of one epoch."""
+        """Record the mean metrics of one epoch."""
         self._write({"event": "epoch", "role": role, "fold": fold, "epoch": epoch, "step": step, **metrics})
         self._events[role, fold].scalars(metrics, step)
 
@@ -62,9 +62,9 @@ class Recorder:
         self._events[role, fold].image("inpainting", image, step)
 
     def start(self, title: str, total: int) -> None:
-        """Begin a stretch of work of `total` units; a bar on a terminal, a line now and then elsewhere."""
+        """Begin a stage of `total` units: a progress bar on a terminal, an occasional line elsewhere."""
         self.finish()
-        # mininterval keeps piped logs short: there tqdm would print a line at each update.
+        # mininterval keeps piped logs short: otherwise tqdm would print a line at each update.
         interval = 0.1 if sys.stderr.isatty() else 20.0
         self._bar = tqdm(
             desc=title,
@@ -75,14 +75,14 @@ class Recorder:
         )
 
     def advance(self, count: int = 1, **shown: float) -> None:
-        """Move the bar and show some numbers beside it."""
+        """Advance the bar and show some numbers next to it."""
         if self._bar is not None:
             if shown:
                 self._bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
             self._bar.update(count)
 
     def skip(self, count: int) -> None:
-        """Move the bar past work that was done earlier, which says nothing about the speed."""
+        """Advance the bar past work done in an earlier run, without counting it in the speed."""
         if self._bar is not None:
             self._bar.initial += count
             self._bar.update(count)
@@ -92,12 +92,12 @@ class Recorder:
         tqdm.write(sentence, file=sys.stderr)
 
     def describe(self, title: str) -> None:
-        """Rename the stretch of work."""
+        """Rename the current stage."""
         if self._bar is not None:
             self._bar.set_description(title, refresh=False)
 
     def finish(self) -> None:
-        """End the stretch of work."""
+        """End the current stage."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -112,7 +112,7 @@ def _title(role: str, fold: int) -> str:
 
 
 def merge_events(workdir: Path) -> None:
-    """Merge the events of all processes into metrics.jsonl; of two of an epoch the later one stays."""
+    """Merge the events of all processes into metrics.jsonl; of two events of one epoch the later is kept."""
     parts = sorted(workdir.glob("metrics.process_*.jsonl"))
     if not parts:
         return
@@ -131,7 +131,7 @@ def _write_events(path: Path, events: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """Read a metrics.jsonl, without lines that a crash cut short."""
+    """Read a metrics.jsonl, skipping lines that a crash cut short."""
     events = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:

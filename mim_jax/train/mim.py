@@ -1,4 +1,4 @@
-"""The trainings of MIM: its folds, its networks, every fold with and without the adversary."""
+"""MIM's trainings: folds, networks, and each fold with and without the adversary."""
 
 import dataclasses
 import functools
@@ -20,30 +20,30 @@ from mim_jax.train.optimizer import make_optimizer
 from mim_jax.train.settings import MimSettings, Settings
 from mim_jax.train.trainer import Training
 
-# The trainings of a fold: name -> folder of the checkpoints, and whether there is an adversary.
+# Trainings of a fold: role -> (folder of the checkpoints, whether there is an adversary).
 ROLES = {"mim": ("checkpoints", True), "autoencoder": ("autoencoder", False)}
 
 
 def check(settings: Settings) -> None:
-    """Raise ValueError for mistakes that are known before any image is read."""
+    """Raise ValueError for mistakes that can be found before any image is read."""
     own, size = mim_settings(settings), settings.data.image_size
     measure = own.measure
     if settings.detector != "mim" and own.rule.name == "paper":
         raise ValueError(
-            f"config.decision.rule=paper is a threshold on MIM's SSIM+HBD, and config.detector is "
+            f"config.decision.rule=paper is a threshold on MIM's SSIM+HBD, but config.detector is "
             f"{settings.detector}: use config.decision.rule=calibrated"
         )
     if settings.detector == "features":
         if measure != Measure() or own.mask.margin:
             raise ValueError(
-                "config.detector=features inpaints nothing, so it has no hole and no metric of MIM: leave "
-                "config.evaluation.metric, window, bins, region, holes and config.mask.margin as they are"
+                "config.detector=features inpaints nothing, so it has no hole and no MIM metric: keep the "
+                "defaults of config.evaluation.metric, window, bins, region, holes and config.mask.margin"
             )
         return
     if own.rule.name == "paper" and measure != Measure():
         raise ValueError(
-            "config.decision.rule=paper is a threshold on SSIM+HBD of the whole image; with "
-            f"{measure} it means nothing: use config.decision.rule=calibrated"
+            "config.decision.rule=paper is a threshold on SSIM+HBD of the whole image and does not apply to "
+            f"{measure}: use config.decision.rule=calibrated"
         )
     mask.check_sizes(size, own.mask.size, own.mask.margin)
     for holes in (measure.holes, settings.evaluation.more_holes):
@@ -53,7 +53,7 @@ def check(settings: Settings) -> None:
 
 
 def mim_settings(settings: Settings) -> MimSettings:
-    """Section of MIM in the settings; ValueError where they are those of a classifier."""
+    """MIM section of the settings; ValueError if they are those of a classifier."""
     if settings.mim is None:
         raise ValueError("this is the configuration of a classifier, not of MIM")
     return settings.mim
@@ -84,9 +84,9 @@ def split(settings: Settings, dataset: Dataset) -> list[Split]:
 
 
 def trainings(experiment: Experiment, path: Path) -> list[Training]:
-    """List the training of every fold in every role; nothing is computed before they begin.
+    """List the trainings of every fold in every role; nothing is computed until they begin.
 
-    There is none where a frozen network decides alone.
+    The list is empty if a frozen network decides alone.
     """
     settings, splits = experiment.settings, experiment.splits
     make = functools.cache(lambda steps: make_gan(settings, steps=steps))
@@ -122,13 +122,13 @@ def trainings(experiment: Experiment, path: Path) -> list[Training]:
 
 
 def fold_updates(settings: Settings, one: Split) -> int:
-    """Number of updates in an epoch of a fold."""
+    """Number of updates per epoch of a fold."""
     training = settings.training
     return steps_per_epoch(len(one.train), training.batch_size, drop_last=training.drop_last)
 
 
 def fold_key(settings: Settings, one: Split) -> jax.Array:
-    """Random key of everything in the trainings of a fold."""
+    """Random key for all trainings of a fold."""
     return jax.random.fold_in(jax.random.key(settings.seed), one.index)
 
 

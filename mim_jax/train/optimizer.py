@@ -20,8 +20,8 @@ DECAYS: dict[str, Callable[[float, int], optax.Schedule]] = {
 def make_schedule(decay: str, *, learning_rate: float, steps: int) -> optax.Schedule:
     """Learning rate after n of `steps` updates; the paper says only that it decays.
 
-    "cosine", the default, ends at 0, "exponential" at 1 % of the start; "step" divides by ten at half and at
-    three quarters.
+    "cosine", the default, ends at 0, "exponential" at 1 % of the initial rate; "step" divides it by ten at
+    half and at three quarters of the steps.
     """
     if decay not in DECAYS:
         raise ValueError(f"unknown learning-rate decay {decay!r}: choose one of {', '.join(DECAYS)}")

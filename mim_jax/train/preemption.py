@@ -1,8 +1,8 @@
-"""Requests to stop: Ctrl-C lets the epoch under way finish; a scheduler's SIGTERM leaves a few seconds.
+"""Stop requests: Ctrl-C lets the current epoch finish; a scheduler's SIGTERM leaves a few seconds.
 
-Python runs a signal's handler when the main thread comes back from compiled code, and an epoch or a
-compilation may keep it there for minutes. So another thread hears of SIGTERM too, through a pipe that the
-signal itself writes to, and after `GRACE` seconds saves what can be saved and ends the process.
+Python runs a signal handler only when the main thread returns from compiled code, and an epoch or a
+compilation may keep it there for minutes. So another thread learns of SIGTERM too, through a pipe that the
+signal itself writes to, and after `GRACE` seconds it saves what it can and ends the process.
 """
 
 import os
@@ -12,36 +12,36 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-GRACE = 3.0  # seconds from SIGTERM until the epoch under way is given up: the save needs the rest of ten
-GOES_ON = "the same command with the same --workdir goes on from there"
+GRACE = 3.0  # seconds after SIGTERM until the current epoch is abandoned; the rest of 10 s is for saving
+GOES_ON = "the same command with the same --workdir resumes from there"
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, where nothing has to be saved first."""
+    """SIGTERM, when nothing has to be saved first."""
 
 
 class Request:
-    """A request to stop that a loop looks at between two steps."""
+    """A stop request that a loop checks between two steps."""
 
     def __init__(self) -> None:
-        self.number: int | None = None  # of the signal; None while nobody has asked
-        self.lock = threading.Lock()  # held by whoever writes checkpoints
-        # Each saves a training under way as it last stood, and says where that was; by any key.
+        self.number: int | None = None  # signal number; None = no request yet
+        self.lock = threading.Lock()  # held while checkpoints are written
+        # Functions that save a running training's last state and name its epoch, under any key.
         self.rescues: dict[object, Callable[[], str]] = {}
 
     def rescue(self) -> str:
-        """Save everything that is under way, and return the sentence that says so."""
+        """Save all running trainings and return a message that says so."""
         with self.lock:  # never released: the process ends with it
             saved = [save() for save in list(self.rescues.values())]
-        return f"stopped after {' and '.join(saved) or 'what was done'} and saved: {GOES_ON}"
+        return f"stopped after {' and '.join(saved) or 'the work done so far'} and saved: {GOES_ON}"
 
 
 @contextmanager
 def requested(say: Callable[[str], None]) -> Iterator[Request]:
-    """Note the first SIGINT or SIGTERM in a request, so that the epoch under way can be saved.
+    """Record the first SIGINT or SIGTERM in a request, so that the current epoch can be saved.
 
-    A second SIGINT stops at once. Where the block still lasts `GRACE` seconds after SIGTERM, `Request.rescue`
-    is called and the process ends with status 0.
+    A second SIGINT stops at once. If the block still runs `GRACE` seconds after SIGTERM, `Request.rescue` is
+    called and the process ends with status 0, or 1 if that fails.
     """
     request = Request()
 
@@ -49,10 +49,10 @@ def requested(say: Callable[[str], None]) -> Iterator[Request]:
         if request.number is not None:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
-            return  # schedulers repeat themselves
+            return  # schedulers may repeat the signal
         request.number = number
-        patience = "a second Ctrl-C stops at once" if number == signal.SIGINT else f"for at most {GRACE:g} s"
-        say(f"stopping: the epoch under way is finished and saved first; {patience}")
+        patience = "a second Ctrl-C stops at once" if number == signal.SIGINT else f"at most {GRACE:g} s"
+        say(f"stopping: finishing and saving the current epoch first ({patience})")
 
     with _handled(dict.fromkeys((signal.SIGINT, signal.SIGTERM), note), request.rescue):
         yield request
@@ -60,7 +60,7 @@ def requested(say: Callable[[str], None]) -> Iterator[Request]:
 
 @contextmanager
 def terminable(sentence: str) -> Iterator[None]:
-    """Raise `Terminated` at SIGTERM and, `GRACE` seconds later, end the process: `sentence`, status 0."""
+    """Raise `Terminated` on SIGTERM; `GRACE` seconds later print `sentence` and exit with status 0."""
 
     def terminate(number: int) -> None:
         raise Terminated
@@ -72,14 +72,14 @@ def terminable(sentence: str) -> Iterator[None]:
 @contextmanager
 def _handled(handlers: Mapping[int, Callable[[int], None]], rescue: Callable[[], str]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's affair
+        yield  # only the main thread may set signal handlers
         return
     heard, hears = os.pipe()
     os.set_blocking(hears, False)
     over = threading.Event()
 
     def watch() -> None:
-        while number := os.read(heard, 1):  # nothing once the other end is closed
+        while number := os.read(heard, 1):  # empty once the other end is closed
             if number[0] == signal.SIGTERM and not over.wait(GRACE):
                 _leave(rescue)
 
@@ -97,17 +97,17 @@ def _handled(handlers: Mapping[int, Callable[[int], None]], rescue: Callable[[],
             signal.signal(number, previous)
         signal.set_wakeup_fd(pipe)
         os.close(hears)
-        watcher.join()  # where it is saving, the process ends there
+        watcher.join()  # if it is saving, the process ends in that thread
         os.close(heard)
 
 
 def _leave(rescue: Callable[[], str]) -> None:
-    """End the process now: what a device computes cannot be called off, and leaving would wait for it."""
+    """End the process now: device computations cannot be cancelled, and a normal exit would wait for them."""
     status = 0
     try:
         sentence = rescue()
-    except Exception as error:  # whatever it is, the scheduler waits no longer
+    except Exception as error:  # of any type: the scheduler waits no longer
         sentence, status = str(error), 1
-    print(f"\nmim_jax: {sentence}", file=sys.stderr, flush=True)  # below a bar that is not ended
+    print(f"\nmim_jax: {sentence}", file=sys.stderr, flush=True)  # below an unfinished progress bar
     sys.stdout.flush()
     os._exit(status)

@@ -1,4 +1,4 @@
-"""Files of TensorBoard events."""
+"""Writer of TensorBoard event files."""
 
 import io
 import os
@@ -18,13 +18,13 @@ from tensorboardX.record_writer import masked_crc32c
 class Events:
     """A file of TensorBoard events; every call appends one and closes the file.
 
-    No thread holds what a crash or a full disk would lose. The container is that of TensorFlow's records:
-    length, its checksum, bytes, their checksum
+    No thread buffers events that a crash or a full disk would lose. The file format is TFRecord: length, its
+    checksum, data, its checksum
     (https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details).
     """
 
     def __init__(self, folder: Path, *, purge_step: int):
-        """Begin a file in `folder`, which is made; what older files say from `purge_step` on is void."""
+        """Begin a file in `folder`, made if missing; it voids events of older files from `purge_step` on."""
         folder.mkdir(parents=True, exist_ok=True)
         # TensorBoard reads files in the order of their names.
         self._path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"

@@ -1,7 +1,7 @@
-"""The training loop: every training from its newest checkpoint, recorded, stopped on request, saved.
+"""The training loop: run every training from its newest checkpoint, record and save it, stop on request.
 
-It knows states, epochs and files, and not what is trained. Each training is a generator that pauses when its
-epochs are dispatched, so that one thread keeps every device group busy; one group trains them in turn.
+It handles states, epochs and files, whatever the network. Each training is a generator that yields once its
+epochs are dispatched, so that one thread keeps every device group busy; on one group they train in turn.
 """
 
 import time
@@ -21,7 +21,7 @@ from mim_jax.train.epochs import Metrics, Program, Task, init_state
 from mim_jax.train.metric_writer import Recorder
 from mim_jax.train.settings import TrainingSettings
 
-# State and the numbers of the epochs, int32 [E] -> the state after them, and metrics, [E] each.
+# State and epoch numbers, int32 [E] -> the state after those epochs, and metrics, [E] each.
 RunEpochs = Callable[[Any, jax.Array], tuple[Any, Metrics]]
 
 
@@ -29,23 +29,23 @@ RunEpochs = Callable[[Any, jax.Array], tuple[Any, Metrics]]
 class Training:
     """One training of one fold."""
 
-    role: str  # what is trained, for metrics.jsonl
-    fold: int  # of the split
-    title: str  # for the person waiting
-    folder: Path  # of its checkpoints
+    role: str  # name of the trained network in metrics.jsonl
+    fold: int  # index of the split
+    title: str  # shown to the user
+    folder: Path  # of the checkpoints
     task: Task  # the networks and their update
-    examples: Mapping[str, np.ndarray]  # arrays `[N, ...]` by name, on the host, to train on
-    scalars: Mapping[str, np.ndarray]  # what every batch has besides
-    key: jax.Array  # that everything random comes from
-    updates: int  # in an epoch
-    model: Mapping[str, Any]  # how to build the network that scores, for the checkpoints
-    shown: tuple[str, ...]  # metrics that stand beside the progress bar
-    start: Callable[[], Any] | None = None  # makes the state to begin with; None = `task.init(key)`
-    panel: Callable[[Any], np.ndarray] | None = None  # state -> a picture for TensorBoard
-    panel_every: int = 0  # epochs between two of them; 0 = none
-    # of its own run, where those of several runs are trained together; None = that of `train`
+    examples: Mapping[str, np.ndarray]  # training arrays `[N, ...]` by name, on the host
+    scalars: Mapping[str, np.ndarray]  # additional values of every batch
+    key: jax.Array  # source of all randomness
+    updates: int  # per epoch
+    model: Mapping[str, Any]  # how to rebuild the network that scores, for checkpoints
+    shown: tuple[str, ...]  # metrics shown next to the progress bar
+    start: Callable[[], Any] | None = None  # makes the initial state; None = `task.init(key)`
+    panel: Callable[[Any], np.ndarray] | None = None  # state -> picture for TensorBoard
+    panel_every: int = 0  # epochs between two panels; 0 = no panels
+    # recorder of this training's run if several runs train together; None = the one given to `train`
     recorder: Recorder | None = None
-    smaller: tuple[str, ...] = ("training.batch_size", "data.image_size")  # options that save memory
+    smaller: tuple[str, ...] = ("training.batch_size", "data.image_size")  # options that reduce memory
 
     @property
     def count(self) -> int:
@@ -53,12 +53,12 @@ class Training:
         return len(next(iter(self.examples.values())))
 
     def init(self) -> Any:
-        """Make the state before the first update."""
+        """Make the initial state."""
         return self.start() if self.start else init_state(self.task, self.key)
 
     def saved_epoch(self) -> int:
-        """Epochs done at the newest checkpoint; 0 = there is none."""
-        steps = [int(path.name) for path in self.folder.glob("*") if path.name.isdecimal()]  # whole ones
+        """Epochs completed at the newest checkpoint; 0 = no checkpoint."""
+        steps = [int(path.name) for path in self.folder.glob("*") if path.name.isdecimal()]  # complete ones
         return max(steps, default=0) // self.updates
 
     def begin(self, group: DeviceGroup, settings: TrainingSettings) -> Program:
@@ -73,7 +73,7 @@ class Training:
 
 
 class Interrupted(Exception):
-    """The run was asked to stop by signal `number` and has saved its state; the message says how to go on."""
+    """The run was stopped by signal `number` and has saved its state; the message says how to resume."""
 
     def __init__(self, message: str, number: int):
         super().__init__(message)
@@ -81,7 +81,7 @@ class Interrupted(Exception):
 
 
 class NonFiniteLoss(Exception):
-    """Training left the finite numbers; the message names the step and the metric."""
+    """A loss or a parameter became infinite or NaN; the message names it and the epoch."""
 
 
 def train(
@@ -91,18 +91,18 @@ def train(
     *,
     wrap: Callable[[RunEpochs], RunEpochs] = lambda run: run,
 ) -> None:
-    """Run every training of this process that is not finished, from its newest checkpoint.
+    """Run every unfinished training of this process, from its newest checkpoint.
 
     Args:
-      trainings: of all processes, in the order in which they begin.
-      settings: of the loop.
-      recorder: of metrics and progress.
-      wrap: put around each function that runs epochs, such as a profiler.
+      trainings: trainings of all processes, in the order in which they begin.
+      settings: settings of the loop.
+      recorder: recorder of metrics and progress.
+      wrap: wrapper for each function that runs epochs, such as a profiler.
 
     Raises:
       Interrupted: on SIGINT or SIGTERM, after saving.
-      NonFiniteLoss: a loss is infinite or NaN; the last good checkpoint stays.
-      ValueError: as `devices.find_groups` and `memory.check_program`.
+      NonFiniteLoss: a loss or a parameter is infinite or NaN; the last good checkpoint is kept.
+      ValueError: as in `devices.find_groups` and `memory.check_program`.
     """
     groups = deque(find_device_groups(settings))
     waiting = deque(shard(trainings))
@@ -126,7 +126,7 @@ def train(
                     stopped += [end.value] if end.value else []
         finally:
             for _, one in running:
-                one.close()  # waits for what it is saving
+                one.close()  # waits for pending saves
     if stop.number is not None and (stopped or waiting):
         where = f"after {' and '.join(stopped)} and saved" if stopped else "between two trainings"
         raise Interrupted(f"stopped {where}: {preemption.GOES_ON}", stop.number)
@@ -134,7 +134,7 @@ def train(
 
 
 def find_device_groups(settings: TrainingSettings) -> list[DeviceGroup]:
-    """Group the devices as the settings ask; errors as `devices.find_groups`."""
+    """Group the devices as the settings ask; errors as in `devices.find_groups`."""
     return find_groups(devices=settings.devices, shards=settings.shards, batch_size=settings.batch_size)
 
 
@@ -142,7 +142,7 @@ def restore(folder: Path, *, updates: int, init: Callable[[], Any]) -> Any:
     """Restore the state at the end of a training of `updates` updates.
 
     Raises:
-      ValueError: it is not trained to its end, or its checkpoint is missing or damaged.
+      ValueError: the training is not finished, or its checkpoint is missing or damaged.
     """
     from mim_jax.train.checkpoints import FoldCheckpoints
 
@@ -163,8 +163,8 @@ def _train_one(
     stop: preemption.Request,
     wrap: Callable[[RunEpochs], RunEpochs],
 ) -> Generator[None, None, str | None]:
-    """Train to the end, pausing whenever the device has work; returns where it was stopped."""
-    # Orbax takes a second to import; mistakes should not wait.
+    """Train to the end, yielding while the device is busy; return where it was stopped, if it was."""
+    # Orbax takes a second to import; errors in the settings should not wait for it.
     from mim_jax.train.checkpoints import FoldCheckpoints
 
     with FoldCheckpoints(training.folder, keep=settings.keep) as checkpoints:
@@ -191,7 +191,7 @@ def _run_epochs(
     if epoch == settings.epochs:
         return None
     recorder.rewind(training.role, fold, epoch, epoch * updates)
-    # 1. a checkpoint of this workdir; 2. a fresh network, made where nothing else is waiting to be computed.
+    # Resume from a checkpoint, or make a fresh network, on this group's device because that one is idle.
     if latest is None:
         with jax.default_device(group.devices[0]):
             state = group.put(training.init())
@@ -201,7 +201,7 @@ def _run_epochs(
     run = wrap(program)
 
     def rescue(state: Any, epoch: int) -> Callable[[], str]:
-        """Make the function that saves the state after `epoch`, or waits for the save under way if None."""
+        """Return a function that saves `state` after `epoch`, or waits for the pending save if it is None."""
 
         def save() -> str:
             if state is not None:
@@ -215,19 +215,19 @@ def _run_epochs(
     saved, lasted, needed = epoch, 0.0, None
     while epoch < settings.epochs:
         count = _epochs_to_dispatch(settings, training.panel_every, epoch)
-        # From the host: a range made on the first device would wait for the training there.
+        # Made on the host: a range made on the first device would wait for the training there.
         numbers = group.put(np.arange(epoch, epoch + count, dtype=np.int32))
         if needed is None:
             needed = memory.check_program(
                 program, state, numbers, what=training.title, smaller=training.smaller, say=recorder.say
             )
-        # The dispatch takes the state for its own. One that may outlast the time there is leaves a copy.
+        # The dispatch donates the state. Keep a copy if the dispatch may outlast the grace period.
         at_risk = lasted > preemption.GRACE / 2 and epoch > saved
         stop.rescues[training] = rescue(jax.tree.map(jnp.copy, state) if at_risk else None, epoch)
         began = time.perf_counter()
         heap.make_room(needed)
         state, metrics = run(state, numbers)
-        yield  # the others' turn: what they make it wait counts into its seconds
+        yield  # to the other trainings; waiting for them counts in this one's seconds
         values = {name: np.asarray(column, np.float64) for name, column in metrics.items()}
         lasted = time.perf_counter() - began
         seconds = lasted / count
@@ -271,8 +271,8 @@ def _check_finite(means: Mapping[str, float], fold: int, epoch: int, step: int, 
 
 
 def _check_state(state: Any, fold: int, epoch: int, checkpoints: Any) -> None:
-    """Raise before a state that is not finite, which finite losses can leave, replaces the last good one."""
-    # By NumPy, which needs no device: that may be busy with what is being given up.
+    """Raise before a non-finite state, possible after finite losses, replaces the last good one."""
+    # With NumPy, which needs no device: it may still be busy with an abandoned dispatch.
     if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(state)):
         raise NonFiniteLoss(
             f"the parameters are not finite after epoch {epoch} of fold {fold}: lower "
@@ -282,4 +282,4 @@ def _check_state(state: Any, fold: int, epoch: int, checkpoints: Any) -> None:
 
 def _newest(checkpoints: Any) -> str:
     step = checkpoints.latest_step()
-    return "there is no checkpoint yet" if step is None else f"the newest checkpoint is that of update {step}"
+    return "there is no checkpoint yet" if step is None else f"the newest checkpoint is from update {step}"

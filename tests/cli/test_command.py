@@ -109,7 +109,7 @@ def test_a_folder_of_several_seeds_names_them(run, tmp_path):
     for seed in (10, 2):
         shutil.copytree(run, tmp_path / f"seed_{seed}")
     for mode in ("score", "export", "serve"):
-        with pytest.raises(ValueError, match=r"holds 2 runs, one a seed: name one .*seed_2, .*seed_10$"):
+        with pytest.raises(ValueError, match=r"holds 2 runs, one per seed: name one .*seed_2, .*seed_10$"):
             configure(mode, workdir=tmp_path)
     found = configure("evaluate", workdir=tmp_path)
     assert found["seeds"] == (2, 10) and found["training"]["epochs"] == 4

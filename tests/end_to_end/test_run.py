@@ -137,7 +137,7 @@ def test_a_run_stopped_and_killed_in_epochs_and_saves_ends_as_an_uninterrupted_o
         process.send_signal(number)
         ((_, said),) = finish(process, expect=status)
         if status >= 0:
-            assert "and saved: the same command with the same --workdir goes on" in said
+            assert "and saved: the same command with the same --workdir resumes" in said
     launch(*tiny(workdir), **QUICKLY)
     assert without_times(workdir) == without_times(finished)
 
@@ -160,7 +160,7 @@ def test_other_images_are_refused(finished, tmp_path, capsys):
     copy = shutil.copytree(finished, tmp_path / "copy")
     write_json(copy / "data.json", {**read_json(copy / "data.json"), "digest": "0" * 64}, sealed=True)
     assert execute("evaluate", copy) == 1
-    assert "the images are not those that the workdir" in capsys.readouterr().err
+    assert "the images differ from those that the workdir" in capsys.readouterr().err
 
 
 def test_evaluating_what_was_never_trained_leaves_no_trace(tmp_path, capsys):
@@ -234,7 +234,7 @@ def test_no_group_calibrates_what_judges_it(finished):
 def test_an_older_calibration_says_how_to_renew_it(finished, tmp_path):
     copy = shutil.copytree(finished, tmp_path / "copy")
     (copy / "calibration.json").write_text('{"pooled": 0.5}')
-    with pytest.raises(ValueError, match="evaluate the workdir anew with --mode=evaluate"):
+    with pytest.raises(ValueError, match="evaluate the workdir again with --mode=evaluate"):
         Detector.load(copy)
 
 

@@ -224,7 +224,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was_saved(two_grou
     settings = replace(SETTINGS, checkpoint_every=2)
     with (
         metric_writer.Recorder(tmp_path) as own,
-        pytest.raises(trainer.NonFiniteLoss, match=r"epoch 3 \(update 3\) of fold 1.*that of update 2"),
+        pytest.raises(trainer.NonFiniteLoss, match=r"epoch 3 \(update 3\) of fold 1.*from update 2"),
     ):
         trainer.train(trainings, settings, own)
     assert steps_of(tmp_path) == {"fold_0": [2], "fold_1": [2]}
@@ -259,7 +259,7 @@ def test_groups_share_out_the_devices(monkeypatch):
     assert [group.devices for group in find(devices=0, shards=1)] == [(device,) for device in here]
     assert [group.devices for group in find(devices=4, shards=2)] == [tuple(here[:2]), tuple(here[2:4])]
     for options, sentence in (
-        ({"devices": 9, "shards": 1}, r"devices \(=9\) exceeds what there is \(8 of platform gpu\)"),
+        ({"devices": 9, "shards": 1}, r"devices \(=9\) exceeds the number available \(8 of platform gpu\)"),
         ({"devices": 0, "shards": 3}, r"shards \(=3\) does not divide the 8 devices"),
         ({"devices": 0, "shards": 8}, r"batch_size \(=12\) cannot be split over 8 devices"),
     ):

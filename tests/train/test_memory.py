@@ -77,7 +77,7 @@ def test_a_program_that_barely_fits_is_warned_about():
     assert told(7.9, 10) == []
     assert told(9, 10) == [
         "memory: the training needs 9.0 GiB of memory, and 10.0 GiB are free, which is close; "
-        "if it is stopped, lower it"
+        "if the run is killed, lower it"
     ]
 
 

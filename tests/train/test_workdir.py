@@ -63,5 +63,5 @@ def test_a_sealed_file_reads_back_and_a_changed_one_does_not(tmp_path):
     path.write_text(path.read_text().replace('"wall_time": 3.0', '"wall_time": 4.0'))
     workdir.read_json(path)
     path.write_text(path.read_text().replace("0.1", "0.2"))
-    with pytest.raises(ValueError, match=r"a\.json.*does not fit its content"):
+    with pytest.raises(ValueError, match=r"a\.json.*does not match its content"):
         workdir.read_json(path)

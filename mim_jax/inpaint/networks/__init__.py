@@ -1,8 +1,8 @@
 """The generators by name, and the discriminator.
 
 A generator is any Flax module that maps masked images `[B, S, S, 3]` to patches `[B, S/2, S/2, 3]`, both in
-[-1, 1], and is called with `train=`. Inside the package one file and one line in `GENERATORS` add one;
-outside it `register_generator` does.
+[-1, 1], and takes the keyword `train`. To add one to this package, write one file and one line in
+`GENERATORS`; outside it, call `register_generator`.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,10 +28,10 @@ _OWN = frozenset(GENERATORS)
 
 
 def register_generator(name: str, generator: type[nn.Module]) -> None:
-    """Make a generator of your own known to configurations, workdirs and exports of this process.
+    """Register your own generator for the configurations, workdirs and exports of this process.
 
-    Call it in the file that --config names: it runs before the configuration is read, in every mode.
-    `examples/your_own_generator.py` is such a file.
+    Call it in the --config file, which runs before the configuration is read, in every mode.
+    `examples/your_own_generator.py` is an example.
 
     >>> class Grey(nn.Module):
     ...     dtype: Any = None
@@ -47,27 +47,27 @@ def register_generator(name: str, generator: type[nn.Module]) -> None:
     >>> del GENERATORS["grey"]
 
     Args:
-      name: what `config.generator.name` calls it; registered again, a name means the newer generator.
-      generator: the module's class. Its field `dtype` is what convolutions compute in; other fields of the
-        section `generator` of a configuration reach the fields of the same name.
+      name: name of the generator in `config.generator.name`; registering a name again replaces its generator.
+      generator: the module's class. Its field `dtype` is the dtype of its convolutions; the other settings in
+        the configuration's `generator` section set its fields of the same name.
 
     Raises:
       ValueError: the name is one of this package's, or the class has no field `dtype`.
     """
     if name in _OWN:
-        raise ValueError(f"the generator {name!r} is this package's own: register yours by another name")
+        raise ValueError(f"the generator {name!r} is this package's own: register yours under another name")
     if "dtype" not in getattr(generator, "__dataclass_fields__", {}):
         raise ValueError(
-            f"the generator {name!r} has no field dtype, which says what it computes in: add dtype: Any = "
+            f"the generator {name!r} has no field dtype, the dtype it computes in: add dtype: Any = "
             "jnp.float32 to its class, a Flax module"
         )
     GENERATORS[name] = generator
 
 
 def make_generator(name: str, options: Mapping[str, Any], *, dtype: Any) -> nn.Module:
-    """Build the generator called `name`, convolving in `dtype`, with those of `options` that it takes.
+    """Build the generator called `name`, convolving in `dtype`, with those of `options` that are its fields.
 
-    `options` are fields of the section `generator` of a configuration. An unknown name is a ValueError that
+    `options` are from the `generator` section of a configuration. An unknown name raises a ValueError that
     lists the known ones.
     """
     if name not in GENERATORS:

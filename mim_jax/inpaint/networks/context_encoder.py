@@ -1,8 +1,8 @@
-"""The paper's generator: a context encoder that paints the hole from its surroundings.
+"""The paper's generator: a context encoder that fills the hole from its surroundings.
 
 Pathak et al., "Context Encoders: Feature Learning by Inpainting", CVPR 2016, in the layout of the PyTorch-GAN
 re-implementation, whose shapes and point-wise bottleneck match the paper's Figure 4 (its Tables S1-S2 are not
-public). Here BatchNorm has eps 1e-5; that implementation's 0.8 is a momentum given as eps.
+public). Here BatchNorm has eps 1e-5; that implementation's 0.8 is a momentum passed as eps.
 """
 
 import functools
@@ -25,14 +25,14 @@ class ContextEncoder(nn.Module):
     40,401,187 parameters at width 64, 4,000 bottleneck channels and the point-wise bottleneck.
 
     Attributes:
-      width: features of the first layer; the others scale with it.
+      width: number of features of the first layer; the others scale with it.
       bottleneck: "pointwise" (the paper: a 1x1 convolution, which mixes no positions), "channelwise_fc"
         (Pathak et al.: each feature map through its own dense layer, then the 1x1 convolution) or "global"
         (one convolution over all positions and back).
       bottleneck_channels: features between encoder and decoder.
-      compose: train the bottleneck and the transposed convolution behind it as one where that is less work
-        (from 12 images a batch at full size); the same function, rounded otherwise.
-      dtype: of the computation; parameters and statistics stay float32.
+      compose: train the bottleneck and the transposed convolution after it as one if that is less work
+        (from 12 images per batch at full size); the same function, rounded differently.
+      dtype: dtype of the computation; parameters and statistics stay float32.
     """
 
     width: int = 64
@@ -69,9 +69,9 @@ class ContextEncoder(nn.Module):
             if self.bottleneck == "channelwise_fc":
                 x = ChannelwiseDense(dtype=self.dtype, name="channelwise_fc")(x)
             # No norm and no activation, so that this layer and the transposed convolution
-            # behind it are one linear map.
+            # after it form one linear map.
             sizes = x[..., 0].size, x.shape[-1], self.bottleneck_channels, 8 * w, 4
-            # Not for scoring: there a score would round otherwise in another batch size.
+            # Not for scoring: a score's rounding would depend on the batch size.
             composed = self.compose and train and saves_to_compose(*sizes)
             if composed:
                 first = ConvPair(self.bottleneck_channels, 1, name="bottleneck")(x.shape[-1])

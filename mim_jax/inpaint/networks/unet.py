@@ -17,8 +17,8 @@ from mim_jax.inpaint.networks.context_encoder import check_image_size
 class UNet(nn.Module):
     """Masked image `[B, S, S, 3]` in [-1, 1] -> patch `[B, S/2, S/2, 3]` in [-1, 1]; S is a multiple of 16.
 
-    Four halvings and three doublings: the output is half the input's size, as the other generators'. Each
-    decoder stage sees the encoder's map of its own scale.
+    Four halvings and three doublings: the output is half the input's size, as for other generators. Each
+    decoder stage sees the encoder's feature map at its own scale.
     """
 
     width: int = 32
