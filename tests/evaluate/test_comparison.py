@@ -181,7 +181,7 @@ def test_damaged_workdirs_are_refused(tmp_path):
 
 
 def test_runs_that_do_not_belong_together_are_refused(tmp_path, runs):
-    with pytest.raises(ValueError, match="only .*mim was given"):
+    with pytest.raises(ValueError, match=r"only .*mim was given"):
         compare(runs[1:2], resamples=9, seed=0)
     with pytest.raises(ValueError, match="given twice"):
         compare([runs[0], runs[0]], resamples=9, seed=0)
