@@ -149,9 +149,7 @@ def test_a_damaged_file_is_refused(tmp_path, rows):
     path.write_bytes(b"\xff\xfe not text")
     with pytest.raises(ValueError, match=r"scores\.csv cannot be read \(.*decode"):
         read_scores(path, methods=("mim",), needed=())
-    with pytest.raises(
-        ValueError, match=r"gone\.csv does not exist, although results.json lists this fold"
-    ):
+    with pytest.raises(ValueError, match=r"gone\.csv does not exist, although results.json lists this fold"):
         read_scores(tmp_path / "gone.csv", methods=("mim",), needed=())
 
 
