@@ -300,7 +300,7 @@ def _check(
         kinds = [_kind(m) for m in (first, model)]
         if kinds[0] != kinds[1]:
             raise ValueError(
-                f"detectors 0 and {index} differ in network, image size, mask size or measure: take one run's"
+                f"detectors 0 and {index} differ in network, image size, mask size or measure: use one run's"
             )
     if batch < 2:
         # On a CPU a batch of one rounds differently from larger batches.

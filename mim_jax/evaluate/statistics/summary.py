@@ -232,7 +232,7 @@ def leading_metric(name: str, folds: Folds, primary: str) -> str:
         if list(fold.similarities) != held:
             raise ValueError(
                 f"{name} is scored by {', '.join(fold.similarities)} in fold {index} and by "
-                f"{', '.join(held)} in fold 0: score all folds by the same"
+                f"{', '.join(held)} in fold 0: score all folds by the same metrics"
             )
     if primary in held:
         return primary
