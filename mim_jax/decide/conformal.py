@@ -1,8 +1,7 @@
-"""Conformal thresholds and p-values with a stated guarantee, from scores that the model has not seen in
-training.
+"""Conformal thresholds and p-values with a stated guarantee, from held-out scores.
 
-Score = similarity, high = mpox-like. Scores of mpox alone bound the missed mpox; scores of other diseases,
-where there are any, bound the false alarms. How sure a bound is for one calibration set:
+Score = similarity, high = mpox-like. Mpox scores bound the miss rate; scores of other diseases, if there are
+any, bound the false alarm rate. For the confidence of a bound given one calibration set, see
 `thresholds.certificate`.
 """
 
@@ -15,12 +14,12 @@ Scores = Sequence[float] | np.ndarray
 
 
 def miss_rate_threshold(scores: Scores, *, miss_rate: float) -> float:
-    """The largest t for which "mpox-like where score >= t" misses at most `miss_rate` of new mpox.
+    """The largest t for which the rule "mpox-like if score >= t" misses at most `miss_rate` of new mpox.
 
-    Split conformal detection. Among n calibration scores and one new score, exchangeable, every rank is
+    Split conformal detection. If n calibration scores and one new score are exchangeable, every rank is
     equally likely (ties only help), so P(new < k-th smallest) <= k / (n + 1); the largest allowed k is
-    floor(miss_rate * (n + 1)). The guarantee is an expectation over calibration sets and new images drawn
-    alike: images of the same kind, from the same source, scored by a model that was trained on neither. It
+    floor(miss_rate * (n + 1)). The guarantee is an expectation over calibration sets and new images from one
+    distribution: images of the same kind and source, scored by a model that was trained on neither. It
     does not transfer to another camera or population, nor hold for each single calibration set.
     Sources: Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005; Laxhammar and
     Falkman, "Conformal prediction for distribution-independent anomaly detection in streaming vessel data",
@@ -30,9 +29,9 @@ def miss_rate_threshold(scores: Scores, *, miss_rate: float) -> float:
     0.6
 
     Args:
-      scores: similarities of n mpox images that the model has not seen in training, one an independent case
-        (not one an augmented copy).
-      miss_rate: the guaranteed share of mpox images called "not mpox", between 0 and 1.
+      scores: similarities of n mpox images that the model was not trained on, one per independent case
+        (not one per augmented copy).
+      miss_rate: the guaranteed bound on the share of mpox images called "not mpox", between 0 and 1.
 
     Returns:
       The threshold, one of the scores.
@@ -54,22 +53,22 @@ def miss_rate_threshold(scores: Scores, *, miss_rate: float) -> float:
 def false_alarm_threshold(
     groups: Mapping[str, Scores], *, false_alarm_rate: float
 ) -> tuple[float | None, list[str]]:
-    """The least t for which "mpox-like where score > t" alarms at most so often in each group of classes.
+    """The smallest t for which the rule "mpox-like if score > t" keeps the rate in each group of classes.
 
-    As `miss_rate_threshold` from the other side, group by group: of n scores and a new one of the same group,
-    P(new > k-th largest) <= k / (n + 1). The largest of the groups' thresholds keeps the guarantee in each of
-    them, so that many images of an easy group cannot hide the false alarms in a hard one.
+    The counterpart of `miss_rate_threshold`, group by group: for n scores and a new one of the same group,
+    P(new > k-th largest) <= k / (n + 1). The largest threshold over the groups keeps the guarantee in each
+    of them, so many images of an easy group cannot hide the false alarms in a hard one.
 
     >>> false_alarm_threshold({"rashes": [0.2, 0.5, 0.4], "moles": [0.9]}, false_alarm_rate=0.25)
     (0.5, ['moles'])
 
     Args:
-      groups: name -> scores of its images, none of mpox, one an independent case.
-      false_alarm_rate: the guaranteed share of images called "mpox", between 0 and 1.
+      groups: group name -> scores of its images (no mpox), one per independent case.
+      false_alarm_rate: the guaranteed bound on the share of images called "mpox", between 0 and 1.
 
     Returns:
-      The threshold, None where no group has enough scores for the guarantee; and the groups that have too
-      few, which it does not cover.
+      The threshold, None if no group has enough scores for the guarantee; and the groups that have too
+      few, which the guarantee does not cover.
 
     Raises:
       ValueError: a rate outside (0, 1), or scores that are not finite.
@@ -87,36 +86,33 @@ def false_alarm_threshold(
 
 
 def cross_p_values(folds: Sequence[Scores], scores: Sequence[Scores]) -> np.ndarray:
-    """Cross-conformal p-values of being like the calibration images; high = mpox-like.
+    """Cross-conformal p-values for membership in the calibration class; high = mpox-like.
 
-    Each fold's model compares the new image with what it held out itself:
-    p = (1 + sum_k #{calibration scores of fold k <= score by model k}) / (n + 1), n of all folds (Vovk,
+    Each fold's model compares the new image with its own held-out images:
+    p = (1 + sum_k #{calibration scores of fold k <= score by model k}) / (n + 1), n over all folds (Vovk,
     "Cross-conformal predictors", Annals of Mathematics and Artificial Intelligence, 2015).
 
     With one fold this is the conformal p-value: for a new mpox image exchangeable with the calibration
-    images,
-    P(p <= a) <= a for every a; ties only lower it (Vovk, Gammerman and Shafer, "Algorithmic Learning in a
-    Random
-    World", 2005; for outliers Bates, Candes, Lei, Romano and Sesia, "Testing for outliers with conformal
-    p-values",
-    Annals of Statistics, 2023). With K folds every fold's own p-value is valid, and
+    images, P(p <= a) <= a for every a; ties only lower it (Vovk, Gammerman and Shafer, "Algorithmic Learning
+    in a Random World", 2005; for outliers Bates, Candes, Lei, Romano and Sesia, "Testing for outliers with
+    conformal p-values", Annals of Statistics, 2023). With K folds every fold's own p-value is valid, and
 
         sum_k (n_k + 1) p_k = (n + 1) p + K - 1,
 
-    so p is nearly their weighted mean, for which P(mean <= a) <= 2 a is proven and no less (Vovk and Wang,
-    "Combining p-values via averaging", Biometrika, 2020): `proven_rate` has the bound. In practice the share
-    is near a, or below it.
+    so p is nearly their weighted mean. For such a mean nothing tighter than P(mean <= a) <= 2 a is proven
+    (Vovk and Wang, "Combining p-values via averaging", Biometrika, 2020); `proven_rate` computes the bound.
+    In practice the share is near a, or below it.
 
     >>> cross_p_values([[0.6, 0.7, 0.8]], [[0.5, 0.75]])
     array([0.25, 0.75])
 
     Args:
-      folds: for each fold its calibration scores, of mpox that its model has not trained on, one an
+      folds: for each fold, the scores of mpox images that its model was not trained on, one per
         independent case.
-      scores: for each fold the scores `[N]` of the new images by its model.
+      scores: for each fold, the scores `[N]` of the new images by its model.
 
     Returns:
-      float64 `[N]`, from 1 / (n + 1) to 1. They tie where no calibration score lies between two scores.
+      float64 `[N]`, from 1 / (n + 1) to 1; tied for images with no calibration score between their scores.
 
     Raises:
       ValueError: no calibration scores, numbers that are not finite, or folds that do not pair.
@@ -128,7 +124,7 @@ def cross_p_values(folds: Sequence[Scores], scores: Sequence[Scores]) -> np.ndar
 
 
 def counts_not_above(folds: Sequence[Scores], scores: Sequence[Scores]) -> np.ndarray:
-    """Count the calibration scores of all folds that are at most the new ones: int `[N]`."""
+    """Count, for each new image, the calibration scores not above its own, over all folds: int `[N]`."""
     return np.sum(
         [
             np.searchsorted(np.sort(_checked(known)), _checked(new), side="right")
@@ -139,10 +135,10 @@ def counts_not_above(folds: Sequence[Scores], scores: Sequence[Scores]) -> np.nd
 
 
 def proven_rate(alpha: float, *, count: int, folds: int) -> float:
-    """Proven bound on the mean share of new mpox that has a p-value of at most `alpha`.
+    """Proven bound on the expected share of new mpox with a p-value of at most `alpha`.
 
-    alpha for one fold; for K of them 2 ((n + 1) alpha + K - 1) / (n + K), from the two facts that
-    `cross_p_values` states.
+    The bound is alpha for one fold and 2 ((n + 1) alpha + K - 1) / (n + K) for K folds. It follows from the
+    two facts stated in `cross_p_values`.
 
     >>> proven_rate(0.1, count=99, folds=1), round(proven_rate(0.1, count=99, folds=5), 3)
     (0.1, 0.269)
@@ -153,13 +149,13 @@ def proven_rate(alpha: float, *, count: int, folds: int) -> float:
 
 
 def allowed_rank(rate: float, count: int) -> int:
-    """Number of refusals that a rate allows among `count` exchangeable scores and a new one."""
-    # floor(rate (count + 1)). Rounded first: 0.29 * 100 is 28.999999999999996 in binary, and 29 is meant.
+    """Number of rejections that a rate allows among `count` exchangeable scores and a new one."""
+    # floor(rate (count + 1)). Rounded first: 0.29 * 100 is 28.999999999999996 in binary, but 29 is meant.
     return math.floor(round(rate * (count + 1), 9))
 
 
 def least_count(rate: float) -> int:
-    """The fewest calibration scores that can guarantee a rate: 1 / (n + 1) <= rate.
+    """The smallest number n of calibration scores that can guarantee a rate: 1 / (n + 1) <= rate.
 
     >>> least_count(0.1)
     9
@@ -168,7 +164,7 @@ def least_count(rate: float) -> int:
 
 
 def just_below(threshold: float) -> float:
-    """The next float64 below a threshold, for "score >= threshold" where decisions compare strictly."""
+    """The next float64 below a threshold: makes the strict "score > t" equal to "score >= threshold"."""
     return float(np.nextafter(threshold, -np.inf))
 
 
@@ -182,7 +178,7 @@ def _checked(scores: Scores) -> np.ndarray:
     values = np.asarray(scores, np.float64)
     if values.ndim != 1 or not np.all(np.isfinite(values)):
         raise ValueError(
-            f"scores must be one row of finite numbers, got shape {values.shape} with "
-            f"{np.sum(~np.isfinite(values))} that are not"
+            f"scores must be a 1-D array of finite numbers, got shape {values.shape} with "
+            f"{np.sum(~np.isfinite(values))} non-finite values"
         )
     return values

@@ -1,6 +1,6 @@
 """The decision rule: an image's similarities and a calibration -> a decision with its reasons.
 
-The calibration travels with the model, so that an export decides as its workdir does;
+The calibration is saved with the model, so an export decides exactly like its workdir;
 `mim_jax.evaluate.decisions` fits it.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from mim_jax.decide.conformal import allowed_rank, check_share, counts_not_above, least_count, proven_rate
 from mim_jax.measure import METRIC_NAMES
 
-# Every score that may decide: the similarities, and those of `mim_jax.features` and of all joined.
+# Every score that may decide: the similarities, the scores of `mim_jax.features`, and all combined.
 SCORE_NAMES = METRIC_NAMES | {
     "features": "frozen features",
     "color": "colours",
@@ -36,12 +36,12 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True)
 class Assessment:
-    """The decision on one image, with the numbers and sentences it rests on.
+    """The decision on one image, with the scores and reasons behind it.
 
     Attributes:
-      score: the deciding metric, mean over folds; high = mpox-like. None where the image is unusable.
-      similarities: every metric, mean over folds; none where the image is unusable.
-      p_value: of being like the mpox images calibrated on; None where nothing was calibrated.
+      score: the deciding metric, mean over folds; high = mpox-like. None if the image is unusable.
+      similarities: every metric, mean over folds; empty if the image is unusable.
+      p_value: conformal p-value against the mpox calibration cases; None if not calibrated.
       decision: see `Decision`.
       reasons: plain sentences: what was found, which threshold decided, what it was fitted on, what it
         guarantees.
@@ -59,17 +59,17 @@ class Calibration:
     """The rule and thresholds for new images, and the scores behind them; saved by `dataclasses.asdict`.
 
     Attributes:
-      metric: the deciding similarity.
+      metric: the deciding score.
       positive: the training class.
-      rule: one of `RULES`. "calibrated" goes by the p-value, every other rule by `lower`.
+      rule: one of `RULES`. "calibrated" decides by the p-value, every other rule by `lower`.
       miss_rate: the share of missed mpox that the calibration was made for.
-      scores: for each fold of the detector its calibration scores, ascending: of mpox that its model has not
-        trained on, one a group.
-      lower: like mpox where the score is strictly greater; None = too few images for the rule.
-      upper: to be called mpox-like a score must be strictly greater than this as well; None = no such bound.
-      origin: a sentence: which threshold, fitted on what.
-      promise: a sentence on what is guaranteed of missed mpox.
-      band: a sentence on what is guaranteed of false alarms.
+      scores: for each fold of the detector, ascending scores of mpox that the fold's model was not
+        trained on, one per group.
+      lower: a score must be strictly greater to be like mpox; None = too few images for the rule.
+      upper: a score must also be strictly greater than this to be called mpox-like; None = no such bound.
+      origin: a phrase that names the threshold and the data it was fitted on.
+      promise: sentences on the guarantee for missed mpox.
+      band: sentences on the guarantee for false alarms.
     """
 
     metric: str
@@ -86,7 +86,7 @@ class Calibration:
     def __post_init__(self) -> None:
         if self.metric not in SCORE_NAMES or self.rule not in RULES:
             raise ValueError(
-                f"a calibration needs a metric of {', '.join(SCORE_NAMES)} and a rule of "
+                f"a calibration's metric must be one of {', '.join(SCORE_NAMES)} and its rule one of "
                 f"{', '.join(RULES)}, got {self.metric!r:.60} and {self.rule!r:.60}"
             )
         for name in ("positive", "origin", "promise", "band"):
@@ -96,19 +96,17 @@ class Calibration:
         for name in ("lower", "upper"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
-                raise ValueError(f"{name} of a calibration must be finite, or none, got {value!r:.60}")
+                raise ValueError(f"{name} of a calibration must be finite or None, got {value!r:.60}")
         scores = tuple(tuple(map(float, fold)) for fold in self.scores)
         if not scores or not all(
             np.all(np.isfinite(fold)) and np.all(np.diff(fold) >= 0) for fold in map(np.array, scores)
         ):
-            raise ValueError("scores of a calibration must be finite, ascending, one list a fold")
+            raise ValueError("scores of a calibration must be finite, ascending, one list per fold")
         object.__setattr__(self, "scores", scores)
 
     @classmethod
     def from_json(cls, content: Any) -> "Calibration":
-        """Read back what `dataclasses.asdict` gave, after its way through JSON; ValueError where a field is
-        wrong.
-        """
+        """Restore a calibration from the JSON of its `dataclasses.asdict`; ValueError if a field is wrong."""
         names = {item.name for item in fields(cls)}
         if not isinstance(content, Mapping) or content.keys() != names:
             found = ", ".join(content) if isinstance(content, Mapping) else f"{content!r:.60}"
@@ -120,18 +118,18 @@ class Calibration:
 
     @property
     def count(self) -> int:
-        """Number of cases calibrated on."""
+        """Number of calibration cases."""
         return sum(map(len, self.scores))
 
     def guarantee_at(self, alpha: float) -> str:
-        """The guarantee on missed mpox where the p-value decides at `alpha`."""
+        """The guarantee on missed mpox if the p-value decides at `alpha`."""
         if self.rule != "calibrated" or alpha == self.miss_rate:
             return self.promise
         return conformal_guarantee(self.positive, alpha, count=self.count, folds=len(self.scores))
 
 
 def conformal_guarantee(positive: str, alpha: float, *, count: int, folds: int) -> str:
-    """The guarantee of refusing p-values of at most `alpha`, as sentences; a case is a group of images."""
+    """The guarantee of rejecting p-values of at most `alpha`, in sentences; a case is a group of images."""
     if not allowed_rank(alpha, count):
         return (
             f"{count} cases of {positive} cannot guarantee a miss rate of {percent(alpha)}: at least "
@@ -173,33 +171,32 @@ def assess(
     alpha: float = 0.1,
     notice: str = "",
 ) -> list[Assessment]:
-    """Decide on images by their similarities, one assessment an image.
+    """Decide on images by their similarities, one assessment per image.
 
-    Under the rule "calibrated" an image is not like mpox where its cross-conformal p-value is at most
-    `alpha`; under every other, where its score is not above `lower`. One that is like mpox is called so if
-    its score is above `upper` as well, or there is no such bound; else it is undecided. So is every image
-    without a
-    calibration, or with too small a one for `alpha`.
+    Under the rule "calibrated", an image is not like mpox if its cross-conformal p-value is at most `alpha`;
+    under every other rule, if its score is not above `lower`. Any other image is called mpox-like if its
+    score is also above `upper` or there is no such bound, and is undecided otherwise. Without a calibration,
+    or with one that is too small for `alpha`, every image is undecided.
 
     >>> assess({"ssim": np.array([[0.5]])}, None, metric="ssim")[0].decision
     <Decision.CANNOT_TELL: 'cannot_tell'>
 
     Args:
       similarities: metric -> float64 `[folds, N]`.
-      calibration: of the detector that scored; None = not calibrated.
-      metric: the deciding one.
+      calibration: calibration of the detector that scored the images; None = not calibrated.
+      metric: name of the deciding metric.
       alpha: the share of mpox that may be missed, between 0 and 1.
-      notice: the last of the reasons for every image that is scored; "" = none.
+      notice: a last reason added to every scored image; "" = none.
 
     Raises:
-      ValueError: an alpha outside (0, 1), or a calibration of another metric or number of folds.
+      ValueError: an alpha outside (0, 1), or a calibration for another metric or number of folds.
     """
     check_share("alpha", alpha)
     own = np.asarray(similarities[metric], np.float64)
     if calibration and (calibration.metric, len(calibration.scores)) != (metric, len(own)):
         raise ValueError(
-            f"the calibration is of {calibration.metric} by {len(calibration.scores)} folds, the scores are "
-            f"{metric} by {len(own)}: evaluate the workdir anew with --mode=evaluate"
+            f"the calibration is for {calibration.metric} by {len(calibration.scores)} folds, the scores are "
+            f"{metric} by {len(own)}: evaluate the workdir again with --mode=evaluate"
         )
     means = {name: np.mean(values, axis=0) for name, values in similarities.items()}
     finite = np.all([np.isfinite(values) for values in means.values()], axis=0)

@@ -1,7 +1,7 @@
-"""The interface of everything that scores images: scikit-learn's names and signs of novelty detection.
+"""The common interface of all detectors, with scikit-learn's names and signs for novelty detection.
 
-It is no scikit-learn estimator: it has no `fit`, and `clone` and pipelines do not take it. Curves are drawn
-from its scores, as by `RocCurveDisplay.from_predictions`.
+A detector is not a scikit-learn estimator: it has no `fit`, and does not work with `clone` or in pipelines.
+Curves can be drawn from its scores, e.g. by `RocCurveDisplay.from_predictions`.
 """
 
 import abc
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class NoveltyDetector(abc.ABC):
-    """Decisions of a detector on top of its `score_samples`, threshold and calibration.
+    """Base class of detectors: decisions from scores, a threshold and a calibration.
 
     Attributes:
       metric: the score that decides, one of `metrics`.
-      image_size: pixels a side of the images it takes.
+      image_size: side of the input images in pixels.
       threshold: an image whose score is strictly greater is like the training class; None = not calibrated.
-      calibration: what `assess` decides by; None = not calibrated.
-      notice: a sentence that every assessment carries, such as that the training images were drawn; or "".
+      calibration: the rule and thresholds that `assess` applies; None = not calibrated.
+      notice: a sentence added to every assessment, e.g. that the training images are synthetic; "" = none.
     """
 
     metric: str
@@ -40,7 +40,7 @@ class NoveltyDetector(abc.ABC):
     @property
     @abc.abstractmethod
     def metrics(self) -> tuple[str, ...]:
-        """Names of the scores, as `similarities` has them."""
+        """Names of the scores that `similarities` returns."""
 
     @property
     @abc.abstractmethod
@@ -49,37 +49,37 @@ class NoveltyDetector(abc.ABC):
 
     @property
     def min_side(self) -> int:
-        """Pixels that the shorter side of an image must have to be scored."""
+        """Minimum length in pixels of the shorter side of an image file."""
         return self.image_size // 2
 
     @abc.abstractmethod
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
-        """Each of `metrics` for each fold, float64 `[folds, N]`; images as `score_samples`."""
+        """Each of `metrics` for each fold, float64 `[folds, N]`; images as in `score_samples`."""
 
     def score_samples(self, images: Images) -> np.ndarray:
         """The deciding score averaged over folds, float64 `[N]`; high = like the training class.
 
         Args:
           images: uint8, or float in [0, 1]: `[N, S, S, 3]`, also memory-mapped; one `[S, S, 3]`; or an
-            iterable of single images, which is read a batch at a time and may be longer than memory. Single
-            ones may be PIL images (RGB). Floats outside [0, 1] are a ValueError.
+            iterable of single images, which is read one batch at a time and need not fit into memory. Single
+            images may be PIL images (RGB). Floats outside [0, 1] raise ValueError.
         """
         return self.similarities(images)[self.metric].mean(axis=0)
 
     def read(
         self, path: str | os.PathLike[str], *, gate: "Gate | None" = None
     ) -> "np.ndarray | UnusableImage":
-        """Read a picture to be assessed, as `--mode=score` does: uint8 `[S, S, 3]`, or why it is unusable.
+        """Read an image file as `--mode=score` does: uint8 `[S, S, 3]`, or the reason why it is unusable.
 
             assessments = detector.assess(map(detector.read, paths))
 
-        `mim_jax.load_image` reads without an input gate: `assess` then judges a black picture as any other.
+        `mim_jax.load_image` reads without an input gate: `assess` then treats a black image like any other.
 
         Args:
-          path: the file.
-          gate: the checks that the picture must pass; None = all of them.
+          path: the image file.
+          gate: the checks that the image must pass; None = all of them.
         """
-        from mim_jax.data.images import UnusableImage, load_image  # they bring Pillow
+        from mim_jax.data.images import UnusableImage, load_image  # these import Pillow
         from mim_jax.data.quality import Gate
 
         try:
@@ -90,15 +90,15 @@ class NoveltyDetector(abc.ABC):
     def assess(
         self, images: Images | Iterable[np.ndarray | ValueError] | ValueError, *, alpha: float = 0.1
     ) -> list[Assessment]:
-        """Decisions with their reasons, one an image; see `mim_jax.decide.decision.assess`.
+        """Decide on each image, with reasons; see `mim_jax.decide.decision.assess`.
 
         Args:
-          images: as `score_samples`, without any input gate. One of them may also be the `UnusableImage` that
-            `read` returns or that reading a file raised: it is assessed as unusable, with its reason.
-          alpha: the share of mpox that may be missed, between 0 and 1; the rule "calibrated" heeds it.
+          images: as in `score_samples`; no input gate is applied. Any item may also be an `UnusableImage`,
+            returned by `read` or raised while reading a file: it is assessed as unusable, with its reason.
+          alpha: the share of mpox that may be missed, between 0 and 1; used by the rule "calibrated" only.
 
         Raises:
-          ValueError: an alpha outside (0, 1); as `score_samples`.
+          ValueError: an alpha outside (0, 1), or images that `score_samples` rejects.
         """
         refused: dict[int, str] = {}
         kept: Any = at_the_door([images] if isinstance(images, ValueError) else images)
@@ -115,7 +115,7 @@ class NoveltyDetector(abc.ABC):
         return 1.0 - self.score_samples(images)
 
     def decision_function(self, images: Images) -> np.ndarray:
-        """Score less the threshold: positive = like the training class.
+        """Score minus the threshold: positive = like the training class.
 
         Raises:
           ValueError: no threshold, or an image without a finite score, which is on neither side of it.
@@ -140,16 +140,16 @@ class NoveltyDetector(abc.ABC):
 
 
 def describe(detector: NoveltyDetector, **facts: object) -> str:
-    """The `repr` of a detector: facts that fit on a screen, and its threshold; no weights."""
+    """The `repr` of a detector: short facts and its threshold, without weights."""
     listed = ", ".join(f"{name}={value!r}" for name, value in facts.items())
     threshold = None if detector.threshold is None else float(f"{detector.threshold:.6g}")
     return f"{type(detector).__name__}({listed}, threshold={threshold})"
 
 
 def _usable(images: Iterable[np.ndarray | ValueError], refused: dict[int, str]) -> Iterator[np.ndarray]:
-    """Yield the images one by one; keep the reason of each refused one by its index."""
+    """Yield the usable images one by one; store the reason of each unusable one by its index in `refused`."""
     for index, image in enumerate(images):
         if isinstance(image, ValueError):
-            refused[index] = str(getattr(image, "reason", image))  # `UnusableImage`, which would bring Pillow
+            refused[index] = str(getattr(image, "reason", image))  # importing `UnusableImage` imports Pillow
         else:
             yield image

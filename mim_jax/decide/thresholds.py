@@ -1,6 +1,6 @@
-"""Thresholds by the named rules, and the sentences on what each guarantees.
+"""Thresholds of the named rules, and the sentences on what each guarantees.
 
-Here are also the order statistics and the binomial law behind "certified".
+The order statistics and binomial probabilities behind "certified" are here too.
 """
 
 import math
@@ -18,21 +18,21 @@ from mim_jax.decide.conformal import (
 )
 from mim_jax.decide.decision import Calibration, conformal_guarantee, percent
 
-# The threshold of the authors' application (section 3.4): mpox where the SSIM+HBD score is strictly greater.
-# (Its text says 0.8526, then 0.852.) It was chosen with test and clinical images in view and holds only for
-# the authors' network and metric settings: no guarantee goes with it.
+# The threshold of the authors' application (section 3.4): mpox if the SSIM+HBD score is strictly greater.
+# (The text says 0.8526, then 0.852.) It was chosen with test and clinical images in view and applies only to
+# the authors' network and metric settings: it carries no guarantee.
 PAPER_THRESHOLD = 0.8526
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A decision rule by name, with the rates it is made for."""
+    """A named decision rule with its target rates."""
 
     name: str = "calibrated"  # one of `mim_jax.decide.decision.RULES`
     miss_rate: float = 0.1  # share of the training class that may be missed
-    confidence: float = 0.95  # of a certificate
-    # share of each group of other classes that may be called mpox-like; 0 = no such bound. It counts for
-    # "calibrated" and "certified" alone.
+    confidence: float = 0.95  # confidence of certified bounds
+    # share of each group of other classes that may be called mpox-like; 0 = no such bound. Used by
+    # "calibrated" and "certified" only.
     false_alarm_rate: float = 0.1
 
 
@@ -40,10 +40,10 @@ class Rule:
 class FittingScores:
     """The scores that thresholds are fitted on."""
 
-    lowest: list[np.ndarray]  # for each fold the lowest score of each group of the training class
-    positives: np.ndarray  # every plain score of the training class
-    negatives: np.ndarray  # every score of another class
-    highest: dict[str, np.ndarray]  # group of classes -> the highest score of each group of images
+    lowest: list[np.ndarray]  # for each fold, the lowest score of each image group of the training class
+    positives: np.ndarray  # all plain scores of the training class
+    negatives: np.ndarray  # all scores of other classes
+    highest: dict[str, np.ndarray]  # group of classes -> the highest score of each image group
 
 
 def _calibrated(found: FittingScores, rule: Rule) -> float:
@@ -71,7 +71,7 @@ LOWER: dict[str, Callable[[FittingScores, Rule], float]] = {
 
 
 def lower_threshold(found: FittingScores, rule: Rule) -> tuple[float | None, str]:
-    """Threshold on missed mpox by a rule, or None and the reason."""
+    """Threshold that bounds missed mpox under a rule, with ""; or None with the reason."""
     try:
         return LOWER[rule.name](found, rule), ""
     except ValueError as error:
@@ -79,14 +79,14 @@ def lower_threshold(found: FittingScores, rule: Rule) -> tuple[float | None, str
 
 
 def upper_threshold(found: FittingScores, rule: Rule) -> tuple[float | None, list[str]]:
-    """Threshold on false alarms, and the groups of classes that are too small for the guarantee."""
+    """Threshold that bounds false alarms, and the groups of classes too small for the guarantee."""
     if not rule.false_alarm_rate or rule.name not in ("calibrated", "certified"):
         return None, []
     return false_alarm_threshold(found.highest, false_alarm_rate=rule.false_alarm_rate)
 
 
 def describe(found: FittingScores, metric: str, rule: Rule, positive: str) -> Calibration:
-    """Calibration by a rule, with its sentences."""
+    """Build the calibration of a rule, with its sentences."""
     lower, trouble = lower_threshold(found, rule)
     upper, left_out = upper_threshold(found, rule)
     return Calibration(
@@ -158,15 +158,15 @@ def _band(
 
 
 def certificate(count: int, *, miss_rate: float, confidence: float) -> int:
-    """The largest rank k whose order statistic misses at most `miss_rate` with that confidence.
+    """The largest rank k whose order statistic misses at most `miss_rate` with the given confidence.
 
-    Let "mpox-like where score >= X_(k)", the k-th smallest of n independent scores drawn as new ones are. Its
-    miss rate is F(X_(k)-), which the k-th smallest of n uniform numbers exceeds or equals, whatever F is:
+    The rule is "mpox-like if score >= X_(k)", the k-th smallest of n scores, i.i.d. like new ones. Its miss
+    rate is F(X_(k)-), stochastically at most U_(k), the k-th smallest of n uniform numbers, for any F:
 
         P(miss rate <= a) >= P(U_(k) <= a) = P(Binomial(n, a) >= k) = I_a(k, n - k + 1).
 
     Ties only lower the miss rate. Unlike a conformal threshold, whose guarantee averages over calibration
-    sets, this bounds the share of sets that turn out worse: 1 - confidence. Wilks, "Determination of sample
+    sets, this bounds the share of sets that do worse by 1 - confidence. Wilks, "Determination of sample
     sizes for setting tolerance limits", Annals of Mathematical Statistics, 1941; Vovk, "Conditional validity
     of inductive conformal predictors", 2012.
 
@@ -174,15 +174,15 @@ def certificate(count: int, *, miss_rate: float, confidence: float) -> int:
     1
 
     Args:
-      count: n, independent cases that the model has not trained on.
-      miss_rate: a, between 0 and 1.
-      confidence: between 0 and 1.
+      count: n, the number of independent cases that the model was not trained on.
+      miss_rate: a, the bound on the miss rate, between 0 and 1.
+      confidence: required confidence, between 0 and 1.
 
     Returns:
       k, from 1 to n: the threshold is the k-th smallest score.
 
     Raises:
-      ValueError: n is too small for even the smallest score; the message names the n that suffices.
+      ValueError: n is too small even for k = 1; the message gives the smallest n that suffices.
     """
     from scipy.special import betainc
 
@@ -211,7 +211,7 @@ def images_needed(*, miss_rate: float, confidence: float, rank: int = 1) -> int:
     if rank < 1:
         raise ValueError(f"rank must be at least 1, got {rank}")
     if rank == 1:
-        # Rounded first, as a whole number may come out a little too large.
+        # Rounded first, as floating point may put a whole number slightly too high.
         return math.ceil(round(math.log1p(-confidence) / math.log1p(-miss_rate), 9))
     most = rank
     while betainc(rank, most - rank + 1, miss_rate) < confidence:
@@ -221,10 +221,10 @@ def images_needed(*, miss_rate: float, confidence: float, rank: int = 1) -> int:
 
 
 def certified_rate(count: int, rank: int, *, confidence: float) -> float:
-    """The miss rate that the `rank`-th smallest of `count` scores keeps with that confidence.
+    """Upper confidence bound on the miss rate of the `rank`-th smallest of `count` scores as threshold.
 
-    The quantile of Beta(k, n - k + 1): `certificate` solved for a. A rank that is not among the scores, or a
-    confidence outside (0, 1), is a ValueError.
+    The quantile of Beta(k, n - k + 1): `certificate` solved for a. A rank outside 1 to `count`, or a
+    confidence outside (0, 1), raises ValueError.
 
     >>> round(certified_rate(29, 1, confidence=0.95), 3)
     0.098
@@ -238,7 +238,7 @@ def certified_rate(count: int, rank: int, *, confidence: float) -> float:
 
 
 def _last(most: int, holds: Callable[[int], bool]) -> int:
-    """The largest whole number up to `most` for which `holds`, which turns false once; 0 if it never does."""
+    """The largest integer from 1 to `most` for which `holds`, true only up to some point; 0 if none."""
     low, high = 0, most + 1  # holds below and at `low`, not at `high`
     while high - low > 1:
         middle = (low + high) // 2
@@ -252,20 +252,20 @@ def _check_shares(miss_rate: float, confidence: float) -> None:
 
 
 def youden_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
-    """The threshold of the largest sensitivity + specificity - 1 on these very images.
+    """The threshold that maximises sensitivity + specificity - 1 on the given images.
 
-    Of several the lowest, which misses least. It is optimistic for the images it was fitted on and guarantees
-    nothing for others. Youden, "Index for rating diagnostic tests", Cancer, 1950.
+    Ties go to the lowest threshold, which misses least. It is optimistic for the images it was fitted on and
+    guarantees nothing for others. Youden, "Index for rating diagnostic tests", Cancer, 1950.
 
     >>> round(youden_threshold(np.array([0.2, 0.4, 0.6, 0.8]), np.array([False, False, True, True])), 6)
     0.6
 
     Args:
-      scores: `[n]`.
-      positive: bool `[n]`: mpox?
+      scores: scores `[n]`.
+      positive: bool `[n]`, True = mpox.
 
     Raises:
-      ValueError: a score that is not finite, or only one kind of image.
+      ValueError: a score that is not finite, or images of one side only.
     """
     scores, positive = np.asarray(scores, np.float64), np.asarray(positive, bool)
     if not np.all(np.isfinite(scores)) or positive.all() or not positive.any():
@@ -275,13 +275,13 @@ def youden_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
         )
     thresholds = np.unique(scores)
     upper, lower = np.sort(scores[positive]), np.sort(scores[~positive])
-    # The index times both counts, less a constant: whole numbers, in which equal is equal.
+    # Youden's index times both counts, minus a constant: integers, so that ties compare exactly.
     index = np.searchsorted(lower, thresholds) * len(upper) - np.searchsorted(upper, thresholds) * len(lower)
     return just_below(float(thresholds[np.argmax(index)]))
 
 
 def sensitivity_threshold(scores: np.ndarray, *, sensitivity: float) -> float:
-    """The largest threshold that finds at least that share of these very images of mpox, scores `[n]`.
+    """The largest threshold that reaches `sensitivity` on the given mpox scores `[n]`.
 
     >>> round(sensitivity_threshold(np.array([0.2, 0.4, 0.6, 0.8]), sensitivity=0.75), 6)
     0.4

@@ -1,7 +1,7 @@
-"""The detectors that people load: mask, inpaint, measure, decide; and the same with a frozen network.
+"""The public detectors: mask, inpaint, measure, decide; also combined with a frozen network.
 
-The shape is scikit-learn's of novelty detection: `score_samples` is high for images like the training class,
-`predict` gives 1 for them and -1 for the rest. A score never depends on what else is in the batch.
+The interface follows scikit-learn's novelty detectors: `score_samples` is high for images like the training
+class, `predict` returns 1 for them and -1 for all others. A score never depends on the rest of the batch.
 """
 
 from mim_jax.detector.combined import CombinedDetector

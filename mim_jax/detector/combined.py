@@ -1,4 +1,4 @@
-"""MIM, a frozen network and colours as one detector."""
+"""One detector that combines MIM, a frozen network and colour histograms."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -29,22 +29,22 @@ from mim_jax.measure import images as pixels
 
 
 def join_scores(mim: Any, units: Units, found: Mapping[str, Any]) -> Any:
-    """Join MIM's score, put in its units, with those of the network and of colours, which are in theirs."""
+    """Average MIM's score, standardised by `units`, with the standardised network and colour scores."""
     return ((mim - units.median) / units.spread + found[FEATURES] + found[COLOR]) / 3
 
 
 @dataclass(frozen=True, eq=False)
 class CombinedDetector(NoveltyDetector):
-    """MIM, a frozen network and colours, joined with equal weight.
+    """MIM, a frozen network and colour histograms, averaged with equal weight.
 
-    Each is in units of what it gives for the training class: the network and colours for training images held
-    out by inner folds, MIM, which would have to be trained once more for that, for those it was trained on.
+    Each score is standardised by its distribution on the training class: network and colours on training
+    images held out by inner folds, MIM on its training images (held-out ones would need another training).
 
     Attributes:
-      mim: the detector of the paper; it sees the images reduced to its own size.
-      features: that of the frozen network, with colours; of the same folds.
-      units: median and interquartile range of MIM's score of each fold's training images.
-      threshold, threshold_origin, calibration, notice: as of `Detector`.
+      mim: the detector of the paper; it gets the images reduced to its own size.
+      features: the detector of the frozen network, with colours; same folds as `mim`.
+      units: median and interquartile range of MIM's scores of each fold's training images.
+      threshold, threshold_origin, calibration, notice: as in `Detector`.
     """
 
     mim: Detector
@@ -68,12 +68,12 @@ class CombinedDetector(NoveltyDetector):
 
     @property
     def image_size(self) -> int:  # type: ignore[override]
-        """Pixels a side of the images it takes."""
+        """Side of the input images in pixels."""
         return self.features.image_size
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The joined score, then those of its parts."""
+        """Names of the combined score, then of the scores of its parts."""
         return (self.metric, *self.features.metrics, *METRICS)
 
     @property
@@ -86,7 +86,7 @@ class CombinedDetector(NoveltyDetector):
 
     @staticmethod
     def join(detectors: "Sequence[CombinedDetector]") -> "CombinedDetector":
-        """Put the detectors of single folds together again; as `FeatureDetector.join`."""
+        """Merge single-fold detectors into one; as `FeatureDetector.join`."""
         mim = replace(detectors[0].mim, variables=[each.mim.variables[0] for each in detectors])
         features = FeatureDetector.join([each.features for each in detectors])
         units = Units(*(np.concatenate(values) for values in zip(*(d.units for d in detectors), strict=True)))
@@ -94,18 +94,18 @@ class CombinedDetector(NoveltyDetector):
 
     @property
     def networks(self) -> Any:
-        """Weights, by whose hash a calibration knows the detector."""
+        """Weights; a calibration is tied to the detector by their hash."""
         return self.pure()[1]
 
     def of_fold(self, fold: int) -> "CombinedDetector":
-        """The detector of one fold alone, without the calibration of all."""
+        """The detector of a single fold, without the calibration of all folds."""
         one = slice(fold, fold + 1)
         mim = replace(self.mim, variables=self.mim.variables[one], threshold=None, calibration=None)
         units = Units(*(values[one] for values in self.units))
         return CombinedDetector(mim, self.features.of_fold(fold), units)
 
     def pure(self, *, each_fold: bool = False) -> tuple[PureScorer, Any]:
-        """The scorer as `(fn, variables)`, for use inside other code's `jit`; as `FeatureDetector.pure`."""
+        """The scorer as `(fn, variables)`, for use inside your own `jit`; as `FeatureDetector.pure`."""
         mim, mim_variables = self.mim.pure(each_fold=True)
         features, feature_variables = self.features.pure(each_fold=True)
         size, decides = self.mim.image_size, self.mim.metric
@@ -122,14 +122,14 @@ class CombinedDetector(NoveltyDetector):
         return fn, {"mim": mim_variables, "features": feature_variables, "units": self.units}
 
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
-        """Each of `metrics` for each fold, float64 `[folds, N]`; images as `score_samples`."""
+        """Each of `metrics` for each fold, float64 `[folds, N]`; images as in `score_samples`."""
         return score_batches(self, self.program, images)
 
     @functools.cached_property
     def program(self) -> Program:
-        """The scorer of each fold, compiled once, and its variables."""
+        """The compiled scorer of all folds, and its variables."""
         return compiled(self)
 
     def units_of_mim(self) -> list[float]:
-        """The units of a detector of one fold in plain values: median and spread."""
+        """The units of a single-fold detector as plain floats: median and spread."""
         return [float(values[0]) for values in self.units]

@@ -31,19 +31,19 @@ Fill = Callable[[jax.Array, tuple[int, int], int], jax.Array]
 
 @dataclass(frozen=True, eq=False)
 class Detector(NoveltyDetector):
-    """One generator a fold, and a threshold.
+    """One trained generator per fold, and a threshold.
 
     Attributes:
       generator: the Flax module.
-      variables: for each fold {"params", "batch_stats"}.
-      image_size: pixels a side of what the network takes.
-      mask_size: pixels a side of the hole.
+      variables: {"params", "batch_stats"} of each fold.
+      image_size: side of the input images in pixels.
+      mask_size: side of the hole in pixels.
       threshold: an image whose score is strictly greater is like the training class; None = not calibrated.
-      threshold_origin: what the threshold was fitted on, for people to read.
-      measure: metric and its options.
-      model: name and options of the generator, and both sizes; what an export needs.
-      calibration: what `assess` decides by; None = not calibrated.
-      notice: a sentence that every assessment carries, such as that the training images were drawn; or "".
+      threshold_origin: a phrase that names the data the threshold was fitted on.
+      measure: the metric and its options.
+      model: name and options of the generator, and both sizes, as an export needs them.
+      calibration: the rule and thresholds that `assess` applies; None = not calibrated.
+      notice: a sentence added to every assessment, e.g. that the training images are synthetic; "" = none.
     """
 
     generator: nn.Module
@@ -69,12 +69,12 @@ class Detector(NoveltyDetector):
 
     @property
     def metric(self) -> str:  # type: ignore[override]
-        """The similarity that decides."""
+        """Name of the deciding similarity."""
         return self.measure.metric
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The five similarities."""
+        """Names of the five similarities."""
         return METRICS
 
     @property
@@ -83,26 +83,26 @@ class Detector(NoveltyDetector):
 
     @property
     def min_side(self) -> int:
-        """Pixels that the shorter side of an image must have to be scored: the hole's."""
+        """Minimum length in pixels of the shorter side of an image file: the side of the hole."""
         return self.mask_size
 
     @property
     def networks(self) -> Any:
-        """Weights of a detector of one fold, by whose hash its calibration knows it."""
+        """Weights of a single-fold detector; a calibration is tied to it by their hash."""
         return self.variables[0]
 
     @property
     def margin(self) -> int:
-        """Pixels around the hole that are hidden with it."""
-        return self.model.get("margin", 0)  # a detector made by hand need not describe its model
+        """Width in pixels of the border around the hole that is hidden as well."""
+        return self.model.get("margin", 0)  # a detector built by hand need not describe its model
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, fold: int | None = None) -> "Detector":
         """Load MIM of a finished workdir: all folds, whose scores are averaged, or one of them.
 
         Raises:
-          ValueError: not a workdir, no such fold, or a checkpoint that is missing, damaged or of another
-            network; a run that decides by another detector.
+          ValueError: not a workdir; no such fold; a checkpoint that is missing, damaged or of another
+            network; or a run that decides by another detector.
         """
         root = Path(path).expanduser().resolve()
         kind, found = read_decision(root)
@@ -118,11 +118,11 @@ class Detector(NoveltyDetector):
         return complete
 
     def pure(self, *, each_fold: bool = False) -> tuple[Callable[[Any, jax.Array], Similarities], Any]:
-        """The scorer as `(fn, variables)`, for use inside other code's `jit`.
+        """The scorer as `(fn, variables)`, for use inside your own `jit`.
 
-        `fn(variables, images)` gives the five similarities, averaged over folds, or of `each_fold`.
-        Images are uint8 or float in [0, 1], `[B, S, S, 3]`; each similarity is float32 `[B]`, or
-        `[folds, B]`. Other sizes are a ValueError when `fn` is traced.
+        `fn(variables, images)` returns the five similarities, averaged over folds, or per fold with
+        `each_fold`. Images are uint8 or float in [0, 1], `[B, S, S, 3]`; each similarity is float32 `[B]`,
+        or `[folds, B]`. Other image sizes raise ValueError when `fn` is traced.
         """
 
         settings = self.mask_size, self.margin, (self.measure,)
@@ -140,11 +140,11 @@ class Detector(NoveltyDetector):
         return fn, tuple(self.variables)
 
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
-        """Each metric for each fold, float64 `[folds, N]`; images as `score_samples`."""
+        """Each metric for each fold, float64 `[folds, N]`; images as in `score_samples`."""
         return self.measured(images, (self.measure,))[0]
 
     def measured(self, images: Images, measures: Sequence[Measure]) -> tuple[dict[str, np.ndarray], ...]:
-        """`similarities` by each of some measures of one number of holes, which are filled once for all."""
+        """`similarities` by each of several measures with equally many holes; each hole is filled once."""
         every = self._every_hole(images, tuple(measures))
         return tuple(
             measure.reduced(scores)._asdict() for measure, scores in zip(measures, every, strict=True)
@@ -164,15 +164,15 @@ class Detector(NoveltyDetector):
         return collect(score, padded_batches(images, size=self.image_size), (none,) * len(measures))
 
     def inpaint(self, images: Any, *, fold: int = 0) -> np.ndarray:
-        """Images with their centre as the generator of one fold paints it: float32 in [0, 1], `[N, S, S, 3]`.
+        """Inpaint the centre of images by one fold's generator: float32 in [0, 1], `[N, S, S, 3]`.
 
         Args:
           images: uint8 or float in [0, 1], `[N, S, S, 3]` or `[S, S, 3]`: one array, a list of single images,
             or one PIL image.
-          fold: 0 to the number of folds less one.
+          fold: index of the fold, from 0.
 
         Raises:
-          ValueError: not an array, another size, dtype or range, no such fold.
+          ValueError: images that are not an array or have a wrong size, dtype or range; or no such fold.
         """
         images = checked_range(images)
         if fold not in range(len(self.variables)):
@@ -186,7 +186,7 @@ class Detector(NoveltyDetector):
 def measure_filled(
     fill: Fill, images: np.ndarray, *, mask_size: int, measure: Measure
 ) -> dict[str, np.ndarray]:
-    """Each metric for `images` `[N, S, S, 3]`, float64 `[N]`, their hole filled by `fill`.
+    """Each metric, float64 `[N]`, for `images` `[N, S, S, 3]` with the hole filled by `fill`.
 
     The fill is called outside the compiled program, because some fills run on the host.
     """
@@ -231,7 +231,7 @@ def _patch_similarities(
 
 
 def load_networks(root: Path, *, fold: int | None = None) -> Detector:
-    """Load the generators of a workdir's folds from their checkpoints: a detector without a calibration."""
+    """Load the generators of a workdir's folds from their checkpoints, as a detector without calibration."""
     # Orbax takes a second to import, and scoring arrays does not need it.
     from mim_jax.train.checkpoints import FoldCheckpoints
 
@@ -241,7 +241,7 @@ def load_networks(root: Path, *, fold: int | None = None) -> Detector:
         with FoldCheckpoints(root / f"fold_{k}" / "checkpoints", read_only=True) as checkpoints:
             model = checkpoints.model()
             if "generator" not in model:
-                raise ValueError(f"{root} is the workdir of a classifier: scoring needs one of MIM")
+                raise ValueError(f"{root} is a classifier's workdir: scoring needs a MIM workdir")
             generator = make_generator(model["generator"], model["options"], dtype=jnp.float32)
             variables.append(
                 checkpoints.generator_variables(abstract_variables(generator, model["image_size"]))

@@ -1,4 +1,4 @@
-"""The detector of a finished workdir: the one that its evaluation decided by."""
+"""Load the detector of a finished workdir: the one its evaluation used to decide."""
 
 import os
 from dataclasses import replace
@@ -19,8 +19,8 @@ def load_workdir(path: str | os.PathLike[str], *, fold: int | None = None) -> No
     """Load the detector of a finished workdir: all folds, whose scores are averaged, or one of them.
 
     Raises:
-      ValueError: not a workdir, no such fold, networks or features that are missing, damaged or others than
-        the calibration was made with.
+      ValueError: not a workdir; no such fold; or networks or features that are missing, damaged or not those
+        that the calibration was made for.
     """
     root = Path(path).expanduser().resolve()
     kind, found = read_decision(root)

@@ -1,6 +1,6 @@
-"""The evaluation of a classifier: MIM's test images, each scored by the fold that never saw its mpox.
+"""Evaluation of a classifier on MIM's test images; mpox is scored by the fold that was not trained on it.
 
-It trains nothing, and never lets a test image choose anything: what scores need is fitted on training images.
+Nothing is trained, and no test image influences a choice: scores are fitted on training images alone.
 """
 
 import dataclasses
@@ -32,27 +32,27 @@ from mim_jax.train.metric_writer import Recorder, read_events
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedClassifier:
-    """One fold: its images, its network, and the statistics of its training images that scores need."""
+    """One trained fold: its split, its network, and the training-image statistics that scores need."""
 
     split: Split
     network: Classifier
     fitted: ood_scores.Fitted
 
     def scores(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Every score of `ood_scores.SCORES`, float64 `[N]`."""
+        """Compute every score of `ood_scores.SCORES`: name -> float64 `[N]`."""
         return self.network.scores(images, self.fitted)
 
 
 def evaluate(
     experiment: Experiment, path: Path, recorder: Recorder, *, began: float
 ) -> tuple[dict[str, Any], list[SavedRun]]:
-    """Score the test images of a run, whose workdir is `path`, and compute every table.
+    """Score the test images of a run and compute every table.
 
-    Writes `fold_k/scores.csv`, `fold_k/clinical.csv` and `results.json`. `began` is when the run began, by
-    `time.perf_counter`. Returns the comparison of this run with the paper alone, and the run.
+    Writes `fold_k/scores.csv`, `fold_k/clinical.csv` and `results.json` to the workdir `path`. `began` is the
+    `time.perf_counter` at the start of the run. Returns `compare` of this run alone, and the run in a list.
 
     Raises:
-      ValueError: a fold is not trained to its end.
+      ValueError: a fold has not finished training.
     """
     started = time.perf_counter()
     settings, dataset = experiment.settings, experiment.dataset
@@ -98,10 +98,10 @@ def evaluate(
 
 
 def load_folds(experiment: Experiment, path: Path) -> list[TrainedClassifier]:
-    """Restore the trained folds, and fit the scores on the images that each fold trained on.
+    """Restore the trained folds, and fit the scores on each fold's training images.
 
     Raises:
-      ValueError: a fold is not trained to its end, or its checkpoint is missing or damaged.
+      ValueError: a fold has not finished training, or its checkpoint is missing or damaged.
     """
     settings = experiment.settings
     network, folds = make_network(settings, dtype=jnp.float32), []
@@ -124,7 +124,7 @@ def _write(path: Path, name: str, fold: int, method: str, scored: ScoredImages) 
 def _describe_split(
     dataset: Dataset, classes: Sequence[str], split: Split, scored: ScoredImages
 ) -> dict[str, Any]:
-    """Row of Table 3 for a fold; `classes` are the known ones."""
+    """Row of Table 3 for a fold; `classes` are the known classes."""
     labels, counts = np.unique(dataset.labels[split.train], return_counts=True)
     known, seen = np.isin(scored.classes, classes), scored.seen
     return {
@@ -145,7 +145,7 @@ def _clinical(
     folds: Sequence[TrainedClassifier],
     recorder: Recorder,
 ) -> dict[str, Any]:
-    """Score the images and the noise of MIM's clinical test."""
+    """Score the images of MIM's clinical test, with the same noise."""
     settings, count = experiment.settings, len(clinical)
     noise: dict[str, Any] = {"sigma": settings.evaluation.clinical_sigma, "seed": settings.seed}
     size = settings.data.image_size

@@ -1,13 +1,13 @@
-"""The comparison of finished runs on the very same images: Table 4, the clinical test, fairer tests.
+"""Comparison of finished runs on the same images: Table 4, the clinical test, fairer tests.
 
-A run is a one-class detector (MIM, frozen features, both) or a classifier. A classifier of the paper has
-trained on four classes: mpox, and three that look like it. So the images it may be tested on are not MIM's.
-Four views say which images count:
+A run is a one-class detector (MIM, frozen features, both) or a classifier. The paper's classifiers are
+trained on four classes, mpox and three that look like it, so they cannot be tested on all of MIM's images.
+Four views define which images count:
 
   "paper": the augmented positives against the negatives that no classifier here was trained on (Table 3).
-  "all": against all negatives of MIM's test. The classifiers have trained on many of those, which helps them.
-  "open": images of the classes that were trained on, mpox among them, against those of all other classes:
-    can a classifier say "I have never seen this"? Detectors take no part, they know one class only.
+  "all": against all negatives of MIM's test. The classifiers were trained on many of them, which helps them.
+  "open": images of the training classes, mpox included, against images of all other classes: does a
+    classifier recognise an unknown class? Detectors are left out, as they know one class only.
   "clinical": noisy mpox against clinical images (section 3.4).
 """
 
@@ -24,7 +24,7 @@ from mim_jax.evaluate.saved_run import SavedRun, describe_training, network_name
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.statistics.summary import summarize
 
-SCORE = "score"  # the one score that every method of a view has
+SCORE = "score"  # name of the single score that each method has in a view
 _FIELDS = {
     "names": "name",
     "classes": "class",
@@ -39,30 +39,30 @@ Methods = dict[str, list[ScoredImages]]
 
 
 def compare(runs: Sequence[SavedRun], *, resamples: int, seed: int) -> dict[str, Any]:
-    """Compare the runs in every view, with paired intervals: plain values, ready for JSON.
+    """Compare the runs in every view, with paired intervals, as plain values ready for JSON.
 
     The runs are detectors and classifiers, all on the same images in the same folds; the size of the images
-    may differ. One classifier may stand alone.
+    may differ. A single classifier is allowed.
 
     Returns:
-      "runs": {name: {"path", "method", "primary", "title", "training": item -> words}}, detectors first;
-      "methods": {method: {"run": a name of "runs" | None for a baseline of the first, "score", "title"}};
-      "reference": the method that the others are compared with: the first run's decisive score;
+      "runs": {name: {"path", "method", "primary", "title", "training": item -> text}}, detectors first;
+      "methods": {method: {"run": a key of "runs" | None for a baseline of the first run, "score", "title"}};
+      "reference": the method that all others are compared with: the first run by its primary score;
       "shown": the reference, then the other detectors and the probabilities of the (other) classifiers;
-      "known": the classes, beside mpox, that the classifiers trained on; [] without classifiers;
-      "images": for each fold {"fold", "augmented", "plain", "known", "unknown", "seen"}: positives, then the
-        negatives of known and of other classes that count in "paper", then those that do not;
-      "best_score": of the classifiers' scores other than their probability the method of highest mean AUROC
-        in "paper", picked after the fact; None without classifiers;
-      "extremes": {"best" | "worst": {method shown: the position of its fold of highest or lowest AUROC in
-        "paper"}}, picked after the fact as well;
-      "views": {"paper" | "all" | "open" | "clinical": as `summarize` returns it, each method under the one
-        metric "score"; None where no image or no run allows the view};
+      "known": the training classes of the classifiers other than mpox; [] without classifiers;
+      "images": for each fold {"fold", "augmented", "plain", "known", "unknown", "seen"}: number of positives,
+        of negatives of known and of unknown classes that count in "paper", and of negatives that do not;
+      "best_score": the method with the highest mean AUROC in "paper" among the classifiers' scores other
+        than their probability, chosen post hoc; None without classifiers;
+      "extremes": {"best" | "worst": {shown method: index of its fold with the highest or lowest AUROC in
+        "paper"}}, also chosen post hoc;
+      "views": {"paper" | "all" | "open" | "clinical": the result of `summarize` with the single metric
+        "score"; None if the runs lack the images or classifiers for the view};
       "resamples", "seed".
 
     Raises:
-      ValueError: one detector alone, a workdir given twice, or runs on other images, folds or known classes;
-        it names the two workdirs and the first difference.
+      ValueError: a single detector, a workdir given twice, or runs on different images, folds or known
+        classes; the message names the two workdirs and the first difference.
     """
     runs = ordered(runs)
     _check(runs)
@@ -138,13 +138,13 @@ def ordered(runs: Sequence[SavedRun]) -> list[SavedRun]:
 
 
 def tested(runs: Sequence[SavedRun]) -> Methods:
-    """Images of the view "paper" by every method, baselines included: name -> one entry a fold."""
+    """Images of the view "paper" scored by every method, baselines included: name -> one entry per fold."""
     runs = ordered(runs)
     return _methods(dict(zip(run_names(runs), runs, strict=True)), [~seen for seen in _seen(runs)])
 
 
 def shown_parts(comparison: Mapping[str, Any], part: str) -> dict[str, dict[str, Any]]:
-    """AUROC by "group" or "class" of the methods shown, in "paper", the reference's highest first."""
+    """AUROC per "group" or "class" in "paper" of the shown methods, highest of the reference first."""
     found = comparison["views"]["paper"][f"per_{part}"]
     own = found[comparison["reference"]]
     order = sorted(own, key=lambda name: (-own[name]["mean"], name))
@@ -153,7 +153,7 @@ def shown_parts(comparison: Mapping[str, Any], part: str) -> dict[str, dict[str,
 
 
 def run_names(runs: Sequence[SavedRun]) -> list[str]:
-    """Method of each run; of several runs of one network also the workdir, by name where that suffices."""
+    """Method of each run; runs of the same method add the workdir's name, or its path if names clash."""
     methods = [run.method for run in runs]
     unique = len({(run.method, run.path.name) for run in runs}) == len(runs)
     places = [run.path.name if unique else run.path.as_posix() for run in runs]
@@ -177,7 +177,7 @@ def _scores(run: SavedRun) -> tuple[str, ...]:
 
 
 def _methods(runs: Mapping[str, SavedRun], masks: Sequence[np.ndarray]) -> Methods:
-    """Every method of the runs on the masked images of each fold, and the baselines of the first."""
+    """Every method of the runs, and the baselines of the first run, on the masked images of each fold."""
     found: Methods = {}
     for position, (name, run) in enumerate(runs.items()):
         for score in _scores(run):
@@ -197,7 +197,7 @@ def _alone(folds: Sequence[ScoredImages], score: str, masks: Sequence[np.ndarray
 
 
 def _seen(runs: Sequence[SavedRun]) -> list[np.ndarray]:
-    """For each fold whether any of the runs trained on that negative's group."""
+    """For each fold, a mask of the negatives whose group any of the runs was trained on."""
     return [
         np.any(marks, axis=0)
         for marks in zip(*([fold.seen for fold in run.folds] for run in runs), strict=True)
@@ -205,7 +205,7 @@ def _seen(runs: Sequence[SavedRun]) -> list[np.ndarray]:
 
 
 def _open(classifiers: Mapping[str, SavedRun], known: Sequence[str]) -> Methods:
-    """Known against unknown images by the scores for it; positive = known. Empty where a side has none."""
+    """Scores for known against unknown classes; positive = known. Empty if a fold has no unknown images."""
     found: Methods = {}
     masks = [~seen for seen in _seen(list(classifiers.values()))]
     for name, run in classifiers.items():
@@ -250,8 +250,8 @@ def _count(runs: Sequence[SavedRun], known: Sequence[str]) -> list[dict[str, int
 def _check(runs: Sequence[SavedRun]) -> None:
     if len(runs) == 1 and runs[0].is_mim:
         raise ValueError(
-            f"{runs[0].path} alone was given, whose report.html has its own comparison: name the workdir of "
-            "at least one more finished run"
+            f"only {runs[0].path} was given, and its report.html already has its own comparison: name the "
+            "workdir of at least one more finished run"
         )
     paths = [run.path.resolve() for run in runs]
     for position, path in enumerate(paths):
@@ -262,8 +262,8 @@ def _check(runs: Sequence[SavedRun]) -> None:
         own, other = sorted(run.results["known"]), sorted(classifiers[0].results["known"])
         if own != other:
             raise ValueError(
-                f"{run.path} and {classifiers[0].path} trained on other classes ({', '.join(own)} and "
-                f"{', '.join(other)}): compare classifiers that know the same"
+                f"{run.path} and {classifiers[0].path} trained on different classes ({', '.join(own)} and "
+                f"{', '.join(other)}): compare classifiers with the same classes"
             )
     for run in runs[1:]:
         _check_same(runs[0], run, runs[0].folds, run.folds, "test")
@@ -275,7 +275,7 @@ def _check(runs: Sequence[SavedRun]) -> None:
 def _check_same(
     first: SavedRun, other: SavedRun, folds: Sequence[ScoredImages], others: Sequence[ScoredImages], kind: str
 ) -> None:
-    """Raise ValueError where the two runs do not hold the same images in the same folds."""
+    """Raise ValueError unless the two runs hold the same images in the same folds."""
     for difference in _differences(folds, others, kind):
         raise ValueError(
             f"{first.path} and {other.path} do not hold the same images in the same folds ({difference}): "
@@ -285,14 +285,14 @@ def _check_same(
 
 def _differences(folds: Sequence[ScoredImages], others: Sequence[ScoredImages], kind: str) -> Iterator[str]:
     if len(folds) != len(others):
-        yield f"{len(folds)} folds there, {len(others)} here"
+        yield f"{len(folds)} folds in the first, {len(others)} in the second"
     for number, (one, two) in enumerate(zip(folds, others, strict=False)):
         if len(one) != len(two):
-            yield f"fold {number} has {len(one)} {kind} images there, {len(two)} here"
+            yield f"fold {number} has {len(one)} {kind} images in the first, {len(two)} in the second"
         for field, words in _FIELDS.items():
             unequal = np.flatnonzero(getattr(one, field) != getattr(two, field))
             for row in unequal[:1]:
                 yield (
-                    f"{kind} image {row} of fold {number} has the {words} {getattr(one, field)[row]} there, "
-                    f"{getattr(two, field)[row]} here"
+                    f"{kind} image {row} of fold {number} has the {words} {getattr(one, field)[row]} in the "
+                    f"first, {getattr(two, field)[row]} in the second"
                 )

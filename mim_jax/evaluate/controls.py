@@ -1,8 +1,8 @@
-"""Two controls that keep an AUROC honest: images from the same sources, and skin tones.
+"""Two checks for confounders: AUROC within the same image sources, and error rates by skin tone.
 
-Images of other classes often come from other collections than those of the training class, so that a detector
-may tell cameras or compressions apart and not diseases: AUROC within the sources of the training class shows
-that. A detector may also fail one skin tone more than another.
+Images of other classes often come from other collections than the training class, so a detector may separate
+cameras or compression instead of diseases; AUROC within the sources of the training class reveals this.
+A detector may also make more errors on one skin tone than on another.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,16 +19,16 @@ from mim_jax.evaluate.statistics.auroc import share_estimate
 from mim_jax.evaluate.statistics.summary import leading_metric, parts
 
 SAME, OTHER = "same sources", "other sources"
-# Bands of the individual typology angle, up to so many degrees: Chardon, Cretois and Hourseau, "Skin colour
-# typology and suntanning pathways", International Journal of Cosmetic Science, 1991.
+# Bands of the individual typology angle, with upper bounds in degrees: Chardon, Cretois and Hourseau, "Skin
+# colour typology and suntanning pathways", International Journal of Cosmetic Science, 1991.
 TONES = (("dark", -30), ("brown", 10), ("tan", 28), ("intermediate", 41), ("light", 55))
 TONE_NAMES = (*(name for name, _ in TONES), "very light")
 
 
 def skin_tone(image: np.ndarray) -> str:
-    """The estimated band of uint8 `[S, S, 3]`, "very light" to "dark"; "" without colour to judge by.
+    """Estimate the band of uint8 `[S, S, 3]`, "very light" to "dark"; "" if too few pixels are usable.
 
-    The angle arctan((L* - 50) / b*) of the median colour, which need not be that of skin: an estimate.
+    The angle is arctan((L* - 50) / b*) of the median colour, which is an estimate: it need not be skin.
     """
     usable = (image.max(axis=-1) > 20) & (image.min(axis=-1) < 245)
     if usable.mean() < 0.05:
@@ -47,11 +47,11 @@ def same_sources(
     resamples: int,
     seed: int,
 ) -> dict[str, Any] | None:
-    """AUROC against images of other classes from the training class's own sources, and from all others.
+    """AUROC against other classes, separately for images from the training class's sources and from others.
 
     Returns:
-      "sources", those of the training class; "auroc": {method: {`SAME` | `OTHER`: as "per_class" of
-      `summarize`}}. None where the sources are not known, or the other classes have no image in them.
+      "sources": the sources of the training class; "auroc": {method: {`SAME` | `OTHER`: as "per_class" of
+      `summarize`}}. None if sources are unknown, or other classes have no image from these sources.
     """
     if dataset.sources is None:
         return None
@@ -71,14 +71,14 @@ def same_sources(
 
 
 def tones(scored: Sequence[ScoredImages], dataset: Dataset) -> dict[str, Any]:
-    """Missed images of the training class and false alarms by estimated skin tone.
+    """Rates of missed images, false alarms and undecided images by estimated skin tone.
 
-    `scored` are the decided test images of each fold; plain ones alone are counted.
+    `scored` holds the decided test images of each fold; only plain images are counted.
 
     Returns:
-      tone -> {"missed", "alarms", "undecided"}: {"images", "value", "low", "high"}, the share of the training
-      class called unlike it, of the others called like it, and of all left undecided, with Clopper-Pearson's
-      interval, which counts images as independent.
+      tone -> {"missed", "alarms", "undecided"}, each {"images", "value", "low", "high"}: the share of the
+      training class called unlike it, of other classes called like it, and of all images left undecided,
+      with the Clopper-Pearson interval, which treats images as independent.
     """
     tone = dict(zip(dataset.names.tolist(), map(skin_tone, dataset.images), strict=True))
     rows = [

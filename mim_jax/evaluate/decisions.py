@@ -1,8 +1,8 @@
 """Calibrations for new images, cutoffs for each fold's test images, and a check of the guarantee.
 
-A case is a group of images (a patient, say): groups are independent, images of one patient are not. Its
-lowest score stands for a group of the training class, its highest for one of another class, so that both
-guarantees are the harder ones.
+A case is a group of images (e.g. of one patient): groups are independent, images of one patient are not. A
+group of the training class is represented by its lowest score, a group of another class by its highest, so
+both guarantees hold for the worst image of a case.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,18 +18,18 @@ from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.statistics.auroc import share_estimate
 
 RATES = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
-OTHERS = "other classes"  # the group of the classes that are in none
+OTHERS = "other classes"  # the group of classes that belong to no other group
 
 
 @dataclass(frozen=True)
 class Cutoffs:
-    """Thresholds that judge one fold's test images."""
+    """Thresholds for one fold's test images."""
 
-    metric: str  # the score
-    lower: float | None  # like mpox where the score is strictly greater; None = too few images
-    upper: float | None  # called mpox-like where it is strictly greater than this too; None = no such bound
-    unseen: frozenset[str]  # the groups of other classes that these cutoffs were not fitted on
-    carried: tuple[str, ...] = ()  # the groups of classes whose false alarms `upper` bounds
+    metric: str  # name of the score
+    lower: float | None  # a score must be strictly greater to be like mpox; None = too few images
+    upper: float | None  # and strictly greater than this to be called mpox-like; None = no such bound
+    unseen: frozenset[str]  # image groups of other classes that these cutoffs were not fitted on
+    carried: tuple[str, ...] = ()  # groups of classes whose false alarms `upper` bounds
 
     def decide(self, score: float) -> Decision:
         if self.lower is None:
@@ -39,13 +39,13 @@ class Cutoffs:
         return Decision.CANNOT_TELL if self.upper is not None and score <= self.upper else Decision.MPOX_LIKE
 
     def judges(self, scored: ScoredImages) -> np.ndarray:
-        """Which test images of the fold these cutoffs were not fitted on, bool `[n]`."""
+        """Mask of the fold's test images that these cutoffs were not fitted on, bool `[n]`."""
         return scored.positive | np.isin(scored.groups, list(self.unseen))
 
 
 @dataclass(frozen=True)
 class Calibrations:
-    """Calibrations for new images, scored by all folds or by one alone, and cutoffs for each fold's own."""
+    """Calibrations for new images, by all folds or by one, and cutoffs for each fold's test images."""
 
     pooled: Calibration
     alone: list[Calibration]
@@ -60,20 +60,19 @@ def calibrate(
     positive: str,
     class_groups: Mapping[str, Sequence[str]],
 ) -> Calibrations:
-    """Fit calibrations and cutoffs on the plain test images, none of which its fold's model has trained on.
+    """Fit calibrations and cutoffs on the plain test images, which each fold's model was not trained on.
 
-    The test images of a fold are judged by cutoffs from the other folds' images of the training class and
-    from the images of other classes outside its own share of them: no group is judged by cutoffs it helped to
-    set. New images are judged by the scores of all, or, where one fold's model is used alone, by that
-    model's.
+    A fold's test images are judged by cutoffs fitted on the other folds' images of the training class and on
+    the images of other classes outside the fold's own share: no group is judged by cutoffs it helped to set.
+    New images are judged by the scores of all folds, or of a single fold if its model is used alone.
 
     The guarantees of `conformal.miss_rate_threshold` and `thresholds.certificate` are proven for one fold's
-    model, that of `conformal.cross_p_values` for all folds, and the bound on false alarms for both, because
-    no model trained on other classes. The cutoffs of the folds, and any threshold on the mean score of
-    several folds, are approximate: scores of different fold models are only roughly exchangeable.
+    model, the guarantee of `conformal.cross_p_values` for all folds together, and the bound on false alarms
+    for both cases, because no model was trained on other classes. The folds' cutoffs, and any threshold on a
+    mean score of several folds, are approximate: scores of different models are only roughly exchangeable.
 
-    `scored` are the test images of each fold, those of other classes the same in the same order;
-    `class_groups` are name -> classes, and false alarms are bounded in each.
+    `scored` holds the test images of each fold, with the same images of other classes in the same order;
+    `class_groups` maps names to classes, and false alarms are bounded in each of these groups.
 
     Raises:
       ValueError: the folds tested different images of other classes, or an unknown rule.
@@ -124,7 +123,7 @@ def calibrate(
 
 
 def families(classes: np.ndarray, class_groups: Mapping[str, Sequence[str]]) -> np.ndarray:
-    """Group of classes of each class, `OTHERS` where it is in none; str `[n]`."""
+    """Group that each class belongs to, `OTHERS` if none; str `[n]`."""
     groups = {name: group for group, names in class_groups.items() for name in names}
     return np.array([groups.get(name, OTHERS) for name in classes.tolist()])
 
@@ -138,7 +137,7 @@ def per_group(images: ScoredImages, values: np.ndarray, extreme: np.ufunc) -> np
 
 
 def _shares(groups: np.ndarray, family: np.ndarray, count: int) -> list[frozenset[str]]:
-    """Share the groups of other classes out to the folds, in turn through each group of classes."""
+    """Divide the image groups of other classes among the folds, round-robin through each group of classes."""
     order = dict.fromkeys(group for _, group in sorted(zip(family.tolist(), groups.tolist(), strict=True)))
     return [frozenset(list(order)[k::count]) for k in range(count)]
 
@@ -146,8 +145,8 @@ def _shares(groups: np.ndarray, family: np.ndarray, count: int) -> list[frozense
 def judge(scored: ScoredImages, cutoffs: Cutoffs) -> ScoredImages:
     """Add the decisions to the images.
 
-    An image of another class is decided only in the fold whose cutoffs have not seen its group
-    (`Cutoffs.judges`), so that each is decided once.
+    An image of another class is decided only in the fold whose cutoffs were not fitted on its group
+    (`Cutoffs.judges`), so each image is decided once.
     """
     values = scored.similarities[cutoffs.metric].tolist()
     judged = zip(values, cutoffs.judges(scored).tolist(), strict=True)
@@ -155,7 +154,7 @@ def judge(scored: ScoredImages, cutoffs: Cutoffs) -> ScoredImages:
 
 
 def count_decisions(folds: Iterable[ScoredImages]) -> dict[str, dict[str, int]]:
-    """Count, per class over the plain test images of all folds, the decided ones and each decision."""
+    """Count the decided plain test images ("n") and each decision, per class over all folds."""
     kinds = (Decision.MPOX_LIKE, Decision.CANNOT_TELL, Decision.NOT_MPOX_LIKE)
     counts: dict[str, dict[str, int]] = {}
     for fold in folds:
@@ -177,18 +176,18 @@ def reliability(
 ) -> list[dict[str, Any]]:
     """Check the rule "calibrated" at several rates, each guaranteed for missed mpox and for false alarms.
 
-    Every case and image is judged once, by the cutoffs that have not seen it (`calibrate`). A case
-    is missed where its lowest score is refused and a false alarm where its highest is called mpox-like. The
-    lower the rate, the wider the band between the thresholds.
+    Every case and image is judged once, by cutoffs that were not fitted on it (`calibrate`). A case is missed
+    if its lowest score is called not mpox-like, and a false alarm if its highest score is called mpox-like.
+    The lower the rate, the wider the band between the thresholds.
 
     Returns:
       One dict for each rate that every fold has enough images for:
-      "rate": the guaranteed one;
-      "missed": {"cases", "value", "low", "high"}: with the Clopper-Pearson interval, which counts the cases
-        as independent although those of one fold share a model and a threshold;
-      "false_alarms": the same for each group of classes, in the folds that guarantee it for that group;
-      "training", "others": {"images", "decided", "wrong"}: plain test images of the training class and of
-        the others, those that were decided upon, and those of them that were decided wrongly.
+      "rate": the guaranteed rate;
+      "missed": {"cases", "value", "low", "high"}: share of missed cases, with the Clopper-Pearson interval,
+        which treats cases as independent although cases of one fold share a model and a threshold;
+      "false_alarms": the same for each group of classes, over the folds that guarantee it for that group;
+      "training", "others": {"images", "decided", "wrong"}: number of plain test images of the training class
+        and of other classes, of decided images, and of wrong decisions.
     """
     found = []
     for rate in rates:

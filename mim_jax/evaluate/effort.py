@@ -1,19 +1,19 @@
-"""How much an evaluation computes, and a word where that is much for a CPU: before hours are spent."""
+"""Estimate the cost of an evaluation, and warn in advance if it would take long on a CPU."""
 
 import jax
 
 from mim_jax.train.config import Experiment
 from mim_jax.train.mim import mim_settings
 
-_COPIES = 5  # of a test image of the positive class, by augmentation
-_ROBUSTNESS = 46  # scores of an image by each model, on the sheet
-# Fills times pixels times width squared, which the products of a network grow with. A run of 36,104 fills at
-# 96 pixels and width 16 has 8.5e10 and scores in a minute on two cores: this is a quarter of an hour.
+_COPIES = 5  # copies of each positive test image, by augmentation
+_ROBUSTNESS = 46  # scores per image and model on the robustness sheet
+# Fills x pixels x width^2, to which a network's multiplications are proportional. A run with 36,104 fills at
+# 96 pixels and width 16 has 8.5e10 and takes a minute on two cores; this limit is a quarter of an hour.
 MUCH = 1e12
 
 
 def count_fills(experiment: Experiment) -> int:
-    """Return how many holes the networks of a run fill to be evaluated, the clinical test left out."""
+    """Count the holes that a run's networks fill during evaluation, without the clinical test."""
     settings, dataset = experiment.settings, experiment.dataset
     options, measure, folds = settings.evaluation, mim_settings(settings).measure, settings.data.folds
     tested = _COPIES * len(dataset.positives) + folds * len(dataset.tested_negatives)
@@ -25,7 +25,7 @@ def count_fills(experiment: Experiment) -> int:
 
 
 def advice(experiment: Experiment) -> str | None:
-    """Return what makes an evaluation shorter, in a sentence; None where it is short, or on a GPU."""
+    """Return a sentence on how to shorten the evaluation; None if it is short or does not run on a CPU."""
     settings = experiment.settings
     if jax.default_backend() != "cpu" or not settings.mim or settings.detector == "features":
         return None
@@ -40,6 +40,6 @@ def advice(experiment: Experiment) -> str | None:
     }
     names = [f"--config.{option}" for option, possible in shorter.items() if possible]
     return (
-        f"the evaluation will fill {fills:,} holes in images of {size} pixels, which takes a CPU long; "
-        f"shorter with {', '.join([*names, 'a GPU'])}"
+        f"the evaluation will fill {fills:,} holes in images of {size} pixels, which takes long on a CPU; "
+        f"shorten it with {', '.join([*names, 'a GPU'])}"
     )

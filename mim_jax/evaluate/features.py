@@ -1,4 +1,4 @@
-"""The scores of a frozen network on the test images: rows beside MIM's, or what a run decides by."""
+"""Frozen-network scores of the test images: reported beside MIM's, or used as the deciding score."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,19 +35,19 @@ COMBINED = "combined"
 
 @dataclass(frozen=True, eq=False)
 class FeatureScores:
-    """A feature detector of all folds, and what it gives the test images."""
+    """A feature detector of all folds, and its scores of the test images."""
 
     detector: FeatureDetector
-    scores: Mapping[str, np.ndarray]  # score -> float64 `[folds, n]`, of every image of the test set
+    scores: Mapping[str, np.ndarray]  # score name -> float64 `[folds, n]`, over all images of the test set
 
 
 def score_features(
     experiment: Experiment, own: FeatureSettings, test_set: TestSet, recorder: Recorder
 ) -> FeatureScores:
-    """Fit the frozen network's scores on the training images of each fold, and score the test set by all.
+    """Fit the frozen network's scores on each fold's training images, and score the test set by every fold.
 
     Raises:
-      ValueError: weights that cannot be used, images of another size, too few training images.
+      ValueError: unusable weights, a backbone for another image size, or too few training images.
     """
     settings, dataset = experiment.settings, experiment.dataset
     backbone = checked_backbone(own)
@@ -57,7 +57,7 @@ def score_features(
     found = {FEATURES: described(backbone, images, folder=folder, progress=recorder.advance)}
     recorder.finish()
     found |= describe_images(backbone, images, (COLOR,))
-    # The originals of the training class, in the order of the dataset.
+    # The unaugmented images of the training class, in the order of the dataset.
     original = np.flatnonzero((dataset.labels[test_set.index] == dataset.positive) & (test_set.copy == 0))
     known = original[np.argsort(test_set.index[original])]
     detector = fit_detector(
@@ -74,7 +74,7 @@ def score_features(
 
 
 def checked_backbone(settings: FeatureSettings) -> Backbone:
-    """Load the frozen network that the settings name; ValueError where it takes images of another size."""
+    """Load the configured frozen network; ValueError if its image size is not the configured one."""
     backbone = load_backbone(settings.backbone, settings.weights)
     if backbone.image_size != settings.image_size:
         raise ValueError(
@@ -87,7 +87,7 @@ def checked_backbone(settings: FeatureSettings) -> Backbone:
 def by_fold(
     experiment: Experiment, test_set: TestSet, parts: Sequence[np.ndarray], values: np.ndarray, name: str
 ) -> list[ScoredImages]:
-    """The score `name` of the test images of each fold, from those of every image `[folds, n]`."""
+    """Each fold's test images with the score `name`, taken from `values` of all images `[folds, n]`."""
     return [
         scored_images(experiment.dataset, test_set, part, {name: values[fold, part]})
         for fold, part in enumerate(parts)
@@ -102,7 +102,7 @@ def score_inpaintings(
     models: Sequence[Detector],
     recorder: Recorder,
 ) -> list[ScoredImages]:
-    """Compare the test images of each fold with their inpaintings in the frozen network (`feature_hbd`)."""
+    """Compare each fold's test images with their inpaintings in frozen-network features (`feature_hbd`)."""
     recorder.start("features of inpaintings", total=sum(map(len, parts)))
     program = jax.jit(lambda weights, x, y: feature_hbd(replace(backbone, weights=weights), x, y))
     found = []
@@ -129,14 +129,14 @@ def combine(
     models: Sequence[Detector],
     mim: Sequence[ScoredImages],
 ) -> tuple[list[CombinedDetector], list[ScoredImages]]:
-    """Join MIM of each fold, which scored its test images `mim`, with the frozen network and colours.
+    """Combine each fold's MIM, whose scored test images are `mim`, with the frozen network and colours.
 
     Returns:
-      The detector of each fold, and its test images with the joined score.
+      The combined detector of each fold, and its test images with the combined score.
     """
     detectors, joined = [], []
     for fold, (part, model, images) in enumerate(zip(parts, models, mim, strict=True)):
-        # MIM's own training images: others would have to be held out of another training.
+        # Standardised on MIM's own training images: held-out ones would need another training.
         own = model.score_samples(experiment.dataset.images[experiment.splits[fold].train])
         units = units_of([own[None]])
         detector = CombinedDetector(model, found.detector.of_fold(fold), Units(*(u[:, 0] for u in units)))
@@ -150,7 +150,7 @@ def combine(
 def _score(
     references: Mapping[str, Reference], histograms: Mapping[str, Histograms]
 ) -> dict[str, np.ndarray]:
-    """Scores of described images by every fold, `[folds, n]`, in batches of one size."""
+    """Score images by every fold, given their histograms: name -> `[folds, n]`; equal batch sizes."""
     size, program = batch_size(), jax.jit(score)
     found: dict[str, np.ndarray] = {}
     for name, reference in references.items():
@@ -167,5 +167,5 @@ def _score(
 def _cache(data_dir: str) -> Path | None:
     try:
         return prepared_folder(data_dir) / "features"
-    except ValueError:  # a user without a home: nothing is kept
+    except ValueError:  # the user has no home directory: nothing is cached
         return None

@@ -20,10 +20,10 @@ from mim_jax.train.settings import Settings
 class TrainedFold:
     """The networks of one fold at the end of training, and its images."""
 
-    split: Split  # its images
+    split: Split  # the fold's images
     state: gan.AdversarialState  # the networks at the end of training
     detector: Detector  # MIM
-    # what MIM is compared with, by name: "untrained", and "autoencoder" where it was trained
+    # networks that MIM is compared with, by name: "untrained", and "autoencoder" if it was trained
     networks: dict[str, Detector]
 
 
@@ -31,7 +31,7 @@ def load_folds(experiment: Experiment, path: Path) -> list[TrainedFold]:
     """Restore the folds that `mim_jax.train.mim.trainings` saved in a workdir.
 
     Raises:
-      ValueError: a fold is not trained to its end, or its checkpoint is missing or damaged.
+      ValueError: a fold has not finished training, or its checkpoint is missing or damaged.
     """
     # Neither shapes nor initial values depend on the number of steps: one program serves every fold.
     config = make_gan(experiment.settings, steps=1)

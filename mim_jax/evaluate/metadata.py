@@ -1,4 +1,4 @@
-"""Facts of a run for results.json besides its scores: data, splits, networks, versions, in plain values."""
+"""Metadata of a run for results.json: data, splits, networks and versions, as plain values."""
 
 import dataclasses
 import importlib.metadata
@@ -34,7 +34,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "dm-pix", "num
 
 
 def class_groups(dataset: Dataset) -> dict[str, list[str]]:
-    """Groups of classes of the paper's data that occur here."""
+    """The paper's groups of classes, restricted to the other classes present in this dataset."""
     present = dataset.class_counts()
     groups = {
         name: [label for label in labels if label in present and label != dataset.positive]
@@ -46,7 +46,7 @@ def class_groups(dataset: Dataset) -> dict[str, list[str]]:
 def held_out_error(dataset: Dataset, folds: Sequence[TrainedFold]) -> dict[str, Any] | None:
     """Inpainting error of the central hole on the images held out of training, per fold.
 
-    Choices may be made by it. None where nothing was held out.
+    It is safe to make choices by, as no test image is used. None if nothing was held out.
     """
     if not folds or not all(len(fold.split.held_out) for fold in folds):
         return None
@@ -66,7 +66,7 @@ def describe_splits(
 ) -> list[dict[str, Any]]:
     """Count the images that each fold of MIM trains and tests on (the paper's Table 1).
 
-    `parts` are, for each fold, the positions in the test set that it is tested on.
+    `parts` holds, for each fold, the positions of its test images in the test set.
     """
     positive = dataset.labels[test_set.index] == dataset.positive
     return [
@@ -139,12 +139,12 @@ def describe_clinical(clinical: Dataset) -> dict[str, Any]:
 
 
 def count_parameters(params: Any) -> int:
-    """Count the numbers in a tree of arrays."""
+    """Count the elements of a tree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def count_networks(folds: Sequence[TrainedFold]) -> dict[str, int]:
-    """Count the parameters of the networks that a fold trains; none where nothing is trained."""
+    """Count the parameters of the networks that a fold trains; {} if nothing is trained."""
     if not folds:
         return {}
     state = folds[0].state
@@ -164,11 +164,10 @@ def _version(package: str) -> str:
 def wall_time(
     history: Sequence[Mapping[str, Any]], folds: int, *, started: float, began: float
 ) -> dict[str, Any]:
-    """Seconds: "train" for each fold, "evaluate" and "total".
+    """Wall time in seconds: "train" for each fold, "evaluate" and "total".
 
-    `history` holds the epochs of all trainings; a fold's seconds are those inside them, compilation included.
-    The
-    evaluation `started`, and the run `began`, at those times of `time.perf_counter`.
+    `history` holds the epochs of all trainings; a fold's time is the sum over its epochs, compilation
+    included. `started` and `began` are the `time.perf_counter` at the start of the evaluation and of the run.
     """
     seconds = [0.0] * folds
     for event in history:

@@ -1,9 +1,9 @@
-"""Names of the methods that score the test images, in the order of every table."""
+"""Names of the methods that score the test images, in table order."""
 
 from collections.abc import Iterable
 
-REFERENCE = "mim"  # what every other method is compared with
-DETECTORS = ("mim", "features", "features_color", "combined")  # what may decide
+REFERENCE = "mim"  # the method that all others are compared with
+DETECTORS = ("mim", "features", "features_color", "combined")  # methods that may decide
 # The detectors, the baselines, the variants of MIM, then the classifiers.
 METHOD_NAMES = {
     "mim": "MIM",
@@ -28,7 +28,7 @@ METHOD_NAMES = {
     "swin_b": "Swin-B",
 }
 METHOD_CLAUSES = {  # a description of each method but MIM
-    "features": "how near the image is to the training images in the layers of a frozen network",
+    "features": "similarity to the training images in the layers of a frozen network",
     "features_color": "the frozen network and colour histograms, with equal weight",
     "combined": "MIM, the frozen network and colour histograms, with equal weight",
     "mean_fill": "the hole filled with the mean colour of the rest of the image",
@@ -36,13 +36,13 @@ METHOD_CLAUSES = {  # a description of each method but MIM
     "telea_fill": "the hole filled inwards from its rim by OpenCV's fast marching",
     "untrained": "the same generator with its initial random weights",
     "autoencoder": "the same generator trained on the pixel loss alone, without a discriminator",
-    "laplacian_variance": "how blurry the image is, and nothing else",
-    "brightness": "how dark the image is, and nothing else",
-    "color_mahalanobis": "how near each channel's mean and spread are to those of the training images",
-    "color_neighbors": "how near the colour histogram is to its nearest three of the training images",
-    "holes_mean": "holes in several places, the mean of their scores",
-    "holes_min": "holes in several places, the lowest of their scores",
-    "mask_region": "original and inpainting compared inside the hole alone",
+    "laplacian_variance": "blur of the image alone",
+    "brightness": "darkness of the image alone",
+    "color_mahalanobis": "similarity of each channel's mean and spread to those of the training images",
+    "color_neighbors": "similarity of the colour histogram to the three nearest training images",
+    "holes_mean": "several holes per image, mean of their scores",
+    "holes_min": "several holes per image, lowest of their scores",
+    "mask_region": "original and inpainting compared inside the hole only",
     "feature_hbd": "original and inpainting compared in the layers of the frozen network",
     "resnet50": "a residual convolutional network of 50 layers, trained to classify",
     "mobilenet_v3_large": "a small convolutional network made for phones, trained to classify",
@@ -51,11 +51,11 @@ METHOD_CLAUSES = {  # a description of each method but MIM
 
 
 def method_name(method: str) -> str:
-    """Name of a method for people; an unknown one keeps its own."""
+    """Display name of a method; an unknown method keeps its own name."""
     return METHOD_NAMES.get(method, method)
 
 
 def ordered(methods: Iterable[str]) -> list[str]:
-    """Sort methods in the order of every table; unknown ones last, by name."""
+    """Sort methods in table order; unknown ones last, by name."""
     ranks = {method: rank for rank, method in enumerate(METHOD_NAMES)}
     return sorted(methods, key=lambda method: (ranks.get(method, len(ranks)), method))

@@ -1,7 +1,7 @@
 """The methods that score the test images: MIM, the baselines, and variants of MIM's own score.
 
-A baseline shows what else explains MIM's AUROC; a variant is another way to use the same networks. None of
-them sees a test image before it scores it.
+A baseline tests a simpler explanation of MIM's AUROC; a variant uses the same networks in another way. No
+method sees a test image before scoring it.
 """
 
 import dataclasses
@@ -36,23 +36,23 @@ def score_methods(
     more_holes: int,
     recorder: Recorder,
 ) -> tuple[dict[str, list[ScoredImages]], list[str]]:
-    """Score the test images of every fold, `parts` of the test set, by every method.
+    """Score each fold's test images, at positions `parts` of the test set, by every method that inpaints.
 
-    Without folds, where nothing is inpainted, there is none. With `more_holes` above 1 there are the variants
+    Both results are empty without folds, i.e. if nothing is inpainted. `more_holes` above 1 adds the variants
     "holes_mean" and "holes_min".
 
     Returns:
-      name -> one `ScoredImages` a fold, "mim" first, then the baselines, then the variants; and the names of
-      the variants.
+      name -> one `ScoredImages` per fold, "mim" first, then the baselines, then the variants; and the names
+      of the variants.
     """
     if not folds:
         return {}, []
     measure = folds[0].detector.measure
     sizes = [len(part) for part in parts]
     networks = list(folds[0].networks)
-    # The default window of SSIM has to fit into the hole.
+    # The default window of SSIM must fit into the hole.
     with_region = measure.region == "image" and folds[0].detector.mask_size >= Options().filter_size
-    # The unit is one hole of one image filled and compared, so that what is left can be foretold.
+    # Progress counts holes filled and compared, so that the remaining time can be predicted.
     rounds = 1 + len(networks) + (more_holes if more_holes > 1 else 0)
     recorder.start("scoring", total=rounds * sum(sizes) + len(FILLS) * len(test_set.images))
 
@@ -60,7 +60,7 @@ def score_methods(
         return [scored_images(dataset, test_set, p, s) for p, s in zip(parts, by_fold, strict=True)]
 
     def by_network(models: Sequence[Detector], measures: Sequence[Measure]) -> list[list[ScoredImages]]:
-        """For each measure the scored images of each fold."""
+        """For each measure, the scored images of each fold."""
         found = []
         for model, part in zip(models, parts, strict=True):
             score = functools.partial(model.measured, measures=measures)
@@ -98,7 +98,7 @@ def score_methods(
 def score_statistics(
     dataset: Dataset, test_set: TestSet, parts: Sequence[np.ndarray], splits: Sequence[Split]
 ) -> dict[str, list[ScoredImages]]:
-    """Score the test images of every fold by the baselines that inpaint nothing: name -> one a fold."""
+    """Score each fold's test images by the baselines without inpainting: name -> one entry per fold."""
     train = [dataset.images[split.train] for split in splits]
     return {
         name: [
@@ -116,7 +116,7 @@ def _several_holes(
     holes: int,
     recorder: Recorder,
 ) -> dict[str, list[Scores]]:
-    """Scores of each fold by reduction; every hole is painted once for both."""
+    """Scores of each fold by reduction; every hole is filled once for all reductions."""
     found: dict[str, list[Scores]] = {reduce: [] for reduce in REDUCTIONS}
     for fold, part in zip(folds, parts, strict=True):
         measure = dataclasses.replace(fold.detector.measure, holes=holes)

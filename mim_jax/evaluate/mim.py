@@ -1,6 +1,6 @@
-"""The evaluation of a detector: test images scored by the fold that never saw them, decisions, robustness.
+"""Evaluation of a detector: held-out scores of the test images, decisions, robustness.
 
-It trains nothing, and never lets a test image choose anything.
+Nothing is trained, and no test image influences a choice.
 """
 
 import time
@@ -38,26 +38,25 @@ _SCORES = (*SCORE_NAMES, "score")
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """Findings of an evaluation, as the report shows them."""
+    """Results of an evaluation, as the report shows them."""
 
-    results: dict[str, Any]  # what results.json holds
-    methods: dict[str, list[ScoredImages]]  # name -> the scored test images, one entry a fold
+    results: dict[str, Any]  # the content of results.json
+    methods: dict[str, list[ScoredImages]]  # name -> the scored test images, one entry per fold
     history: list[dict[str, Any]]  # the epochs of MIM's training
     panels: Panels  # the images to show
-    unlike: UnlikeImages | None  # those with maps of a frozen network; None where there is none
+    unlike: UnlikeImages | None  # images with maps by a frozen network; None without such a network
 
 
 def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: float) -> Evaluated:
-    """Score the test images of a run, whose workdir is `path`, and compute every table.
+    """Score the test images of a run and compute every table.
 
-    What decides stands under "reference" in the results: MIM, a frozen network or both.
+    The results name the deciding method under "reference": MIM, a frozen network or both combined.
 
-    Writes `fold_k/scores.csv`, `fold_k/clinical.csv`, `calibration.json` and `results.json`. `began` is when
-    the run
-    began, by `time.perf_counter`.
+    Writes `fold_k/scores.csv`, `fold_k/clinical.csv`, `calibration.json` and `results.json` to the workdir
+    `path`. `began` is the `time.perf_counter` at the start of the run.
 
     Raises:
-      ValueError: a fold is not trained to its end.
+      ValueError: a fold has not finished training.
     """
     started = time.perf_counter()
     settings, dataset = experiment.settings, experiment.dataset
@@ -142,7 +141,7 @@ def _score_features(
     networks: Sequence[Detector],
     recorder: Recorder,
 ) -> tuple[str, list[Any]]:
-    """Add the frozen network's methods, and save it; return the method that decides and its detectors."""
+    """Save the feature detector and add its scores to `methods`; return the deciding one, its detectors."""
     decides = experiment.settings.detector
     found = features.score_features(experiment, own, test_set, recorder)
     saved.save(path, found.detector, weights=own.weights)
@@ -166,7 +165,7 @@ def _score_features(
 
 
 def _comparable(folds: list[ScoredImages], primary: str, own: str) -> list[ScoredImages]:
-    """The images with the score `primary`, or, of a method with several others, with its `own` alone."""
+    """The folds unchanged if they hold `primary` or a single score, otherwise with the score `own` alone."""
     if primary in folds[0].similarities or len(folds[0].similarities) == 1:
         return folds
     return [replace(fold, similarities={own: fold.similarities[own]}) for fold in folds]
@@ -180,7 +179,7 @@ def _decide(
     metric: str,
     hashes: Sequence[str],
 ) -> tuple[list[decisions.Cutoffs], dict[str, Any]]:
-    """Write `calibration.json`; return the cutoffs of each fold, and the entry in results.json."""
+    """Write `calibration.json`; return each fold's cutoffs, and the entry "decision" of results.json."""
     own, dataset = mim_settings(experiment.settings), experiment.dataset
     rule, measure = own.rule, own.measure
     about: dict[str, Any] = {
@@ -188,7 +187,7 @@ def _decide(
         "positive": dataset.positive,
         "class_groups": metadata.class_groups(dataset),
     }
-    # The paper's number is one on its own score, and means nothing on another.
+    # The paper's threshold applies to the paper's score only.
     names = [name for name in RULES if name != "paper" or (measure == Measure() and metric == measure.metric)]
     made = {name: decisions.calibrate(scored, rule=replace(rule, name=name), **about) for name in names}
     pooled, folds = made[rule.name].pooled, made[rule.name].folds
@@ -201,7 +200,7 @@ def _decide(
         {
             "format": workdir.CALIBRATION_FORMAT,
             "detector": experiment.settings.detector,
-            "parameter_hash": list(hashes),  # of the networks that it belongs to
+            "parameter_hash": list(hashes),  # of the networks that the calibration is for
             "measure": asdict(measure),
             "units": [each.units_of_mim() for each in models if isinstance(each, CombinedDetector)],
             "pooled": asdict(pooled),
@@ -241,7 +240,7 @@ def _stress(
     thresholds: Sequence[float | None],
     recorder: Recorder,
 ) -> Mapping[str, Any]:
-    """Run the clinical test (`fold_k/clinical.csv`) and the robustness sheet; None where not wanted."""
+    """Run the clinical test (writes `fold_k/clinical.csv`) and the robustness sheet; None if not wanted."""
     options, dataset, clinical = experiment.settings.evaluation, experiment.dataset, experiment.clinical
     size = models[0].image_size
     positives = [grouped(dataset, split.test, size=size) for split in experiment.splits]

@@ -1,4 +1,4 @@
-"""The choice of test images that the report shows, with their inpaintings."""
+"""Choose the test images that the report shows, with their inpaintings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -18,7 +18,7 @@ KINDS = ("typical", "best", "worst")
 
 @dataclass(frozen=True, eq=False)
 class Panels:
-    """Test images with their inpaintings; without, where a detector inpaints nothing."""
+    """Test images, with their inpaintings if the detector inpaints."""
 
     images: np.ndarray  # uint8, or float in [0, 1], `[n, S, S, 3]`
     inpainted: np.ndarray | None  # the composites, float in [0, 1], `[n, S, S, 3]`
@@ -26,12 +26,12 @@ class Panels:
     mask_size: int  # side of the hole in pixels; 0 = none
     names: np.ndarray  # str `[n]`
     classes: np.ndarray  # str `[n]`
-    scores: np.ndarray  # the deciding metric under the model of the fold, `[n]`
+    scores: np.ndarray  # the deciding metric by the fold's model, `[n]`
     folds: np.ndarray  # int `[n]`, from 0
-    positive: np.ndarray  # bool `[n]`: is it of the training class?
-    # str `[n]`: "typical" (median score), "best" (highest scores of its side) or "worst" (lowest)
+    positive: np.ndarray  # bool `[n]`, True = training class
+    # str `[n]`: "typical" (median score), "best" (highest scores of positives or negatives), "worst" (lowest)
     kind: np.ndarray
-    # float `[n, S, S]`: SSIM of original and inpainted, each window's value at its centre, mean of the
+    # float `[n, S, S]`: local SSIM of original and inpainted, each window's value at its centre, mean of the
     # channels, 1 where no window is centred
     maps: np.ndarray | None
 
@@ -41,7 +41,7 @@ class Panels:
             found = len(self.images) if values is None else len(values)
             if found != len(self.images):
                 raise ValueError(
-                    f"{name} has {found} entries for {len(self.images)} images: one each is needed"
+                    f"{name} has {found} entries for {len(self.images)} images: one per image is needed"
                 )
         unknown = sorted(set(map(str, self.kind)) - set(KINDS))
         if unknown:
@@ -57,9 +57,9 @@ def choose_panels(
     metric: str,
     extremes: int = 4,
 ) -> Panels:
-    """Choose the images of Figure 5: of median score, and the best and worst of both sides.
+    """Choose the images of Figure 5: median scores, and the best and worst positives and negatives.
 
-    `models` inpaint them, one a fold; none where nothing is inpainted.
+    `models` holds one inpainting detector per fold; it is empty if nothing is inpainted.
     """
     chosen = _choose(scored, metric, extremes)
     of_fold = np.array([fold for fold, _, _ in chosen])
@@ -88,9 +88,9 @@ class UnlikeImages:
     maps: np.ndarray  # float `[n, S, S]` in [0, 1], 1 = unlike
     names: np.ndarray  # str `[n]`
     classes: np.ndarray  # str `[n]`
-    scores: np.ndarray  # by the fold that tests the image, `[n]`
+    scores: np.ndarray  # deciding score by the fold that tests the image, `[n]`
     folds: np.ndarray  # int `[n]`, from 0
-    positive: np.ndarray  # bool `[n]`: is it of the training class?
+    positive: np.ndarray  # bool `[n]`, True = training class
 
 
 def choose_unlike(
@@ -101,9 +101,9 @@ def choose_unlike(
     *,
     metric: str,
 ) -> UnlikeImages:
-    """Choose the best and the worst two of both sides, and one of median score of each fold and class.
+    """Choose the two best and worst positives and negatives, and a median image of each fold and other class.
 
-    `detectors` are those of the folds.
+    `detectors` holds one detector per fold.
     """
     whole = test_set.images if test_set.large is None else test_set.large
     chosen = _choose(scored, metric, 2)
@@ -122,7 +122,7 @@ def choose_unlike(
 def _described(
     scored: Sequence[ScoredImages], chosen: Sequence[tuple[int, int, str]], metric: str
 ) -> dict[str, np.ndarray]:
-    """Name, class, score, fold and side of the images chosen."""
+    """Name, class, score, fold and side of the chosen images."""
     pick = [scored[fold].select(np.array([i])) for fold, i, _ in chosen]
     return {
         "names": np.array([item.names[0] for item in pick]),
@@ -134,7 +134,7 @@ def _described(
 
 
 def _choose(scored: Sequence[ScoredImages], metric: str, extremes: int) -> list[tuple[int, int, str]]:
-    """Fold, position within its test set, and kind: of median score, best and worst of both sides."""
+    """Choose (fold, position in its test set, kind): median scores, then the worst and best of both sides."""
     chosen: list[tuple[int, int, str]] = []
     for fold, test in enumerate(scored):
         own = np.flatnonzero(test.positive & test.plain)
@@ -160,9 +160,9 @@ def _choose(scored: Sequence[ScoredImages], metric: str, extremes: int) -> list[
 
 
 def similarity_maps(images: np.ndarray, inpainted: np.ndarray) -> np.ndarray:
-    """SSIM of originals (uint8) and inpaintings ([0, 1]), `[n, S, S]`: each window's value at its centre.
+    """Maps `[n, S, S]` of the local SSIM of originals (uint8) and inpaintings ([0, 1]), mean of the channels.
 
-    The mean of the channels; 1 along the border, where no window is centred.
+    Each window's value is at its centre; the border, where no window is centred, is 1.
     """
     windows = np.asarray(ssim(images / np.float32(255), inpainted, return_map=True)).mean(axis=-1)
     maps = np.ones(images.shape[:3], np.float32)

@@ -12,8 +12,8 @@ from mim_jax.evaluate.method_names import DETECTORS, REFERENCE, method_name
 from mim_jax.evaluate.scores import ScoredImages, read_scores
 from mim_jax.train import workdir
 
-BASELINES = ("autoencoder", "color_neighbors")  # of a MIM run, those to compare classifiers with too
-# What the paper trains: the width of each network, as its configuration gives it, and pixels a side.
+BASELINES = ("autoencoder", "color_neighbors")  # of a MIM run; classifiers are compared with them too
+# The paper's settings: the width of each network, as in its configuration, and the image size in pixels.
 _PAPER_WIDTH = {"mim": 64, "resnet50": 64, "mobilenet_v3_large": 1.0, "swin_b": 128}
 _PAPER_SIZE = 224
 
@@ -22,15 +22,13 @@ _PAPER_SIZE = 224
 class SavedRun:
     """A finished run of MIM or of a classifier."""
 
-    path: Path  # its workdir, as it was given
-    method: str  # what decides: a detector, or the classifier's name
-    results: Mapping[str, Any]  # what its results.json holds
-    primary: str  # the score that stands for it: what a MIM run decides by, "probability" of a classifier
-    folds: list[ScoredImages]  # its scored test images, one `ScoredImages` a fold
-    baselines: dict[
-        str, list[ScoredImages]
-    ]  # of a MIM run, those of `BASELINES` that it holds: name -> folds
-    # the images of its clinical test, one `ScoredImages` a fold; None = there is none
+    path: Path  # the workdir, as given
+    method: str  # name of the deciding detector, or of the classifier
+    results: Mapping[str, Any]  # the content of results.json
+    primary: str  # the main score: the deciding score of a MIM run, "probability" for a classifier
+    folds: list[ScoredImages]  # the scored test images, one `ScoredImages` per fold
+    baselines: dict[str, list[ScoredImages]]  # the `BASELINES` that a MIM run holds: name -> folds
+    # the images of the clinical test, one `ScoredImages` per fold; None = no clinical test
     clinical: list[ScoredImages] | None
 
     @property
@@ -42,7 +40,7 @@ def read_run(path: str | Path) -> SavedRun:
     """Read the workdir of a finished run.
 
     Raises:
-      ValueError: no results, a file of scores that is missing or damaged, or a fold without scores.
+      ValueError: no results, a missing or damaged score file, or a fold without scores.
     """
     path = Path(path)
     if not (path / "results.json").exists():
@@ -83,9 +81,9 @@ def read_run(path: str | Path) -> SavedRun:
 
 
 def network_name(run: SavedRun) -> str:
-    """Name what decides; width and image size are part of the name where they are not the paper's.
+    """Display name of the deciding method, with width and image size if they differ from the paper's.
 
-    Of a detector on a frozen network alone, that network is.
+    A detector on a frozen network alone is named with its backbone instead.
     """
     settings = workdir.flatten(run.results["config"])
     if run.method.startswith("features"):
@@ -101,7 +99,7 @@ def network_name(run: SavedRun) -> str:
 
 
 def describe_training(run: SavedRun) -> dict[str, str]:
-    """Describe the training of a run, item -> words; the same items for every run."""
+    """Describe the training of a run, item -> text; the same items for every run."""
     settings, training = workdir.flatten(run.results["config"]), run.results["training"]
     parameters = training["parameters"]
     if run.is_mim:

@@ -1,4 +1,4 @@
-"""The score table: one shape for the scored test images of a fold, in memory and in scores.csv."""
+"""The score table: one layout for the scored test images of a fold, in memory and in scores.csv."""
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from mim_jax.data.dataset import printable
 from mim_jax.train import workdir
 
 _FLAGS = {"True": True, "False": False}
-# Field of `ScoredImages` -> its column; score columns stand between "positive" and "decision".
+# Field of `ScoredImages` -> its column; score columns are between "positive" and "decision".
 COLUMNS = {
     "names": "name",
     "classes": "class",
@@ -28,22 +28,22 @@ COLUMNS = {
 
 @dataclass(frozen=True, eq=False)
 class ScoredImages:
-    """The test images of one fold as one method scored them, one entry an image in every array."""
+    """The test images of one fold as scored by one method; every array has one entry per image."""
 
     names: np.ndarray  # str `[n]`
     classes: np.ndarray  # str `[n]`
     # str `[n]`: patient, near-duplicate cluster, or the image itself; the copies of one image share it
     groups: np.ndarray
-    copies: np.ndarray  # int `[n]`: 0 = the untouched image, 1, 2, ... = its augmented copies.
-    positive: np.ndarray  # bool `[n]`: is it mpox?
-    # bool `[n]`: belongs to the augmented test set (the paper's 220 positives); negatives do
+    copies: np.ndarray  # int `[n]`: 0 = the original image, 1, 2, ... = its augmented copies.
+    positive: np.ndarray  # bool `[n]`, True = mpox
+    # bool `[n]`, True = in the augmented test set (the paper's 220 positives, and all negatives)
     augmented: np.ndarray
-    plain: np.ndarray  # bool `[n]`: belongs to the plain test set (the 44); negatives do
-    # score name -> float64 `[n]`; high = mpox-like. A baseline may hold one score alone.
+    plain: np.ndarray  # bool `[n]`, True = in the plain test set (the 44 positives, and all negatives)
+    # score name -> float64 `[n]`; high = mpox-like. A baseline may have a single score.
     similarities: dict[str, np.ndarray]
-    # str `[n]`: a `mim_jax.decide.decision.Decision`, or "" where nothing was decided
+    # str `[n]`: a `mim_jax.decide.decision.Decision`, or "" if not decided
     decisions: np.ndarray = field(default_factory=lambda: np.zeros(0, str))
-    # bool `[n]`: did the fold train on the group of that negative? Never so for MIM
+    # bool `[n]`, True = the fold was trained on the group of this negative; always False for MIM
     seen: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     def __post_init__(self) -> None:
@@ -53,7 +53,7 @@ class ScoredImages:
         for name, column in [*self._columns(), *self.similarities.items()]:
             if len(column) != len(self.names):
                 raise ValueError(
-                    f"{name} has {len(column)} entries for {len(self.names)} images: one an image is needed"
+                    f"{name} has {len(column)} entries for {len(self.names)} images: one per image is needed"
                 )
         for metric, scores in self.similarities.items():
             finite = np.isfinite(scores)
@@ -73,7 +73,7 @@ class ScoredImages:
                 yield item.name, getattr(self, item.name)
 
     def select(self, mask: np.ndarray) -> "ScoredImages":
-        """Images where `mask` (bool `[n]`, or indices) holds."""
+        """Select the images at `mask` (bool `[n]`, or indices)."""
         columns = {name: column[mask] for name, column in self._columns()}
         return replace(
             self,
@@ -82,14 +82,14 @@ class ScoredImages:
         )
 
     def originals(self) -> "ScoredImages":
-        """The plain test set: no augmented copies."""
+        """The plain test set, without augmented copies."""
         return self.select(self.plain)
 
 
 def two_sides(
     similarities: dict[str, np.ndarray], positive_groups: np.ndarray, negative_groups: np.ndarray
 ) -> ScoredImages:
-    """Table of positives, then negatives, of which only the groups are known; none is a copy."""
+    """Table of positives, then negatives, for which only groups and scores are known; none is a copy."""
     groups = np.concatenate((np.asarray(positive_groups, str), np.asarray(negative_groups, str)))
     positive = np.arange(len(groups)) < len(positive_groups)
     return ScoredImages(
@@ -107,10 +107,10 @@ def two_sides(
 def write_scores(
     path: Path, fold: int, methods: Mapping[str, ScoredImages], *, scores: Sequence[str], seen: bool = False
 ) -> None:
-    """Write the table of a fold, method -> its images, as CSV, whole or not at all.
+    """Write the table of a fold, method -> its images, as CSV, atomically.
 
-    `scores` are the score columns, in order; one that a method does not have is empty. The column "seen" is
-    written where `seen` says so.
+    `scores` lists the score columns in order; a score that a method lacks is left empty. The column "seen" is
+    written if `seen` is true.
     """
     before = [name for name in COLUMNS if name not in ("decisions", "seen")]
     after = ["decisions", "seen"] if seen else ["decisions"]
@@ -135,9 +135,9 @@ def write_scores(
 
 
 def read_scores(path: Path, *, methods: Sequence[str], needed: Sequence[str]) -> dict[str, ScoredImages]:
-    """Read back what `write_scores` wrote of these methods, as far as the file holds them.
+    """Read the given methods from a file of `write_scores`; methods that are not in the file are left out.
 
-    `needed` are score columns, or "seen", that must be there; every other one is read where it has values.
+    `needed` lists required score columns, or "seen"; every other score column is read if it has values.
 
     Raises:
       ValueError: the file is missing or damaged, or lacks a column.
@@ -154,7 +154,7 @@ def read_scores(path: Path, *, methods: Sequence[str], needed: Sequence[str]) ->
             method_column = header.index("method")
             for row in reader:
                 if len(row) != len(header):
-                    raise ValueError(f"line {reader.line_num} has {len(row)} columns of {len(header)}")
+                    raise ValueError(f"line {reader.line_num} has {len(row)} columns, not {len(header)}")
                 if row[method_column] in rows:
                     rows[row[method_column]].append(row)
         return {
@@ -164,7 +164,7 @@ def read_scores(path: Path, *, methods: Sequence[str], needed: Sequence[str]) ->
         }
     except FileNotFoundError as error:
         raise ValueError(
-            f"{path} does not exist, though the run says that it has this fold: evaluate it again with "
+            f"{path} does not exist, although results.json lists this fold: evaluate the run again with "
             "--mode=evaluate"
         ) from error
     except (OSError, ValueError, csv.Error) as error:
@@ -174,7 +174,7 @@ def read_scores(path: Path, *, methods: Sequence[str], needed: Sequence[str]) ->
 
 
 def _images(table: Mapping[str, Sequence[str]]) -> ScoredImages:
-    """Table of one method from column -> texts; a score that the method does not have is empty."""
+    """Table of one method from column -> texts; scores that the method lacks are empty."""
     known = {"fold", "method", *COLUMNS.values()}
     return ScoredImages(
         names=np.array(table["name"]),

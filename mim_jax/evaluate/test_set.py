@@ -1,4 +1,4 @@
-"""The test set: every image that is ever tested, once, and the positions that each fold tests."""
+"""The test set: every tested image once, and the positions that each fold tests."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ class TestSet:
     """The test images of all folds with their augmented copies. Arrays of length n."""
 
     images: np.ndarray  # uint8 `[n, S, S, 3]`
-    large: np.ndarray | None  # the same at the size of a frozen network, where that is another
+    large: np.ndarray | None  # the same at the size of a frozen network; None = no other size is needed
     index: np.ndarray  # position in the dataset
-    copy: np.ndarray  # 0 = untouched, 1, 2, ... = augmented copies.
-    augmented: np.ndarray  # bool, belongs to the augmented test sets
-    plain: np.ndarray  # bool, belongs to the plain test sets
+    copy: np.ndarray  # 0 = original, 1, 2, ... = augmented copies.
+    augmented: np.ndarray  # bool, True = in the augmented test sets
+    plain: np.ndarray  # bool, True = in the plain test sets
 
 
 def make_test_set(dataset: Dataset, *, mode: str, seed: int) -> TestSet:
@@ -30,8 +30,7 @@ def make_test_set(dataset: Dataset, *, mode: str, seed: int) -> TestSet:
     positives, negatives = dataset.positives, dataset.tested_negatives
     whole = dataset.images if dataset.large is None else dataset.large
     copies, origin, number = augment.augment_test(whole[positives], mode=mode, seed=seed)
-    # The random mode has no untouched original among its five: it stands beside them, for the plain
-    # table alone.
+    # The random mode has no unaugmented original among its five copies: add it, for the plain table only.
     apart = positives if not np.any(number == 0) else positives[:0]
     images = np.concatenate((copies, whole[apart], whole[negatives]))
     copy = np.concatenate((number, np.zeros(len(apart) + len(negatives), int)))
@@ -45,7 +44,7 @@ def make_test_set(dataset: Dataset, *, mode: str, seed: int) -> TestSet:
 
 
 def tested(test_set: TestSet, dataset: Dataset, split: Split) -> np.ndarray:
-    """Positions in the test set of the images that a fold is tested on: its positives, all negatives."""
+    """Positions in the test set of the images that a fold is tested on: its positives and all negatives."""
     positive = dataset.labels[test_set.index] == dataset.positive
     return np.flatnonzero(~positive | np.isin(test_set.index, split.test))
 
@@ -68,7 +67,7 @@ def scored_images(
 
 
 def grouped(dataset: Dataset, index: np.ndarray, *, size: int) -> GroupedImages:
-    """Images of `size` pixels at these positions in the dataset, with their groups."""
+    """Images at positions `index` of the dataset, `size` pixels wide, with their groups."""
     large = dataset.large
     images = dataset.images if large is None or dataset.images.shape[1] == size else large
     return GroupedImages(images[index], dataset.groups[index])

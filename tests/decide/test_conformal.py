@@ -90,7 +90,7 @@ def test_unfit_arguments_are_named():
     for miss_rate in (0.0, 1.0, -0.1, float("nan")):
         with pytest.raises(ValueError, match="between 0 and 1"):
             miss_rate_threshold(np.zeros(50), miss_rate=miss_rate)
-    with pytest.raises(ValueError, match="1 that are not"):
+    with pytest.raises(ValueError, match="1 non-finite values"):
         miss_rate_threshold([0.1, np.nan, 0.3], miss_rate=0.5)
     with pytest.raises(ValueError, match=r"shape \(2, 3\)"):
         miss_rate_threshold(np.zeros((2, 3)), miss_rate=0.5)

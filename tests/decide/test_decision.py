@@ -117,7 +117,7 @@ def test_a_calibration_survives_json():
         ({"origin": None}, "origin of a calibration must be text, got None"),
         ({"miss_rate": 1.5}, "miss_rate of a calibration must lie between 0 and 1 .*, got 1.5"),
         ({"miss_rate": "0.1"}, "cannot be read"),
-        ({"lower": float("nan")}, "lower of a calibration must be finite, or none, got nan"),
+        ({"lower": float("nan")}, "lower of a calibration must be finite or None, got nan"),
         ({"upper": "0.5"}, "cannot be read"),
         ({"scores": []}, "scores of a calibration must be finite, ascending"),
         ({"scores": [[0.2, 0.1]]}, "scores of a calibration must be finite, ascending"),
@@ -132,7 +132,7 @@ def test_odd_calibrations_are_named(fields, message):
 
 
 def test_slips_are_sentences():
-    with pytest.raises(ValueError, match="is of ssim by 3 folds, the scores are ssim by 2"):
+    with pytest.raises(ValueError, match="is for ssim by 3 folds, the scores are ssim by 2"):
         assessed([[0.1]] * 2, calibration())
     with pytest.raises(ValueError, match=r"alpha must lie between 0 and 1 .*, got 0"):
         assessed([[0.1]] * 3, calibration(), alpha=0)

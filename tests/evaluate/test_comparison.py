@@ -181,7 +181,7 @@ def test_damaged_workdirs_are_refused(tmp_path):
 
 
 def test_runs_that_do_not_belong_together_are_refused(tmp_path, runs):
-    with pytest.raises(ValueError, match="mim alone was given"):
+    with pytest.raises(ValueError, match=r"only .*mim was given"):
         compare(runs[1:2], resamples=9, seed=0)
     with pytest.raises(ValueError, match="given twice"):
         compare([runs[0], runs[0]], resamples=9, seed=0)
@@ -194,15 +194,15 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path, runs):
         return images.select(np.arange(len(images) - (fold == 2)))
 
     for edit, words in (
-        (other_patient, r"test image 47 of fold 1 has the group nv-3 there, x here"),
-        (fewer, "fold 2 has 50 test images there, 49 here"),
+        (other_patient, r"test image 47 of fold 1 has the group nv-3 in the first, x in the second"),
+        (fewer, "fold 2 has 50 test images in the first, 49 in the second"),
     ):
         run = read_run(a_workdir(tmp_path / edit.__name__, "swin_b", edit=edit))
         with pytest.raises(ValueError, match=rf"r and .*{edit.__name__} do not hold the same .*{words}"):
             compare([runs[0], run], resamples=9, seed=0)
     run = read_run(a_workdir(tmp_path / "known", "swin_b"))
     run.results["known"].remove("hfmd")
-    with pytest.raises(ValueError, match="trained on other classes"):
+    with pytest.raises(ValueError, match="trained on different classes"):
         compare([runs[0], run], resamples=9, seed=0)
 
 

@@ -141,7 +141,7 @@ def test_rows_of_other_methods_are_passed_over_whatever_they_hold(rows):
 
 def test_a_damaged_file_is_refused(tmp_path, rows):
     table, read = rows
-    with pytest.raises(ValueError, match=r"line \d+ has 3 columns of 16"):
+    with pytest.raises(ValueError, match=r"line \d+ has 3 columns, not 16"):
         read([*table[:-1], table[-1][:3]])
     with pytest.raises(ValueError, match="it has no column 'method'"):
         read([])
@@ -149,15 +149,13 @@ def test_a_damaged_file_is_refused(tmp_path, rows):
     path.write_bytes(b"\xff\xfe not text")
     with pytest.raises(ValueError, match=r"scores\.csv cannot be read \(.*decode"):
         read_scores(path, methods=("mim",), needed=())
-    with pytest.raises(
-        ValueError, match=r"gone\.csv does not exist, though the run says that it has this fold"
-    ):
+    with pytest.raises(ValueError, match=r"gone\.csv does not exist, although results.json lists this fold"):
         read_scores(tmp_path / "gone.csv", methods=("mim",), needed=())
 
 
 def test_columns_of_unequal_length_and_scores_that_are_not_finite_are_refused():
     table = images(0)
-    with pytest.raises(ValueError, match="mae has 3 entries for 7 images: one an image is needed"):
+    with pytest.raises(ValueError, match="mae has 3 entries for 7 images: one per image is needed"):
         replace(table, similarities={"mae": np.zeros(3)})
     with pytest.raises(ValueError, match="groups has 6 entries for 7 images"):
         replace(table, groups=table.groups[:6])

@@ -158,7 +158,7 @@ def test_another_network_than_the_calibrated_is_refused(finished, tmp_path):
     steps = sorted((path / "fold_1" / "checkpoints").iterdir(), key=lambda step: int(step.name))
     shutil.rmtree(steps[-1])
     for fold in (None, 1):
-        with pytest.raises(ValueError, match="made with other networks than the workdir holds"):
+        with pytest.raises(ValueError, match="made for other networks than the workdir holds"):
             Detector.load(path, fold=fold)
     Detector.load(path, fold=0)
 

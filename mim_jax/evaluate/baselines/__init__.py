@@ -1,1 +1,1 @@
-"""Scores that need no trained network: holes filled without training, statistics of an image."""
+"""Baseline scores that need no trained network: fills without training, and image statistics."""

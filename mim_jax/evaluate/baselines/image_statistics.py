@@ -1,8 +1,8 @@
-"""Baselines that inpaint nothing: an image scored by its sharpness, brightness or colours alone.
+"""Baselines without inpainting: images scored by their sharpness, brightness or colours alone.
 
-A score here that separates mpox from other images as well as the network shows what else explains the
-network's AUROC. Images are uint8 `[N, S, S, 3]`, scores float64 `[N]`; each depends on its own image and the
-training images alone. **High means mpox-like.** Every sign was fixed before any test image was scored: an
+A score here that separates mpox from other images as well as the network is a simpler explanation of the
+network's AUROC. Images are uint8 `[N, S, S, 3]`, scores float64 `[N]`; each depends only on its own image and
+the training images. **High means mpox-like.** Every sign was fixed before any test image was scored: an
 AUROC below one half stays below one half.
 """
 
@@ -11,30 +11,30 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 LUMA = (299, 587, 114)  # thousandths of R, G and B: ITU-R BT.601
-BINS = 6  # bins a channel in the joint histograms
-BLOCK = 16  # images worked on at once
+BINS = 6  # bins per channel in the joint histograms
+BLOCK = 16  # images processed at once
 
 
 def laplacian_variance(images: np.ndarray) -> np.ndarray:
     """`-ln` of the variance of the luma's Laplacian: blurry is mpox-like.
 
-    Blurry images are easy to inpaint, and so similar to their inpaintings: that sets the sign. The Laplacian
+    Blurry images are easy to inpaint, hence similar to their inpaintings, which sets the sign. The Laplacian
     is the five-point one, mirrored at the border, luma in [0, 1] (not rounded); on the same luma the variance
-    is that of `cv2.Laplacian(luma, cv2.CV_64F).var()`. Pech-Pacheco, Cristobal, Chamorro-Martinez and
+    equals `cv2.Laplacian(luma, cv2.CV_64F).var()`. Pech-Pacheco, Cristobal, Chamorro-Martinez and
     Fernandez-Valdivia, "Diatom autofocusing in brightfield microscopy: a comparative study", ICPR 2000.
-    An image of one luma, whose variance of 0 counts as 1e-12, has 27.6.
+    An image of constant luma, whose variance of 0 counts as 1e-12, scores 27.6.
     """
     _check_images(images, "images")
     variances = [_laplacian_variances(_to_luma(block)) for block in _blocks(images)]
-    # A single pixel one level of blue off its flat surroundings still makes 8e-11 at a side of 224.
+    # A single pixel that differs by one level of blue from a flat image still gives 8e-11 at a side of 224.
     return -np.log(np.maximum(np.concatenate([np.zeros(0), *variances]), 1e-12))
 
 
 def brightness(images: np.ndarray) -> np.ndarray:
     """Minus the mean luma, in [-1, 0]: dark is mpox-like.
 
-    A prior and no more: among small pixel values no inpainting can be far off, so dark images are easy to
-    inpaint; nothing about mpox itself makes a photograph dark.
+    Only a prior: small pixel values bound the inpainting error, so dark images are easy to inpaint; nothing
+    about mpox itself makes a photograph dark.
     """
     _check_images(images, "images")
     means = [_to_luma(block).reshape(len(block), -1).mean(axis=1) for block in _blocks(images)]
@@ -44,12 +44,10 @@ def brightness(images: np.ndarray) -> np.ndarray:
 def color_mahalanobis(images: np.ndarray, train: np.ndarray) -> np.ndarray:
     """Minus the Mahalanobis distance of each channel's mean and standard deviation to the training images.
 
-    One Gaussian over the six numbers (pixels in [0, 1]), fitted on the training images, of which there are at
-    least
-    two; its covariance is shrunk towards a multiple of the identity by the amount of Ledoit and Wolf, "A
-    well-conditioned estimator for large-dimensional covariance matrices", Journal of Multivariate Analysis,
-    2004.
-    1e-9 on the diagonal of the covariance keeps a distance defined where images do not differ.
+    One Gaussian over the six numbers (pixels in [0, 1]) is fitted on at least two training images, with its
+    covariance shrunk towards a multiple of the identity (Ledoit and Wolf, "A well-conditioned estimator for
+    large-dimensional covariance matrices", Journal of Multivariate Analysis, 2004). 1e-9 on the diagonal of
+    the covariance keeps the distance defined if the training images do not differ.
     """
     # scikit-learn takes a second to import, and only this score needs it.
     from sklearn.covariance import ledoit_wolf
@@ -59,8 +57,8 @@ def color_mahalanobis(images: np.ndarray, train: np.ndarray) -> np.ndarray:
     known = _color_moments(train)
     covariance = ledoit_wolf(known)[0] + 1e-9 * np.eye(known.shape[1])
     away = _color_moments(images) - known.mean(axis=0)
-    # With the covariance L L', the distance is the length of L^-1 x; one image at a time, so that no score
-    # depends on the others in its last bit.
+    # With the covariance L L', the distance is the length of L^-1 x. It is computed per image, so that the
+    # last bit of a score does not depend on the other images.
     whiten = np.linalg.inv(np.linalg.cholesky(covariance))
     return -np.linalg.norm(np.sum(away[:, None, :] * whiten[None], axis=-1), axis=-1)
 
@@ -69,8 +67,8 @@ def color_neighbors(images: np.ndarray, train: np.ndarray, k: int = 3) -> np.nda
     """Minus the mean distance to the `k` training images with the nearest colours, from -sqrt(2) to 0.
 
     Distances are Euclidean between square roots of joint histograms, 6x6x6 bins of RGB that sum to 1, which
-    makes them sqrt(2) times the Hellinger distance: 0 for the same colours, sqrt(2) for none shared. A
-    training image that is scored counts as its own neighbour: score held-out images.
+    makes them sqrt(2) times the Hellinger distance: 0 for the same colours, sqrt(2) for no shared colour. A
+    training image would count as its own neighbour: score held-out images only.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1 neighbour, got {k}")
@@ -88,7 +86,7 @@ STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def _blocks(images: np.ndarray) -> Iterator[np.ndarray]:
-    """A few images at a time: their float or index planes then stay in the processor's cache."""
+    """Iterate over a few images at a time, so that their float or index planes stay in the CPU cache."""
     return (images[start : start + BLOCK] for start in range(0, len(images), BLOCK))
 
 
@@ -100,7 +98,7 @@ def _to_luma(images: np.ndarray) -> np.ndarray:
 
 def _nearest_distance(points: np.ndarray, known: np.ndarray, k: int) -> np.ndarray:
     """Mean Euclidean distance of `[N, F]` to the `k` nearest of `[T, F]`, T at least `k`: float64 `[N]`."""
-    # SciPy takes a while to import, and only neighbours need it.
+    # SciPy takes a while to import, and only `color_neighbors` needs it.
     from scipy.spatial.distance import cdist
 
     return np.partition(cdist(points, known), k - 1, axis=1)[:, :k].mean(axis=1)

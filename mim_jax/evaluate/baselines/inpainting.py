@@ -1,9 +1,9 @@
 """Baselines that fill the hole without any training, scored like the network's inpaintings.
 
-A baseline that separates mpox from other images as well as the network shows that the learned inpainting is
-not the reason. Images `[B, S, S, C]`, floats in [0, 1]; one hole of `mask_size` at `offset` = (row, column)
-for all; the result is the patch `[B, M, M, C]` float32. Call them with arrays, not under `jax.jit`: those
-that can be compiled are, by themselves; `telea_fill` runs on the host.
+If a baseline separates mpox from other images as well as the network does, learned inpainting is not the
+reason. Images are `[B, S, S, C]`, floats in [0, 1]; all have one hole of `mask_size` at `offset` = (row,
+column); the result is the patch `[B, M, M, C]` float32. Call them with arrays, not inside `jax.jit`: all are
+jitted already except `telea_fill`, which runs on the host.
 """
 
 import functools
@@ -36,7 +36,7 @@ def mean_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) -> jax
 def harmonic_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) -> jax.Array:
     """Fill the hole with the harmonic function that continues the ring of pixels around it.
 
-    It is the end state of diffusion from the ring inwards. It solves the discrete Laplace equation, 4 u[i, j]
+    It is the steady state of diffusion from the ring inwards, and solves the Laplace equation, 4 u[i, j]
     = u[i-1, j] + u[i+1, j] + u[i, j-1] + u[i, j+1] in the hole with u = image on the ring, exactly: the sine
     transform S (symmetric, S S = 1) diagonalises the second difference, so U = S ((S B S) / (e_i + e_j)) S,
     where B holds the ring's values on the hole's edge pixels and e_k = 2 - 2 cos(pi k / (M + 1)). Diffusion
@@ -51,13 +51,13 @@ def harmonic_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) ->
 
 
 def telea_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) -> jax.Array:
-    """Fill the hole from its rim inwards by weighted means of what is known within three pixels.
+    """Fill the hole from its rim inwards by weighted means of the known pixels within three pixels.
 
     Telea, "An image inpainting technique based on the fast marching method", Journal of Graphics Tools, 2004,
-    as `cv2.inpaint` has it, channel by channel in 16 bits: in 8 its rounding drifts by up to eleven levels
-    across a flat hole of 112 pixels, which would count in a comparison of histograms. It runs on the
-    host and is no callback inside a compiled program: `jax.pure_callback` with images as arguments hangs
-    where there is one core.
+    in the version of `cv2.inpaint`, channel by channel in 16 bits: 8-bit rounding drifts by up to eleven
+    levels across a flat hole of 112 pixels, which would affect a comparison of histograms. It runs on the
+    host, but not as a callback inside a compiled program: `jax.pure_callback` with images as arguments hangs
+    on a single core.
     """
     # OpenCV takes a tenth of a second to import, and only this function needs it.
     import cv2
@@ -75,7 +75,7 @@ def telea_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) -> ja
     levels = np.round(65535 * np.clip(np.asarray(images, np.float32), 0, 1)).astype(np.uint16)
     channels = np.ascontiguousarray(np.moveaxis(levels, -1, 1))
     patches = np.zeros((*channels.shape[:2], mask_size, mask_size), np.float32)
-    with ThreadPoolExecutor() as pool:  # OpenCV lets other threads of Python run meanwhile
+    with ThreadPoolExecutor() as pool:  # OpenCV releases the GIL
         done = pool.map(paint, channels.reshape(-1, size, size))
         for patch, painted in zip(patches.reshape(-1, mask_size, mask_size), done, strict=True):
             patch[:] = painted / np.float32(65535)
@@ -100,22 +100,22 @@ def _ring(images: jax.Array, offset: tuple[int, int], mask_size: int) -> jax.Arr
 def _middle(ring: jax.Array) -> jax.Array:
     """Middle of the ring's range, `[B, 1, 1, C]`.
 
-    The equations hold for u plus any constant, and around the middle there is less to round. A mean would do
-    as well, but its last bit can change with the size of the batch.
+    The equations hold for u plus any constant, and values centred on 0 have smaller rounding errors. A mean
+    would work too, but its last bit can change with the size of the batch.
     """
     low, high = (extreme(ring, axis=(1, 2), keepdims=True) for extreme in (jnp.min, jnp.max))
     return (low + high) / 2
 
 
 def _spread(sides: jax.Array) -> jax.Array:
-    """Zeros `[B, M, M, C]` with the sides `[B, 4, M, C]` added on the edge pixels next to them."""
+    """Zeros `[B, M, M, C]`, with the sides `[B, 4, M, C]` added to the adjacent edge pixels."""
     top, bottom, left, right = jnp.unstack(sides, axis=1)
     planes = jnp.zeros((sides.shape[0], sides.shape[2], sides.shape[2], sides.shape[3]), sides.dtype)
     return planes.at[:, 0].add(top).at[:, -1].add(bottom).at[:, :, 0].add(left).at[:, :, -1].add(right)
 
 
 def _inverse_laplacian(planes: jax.Array) -> jax.Array:
-    """Solve -D u = planes `[B, M, M, C]`, D the five-point Laplacian with zeros around."""
+    """Solve -D u = planes `[B, M, M, C]`, where D is the five-point Laplacian with zero boundary values."""
     transform, eigenvalues = _sine_transform(planes.shape[1])
     sine = jnp.asarray(transform, jnp.float32)
     scale = (eigenvalues[:, None] + eigenvalues[None, :])[None, :, :, None]
@@ -124,7 +124,7 @@ def _inverse_laplacian(planes: jax.Array) -> jax.Array:
 
 def _both_axes(sine: jax.Array, planes: jax.Array) -> jax.Array:
     """S X S for every image and channel of `[B, M, M, C]`; full float32 products on every backend."""
-    # Image by image: one product of them all would round differently with the size of the batch.
+    # Image by image: the rounding of one product of all images would depend on the batch size.
     return jax.lax.map(
         lambda plane: jnp.einsum("ij,jkc,kl->ilc", sine, plane, sine, precision=jax.lax.Precision.HIGHEST),
         planes,
@@ -132,14 +132,14 @@ def _both_axes(sine: jax.Array, planes: jax.Array) -> jax.Array:
 
 
 def _sine_transform(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The orthonormal sine transform (DST-I) `[size, size]`, and the eigenvalues `e_k` of above `[size]`."""
+    """The orthonormal sine transform (DST-I) `[size, size]`, and `e_k` of `harmonic_fill`, `[size]`."""
     frequency = np.pi * np.arange(1, size + 1) / (size + 1)
     sine = np.sqrt(2 / (size + 1)) * np.sin(np.outer(frequency, np.arange(1, size + 1)))
     return sine, 2 - 2 * np.cos(frequency)
 
 
 def _check(images: jax.Array, offset: tuple[int, int], mask_size: int) -> int:
-    """Side of the images; ValueError where images or hole do not fit."""
+    """Return the side of the images; ValueError if images or hole do not fit."""
     if images.ndim != 4 or images.shape[1] != images.shape[2]:
         raise ValueError(f"images must be [B, S, S, C], got {images.shape}")
     if not jnp.issubdtype(images.dtype, jnp.floating):

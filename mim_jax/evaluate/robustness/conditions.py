@@ -1,9 +1,8 @@
-"""Images scored under other conditions than they were taken in: corrupted, or with another hole.
+"""Score images under changed conditions: corrupted, or with another hole.
 
-A condition is a corruption at a strength, a position of the hole and a side of the patch that is pasted into
-it.
-All of them are one program: a batch goes to the device once and is scored in every condition. Corruptions of
-Pillow (JPEG) are made before, on the host: the batch is sent as it is and in each of these versions.
+A condition is a corruption at a strength, a position of the hole, and a side of the patch pasted into it.
+All conditions are one program: a batch goes to the device once and is scored in every condition. Corruptions
+by Pillow (JPEG) are made on the host beforehand: the original batch and each of these versions are sent.
 """
 
 import functools
@@ -34,28 +33,28 @@ class Condition(NamedTuple):
 
     corruption: str = "noise"  # one of `CORRUPTIONS`
     strength: float = 0.0
-    position: float = 0.0  # of the hole, from 0 = the centre to 1 = the upper left corner
-    # Of the patch that is pasted, as a share of the hole's side. The network always paints the hole it was
-    # trained on; around the middle of it the image's own pixels come back.
+    position: float = 0.0  # position of the hole, from 0 = centre to 1 = upper left corner
+    # Side of the pasted patch, as a share of the hole's side. The network always fills the hole it was
+    # trained on; around the central patch, the image's own pixels are restored.
     side: float = 1.0
 
 
 class GroupedImages(NamedTuple):
-    """Images uint8 or float in [0, 1], `[N, S, S, 3]`, and the group of each (its patient), `[N]`."""
+    """Images `[N, S, S, 3]`, uint8 or float in [0, 1], and the group of each (e.g. its patient), `[N]`."""
 
     images: np.ndarray
     groups: np.ndarray
 
     def take(self, index: np.ndarray) -> "GroupedImages":
-        """Images at these positions."""
+        """Select the images at positions `index`."""
         return GroupedImages(self.images[index], np.asarray(self.groups)[index])
 
 
 class _Numbers(NamedTuple):
     """Conditions as arrays: int32 `[n]` twice, float32 `[n]`, int32 `[n, 2]`, int32 `[n]`."""
 
-    source: jax.Array  # 0 = the images as they are, 1 and more = versions made on the host
-    corruption: jax.Array  # index among those on the device
+    source: jax.Array  # 0 = the original images, 1, 2, ... = versions corrupted on the host
+    corruption: jax.Array  # index in `_ON_DEVICE`
     strength: jax.Array
     offset: jax.Array
     side: jax.Array
@@ -72,22 +71,22 @@ def score_conditions(
     progress: Callable[[int], None] | None = None,
     like: Any = None,
 ) -> list[Scores]:
-    """Each metric of every image in every condition, for each model: float64 `[conditions, N]`.
+    """Compute each metric of every image in every condition, for each model: float64 `[conditions, N]`.
 
-    MIM is scored in all conditions by one program; another detector by its own, one condition after the
-    other, and the conditions of a hole are none of its.
+    One program scores MIM in all conditions. Other detectors use their own program, one condition after the
+    other; hole conditions do not apply to them.
 
-    With the region "mask" the region is the whole trained hole in all of them.
+    The region "mask" is the whole trained hole in all conditions.
 
     Args:
-      models: detectors of one fold each, alike but for their variables.
+      models: single-fold detectors that differ only in their variables.
       images: uint8 or float in [0, 1], `[N, S, S, 3]`.
-      conditions: to score in.
-      key: of the noise; that of image i depends on `key` and `first + i` alone.
+      conditions: the conditions to score in.
+      key: key of the noise; the noise of image i depends only on `key` and `first + i`.
       first: number of the first image.
-      batch: images at once; the last batch is padded, so that nothing compiles twice.
-      progress: called after each batch with the number of images that one model has finished.
-      like: a detector alike, whose compiled program scores for detectors that know no hole; None = the first.
+      batch: images per batch; the last batch is padded to avoid recompilation.
+      progress: called with the number of images scored since the last call, summed over models.
+      like: detector whose compiled program is reused for detectors other than MIM; None = the first model.
     """
     if not isinstance(models[0], Detector):
         score = (like or models[0]).program[0]
@@ -130,7 +129,7 @@ def _score_by_pixels(
     progress: Callable[[int], None] | None,
     score: Callable[..., Any],
 ) -> list[Scores]:
-    """Scores of detectors that know no hole: the images of each condition are made, then scored."""
+    """Score detectors other than MIM: corrupt the images for each condition, then score them."""
     _, variables = models[0].join(models).pure(each_fold=True)
     parts: list[Scores] = []  # metric -> [conditions, models, images]
     for part, index, real in _batches(images, first, batch):
@@ -163,9 +162,9 @@ def score_folds(
     batch: int,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[list[Scores], list[Scores]]:
-    """Scores of each fold's own positives, and of the negatives that all folds share.
+    """Score each fold's own positives, and the shared negatives by every fold's model.
 
-    Every image has noise of its own, the same for all models.
+    Every image has its own noise, the same for all models.
 
     Raises:
       ValueError: models and images that do not match, or a side without images.
@@ -197,16 +196,14 @@ def areas(
 ) -> list[dict[str, Any]]:
     """AUROC in every condition: {"mean", "low", "high", "folds": [floats]}.
 
-    `upper` are the scores of each fold's positives, `[conditions, P_k]`, `lower` those of the negatives by
-    each
-    fold's model, `[conditions, N]`; of `positives` and `negatives` the groups count. The resamples of the
-    cluster
-    bootstrap are the same for all conditions.
+    `upper` holds the scores of each fold's positives, `[conditions, P_k]`, `lower` the scores of the
+    negatives by each fold's model, `[conditions, N]`; `positives` and `negatives` provide only the groups.
+    The resamples of the cluster bootstrap are the same for all conditions.
     """
     folds = []
     for own, other, images in zip(upper, lower, positives, strict=True):
         rows = np.concatenate((own, other), axis=1)
-        columns = {f"condition {i}": row for i, row in enumerate(rows)}  # in place of one a metric
+        columns = {f"condition {i}": row for i, row in enumerate(rows)}  # instead of one per metric
         folds.append(two_sides(columns, images.groups, negatives.groups))
     draws = draw_groups(folds, resamples=resamples, seed=seed)
     result = []
@@ -230,9 +227,9 @@ def _similarities(
     margin: int,
     measure: Measure,
 ) -> Similarities:
-    """Each metric `[conditions, B]` of images `[sources, B, S, S, 3]`.
+    """Compute each metric `[conditions, B]` of images `[sources, B, S, S, 3]`.
 
-    One condition at a time, so that memory is that of one.
+    Conditions run one at a time, so that memory is needed for only one.
     """
     images = pixels.as_float(images)
     corruptions = [functools.partial(CORRUPTIONS[name], key, index=index) for name in _ON_DEVICE]
@@ -263,7 +260,7 @@ def _numbers(
     centre = mask.center_offset(size, mask_size)[0]
     starts = [round(centre * (1 - condition.position)) for condition in conditions]
     source = [sources.get((condition.corruption, condition.strength), 0) for condition in conditions]
-    # What the host has corrupted passes the first corruption of the device with strength 0.
+    # Images corrupted on the host pass unchanged through the first corruption of the device, at strength 0.
     here = [
         (0, 0.0) if row else (_ON_DEVICE.index(condition.corruption), condition.strength)
         for row, condition in zip(source, conditions, strict=True)
@@ -278,7 +275,7 @@ def _numbers(
 
 
 def _batches(images: np.ndarray, first: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Batches padded with zeros to `size`, the images' numbers, and how many are real."""
+    """Yield batches padded with zeros to `size`, the image numbers, and the number of real images."""
     for start in range(0, len(images), size):
         part = images[start : start + size]
         padding = np.zeros((size - len(part), *part.shape[1:]), part.dtype)
@@ -297,7 +294,7 @@ def _check(
     for index, model in enumerate(models):
         if model.folds != 1:
             raise ValueError(
-                f"detector {index} holds {model.folds} folds, and one each is needed: load it with "
+                f"detector {index} holds {model.folds} folds, expected one: load single folds with "
                 "mim_jax.load(path, fold=k)"
             )
         kinds = [_kind(m) for m in (first, model)]
@@ -306,7 +303,7 @@ def _check(
                 f"detectors 0 and {index} differ in network, image size, mask size or measure: use one run's"
             )
     if batch < 2:
-        # On CPU a batch of one rounds differently from larger ones.
+        # On a CPU a batch of one rounds differently from larger batches.
         raise ValueError(f"batch={batch} is too small: score at least 2 images at once")
     sides = {"negatives": negatives} | {f"positives of fold {k}": own for k, own in enumerate(positives)}
     shape = (first.image_size, first.image_size, 3)
@@ -317,7 +314,7 @@ def _check(
             raise ValueError(f"the {name} must be [N, {shape[0]}, {shape[1]}, 3], got {images.shape}")
         if len(groups) != len(images):
             raise ValueError(
-                f"the {name} are {len(images)} images with {len(groups)} groups: name one for each"
+                f"the {name} are {len(images)} images with {len(groups)} groups: give one per image"
             )
 
 

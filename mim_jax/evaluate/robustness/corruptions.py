@@ -1,10 +1,10 @@
-"""Seven corruptions of a photograph by a camera, a hand or a network, each with one strength.
+"""Seven corruptions of a photograph by camera, handling or transmission, each with one strength parameter.
 
-Pure functions of one image `[S, S, 3]`, float in [0, 1], RGB, to the same; the strength may be traced, so
-that all strengths of one corruption are one compilation. Only `jpeg` runs on the host, and cannot be traced.
-`CORRUPTIONS` holds them for batches, with five strengths each, increasing; strength 0 leaves every image as
-it is, bit for bit. Brightness and colour are changed as the pixels are stored (with their gamma), as an image
-editor does it.
+Pure functions from one RGB image `[S, S, 3]`, float in [0, 1], to another; the strength may be traced, so a
+corruption is compiled once for all strengths. Only `jpeg` runs on the host and cannot be traced.
+`CORRUPTIONS` holds batch versions, each with five increasing strengths; strength 0 leaves every image
+unchanged, bit for bit. Brightness and colour are changed on the stored, gamma-encoded values, as in an image
+editor.
 """
 
 import io
@@ -20,15 +20,15 @@ from PIL import Image
 
 
 def gaussian_noise(key: jax.Array, image: jax.Array, sigma: jax.Array | float) -> jax.Array:
-    """Add normal noise of standard deviation `sigma` to every value, clipped (section 3.4 of the paper)."""
+    """Add normal noise of standard deviation `sigma` to every value, and clip (section 3.4 of the paper)."""
     return jnp.clip(image + sigma * jax.random.normal(key, image.shape, image.dtype), 0, 1)
 
 
 def gaussian_blur(image: jax.Array, sigma: jax.Array | float) -> jax.Array:
     """Blur with a Gaussian of `sigma` pixels, mirrored at the border (`cv2.BORDER_REFLECT_101`).
 
-    Not truncated to a kernel of fixed size, so `sigma` may be traced. The mirror image is taken once on each
-    side, which is all that matters while `sigma` is well below the side of the image.
+    Not truncated to a kernel of fixed size, so `sigma` may be traced. The image is mirrored once on each
+    side, which is sufficient while `sigma` is well below the side of the image.
     """
     size = image.shape[0]
     here = jnp.arange(size)[:, None]
@@ -37,7 +37,7 @@ def gaussian_blur(image: jax.Array, sigma: jax.Array | float) -> jax.Array:
     def weight(distance: jax.Array) -> jax.Array:
         return jnp.exp(-0.5 * jnp.square(distance / jnp.maximum(sigma, 1e-6)))
 
-    # Pixel j is met at j, mirrored on the first pixel at -j, and on the last at 2 (S - 1) - j.
+    # Pixel j contributes at j, mirrored at the first pixel at -j, and at the last pixel at 2 (S - 1) - j.
     weights = weight(here - there)
     weights += jnp.where(there > 0, weight(here + there), 0)
     weights += jnp.where(there < size - 1, weight(2 * (size - 1) - there - here), 0)
@@ -45,7 +45,7 @@ def gaussian_blur(image: jax.Array, sigma: jax.Array | float) -> jax.Array:
 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """Save the image as JPEG (4:2:0, `quality` 1 to 100) and read it back: Pillow, on the host.
+    """Save the image as JPEG (4:2:0, `quality` 1 to 100) and read it back, with Pillow on the host.
 
     uint8 comes back as uint8; floats are rounded to the 256 levels of a byte first.
     """
@@ -58,26 +58,26 @@ def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def darken(image: jax.Array, share: jax.Array | float) -> jax.Array:
-    """Take `share` of its value away from every pixel: `(1 - share) * image`."""
+    """Darken every pixel by `share` of its value: `(1 - share) * image`."""
     return image * (1 - share)
 
 
 def white_balance(image: jax.Array, stops: jax.Array | float) -> jax.Array:
-    """Warm the light: red times `2^(stops / 2)`, blue times `2^(-stops / 2)`, green as it is; clipped."""
+    """Warm the light: red times `2^(stops / 2)`, blue times `2^(-stops / 2)`, green unchanged; clipped."""
     gains = jnp.exp2(jnp.array([0.5, 0.0, -0.5], image.dtype) * stops)
     return jnp.clip(image * gains[None, None, :], 0, 1)
 
 
 def rotate(image: jax.Array, degrees: jax.Array | float) -> jax.Array:
-    """Turn the image counterclockwise about its centre: bilinear, mirrored at the border.
+    """Rotate the image counterclockwise about its centre: bilinear, mirrored at the border.
 
-    `scipy.ndimage.rotate(image, degrees, reshape=False, order=1, mode="mirror")`.
+    As `scipy.ndimage.rotate(image, degrees, reshape=False, order=1, mode="mirror")`.
     """
     size = image.shape[0]
     angle = jnp.deg2rad(degrees)
     centre = (size - 1) / 2
     row, column = jnp.meshgrid(jnp.arange(size) - centre, jnp.arange(size) - centre, indexing="ij")
-    # Where each pixel of the result comes from.
+    # Source coordinates of each output pixel.
     rows = jnp.cos(angle) * row + jnp.sin(angle) * column + centre
     columns = jnp.cos(angle) * column - jnp.sin(angle) * row + centre
     planes = [map_coordinates(image[..., c], [rows, columns], 1, mode="mirror") for c in range(3)]
@@ -85,11 +85,11 @@ def rotate(image: jax.Array, degrees: jax.Array | float) -> jax.Array:
 
 
 def crop(image: jax.Array, share: jax.Array | float) -> jax.Array:
-    """Cut `share` of the side away around the centre and enlarge the rest, bilinearly, to full size."""
+    """Crop centrally, removing `share` of the side, and enlarge the rest bilinearly to full size."""
     size = image.shape[0]
     first = share * size / 2
-    # Centres of pixels are at half-integers: the result's pixel i lies at (i + 1/2) (1 - share) of the crop,
-    # held inside it.
+    # Pixel centres are at half-integers: output pixel i maps to (i + 1/2) (1 - share) in the crop, clamped
+    # to it.
     at = first + (jnp.arange(size) + 0.5) * (1 - share) - 0.5
     at = jnp.clip(at, first, first + (1 - share) * size - 1)
     return _resample(image, jnp.maximum(0, 1 - jnp.abs(at[:, None] - jnp.arange(size)[None, :])))
@@ -100,15 +100,15 @@ class Corruption:
     """One kind of corruption, for batches."""
 
     apply: Callable[[Any, Any, Any], Any]  # key, image `[S, S, 3]`, strength -> image
-    unit: str  # of the strengths, for people to read
-    strengths: tuple[float, float, float, float, float]  # five, increasing; 0 would be the identity
+    unit: str  # unit of the strengths, as shown in the report
+    strengths: tuple[float, float, float, float, float]  # increasing; 0 would be the identity
     on_host: bool = False  # NumPy arrays in and out, never traced
 
     def __call__(self, key: jax.Array, images: Any, strength: jax.Array | float, *, index: Any) -> Any:
         """Corrupt images `[B, S, S, 3]`, float in [0, 1], at one strength for all.
 
         The randomness of an image depends on `key` and its own entry of `index` (int32 `[B]`, its number
-        in the whole data set): not on the batch, and not on the strength.
+        in the whole data set), not on the batch or the strength.
         """
         if self.on_host:
             if strength == 0 or not len(images):
@@ -157,6 +157,6 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 
 def _resample(image: jax.Array, weights: jax.Array) -> jax.Array:
-    """`weights` `[S, S]` along both axes; full float32 products on every backend."""
+    """Apply `weights` `[S, S]` along both axes, with full float32 products on every backend, and clip."""
     planes = jnp.einsum("ij,jkc,lk->ilc", weights, image, weights, precision=jax.lax.Precision.HIGHEST)
     return jnp.clip(planes, 0, 1)

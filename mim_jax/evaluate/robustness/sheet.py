@@ -1,7 +1,7 @@
-"""The robustness sheet and the clinical test: AUROC on worse photographs, and on clinical ones.
+"""The robustness sheet and the clinical test: AUROC on degraded photographs, and on clinical images.
 
 Two experiments on the fold models: a sheet of corruptions, mask positions and mask sizes at five strengths
-each, and the clinical test of the paper (section 3.4). Nothing is fitted here; thresholds come from outside.
+each, and the clinical test of the paper (section 3.4). Nothing is fitted here; thresholds are arguments.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,10 +15,10 @@ from mim_jax.evaluate.robustness.conditions import Condition, GroupedImages, are
 from mim_jax.evaluate.robustness.corruptions import CORRUPTIONS
 from mim_jax.evaluate.scores import ScoredImages, two_sides
 
-POSITIONS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the hole, 0 = the centre; see `Condition`
-SIDES = (0.9, 0.8, 0.65, 0.5, 0.35)  # of the patch pasted, 1 = the hole; see `Condition`
-BATCH = 16  # images that get their noise at once
-SIGMAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)  # of the noise sweep, values in [0, 1]
+POSITIONS = (0.2, 0.4, 0.6, 0.8, 1.0)  # positions of the hole, 0 = centre; see `Condition`
+SIDES = (0.9, 0.8, 0.65, 0.5, 0.35)  # sides of the pasted patch, 1 = the hole; see `Condition`
+BATCH = 16  # images per batch when noise is added
+SIGMAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)  # standard deviations of the noise sweep, values in [0, 1]
 
 
 def robustness_sheet(
@@ -35,32 +35,32 @@ def robustness_sheet(
 ) -> dict[str, Any]:
     """AUROC and missed mpox under seven corruptions, mask positions and mask sizes, at five strengths each.
 
-    Mpox and other images are corrupted alike. Read missed mpox beside the "false alarms", which here are all
-    others above the lower threshold, called mpox-like or not told: a corruption that lifts every score misses
-    nothing and rules nothing out. A hole larger than the trained one cannot be inpainted, so sizes are shares
-    of it. Under a `limit` the AUROC of the untouched images is that of the images drawn.
-    Arguments as `clinical_test`, and:
+    Mpox and other images are corrupted alike. Read missed mpox together with "false_alarms", which here are
+    all other images above the lower threshold, called mpox-like or undecided: a corruption that raises every
+    score misses nothing and rules nothing out. A hole larger than the trained one cannot be inpainted, so
+    sizes are shares of it. With a `limit`, the AUROC of uncorrupted images is for the drawn images only.
+    Arguments are those of `clinical_test`, and:
 
     Args:
-      thresholds: for each fold, mpox-like where the score is strictly greater; None = none is stated.
-      limit: at most so many mpox images a fold, and so many others in all, drawn by `seed`; None = all. An
-        image costs each model that scores it 46 scores.
+      thresholds: for each fold, the score that mpox-like images must strictly exceed; None = no threshold.
+      limit: maximum number of mpox images per fold, and of other images in all, drawn by `seed`; None = all.
+        Each image needs 46 scores by every model that scores it.
 
     Returns:
       Plain values, ready for JSON: "metric"; "limit"; "seed"; "images": {"positives": [used in each fold],
-        "negatives": used, "of_positives": [given], "of_negatives": given}; "thresholds"; "plain": an entry;
-        "axes": {name: {"unit": str, "strengths": [5 floats], "entries": [5 entries]}}, named as in
-        `CORRUPTIONS`, then "mask_position" and "mask_size". An entry is {"auroc": {"mean", "low", "high",
-        "folds"}, "missed": {"mean", "folds"}, "false_alarms": {"mean", "folds"}}: means over folds, the 95 %
-        interval of the cluster bootstrap, the share of mpox not above the fold's threshold, and the share of
-        others above it; shares are None where there is no threshold.
+        "negatives": used, "of_positives": [given], "of_negatives": given}; "thresholds"; "plain": the entry
+        without corruption; "axes": {name: {"unit": str, "strengths": [5 floats], "entries": [5 entries]}},
+        named as in `CORRUPTIONS`, then "mask_position" and "mask_size". An entry is {"auroc": {"mean", "low",
+        "high", "folds"}, "missed": {"mean", "folds"}, "false_alarms": {"mean", "folds"}}: means over folds,
+        the 95 % interval of the cluster bootstrap, the share of mpox not above the fold's threshold, and the
+        share of other images above it; shares are None if there is no threshold.
 
     Raises:
       ValueError: models, images or thresholds that do not match, a side without images, a limit below 1.
     """
     if len(thresholds) != len(models):
         raise ValueError(
-            f"{len(thresholds)} thresholds for {len(models)} folds: give one for each, or None where none is"
+            f"{len(thresholds)} thresholds for {len(models)} folds: give one per fold, None = no threshold"
         )
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit} leaves no image: give 1 or more, or None for all images")
@@ -111,30 +111,30 @@ def clinical_test(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, Any], list[ScoredImages]]:
-    """Section 3.4 of the paper: noisy mpox images against as many clinical images, all fold models in turn.
+    """Clinical test (section 3.4 of the paper): noisy mpox against as many clinical images, by every model.
 
-    For each fold as many mpox test images are drawn as there are clinical images, in shuffled rounds: none
-    comes again before every other has come. Each drawn copy gets Gaussian noise of its own, clipped. The
-    paper states no sigma, and it noises mpox alone: noise is hard to inpaint, so that mpox scores fall for a
-    reason that has nothing to do with disease. The sweep therefore has noise on both sides too.
+    For each fold, as many mpox test images are drawn as there are clinical images, in shuffled rounds: no
+    image is repeated before all others are drawn. Each drawn copy gets its own Gaussian noise, clipped. The
+    paper states no sigma and adds noise to mpox only. Noise is hard to inpaint, so mpox scores fall for a
+    reason unrelated to disease; the sweep therefore also has noise on both sides.
 
     Args:
-      models: one detector a fold, of one fold each.
-      positives: for each fold its mpox test images.
-      negatives: the other images, which all folds share.
+      models: one single-fold detector per fold.
+      positives: mpox test images of each fold.
+      negatives: the other images, shared by all folds.
       sigma: standard deviation of the noise, values in [0, 1].
-      batch: images at once, at least 2.
-      resamples: of the cluster bootstrap, in which the copies of one image, and of one group, are one.
-      seed: of draws, noise and resamples. An image has the same noise at every strength.
-      progress: called after each batch with the number of images that one model has finished.
+      batch: images per batch, at least 2.
+      resamples: number of cluster-bootstrap resamples; all copies and images of a group are drawn together.
+      seed: seed of draws, noise and resamples. An image has the same noise at every strength.
+      progress: called with the number of images scored since the last call, summed over models.
 
     Returns:
       1. Plain values, ready for JSON: "sigma"; "seed"; "images": {"positives": drawn in each fold,
-      "negatives", "of_positives": [given in each fold]}; "metric": the primary one; "auroc": {metric: area}
-      for all five; "noise_sweep": {"sigmas": [7 floats], "positives": [7 areas], "both": [7 areas]} of the
-      primary metric, with noise on mpox alone and on both sides. An area is {"mean", "low", "high", "folds":
-      [floats]}.
-      2. The scores behind "auroc", a fold each: the drawn images, then the clinical ones.
+      "negatives", "of_positives": [given in each fold]}; "metric": the primary metric; "auroc": {metric:
+      area} for all metrics of the models; "noise_sweep": {"sigmas": [7 floats], "positives": [7 areas],
+      "both": [7 areas]} of the primary metric, with noise on mpox alone and on both sides. An area is
+      {"mean", "low", "high", "folds": [floats]}.
+      2. The scores behind "auroc", one table per fold: the drawn images, then the clinical images.
 
     Raises:
       ValueError: models and images that do not match, a side without images, a negative sigma.
@@ -183,7 +183,7 @@ def clinical_test(
 def draw_clinical(
     positives: Sequence[GroupedImages], count: int, *, sigma: float, seed: int
 ) -> list[GroupedImages]:
-    """Draw `count` mpox test images for each fold, in shuffled rounds: none again before every other."""
+    """Draw `count` mpox test images for each fold, in shuffled rounds without repetition in a round."""
     if not 0 <= sigma < np.inf:
         raise ValueError(f"sigma={sigma} is not a standard deviation: give 0 or more, for values in [0, 1]")
     generator = np.random.default_rng(seed)
@@ -191,9 +191,9 @@ def draw_clinical(
 
 
 def add_noise(images: np.ndarray, *, sigma: float, seed: int, first: int) -> np.ndarray:
-    """Add clipped Gaussian noise to images uint8 `[N, S, S, 3]`: float32 in [0, 1].
+    """Add Gaussian noise to images, uint8 `[N, S, S, 3]`, and clip: float32 in [0, 1].
 
-    Image i has the noise of number `first + i`, as in `conditions.score_conditions`.
+    Image i gets the noise of image number `first + i`, as in `conditions.score_conditions`.
     """
     noise = jax.jit(CORRUPTIONS["noise"])
     key, parts = jax.random.key(seed), []
@@ -220,13 +220,13 @@ def describe_clinical(
 
 
 def _rounds(generator: np.random.Generator, count: int, wanted: int) -> np.ndarray:
-    """`wanted` of `count` positions, in shuffled rounds through all of them."""
+    """Draw `wanted` of `count` positions, in shuffled rounds through all of them."""
     rounds = [generator.permutation(count) for _ in range(-(-wanted // max(count, 1)))]
     return np.concatenate([np.zeros(0, int), *rounds])[:wanted]
 
 
 def _axes(*, holes: bool) -> dict[str, tuple[str, Sequence[float], list[Condition]]]:
-    """Axes of the sheet: name -> unit, strengths, conditions; those of a hole for MIM alone."""
+    """Axes of the sheet: name -> unit, strengths, conditions; hole axes for MIM only."""
     axes: dict[str, tuple[str, Sequence[float], list[Condition]]] = {
         name: (kind.unit, kind.strengths, [Condition(name, strength) for strength in kind.strengths])
         for name, kind in CORRUPTIONS.items()
@@ -259,7 +259,7 @@ def _shares(
 
 
 def _limited(generator: np.random.Generator, images: GroupedImages, limit: int | None) -> GroupedImages:
-    """At most `limit` of the images, in their order."""
+    """Draw at most `limit` of the images, keeping their order."""
     count = len(images.images)
     if limit is None or limit >= count:
         return images

@@ -1,1 +1,1 @@
-"""AUROC, operating points and their intervals, and the tables made of them, from scores alone."""
+"""AUROC, operating points, their intervals, and the resulting tables, from scores alone."""

@@ -1,11 +1,11 @@
-"""AUROC, the ROC curve, and their intervals by a cluster bootstrap.
+"""AUROC with cluster-bootstrap intervals, and the ROC curve.
 
 Positive = mpox, score = similarity (high = mpox-like), float64 throughout, ties count half. Nothing is fitted
 or normalised here.
 
-Augmented copies of an image, and images of one patient, are one *group*: the bootstrap draws groups, never
+Augmented copies of an image, and images of one patient, form one *group*: the bootstrap draws groups, never
 single images, so copies do not make an interval narrower (Field and Welsh, "Bootstrapping clustered data",
-Journal of the Royal Statistical Society B, 2007). What was drawn is counted, never sorted again.
+Journal of the Royal Statistical Society B, 2007). Draws are kept as counts, so nothing is sorted again.
 """
 
 import math
@@ -20,11 +20,11 @@ from sklearn.metrics import roc_curve
 from mim_jax.data.folds import group_names
 from mim_jax.evaluate.scores import ScoredImages
 
-LEVEL = 0.95  # of every interval
-LEAST_RESAMPLES = 40  # of fewer not one lies in each tail
-# Groups on each side. Below six even their whole range misses the median in more than 5 % of draws, 2^(1-n).
+LEVEL = 0.95  # confidence level of every interval
+LEAST_RESAMPLES = 40  # with fewer, the expected number of resamples in a tail is below one
+# Minimum on each side: of n < 6 values even the full range misses the median in over 5 % of samples, 2^(1-n).
 LEAST_GROUPS = 6
-_NORMAL = 1e6  # degrees of freedom from which a t distribution is the normal one
+_NORMAL = 1e6  # degrees of freedom from which a t distribution is treated as normal
 
 
 def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
@@ -38,7 +38,7 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
     """
     scores, positive = checked(scores, positive)
     upper, lower = scores[positive], scores[~positive]
-    # Halves of whole numbers add up exactly: one rounding, whatever the order of the images.
+    # Multiples of 1/2 add up exactly: a single rounding, independent of the order of the images.
     return float(np.sum(_count_below(upper, lower)) / (len(upper) * len(lower)))
 
 
@@ -58,7 +58,7 @@ def checked(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.nd
     scores, positive = np.asarray(scores, np.float64), np.asarray(positive, bool)
     if scores.ndim != 1 or scores.shape != positive.shape:
         raise ValueError(
-            f"one score and one label an image are needed, got shapes {scores.shape} and {positive.shape}"
+            f"one score and one label per image are needed, got shapes {scores.shape} and {positive.shape}"
         )
     if not np.all(np.isfinite(scores)):
         first = int(np.argmin(np.isfinite(scores)))
@@ -79,7 +79,7 @@ def _count_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 class Estimate(NamedTuple):
-    """A value and its 95 % interval; None where there are too few groups for one."""
+    """A value and its 95 % interval; the bounds are None if there are too few groups."""
 
     value: float
     low: float | None
@@ -87,9 +87,9 @@ class Estimate(NamedTuple):
 
 
 def share_estimate(hits: int, count: int) -> Estimate:
-    """A share of `count` independent cases with its exact interval (Clopper and Pearson, Biometrika, 1934).
+    """Share of `count` independent cases, with its exact interval (Clopper and Pearson, Biometrika, 1934).
 
-    The ends are quantiles of Beta(hits, count - hits + 1) and Beta(hits + 1, count - hits).
+    The bounds are quantiles of Beta(hits, count - hits + 1) and Beta(hits + 1, count - hits).
 
     >>> [round(end, 3) for end in share_estimate(0, 10)]
     [0.0, 0.0, 0.308]
@@ -98,7 +98,7 @@ def share_estimate(hits: int, count: int) -> Estimate:
       ValueError: no case, or more hits than cases.
     """
     if not 0 <= hits <= count or not count:
-        raise ValueError(f"a share needs a case at least, and no more hits than cases: got {hits} of {count}")
+        raise ValueError(f"a share needs at least one case, and 0 <= hits <= cases: got {hits} of {count}")
     tail = (1 - LEVEL) / 2
     low = float(betaincinv(hits, count - hits + 1, tail)) if hits else 0.0
     high = float(betaincinv(hits + 1, count - hits, 1 - tail)) if hits < count else 1.0
@@ -106,10 +106,10 @@ def share_estimate(hits: int, count: int) -> Estimate:
 
 
 def percentile_interval(resampled: np.ndarray, groups: int) -> tuple[float, float] | tuple[None, None]:
-    """The central percentiles that hold `LEVEL` of the resamples `[resamples]`.
+    """Central percentile interval that holds `LEVEL` of the resamples `[resamples]`.
 
-    None for fewer than `LEAST_RESAMPLES`, or `LEAST_GROUPS` groups on a side: a bootstrap of these says too
-    little.
+    None for fewer than `LEAST_RESAMPLES` resamples, or `LEAST_GROUPS` groups on a side: such a bootstrap is
+    not informative.
     """
     if len(resampled) < LEAST_RESAMPLES or groups < LEAST_GROUPS:
         return None, None
@@ -118,59 +118,59 @@ def percentile_interval(resampled: np.ndarray, groups: int) -> tuple[float, floa
 
 
 def fold_half_width(values: np.ndarray, shared_variance: float) -> float | None:
-    """Half the width of an interval of the folds' mean that counts the folds as drawn, models included.
+    """Half-width of an interval of the folds' mean that treats folds and their models as random.
 
-    The folds have their own models and their own positives, and share the negatives. So the sample variance
-    s^2 of the k values holds what models and positives contribute, the shared negatives move all values
-    together and cancel from it, and
+    Each fold has its own model and its own positives; all folds share the negatives. So the sample variance
+    s^2 of the k values measures the effect of models and positives, while the shared negatives shift all
+    values together and cancel out of it:
 
-        Var(mean) = s^2 / k + V,    V = the variance that the negatives give the mean.
+        Var(mean) = s^2 / k + V,    V = the variance of the mean due to the negatives.
 
-    What the negatives do to one model and not to another is in both terms: a little too wide. This is a
+    Interactions of negatives with single models are in both terms: slightly too wide. This is a
     random-effects analysis with the fold models as readers of the same negatives (Obuchowski and Rockette,
     Communications in Statistics - Simulation and Computation, 1995). s^2 has k - 1 degrees of freedom and V
-    many; their sum has those of Satterthwaite (Biometrics Bulletin, 1946), and the half width is the quantile
-    of that t distribution times the standard deviation. Resampling five folds with replacement instead would
+    many; their sum has Satterthwaite's (Biometrics Bulletin, 1946), and the half-width is the quantile of
+    that t distribution times the standard deviation. Resampling the folds with replacement instead would
     shrink s^2 by (k - 1) / k, ignore that it is estimated from k values, and count the positives twice
     (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8).
 
-    The folds' training sets overlap, so their values depend on each other in a way that no estimate from one
-    cross-validation can see (Bengio and Grandvalet, Journal of Machine Learning Research, 2004): the interval
-    is about models trained as these were, and other training images may move the mean further.
+    The folds' training sets overlap, so their values are correlated in a way that cannot be estimated from
+    one cross-validation (Bengio and Grandvalet, Journal of Machine Learning Research, 2004): the interval
+    is for models trained like these, and other training images may shift the mean further.
 
     Args:
-      values: one a fold, `[k]`.
-      shared_variance: V.
+      values: one value per fold, `[k]`.
+      shared_variance: V, the variance of the mean due to the shared negatives.
 
     Returns:
-      The half width, or None for a single fold, which says nothing of how folds vary.
+      The half-width, or None for a single fold, which does not show how folds vary.
     """
     count = len(values)
     if count < 2:
         return None
     folds = float(np.var(values, ddof=1)) / count
     total = folds + shared_variance
-    # freedom = total^2 / (folds^2 / (k - 1)), without dividing by the zero of folds that agree.
+    # freedom = total^2 / (folds^2 / (k - 1)), without dividing by zero if all folds agree.
     freedom = (count - 1) * total**2 / folds**2 if folds**2 * _NORMAL > (count - 1) * total**2 else _NORMAL
     return float(stdtrit(freedom, (1 + LEVEL) / 2)) * math.sqrt(total)
 
 
 class Resamples(NamedTuple):
-    """Draws of each group, shared by all metrics and methods so that their differences are paired.
+    """How often each group was drawn; shared by all metrics and methods so that differences are paired.
 
-    `positive` and `negative` are for each fold float32 `[resamples, its groups]`: whole numbers in the type
-    that matrix products are fast in. The groups are in the order of `np.unique`. A negative group that
-    several folds test on has one draw for all of them.
+    `positive` and `negative` are float32 `[resamples, groups of the fold]` for each fold: whole numbers,
+    stored as float32 for fast matrix products. The groups are in the order of `np.unique`. A negative group
+    that several folds test on is drawn once for all of them.
     """
 
     positive: tuple[np.ndarray, ...]
     negative: tuple[np.ndarray, ...]
-    # for each fold the indices of its negative groups among those of all folds
+    # for each fold, the indices of its negative groups among the negative groups of all folds
     places: tuple[np.ndarray, ...]
 
     @property
     def groups(self) -> int:
-        """Groups of all folds on the side that has fewer."""
+        """Number of groups over all folds, on the side that has fewer."""
         positives = sum(drawn.shape[1] for drawn in self.positive)
         return min(positives, 1 + max(int(own[-1]) for own in self.places))
 
@@ -179,15 +179,15 @@ class Resamples(NamedTuple):
 class AurocSamples:
     """An AUROC, or the difference of two, in every fold and resample."""
 
-    values: np.ndarray  # of the folds as they are, float64 `[folds]`
-    resampled: np.ndarray  # float64 `[folds, resamples]`
-    # how far each negative group pulls the value, float64 `[folds, negative groups]`: its share of the sum
-    # that the AUROC is, minus what it would have at that AUROC. They add up to zero.
+    values: np.ndarray  # observed value of each fold, float64 `[folds]`
+    resampled: np.ndarray  # value in each resample, float64 `[folds, resamples]`
+    # influence of each negative group on the value, float64 `[folds, negative groups]`: its contribution to
+    # the AUROC minus the contribution expected from its size. They add up to zero.
     pulls: np.ndarray
     draws: Resamples
 
     def minus(self, other: "AurocSamples") -> "AurocSamples":
-        """Paired difference: both must come from the same draws of the same images."""
+        """Paired difference; both must come from the same draws of the same images."""
         return replace(
             self,
             values=self.values - other.values,
@@ -205,19 +205,19 @@ class AurocSamples:
         ]
 
     def mean(self) -> Estimate:
-        """Mean over the folds' models as they are, with its percentile interval: images vary."""
+        """Mean over the folds, with its percentile interval for fixed models and random images."""
         resampled = np.mean(self.resampled, axis=0)
         return Estimate(float(np.mean(self.values)), *percentile_interval(resampled, self.draws.groups))
 
     def mean_over_drawn_folds(self, *, least: float, most: float) -> Estimate | None:
-        """Mean with an interval in which folds, their models included, vary as well as images.
+        """Mean with an interval for random folds, models included, and random images.
 
-        It is that of `fold_half_width`, and never narrower than that of `mean`, which holds less; cut to
-        `[least, most]`. None for a single fold, or where there is no interval by images.
+        The interval of `fold_half_width`, widened to contain that of `mean`, which has fewer sources of
+        variance, and clipped to `[least, most]`. None for a single fold, or if `mean` has no interval.
         """
         value, low, high = self.mean()
-        # The linearised variance of the mean of the folds over its shared negatives, by groups
-        # (Obuchowski, Biometrics, 1997).
+        # Linearised variance of the folds' mean due to the shared negatives, by groups (Obuchowski,
+        # Biometrics, 1997).
         pulls = np.mean(self.pulls, axis=0)
         half = fold_half_width(self.values, float(np.sum(pulls**2)) * len(pulls) / max(len(pulls) - 1, 1))
         if half is None or low is None or high is None:
@@ -228,10 +228,10 @@ class AurocSamples:
 def draw_groups(folds: Sequence[ScoredImages], *, resamples: int = 2000, seed: int = 0) -> Resamples:
     """Draw groups with replacement: positives within each fold, negatives once for all folds.
 
-    The folds' positives are disjoint, while the same negatives are scored by every fold's model, most of them
-    at least: what the folds share is shared here too. Negative groups are drawn among those that the same
-    folds test, so that no fold is left without. A group with positives and negatives is drawn for each of
-    them alone.
+    The folds' positives are disjoint, while most or all negatives are scored by every fold's model: what
+    the folds share is shared in the draws too. Negative groups are drawn among those tested by the same
+    folds, so no fold is left without negatives. A group with both positives and negatives is drawn
+    separately for each side.
 
     Raises:
       ValueError: no folds, a fold without positives or negatives, or a group that is NaN or None.
@@ -255,19 +255,19 @@ def draw_groups(folds: Sequence[ScoredImages], *, resamples: int = 2000, seed: i
         drawn[:, alike] = draw(int(np.sum(alike)))
     return Resamples(
         positive=tuple(draw(len(names)) for names in positives),
-        # Without copies where all folds test on all of them.
+        # No copy for a fold that tests on all negative groups.
         negative=tuple(drawn if len(own) == len(every) else drawn[:, own] for own in places),
         places=places,
     )
 
 
 def sample_aurocs(folds: Sequence[ScoredImages], metric: str, draws: Resamples) -> AurocSamples:
-    """AUROC of every fold as it is and in every resample.
+    """Observed AUROC of every fold, and its AUROC in every resample.
 
     With C[p, n] = the sum over the pairs of group p and group n of [s_p > s_n] + [s_p = s_n] / 2, and weights
     w = how often a group was drawn, AUROC = w_p C w_n / ((w_p . sizes_p) (w_n . sizes_n)): matrix products
-    instead of sorting every resample. C w_n holds halves of whole numbers: exact in float32 while no positive
-    group meets more than eight million negatives, and good to seven digits beyond.
+    instead of sorting every resample. C w_n holds multiples of 1/2: exact in float32 up to eight million
+    pairs per positive group, and accurate to seven digits beyond.
     """
     values = np.empty(len(folds))
     resampled = np.empty((len(folds), len(draws.negative[0])))
@@ -290,7 +290,7 @@ def sample_aurocs(folds: Sequence[ScoredImages], metric: str, draws: Resamples) 
 def _group_wins(
     scores: np.ndarray, positive: np.ndarray, groups: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs won, float32 `[positive groups, negative groups]`, and the sizes of the groups, float64."""
+    """Number of pairs won, float32 `[positive groups, negative groups]`, and the group sizes, float64."""
     upper, positive_starts, positive_sizes = _by_group(scores[positive], groups[positive])
     lower, negative_starts, negative_sizes = _by_group(scores[~positive], groups[~positive])
     above = upper[:, None] > lower[None, :]
@@ -309,7 +309,7 @@ def _by_group(scores: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.nd
 
 def _groups(fold: ScoredImages, index: int, *, positive: bool) -> np.ndarray:
     names = np.unique(fold.groups[fold.positive == positive])
-    group_names(names.tolist())  # all that are NaN would be drawn as one
+    group_names(names.tolist())  # refuses NaN: such groups would be drawn as one
     if not len(names):
         kind = "positive (mpox)" if positive else "negative (other)"
         raise ValueError(f"fold {index} has no {kind} image among {len(fold)}: AUROC needs both")

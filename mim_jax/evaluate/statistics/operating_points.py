@@ -1,7 +1,7 @@
-"""Average precision, and the sensitivity that a score has at a given specificity and the reverse.
+"""Average precision, sensitivity at a given specificity, and specificity at a given sensitivity.
 
-The thresholds are read off the ROC curve of the very images that are described: these numbers describe the
-curve and decide nothing. Thresholds that decide come from `mim_jax.decide`.
+The thresholds are read off the ROC curve of the evaluated images themselves, so these numbers are only
+descriptive. Decision thresholds come from `mim_jax.decide`.
 """
 
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ import numpy as np
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.statistics.auroc import Resamples, checked
 
-LEVELS = (0.8, 0.9, 0.95)  # of the specificity or sensitivity that is held
+LEVELS = (0.8, 0.9, 0.95)  # given levels of specificity or sensitivity
 
 
 class OperatingPoints(NamedTuple):
     """Average precision and operating points, float64 arrays of the same leading shape.
 
     average_precision: `[...]`: the mean over the positives of the precision at their scores, as
-      scikit-learn's `average_precision_score`. By chance it is the share of positives among the images.
-    sensitivity_at_specificity: `[..., levels]`: the greatest share of positives found by a threshold (score
-      >= threshold) that keeps at least that share of the negatives out; 0 where none does.
-    specificity_at_sensitivity: `[..., levels]`: the greatest share of negatives kept out by a threshold that
-      finds at least that share of the positives.
+      scikit-learn's `average_precision_score`. Its chance level is the share of positives among the images.
+    sensitivity_at_specificity: `[..., levels]`: the largest sensitivity of any threshold (score >=
+      threshold) whose specificity is at least the level; 0 if there is none.
+    specificity_at_sensitivity: `[..., levels]`: the largest specificity of any threshold whose sensitivity
+      is at least the level.
     """
 
     average_precision: np.ndarray
@@ -35,7 +35,7 @@ def operating_points(scores: np.ndarray, positive: np.ndarray) -> OperatingPoint
     """The operating points of one set of scores, with no leading shape; errors as `auroc`."""
     scores, positive = checked(scores, positive)
     positives, negatives = np.array([np.sum(positive)]), np.array([np.sum(~positive)])
-    # All images of a kind in one group, drawn once.
+    # All images of a side form one group, drawn once.
     true, false = _counts_above(scores, positive, np.zeros(positives, int), np.zeros(negatives, int))
     found = _read(true, false, positives, negatives)
     return OperatingPoints(*(array[0] for array in found))
@@ -46,9 +46,9 @@ def resampled_operating_points(
 ) -> OperatingPoints:
     """The operating points of every fold in every resample: leading shape `[folds, resamples]`.
 
-    Only thresholds at the score of a positive can be best, so for the T distinct ones the images of each
-    group that score as high are counted once, `[groups, T]`; the counts of a resample are the product with
-    how often each group was drawn. They are whole numbers, exact in float32 up to 16 million images.
+    Only thresholds at the score of a positive can be optimal. For each of these T distinct thresholds, the
+    images of each group at or above it are counted once, `[groups, T]`; multiplied by how often each group
+    was drawn, they give a resample's counts: whole numbers, exact in float32 up to 16 million images.
     """
     found = []
     for fold, positive_draws, draws_of_others in zip(folds, draws.positive, draws.negative, strict=True):
@@ -71,11 +71,10 @@ def resampled_operating_points(
 def _counts_above(
     scores: np.ndarray, positive: np.ndarray, own: np.ndarray, other: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Count the images of each group that score at least each distinct score of a positive, highest first.
+    """Count each group's images at or above each distinct score of a positive, highest score first.
 
-    `own` and `other` are the groups of positives and negatives, from 0. Returns float32 `[positive groups,
-    T]` and
-    `[negative groups, T]`.
+    `own` and `other` are the groups of positives and negatives, numbered from 0. Returns float32
+    `[positive groups, T]` and `[negative groups, T]`.
     """
     ascending = np.unique(scores[positive])
     counts = []
@@ -91,14 +90,14 @@ def _counts_above(
 def _read(
     true: np.ndarray, false: np.ndarray, positives: np.ndarray, negatives: np.ndarray
 ) -> OperatingPoints:
-    """Operating points `[r, ...]` of the counts `[r, T]` at or above falling thresholds: both only rise."""
+    """Operating points `[r, ...]` from cumulative counts `[r, T]` at or above descending thresholds."""
     true, false = true.astype(np.float64), false.astype(np.float64)
     sensitivity = true / positives.astype(np.float64)[:, None]
     specificity = 1 - false / negatives.astype(np.float64)[:, None]
-    # Sum over the thresholds of precision times the gain in recall. Nothing drawn: no gain, so any precision.
+    # Sum over thresholds of precision times gain in recall. If nothing is drawn, the gain is 0.
     precision = true / np.maximum(true + false, 1)
     average = np.sum(precision * np.diff(sensitivity, axis=1, prepend=0), axis=1)
-    # No tolerance: a share of 4 in 5 is the float64 that 0.8 is, and 1 minus 1 in 5 as well.
+    # No tolerance needed: 4 / 5 and 1 - 1 / 5 are exactly the float64 0.8.
     held = [np.sum(specificity >= level, axis=1) for level in LEVELS]
     missed = [np.sum(sensitivity < level, axis=1) for level in LEVELS]
     padded = np.concatenate([np.zeros((len(true), 1)), sensitivity], axis=1)

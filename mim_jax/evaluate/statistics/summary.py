@@ -1,9 +1,9 @@
-"""The paper's tables from scores alone: every AUROC with intervals that respect what is independent.
+"""The paper's tables, computed from scores: every AUROC with intervals that respect dependent images.
 
-Two kinds of interval stand beside each other. "low" and "high" are percentiles of the cluster bootstrap, in
-which images vary and the fold models are as they are (`auroc.AurocSamples`); "low_folds" and "high_folds"
-count the folds, with their models, as drawn too (`auroc.fold_half_width`), and are None for a single fold.
-All are None where a side has fewer groups than `auroc.LEAST_GROUPS`.
+There are two kinds of interval. "low" and "high" are percentiles of the cluster bootstrap, for random images
+and fixed fold models (`auroc.AurocSamples`); "low_folds" and "high_folds" treat folds and their models as
+random too (`auroc.fold_half_width`), and are None for a single fold. All are None if a side has fewer groups
+than `auroc.LEAST_GROUPS`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,36 +41,36 @@ def summarize(
     seed: int = 0,
     class_groups: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
-    """Every AUROC of the report, with intervals: plain floats, lists and dicts, ready for JSON.
+    """Compute every AUROC of the report, with intervals, as plain values ready for JSON.
 
-    A method that scores by `primary` is reported by those of `metrics` that it holds. One that does not must
-    hold a single score of its own, under any name: by that it is reported, in the place of `primary`.
+    A method that holds `primary` is reported by all of `metrics` that it holds. Any other method must hold a
+    single score, under any name, which takes the place of `primary`.
 
     Args:
-      methods: name -> one `ScoredImages` a fold, the same images in the same order for each method.
+      methods: name -> one `ScoredImages` per fold, the same images in the same order for each method.
       metrics: the metrics to report; None = all that the reference holds.
       primary: the metric of the breakdowns and of the operating points.
-      reference: the method that the others are compared with; it holds `primary`.
-      resamples: bootstrap resamples.
-      seed: of the resamples.
+      reference: the method that all others are compared with; it must hold `primary`.
+      resamples: number of bootstrap resamples.
+      seed: seed of the resamples.
       class_groups: name -> classes, for the breakdown by group; None = no such breakdown.
 
     Returns:
       "auroc": {"augmented" | "plain": {method: {metric: {"folds": [{"value", "low", "high"}, ...], "mean",
-      "std", "low", "high", "low_folds", "high_folds"}}}} with the population standard deviation over the
-        folds, as the paper's tables have it, and the intervals of the mean;
+        "std", "low", "high", "low_folds", "high_folds"}}}}: "std" is the population standard deviation over
+        the folds, as in the paper's tables, and the intervals are those of the mean;
       "per_class": {method: {class: {"n", "mean", "std", "low", "high", "low_folds", "high_folds"}}}: the
         augmented positives against the images of that class alone, by `primary`;
-      "per_group": {method: {group: the same}}: groups of classes, those that have images;
+      "per_group": {method: {group: the same}}, for groups of classes that have images;
       "differences": {method: {metric: {"mean", "low", "high", "low_folds", "high_folds"}}}: reference minus
-        method on the augmented set, paired by resample; under `primary` for a method with a score of its own;
+        method on the augmented set, paired by resample; under `primary` for a method without `primary`;
       "operating": {method: {"average_precision": {"mean", "low", "high"}, "sensitivity_at_specificity" |
         "specificity_at_sensitivity": {"0.8" | "0.9" | "0.95": the same}}}: means over the folds on the
-        augmented set, by `primary`; read off the test images, so a description and no decision.
+        augmented set, by `primary`; read off the test images, so only descriptive.
 
     Raises:
       ValueError: an unknown reference or metric, methods that scored different images or hold neither
-        `primary` nor a single score, or what `ScoredImages` and `draw_groups` refuse.
+        `primary` nor a single score, or input that `ScoredImages` or `draw_groups` rejects.
     """
     _check_methods(methods, reference)
     held = list(methods[reference][0].similarities)
@@ -144,9 +144,9 @@ def parts(
     resamples: int,
     seed: int,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """AUROC of all positives against the negatives of each part, whose groups have draws of their own.
+    """AUROC of all positives against the negatives of each part, with separate bootstrap draws per part.
 
-    A part of which some fold tests no image is left out; "n" counts the images of all folds.
+    A part without images in some fold is left out; "n" counts the distinct images over all folds.
     """
     result: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in methods}
     first = next(iter(methods.values()))
@@ -215,7 +215,7 @@ def _operating(folds: Folds, metric: str, draws: Resamples) -> dict[str, Any]:
 
 
 def _number_groups(methods: Mapping[str, Folds]) -> dict[str, list[ScoredImages]]:
-    """The same images with numbers for groups, in the order of their names: numbers are fast to sort."""
+    """The same images with group names replaced by numbers in the same order, which sort faster."""
     first = next(iter(methods.values()))
     _, numbers = np.unique(np.concatenate([fold.groups for fold in first]), return_inverse=True)
     groups = np.split(numbers, np.cumsum([len(fold) for fold in first])[:-1])
@@ -226,13 +226,13 @@ def _number_groups(methods: Mapping[str, Folds]) -> dict[str, list[ScoredImages]
 
 
 def leading_metric(name: str, folds: Folds, primary: str) -> str:
-    """The score that a method is broken down and compared by: `primary`, or the only one that it has."""
+    """The score used for a method's breakdowns and comparisons: `primary`, or its only score."""
     held = list(folds[0].similarities)
     for index, fold in enumerate(folds):
         if list(fold.similarities) != held:
             raise ValueError(
                 f"{name} is scored by {', '.join(fold.similarities)} in fold {index} and by "
-                f"{', '.join(held)} in fold 0: score all folds alike"
+                f"{', '.join(held)} in fold 0: score all folds by the same metrics"
             )
     if primary in held:
         return primary
@@ -266,15 +266,15 @@ def _check_methods(methods: Mapping[str, Folds], reference: str) -> None:
 
 
 def summarize_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Summarise runs that differ in their seed alone: the spread of each mean over trainings.
+    """Summarise runs that differ only in their seed: the spread of each mean over trainings.
 
     Args:
-      results: one a seed, each with "auroc" and "differences" as `summarize` returns them.
+      results: one result per seed, each with "auroc" and "differences" as `summarize` returns them.
 
     Returns:
       "auroc": {"augmented" | "plain": {method: {metric: {"mean", "min", "max", "std", "seeds"}}}} and
       "differences": {method: {metric: the same}}, where "seeds" holds each run's mean over its folds, in the
-      order given, and "std" is their population standard deviation, as everywhere in the tables.
+      given order, and "std" is their population standard deviation, as in all tables.
 
     Raises:
       ValueError: no results, or results that do not hold the same methods and metrics.
@@ -297,7 +297,7 @@ def _distribution(tables: Sequence[Mapping[str, Any]], what: str) -> dict[str, A
         if found != names[0]:
             raise ValueError(
                 f"result {index} holds other {what} than result 0 ({found} and {names[0]}): give runs "
-                "that differ in their seed alone"
+                "that differ only in their seed"
             )
     return {
         method: {metric: _spread([table[method][metric]["mean"] for table in tables]) for metric in metrics}
