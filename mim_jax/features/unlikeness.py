@@ -55,7 +55,7 @@ def unlikeness(detector: FeatureDetector, images: Images) -> np.ndarray:
 @functools.partial(jax.jit, static_argnums=0)
 def _draw(apply: Apply, weights: Any, reference: Reference, images: jax.Array) -> jax.Array:
     features = apply(weights, as_float(images))
-    return jnp.moveaxis(feature_map(reference, features, images.shape[1]), 0, -1)  # `collect` joins the last
+    return jnp.moveaxis(feature_map(reference, features, images.shape[1]), 0, -1)  # `collect` joins axis -1
 
 
 def feature_map(reference: Reference, features: Mapping[str, jax.Array], size: int) -> jax.Array:

@@ -232,7 +232,7 @@ def test_a_workdir_is_known_by_what_it_holds(photos, recorded, exported, whole, 
     assert digest == digest_of(mim_jax.load(recorded / "workdir")) != exported[1]
     scores = [each["score"].to_pylist() for each in (table, whole[1])]
     np.testing.assert_allclose(*(np.array(each, float) for each in scores), atol=1e-4)
-    with pytest.raises(ValueError, match="only an export has a digest"):
+    with pytest.raises(ValueError, match="only exports have a digest"):
         score(photos, (recorded / "workdir", digest), tmp_path / "new")
 
 

@@ -111,7 +111,7 @@ def test_it_is_whole_or_absent(exported, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="exists: export into a new folder"):
         bundle.export_app(make_detector(), exported[0], fetch=fetch)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="lies below a file"):
+    with pytest.raises(ValueError, match="is below a file"):
         bundle.export_app(make_detector(), tmp_path / "file" / "app", fetch=fetch)
 
     def full(*_):
