@@ -30,7 +30,7 @@ class FoldedContextEncoder(nn.Module):
     @nn.compact
     def __call__(self, masked: jax.Array, *, train: bool) -> jax.Array:
         if train:
-            raise ValueError("a folded network has no BatchNorm statistics to train: train before folding")
+            raise ValueError("a folded network has no statistics to train: train it before folding")
         check_image_size("context_encoder", masked.shape[1], 32)
         w = self.width
         x = masked.astype(self.dtype)

@@ -217,7 +217,7 @@ def test_another_detector_gate_or_input_is_refused(photos, exported, whole, tmp_
         assert message in str(error.value)
     with pytest.raises(ValueError, match="this is another export"):
         score(photos, (exported[0], digest), tmp_path / "new")
-    with pytest.raises(ValueError, match=r"holds 'damaged.jpg' and no _run.json"):
+    with pytest.raises(ValueError, match=r"holds 'damaged.jpg' but no _run.json"):
         score(photos, exported, photos)
     pq.write_table(pa.table({"path": ["a.png"]}), tmp_path / "list.parquet")
     score(tmp_path / "list.parquet", exported, tmp_path / "out")

@@ -119,7 +119,7 @@ def test_both_platforms_are_in_the_program(exported):
     ("fields", "message"),
     [
         ({"model": {}}, "lacks generator, options, image_size, mask_size"),
-        ({"model": {**MODEL, "mask_size": 8}}, r"images and holes of \(32, 16\) pixels, .* says \(32, 8\)"),
+        ({"model": {**MODEL, "mask_size": 8}}, r"image and mask sizes are \(32, 16\), .* says \(32, 8\)"),
         ({"variables": []}, "has no folds"),
         ({"threshold": float("nan")}, "threshold must be finite"),
         ({"threshold": np.float32("inf")}, "threshold must be finite"),
