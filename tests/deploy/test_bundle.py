@@ -155,7 +155,7 @@ def test_another_package_is_refused(monkeypatch, tmp_path):
         for name in (runtime.SCRIPT, runtime.BINARY):
             (tmp_path / name).write_text(name)
             archive.add(tmp_path / name, f"package/dist/{name}")
-    with pytest.raises(ValueError, match="it was changed on its way"):
+    with pytest.raises(ValueError, match="it was changed in transit"):
         runtime.unpack(package)
     digest = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
     monkeypatch.setattr(runtime, "INTEGRITY", digest)
