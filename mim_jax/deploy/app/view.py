@@ -61,7 +61,7 @@ def viewer(detector: NoveltyDetector) -> Callable[[jax.Array], tuple[jax.Array, 
         case CombinedDetector():
             view = _combined_view(detector)
         case _:
-            raise ValueError(f"the app cannot hold a {type(detector).__name__}: load it with mim_jax.load")
+            raise ValueError(f"the app cannot hold {type(detector).__name__}: load one with mim_jax.load")
 
     def ordered(image: jax.Array) -> tuple[jax.Array, ...]:
         scores, shown = view(image)
