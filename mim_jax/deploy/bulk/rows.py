@@ -131,7 +131,7 @@ def _decode(detector: NoveltyDetector, given: Given, gate: Gate) -> Decoded:
 
 
 def schema(metrics: Sequence[str]) -> pa.Schema:
-    """Return the columns of a part; all but `seconds` depend only on the inputs and the detector."""
+    """Return the columns of a part; all but `seconds` depend only on inputs, detector, gate and version."""
     shared = pa.dictionary(pa.int8(), pa.string())
     return pa.schema(
         [
