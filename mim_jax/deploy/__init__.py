@@ -1,1 +1,1 @@
-"""A trained detector used elsewhere: exports, the app on a phone, the server."""
+"""Deployment of a trained detector: exports, the app for phones, the server, bulk scoring."""

@@ -1,4 +1,4 @@
-"""Arrays of an export by name, such as "0/params/down_0/kernel" of fold 0, and the trees that they make."""
+"""Arrays of an export by name, such as "0/params/down_0/kernel" of fold 0, and the trees they form."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import numpy as np
 from mim_jax.data import weight_files
 
 _FOLDS, _REST = r"(0|[1-9][0-9]*)/(params|batch_stats)(/[^/]+)+", r"backbone(/[^/]+)*|references(/[^/]+)+"
-# Kind of detector -> names of its arrays.
+# Kind of detector -> pattern of its array names.
 KINDS = {
     "mim": re.compile(_FOLDS),
     "features": re.compile(_REST),
@@ -20,14 +20,14 @@ KINDS = {
 
 
 def read_arrays(path: Path, kind: str, folds: int) -> dict[str, np.ndarray]:
-    """Read the arrays of an export by name; another kind's, NaN and infinity are a ValueError."""
+    """Read the arrays of an export by name; ValueError for arrays of another kind, NaN or infinity."""
     arrays = weight_files.load(path)
     for name, array in arrays.items():
         if not KINDS[kind].fullmatch(name):
-            what = "weight of a fold" if kind == "mim" else f"array of a detector of the kind {kind!r}"
-            raise ValueError(f"{path} holds {name!r:.60}, which names no {what}: fetch it again")
+            what = "a weight of a fold" if kind == "mim" else f"an array of a {kind!r} detector"
+            raise ValueError(f"{path} holds {name!r:.60}, which does not name {what}: fetch it again")
         if not np.all(np.isfinite(array)):
-            raise ValueError(f"{path}: {name} is not all finite: fetch it again, or export anew")
+            raise ValueError(f"{path}: {name} contains NaN or infinity: fetch it again, or export again")
     if kind == "features":
         return arrays
     own = arrays if kind == "mim" else under(arrays, "mim/")
@@ -41,11 +41,11 @@ def read_arrays(path: Path, kind: str, folds: int) -> dict[str, np.ndarray]:
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """Flatten a tree to arrays by name, such as "0/params/down_0/kernel" of a list of folds."""
+    """Flatten a tree to arrays by name, such as "0/params/down_0/kernel" for a list of folds."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def under(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Arrays whose name begins with `prefix`, by the rest of it."""
+    """Select the arrays whose names begin with `prefix`, and strip it from the names."""
     return {name.removeprefix(prefix): leaf for name, leaf in arrays.items() if name.startswith(prefix)}

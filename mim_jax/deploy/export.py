@@ -1,9 +1,9 @@
 """Exports: a trained detector as one folder that scores images with JAX, NumPy and safetensors alone.
 
 `export` writes it, `load_exported` checks and loads it. The scorer is a StableHLO program (`jax.export`) for
-CPU and CUDA and for any number of images; files and their hashes are in `mim_jax.deploy.format`. Nothing is
-pickled. The digest that `export` returns names the whole content: give it to `load_exported` where the
-folder came over an untrusted way.
+CPU and CUDA and for any number of images; `mim_jax.deploy.format` describes files and hashes. Nothing is
+pickled. The digest that `export` returns identifies the whole content: pass it to `load_exported` if the
+folder came over an untrusted channel.
 """
 
 import functools
@@ -31,27 +31,27 @@ if TYPE_CHECKING:
     from mim_jax.features.detector import FeatureDetector
 
 PLATFORMS = ("cpu", "cuda")
-GOLDEN = 8  # images that travel with the weights
+GOLDEN = 8  # test images stored with the weights
 
 
 def export(detector: NoveltyDetector, path: str | os.PathLike[str]) -> str:
-    """Write a detector into the folder `path`, whole or not at all; its scorer averages all folds.
+    """Write a detector to the folder `path` atomically; the exported detector averages all folds.
 
     Args:
       detector: a `Detector`, `FeatureDetector` or `CombinedDetector`.
-      path: a folder that does not exist yet.
+      path: folder that does not exist yet.
 
     Returns:
-      The digest of the export, SHA-256 of its manifest.
+      Digest of the export: the SHA-256 of its manifest.
 
     Raises:
-      ValueError: the folder exists or lies below a file; as `mim_jax.deploy.rebuild.describe`.
+      ValueError: the folder exists or is below a file; or as for `mim_jax.deploy.rebuild.describe`.
     """
     from mim_jax.deploy.rebuild import describe as described
 
     with format.new_folder(path) as folder:
         config = described(detector)
-        fn, variables = detector.pure(each_fold=True)  # type: ignore[attr-defined] # what was described has it
+        fn, variables = detector.pure(each_fold=True)  # type: ignore[attr-defined] # every described kind has it
         named = flatten(variables)
         scorer = _trace(fn, variables, detector.metrics, detector.image_size)
         (folder / format.SCORER).write_bytes(scorer.serialize())
@@ -74,31 +74,31 @@ def export(detector: NoveltyDetector, path: str | os.PathLike[str]) -> str:
 def _trace(
     fn: Callable[[Any, jax.Array], Any], variables: Any, metrics: Sequence[str], image_size: int
 ) -> jax.export.Exported:
-    """Trace the pure scorer on arrays by name, for any number of images: `[folds, B]` of each metric."""
+    """Trace the pure scorer on named arrays, for any number of images: `[folds, B]` for each metric."""
     structure = jax.tree.structure(variables)
 
     def scorer(named: dict[str, jax.Array], images: jax.Array) -> tuple[jax.Array, ...]:
         scores = by_name(fn(jax.tree.unflatten(structure, [named[name] for name in shapes]), images))
         return tuple(scores[metric] for metric in metrics)
 
-    # In the order of the tree.
+    # In tree order.
     shapes = {
         name: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype) for name, leaf in flatten(variables).items()
     }
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.uint8)
-    # The same score on every device is worth more here than the speed of shortened products.
+    # Equal scores on every device matter more here than the speed of low-precision products.
     with jax.default_matmul_precision("highest"):
         return jax.export.export(jax.jit(scorer), platforms=PLATFORMS)(shapes, images)
 
 
 def by_name(scores: Any) -> dict[str, Any]:
-    """Scores of a pure scorer as a dictionary: MIM's gives `Similarities`."""
+    """Return the scores of a pure scorer as a dictionary; MIM's scorer returns `Similarities`."""
     return scores._asdict() if isinstance(scores, Similarities) else scores
 
 
 def golden_images(size: int) -> np.ndarray:
-    """Draw smooth colours with grain, uint8 `[8, size, size, 3]`: nobody's skin."""
+    """Generate smooth colours with noise, uint8 `[8, size, size, 3]`; they show no person's skin."""
     rng = np.random.default_rng(0)
     corners = rng.uniform(40, 215, (GOLDEN, 2, 2, 3))
     across = np.linspace(0, 1, size)
@@ -109,16 +109,16 @@ def golden_images(size: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class ExportedDetector(NoveltyDetector):
-    """A scorer read from an export; `threshold` and `calibration` as of any `NoveltyDetector`."""
+    """A scorer read from an export; `threshold` and `calibration` as in any `NoveltyDetector`."""
 
-    exported: jax.export.Exported  # the program, for use by `exported.call(arrays, images)`
+    exported: jax.export.Exported  # the program, called as `exported.call(arrays, images)`
     arrays: dict[str, jax.Array]  # its arrays by name
     # an image whose score is strictly greater is like the training class; None = not calibrated
     threshold: float | None
     threshold_origin: str  # what the threshold was fitted on, for people to read
-    calibration: Calibration | None  # what `assess` decides by; None = not calibrated
+    calibration: Calibration | None  # used by `assess` to decide; None = not calibrated
     about: format.ExportContents  # kind, sizes, metrics, versions, hashes
-    notice: str = ""  # what every assessment carries, such as that the training images were drawn
+    notice: str = ""  # attached to every assessment, such as that the training images were drawn
 
     def __repr__(self) -> str:
         about = self.about
@@ -130,17 +130,17 @@ class ExportedDetector(NoveltyDetector):
 
     @property
     def image_size(self) -> int:  # type: ignore[override]
-        """Pixels a side of the images it takes."""
+        """Side of the input images, in pixels."""
         return self.about.image_size
 
     @property
     def metric(self) -> str:  # type: ignore[override]
-        """The score that decides."""
+        """Name of the score used for decisions."""
         return self.about.metric
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the scores."""
+        """Names of all scores."""
         return self.about.metrics
 
     @property
@@ -149,15 +149,15 @@ class ExportedDetector(NoveltyDetector):
 
     @property
     def min_side(self) -> int:
-        """Pixels that the shorter side of an image must have to be scored."""
+        """Smallest shorter side, in pixels, of an image that can be scored."""
         return self.about.mask_size or self.image_size // 2
 
     def pure(self) -> tuple[Callable[[Any, jax.Array], Any], Any]:
-        """The scorer as `(fn, variables)`, for use inside other code's `jit`.
+        """Return the scorer as `(fn, variables)`, for use inside other code's `jit`.
 
-        `fn(variables, images)` takes uint8 `[B, S, S, 3]`, at least one image, and gives each metric, float32
-        `[B]`: `Similarities` of MIM, else a dictionary. It is a compiled program: it has no gradient and no
-        `jax.vmap`.
+        `fn(variables, images)` takes uint8 `[B, S, S, 3]`, at least one image, and returns each metric as
+        float32 `[B]`, in `Similarities` for MIM, else in a dictionary. It is a compiled program and supports
+        neither gradients nor `jax.vmap`.
         """
 
         def fn(variables: Any, images: jax.Array) -> Any:
@@ -170,13 +170,13 @@ class ExportedDetector(NoveltyDetector):
         return fn, self.arrays
 
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
-        """Each metric for each fold, float64 `[folds, N]`; images as `score_samples`, but uint8."""
+        """Compute each metric by fold, float64 `[folds, N]`; images as for `score_samples`, but uint8."""
         batches = padded_batches(images, size=self.image_size)
         empty = [np.zeros((self.folds, 0)) for _ in self.metrics]
         return dict(zip(self.metrics, collect(self._score_bytes, batches, empty), strict=True))
 
     def _score_bytes(self, batch: np.ndarray) -> list[jax.Array]:
-        _check_bytes(batch)  # before JAX makes float32 of other floats
+        _check_bytes(batch)  # before JAX converts other floats to float32
         return self._score(self.arrays, batch)
 
     @functools.cached_property
@@ -187,15 +187,15 @@ class ExportedDetector(NoveltyDetector):
 def load(
     path: str | os.PathLike[str], *, digest: str | None = None, fold: int | None = None
 ) -> NoveltyDetector:
-    """Load the detector of a finished workdir or of an export: the one that it decides by.
+    """Load the detector that a finished workdir or an export uses for decisions.
 
     Args:
-      path: a workdir, or a folder that `export` wrote.
-      digest: of an export only: what `export` returned.
-      fold: of a workdir only: one of its folds; None = all, whose scores are averaged.
+      path: workdir, or a folder written by `export`.
+      digest: for an export only: the digest that `export` returned.
+      fold: for a workdir only: the fold to load; None = all folds, whose scores are averaged.
 
     Raises:
-      ValueError: neither a workdir nor an export; a digest for a workdir or a fold for an export; as
+      ValueError: neither a workdir nor an export; a digest for a workdir or a fold for an export; or as for
         `load_workdir` and `load_detector`.
     """
     from mim_jax.detector import load_workdir
@@ -204,14 +204,14 @@ def load(
     if (root / format.MANIFEST).is_file():
         if fold is not None:
             raise ValueError(
-                f"{root} is an export, which holds all its folds as one: leave out fold={fold}, or load "
-                "its workdir"
+                f"{root} is an export, whose folds cannot be loaded one by one: leave out fold={fold}, or "
+                "load its workdir"
             )
         return load_detector(root, digest=digest)
     if digest is not None:
         raise ValueError(
-            f"{root} has no {format.MANIFEST}, so it is not an export, and only an export has a digest: "
-            "leave it out for a workdir"
+            f"{root} has no {format.MANIFEST}, so it is not an export, and only exports have a digest: "
+            "leave out digest for a workdir"
         )
     return load_workdir(root, fold=fold)
 
@@ -219,13 +219,13 @@ def load(
 def load_detector(
     path: str | os.PathLike[str], *, digest: str | None = None
 ) -> "Detector | FeatureDetector | CombinedDetector":
-    """Load an export as networks: from its arrays and config.json, not from its compiled program.
+    """Load an export as networks, from its arrays and config.json rather than its compiled program.
 
-    Arguments as `load_exported`.
+    Takes the same arguments as `load_exported`.
 
     Raises:
-      ValueError: not an export, damaged, another digest, of another network or of a user's own, or golden
-        images that do not score as they did.
+      ValueError: not an export, damaged, of another digest, of an unknown or custom network, or its golden
+        images no longer get the same scores.
     """
     from mim_jax.deploy.rebuild import build  # Flax takes a while to import
 
@@ -241,15 +241,15 @@ def load_detector(
 
 
 def load_exported(path: str | os.PathLike[str], *, digest: str | None = None) -> ExportedDetector:
-    """Load an export: check every hash, and run the golden images through it.
+    """Load an export: verify every hash, and score the golden images with it.
 
     Args:
-      path: the folder that `export` wrote.
-      digest: what `export` returned. Hashes inside the folder find damage; only this finds an exchange.
+      path: folder written by `export`.
+      digest: digest that `export` returned. The folder's own hashes detect damage; only this detects a swap.
 
     Raises:
-      ValueError: not an export; damaged; another digest; of another format or too old for this JAX; not made
-        for this device; or golden images that do not score as they did.
+      ValueError: not an export; damaged; of another digest or format; too old for this JAX; not made for this
+        device; or its golden images no longer get the same scores.
     """
     found = format.read(path, digest=digest)
     root, manifest = found.root, found.manifest
@@ -258,12 +258,12 @@ def load_exported(path: str | os.PathLike[str], *, digest: str | None = None) ->
     if not oldest <= manifest["calling_convention"] <= newest:
         raise ValueError(
             f"{root} was exported by jax {manifest['jax']} (calling convention "
-            f"{manifest['calling_convention']}) and jax {jax.__version__} runs {oldest} to {newest}: export "
-            "it anew from its workdir"
+            f"{manifest['calling_convention']}), but jax {jax.__version__} runs {oldest} to {newest}: export "
+            "it again from its workdir"
         )
     platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
     if platform not in manifest["platforms"]:
-        raise ValueError(f"{root} runs on {', '.join(manifest['platforms'])}, and JAX computes on {platform}")
+        raise ValueError(f"{root} runs on {', '.join(manifest['platforms'])}, but JAX computes on {platform}")
     with format.faults_named(root / format.SCORER):
         exported = jax.export.deserialize(bytearray((root / format.SCORER).read_bytes()))
     loaded = ExportedDetector(

@@ -1,10 +1,10 @@
-"""Format of an export on disk: a folder of files with hashes of each other. Needs JAX, NumPy, safetensors.
+"""On-disk format of an export: a folder of files with their hashes. Needs JAX, NumPy, safetensors.
 
 manifest.json       format, versions, and the SHA-256 of every other file
 config.json         kind of detector, networks, sizes, calibration: for people and for `load_detector`
-model.safetensors   its arrays: weights of every fold, of a frozen network, what it compares images with
-scorer.stablehlo    the scorer as `jax.export` writes it: uint8 images -> each metric of each fold
-golden.safetensors  images, and the scores they had when the folder was written
+model.safetensors   arrays: weights of every fold and of a frozen network, reference data
+scorer.stablehlo    the scorer as serialized by `jax.export`: uint8 images -> each metric of each fold
+golden.safetensors  test images, and their scores at the time of export
 """
 
 import contextlib
@@ -29,20 +29,20 @@ from mim_jax.deploy.arrays import KINDS, read_arrays
 from mim_jax.measure import METRICS
 
 FORMAT = 3
-READABLE = (2, 3)  # 2 holds MIM alone, and does not say so
+READABLE = (2, 3)  # format 2 holds only MIM, without a field `kind`
 MANIFEST, CONFIG, WEIGHTS = "manifest.json", "config.json", "model.safetensors"
 SCORER, GOLDEN = "scorer.stablehlo", "golden.safetensors"
-# Between platforms sums are taken in other orders, which moves single pixels to the next level of the
-# histogram; a wrong layer, layout or preprocessing moves a score by far more.
+# Platforms sum in different orders, which moves single pixels to the next level of the histogram; a wrong
+# layer, layout or preprocessing changes a score by far more.
 GOLDEN_TOLERANCE = 1e-3
 
 
 @contextlib.contextmanager
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a folder to write into, which becomes `path` at the end of the block, whole or not at all.
+    """Yield a temporary folder to write into, and rename it to `path` if the block succeeds.
 
     Raises:
-      ValueError: `path` exists, or lies below a file.
+      ValueError: `path` exists, or is below a file.
     """
     target = Path(path).expanduser().resolve()
     exists = f"{target} exists: export into a new folder, or remove it first"
@@ -51,7 +51,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f"{target} lies below a file: export into a folder") from error
+        raise ValueError(f"{target} is below a file: export into a folder") from error
     unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         yield unfinished
@@ -61,47 +61,47 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         except OSError as error:
             if not target.exists():
                 raise
-            raise ValueError(exists) from error  # made by somebody else in the meantime
+            raise ValueError(exists) from error  # created by another process in the meantime
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 @dataclass(frozen=True, eq=False)
 class ExportContents:
-    """An export read from disk, whole and of the right kinds."""
+    """Contents of an export read from disk; complete, with fields of the right types."""
 
-    root: Path  # its folder
+    root: Path  # folder of the export
     manifest: dict[str, Any]  # versions, platforms, hashes
     kind: str  # one of `KINDS`
-    image_size: int  # pixels a side of an image
+    image_size: int  # side of an image in pixels
     folds: int
-    metric: str  # the one that scores
+    metric: str  # name of the score used for decisions
     metrics: tuple[str, ...]  # all, in the order of the scorer's outputs
-    model: dict[str, Any]  # of MIM: name, options and sizes of the generator; what `make_generator` is given
-    mask_size: int  # of MIM: pixels a side of the hole
-    measure: dict[str, Any]  # of MIM: the fields of `mim_jax.detector.Measure`, not yet checked
-    features: dict[str, Any]  # of the frozen network: name, digest, image_size, source, metric
+    model: dict[str, Any]  # MIM: name, options and sizes of the generator, for `make_generator`
+    mask_size: int  # MIM: side of the hole in pixels
+    measure: dict[str, Any]  # MIM: fields of `mim_jax.detector.Measure`, not yet validated
+    features: dict[str, Any]  # frozen network: name, digest, image_size, source, metric
     threshold: float | None  # finite; None = not calibrated
     origin: str  # what the threshold was fitted on
-    calibration: Calibration | None  # what decides; None = not calibrated
-    notice: str  # what every assessment carries, or ""
+    calibration: Calibration | None  # used for decisions; None = not calibrated
+    notice: str  # attached to every assessment, or ""
     arrays: dict[str, np.ndarray]  # by name
     images: np.ndarray  # golden images, uint8 `[N, S, S, 3]`
-    similarities: np.ndarray  # what they scored when the folder was written, `[metrics, N]`
+    similarities: np.ndarray  # their scores at the time of export, `[metrics, N]`
 
 
 def write(
     folder: Path, *, config: Mapping[str, Any], arrays: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> str:
-    """Write config, arrays and, over everything in the folder by then, the manifest; return its digest.
+    """Write config, arrays and a manifest of all files in the folder; return the manifest's digest.
 
-    A config that JSON cannot hold is a ValueError; NumPy's numbers become JSON's.
+    A config that JSON cannot represent is a ValueError; NumPy numbers are converted.
     """
     try:
         text = json.dumps(config, indent=2, allow_nan=False, default=_plain)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{CONFIG} cannot hold the detector's description ({error}): use finite numbers, text and lists"
+            f"{CONFIG} cannot store the detector's description ({error}): use finite numbers, text and lists"
         ) from error
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
     weight_files.save(folder / WEIGHTS, arrays)
@@ -112,12 +112,12 @@ def write(
 
 
 def verify(path: str | os.PathLike[str], *, digest: str | None = None) -> dict[str, Any]:
-    """Check every file against the manifest, and return that.
+    """Check every file against the manifest, and return the manifest.
 
-    `digest` is what `export` returned, where it is known: then nothing can have been exchanged.
+    `digest` is the digest that `export` returned, if known; it rules out that files were swapped.
 
     Raises:
-      ValueError: not an export, of another format, or not as it was written.
+      ValueError: not an export, of another format, or changed since it was written.
     """
     root = Path(path).expanduser()
     if not (root / MANIFEST).is_file():
@@ -127,7 +127,7 @@ def verify(path: str | os.PathLike[str], *, digest: str | None = None) -> dict[s
     found = _sha256(root / MANIFEST)
     if digest is not None and not re.fullmatch("[0-9a-f]{64}", digest):
         raise ValueError(
-            f"digest must be the 64 hexadecimal digits that the export printed, or None to take any, got "
+            f"digest must be the 64 hexadecimal digits that the export printed, or None to accept any, got "
             f"{digest!r:.80}"
         )
     if digest is not None and digest != found:
@@ -135,8 +135,8 @@ def verify(path: str | os.PathLike[str], *, digest: str | None = None) -> dict[s
     manifest = read_json(root / MANIFEST)
     if manifest.get("format") not in READABLE:
         raise ValueError(
-            f"{root} has format {manifest.get('format')!r} and this mim_jax reads "
-            f"{' and '.join(map(str, READABLE))}: export it anew from its workdir"
+            f"{root} has format {manifest.get('format')!r}, but this mim_jax reads "
+            f"{' and '.join(map(str, READABLE))}: export it again from its workdir"
         )
     field(manifest, "jax", str, path=root / MANIFEST)
     field(manifest, "calling_convention", int, path=root / MANIFEST)
@@ -148,7 +148,7 @@ def verify(path: str | os.PathLike[str], *, digest: str | None = None) -> dict[s
         raise ValueError(f"{root / MANIFEST} does not list the files of an export: fetch the folder again")
     for name, expected in files.items():
         if not (root / name).is_file():
-            raise ValueError(f"{root} lacks {name}: fetch the folder again, whole")
+            raise ValueError(f"{root} lacks {name}: fetch the whole folder again")
         if _sha256(root / name) != expected:
             raise ValueError(
                 f"{root / name} is not the file that was exported (its SHA-256 differs): fetch it again"
@@ -157,15 +157,15 @@ def verify(path: str | os.PathLike[str], *, digest: str | None = None) -> dict[s
 
 
 def digest(path: str | os.PathLike[str]) -> str:
-    """The digest of an export, SHA-256 of its manifest, which `verify` checks the rest against."""
+    """Return the digest of an export: SHA-256 of its manifest, against which `verify` checks all files."""
     return _sha256(Path(path).expanduser() / MANIFEST)
 
 
 def read(path: str | os.PathLike[str], *, digest: str | None = None) -> ExportContents:
-    """Read all of an export but its program, verified first.
+    """Verify an export and read everything but its program.
 
     Raises:
-      ValueError: as `verify`; a field that is missing, of another kind or impossible.
+      ValueError: as for `verify`; or a field is missing, of the wrong type or impossible.
     """
     manifest = verify(path, digest=digest)
     root = Path(path).expanduser()
@@ -196,7 +196,7 @@ def read(path: str | os.PathLike[str], *, digest: str | None = None) -> ExportCo
     folds = said("folds", int)
     if not (0 <= mask_size <= painted <= image_size and (mask_size or not model) and margin >= 0 < folds):
         raise ValueError(
-            f"{where} says {image_size=}, {mask_size=}, {margin=}, {folds=}, which cannot be: fetch it again"
+            f"{where} says {image_size=}, {mask_size=}, {margin=}, {folds=}, which is impossible: refetch it"
         )
     metrics = said("metrics", list) if manifest["format"] > 2 else list(METRICS)
     metric: Any = {"mim": measure.get("metric"), "features": features.get("metric")}.get(kind, kind)
@@ -206,7 +206,7 @@ def read(path: str | os.PathLike[str], *, digest: str | None = None) -> ExportCo
         )
     threshold = said("threshold", float, int, type(None))
     if threshold is not None and not abs(threshold) <= sys.float_info.max:
-        raise ValueError(f"{where}: threshold must be finite, got {threshold}: export anew")
+        raise ValueError(f"{where}: threshold must be finite, got {threshold}: export again")
     calibration = said("calibration", dict, type(None))
     if calibration is not None:
         with faults_named(where):
@@ -235,12 +235,12 @@ def read(path: str | os.PathLike[str], *, digest: str | None = None) -> ExportCo
 
 
 def check_scores(found: ExportContents, score: Callable[[np.ndarray], Mapping[str, np.ndarray]]) -> None:
-    """Score the golden images, images -> metric -> `[N]`; ValueError where the scores have changed."""
+    """Score the golden images by `score`, images -> metric -> `[N]`; ValueError if the scores changed."""
     with faults_named(found.root):
         scores = score(found.images)
     if scores.keys() != set(found.metrics):
         raise ValueError(
-            f"{found.root / CONFIG} lists the metrics {', '.join(found.metrics)}, and the detector gives "
+            f"{found.root / CONFIG} lists the metrics {', '.join(found.metrics)}, but the detector gives "
             f"{', '.join(scores)}: fetch it again"
         )
     if found.similarities.shape != (len(scores), len(found.images)):
@@ -252,18 +252,18 @@ def check_scores(found: ExportContents, score: Callable[[np.ndarray], Mapping[st
         moved = float(np.max(np.abs(scores[metric] - before)))
         if not moved <= GOLDEN_TOLERANCE:
             raise ValueError(
-                f"{found.root}: {metric} of its golden images differs by {moved:.2g} from what it was when "
-                f"exported (up to {GOLDEN_TOLERANCE:g} may be rounding): this JAX or device "
-                "computes something else"
+                f"{found.root}: {metric} of its golden images differs by {moved:.2g} from its value at "
+                f"export (rounding explains up to {GOLDEN_TOLERANCE:g}): this JAX or device computes "
+                "different results"
             )
 
 
 @contextlib.contextmanager
 def faults_named(path: Path) -> Iterator[None]:
-    """Turn whatever is raised inside into one sentence about `path`, a ValueError.
+    """Convert any exception raised inside the block to a one-line ValueError that names `path`.
 
-    For code that trusts a folder: neither a program nor a network with foreign options says beforehand what
-    it may raise.
+    For code that uses a folder's content: neither a program nor a network with unknown options declares
+    what it may raise.
     """
     try:
         yield
@@ -287,13 +287,13 @@ def save_golden(folder: Path, images: np.ndarray, scores: np.ndarray) -> None:
 
 
 def field(content: Mapping[str, Any], name: str, *kinds: type, path: Path) -> Any:
-    """Value of one of `kinds` at a dotted name, `a.b` for `content["a"]["b"]`; ValueError where it is not."""
+    """Return the value at a dotted name, `a.b` for `content["a"]["b"]`; ValueError if not of `kinds`."""
     value: Any = content
     for part in name.split("."):
         if not isinstance(value, Mapping) or part not in value:
-            raise ValueError(f"{path} lacks {name}: fetch it again, or export anew")
+            raise ValueError(f"{path} lacks {name}: fetch it again, or export again")
         value = value[part]
-    if type(value) not in kinds:  # exactly: True is an int by inheritance
+    if type(value) not in kinds:  # exact types: bool is a subclass of int
         raise ValueError(
             f"{path}: {name} is {value!r:.60}, expected {' or '.join(kind.__name__ for kind in kinds)}"
         )

@@ -1,9 +1,9 @@
-"""A trained context encoder with everything linear multiplied out: the same function from fewer numbers.
+"""Folding of a trained context encoder: the same function with fewer parameters, for inference.
 
-Two things that training needs apart are one when scoring. BatchNorm with fixed statistics is a factor and a
-shift, which go into the convolution before it. And nothing stands between the point-wise bottleneck and the
-transposed convolution behind it, so that their product takes the place of both: at full size 9.9 million
-parameters instead of 40.4. Only rounding differs.
+Two pairs of operations that training needs apart are merged. BatchNorm with fixed statistics is a scale and a
+shift, which are folded into the preceding convolution. And there is no nonlinearity between the point-wise
+bottleneck and the following transposed convolution, so their product replaces both: at full size 9.9 million
+parameters instead of 40.4. Results differ only by rounding.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from mim_jax.inpaint.networks.context_encoder import ChannelwiseDense, ContextEn
 
 
 class FoldedContextEncoder(nn.Module):
-    """Folded `ContextEncoder`: masked image `[B, S, S, 3]` -> patch `[B, S/2, S/2, 3]`; fields as there."""
+    """Folded `ContextEncoder`: masked image `[B, S, S, 3]` -> patch `[B, S/2, S/2, 3]`; same fields."""
 
     width: int = 64
     bottleneck: str = "pointwise"
@@ -55,7 +55,7 @@ class FoldedContextEncoder(nn.Module):
 
 
 class TransposeWithMap(nn.Module):
-    """Transposed convolution (stride 2, padding 1) whose bias differs from position to position."""
+    """Transposed convolution (stride 2, padding 1) with a separate bias for each output position."""
 
     features: int
     taps: int
@@ -71,15 +71,15 @@ class TransposeWithMap(nn.Module):
 
 
 def fold(generator: nn.Module, variables: Mapping[str, Any], *, image_size: int) -> tuple[nn.Module, Any]:
-    """Fold a generator: multiply out everything linear in it and in its variables.
+    """Fold a generator and its variables: merge successive linear operations.
 
     With y = W * x + b, statistics m and v, scale s and shift t, BatchNorm gives s (y - m) / sqrt(v + eps) + t
-    = (f W) * x + f (b - m) + t, where f = s / sqrt(v + eps). The bottleneck:
-    `convolution.pointwise_then_transpose`. Its bias meets fewer taps at the border and becomes a map, which
-    is why the size of the images has to be known.
+    = (f W) * x + f (b - m) + t, where f = s / sqrt(v + eps). The bottleneck is merged as in
+    `convolution.pointwise_then_transpose`. Fewer taps add its bias at the border, so the bias becomes a map,
+    which is why the image size must be known.
 
-    Any module but a `ContextEncoder` is returned as it is. Returns (module, {"params", "batch_stats"}), the
-    same function of masked images to 1e-5.
+    Returns (module, {"params", "batch_stats"}), the same function of masked images to within 1e-5. Any
+    module other than a `ContextEncoder` is returned unchanged.
     """
     if not isinstance(generator, ContextEncoder):
         return generator, variables
@@ -105,9 +105,9 @@ def fold(generator: nn.Module, variables: Mapping[str, Any], *, image_size: int)
 def _composed(
     inner: Mapping[str, np.ndarray], outer: Mapping[str, np.ndarray], side: int
 ) -> dict[str, np.ndarray]:
-    """Kernel and bias map of a 1x1 convolution and the transposed one behind it, on maps of `side`."""
+    """Merge a 1x1 convolution with the following transposed one, into a kernel and a bias map, for `side`."""
     taps, _, middle, features = outer["kernel"].shape
-    # One product of two matrices: einsum would not call the fast one.
+    # Written as one matrix product, because einsum would not use the fast routine.
     matrix = outer["kernel"].transpose(2, 0, 1, 3).reshape(middle, -1)
     kernel = (inner["kernel"][0, 0] @ matrix).reshape(-1, taps, taps, features).transpose(1, 2, 0, 3)
     border = jnp.asarray((inner["bias"] @ matrix).reshape(taps, taps, 1, features), jnp.float32)
@@ -118,7 +118,7 @@ def _composed(
 def _normalised(
     layer: Mapping[str, np.ndarray], norm: Mapping[str, np.ndarray], stats: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """A convolution with the BatchNorm behind it; output features are the last axis of kernel and bias."""
+    """Fold a BatchNorm into the preceding convolution; the last axis of kernel and bias is the output's."""
     mean, variance = (np.asarray(stats[name], np.float64) for name in ("mean", "var"))
     factor = norm["scale"] / np.sqrt(variance + BatchNorm.eps)
     return {

@@ -1,4 +1,4 @@
-"""A detector in plain values, for the config.json of an export; and the detector again, from an export."""
+"""Describe a detector in plain values, for an export's config.json, and rebuild it from an export."""
 
 import math
 from dataclasses import asdict
@@ -22,11 +22,11 @@ from mim_jax.measure.similarity import Measure
 
 
 def describe(detector: NoveltyDetector) -> dict[str, Any]:
-    """Describe a detector in plain values, as `build` and people need it.
+    """Describe a detector in plain values, for `build` and for people.
 
     Raises:
-      ValueError: it is of none of the kinds that exports hold, has no folds, weights or a threshold that are
-        not finite, or a `model` that does not describe its generator.
+      ValueError: the detector is of a kind that cannot be exported, has no folds, has weights or a threshold
+        that are not finite, or a `model` that does not describe its generator.
     """
     described: dict[str, Any] = {}
     match detector:
@@ -39,11 +39,11 @@ def describe(detector: NoveltyDetector) -> dict[str, Any]:
             described = _describe_mim(detector.mim) | _describe_features(detector.features)
         case _:
             raise ValueError(
-                f"a {type(detector).__name__} cannot be exported: get a workdir's detector by mim_jax.load"
+                f"a {type(detector).__name__} cannot be exported: load a workdir's detector with mim_jax.load"
             )
     threshold = detector.threshold
     if threshold is not None and not math.isfinite(threshold):
-        raise ValueError(f"threshold must be finite, or None where there is none, got {threshold}")
+        raise ValueError(f"threshold must be finite, or None if not calibrated, got {threshold}")
     return {
         "kind": kind,
         "metrics": list(detector.metrics),
@@ -57,11 +57,11 @@ def describe(detector: NoveltyDetector) -> dict[str, Any]:
 
 
 def build(found: format.ExportContents) -> Detector | FeatureDetector | CombinedDetector:
-    """Build the detector of an export from its arrays; its golden images are not scored.
+    """Build the detector of an export from its arrays, without scoring its golden images.
 
     Raises:
-      ValueError: arrays of other networks than config.json says, or a network that has no name to build it
-        by.
+      ValueError: the arrays do not fit the networks in config.json, or a network has no name in this package
+        to build it by.
     """
     decides: dict[str, Any] = {
         "threshold": found.threshold,
@@ -85,32 +85,30 @@ def _describe_mim(detector: Detector) -> dict[str, Any]:
     lacking = [name for name in ("generator", "options", "image_size", "mask_size") if name not in model]
     if lacking:
         raise ValueError(
-            f"the detector's `model` lacks {', '.join(lacking)}: get the detector by Detector.load"
+            f"the detector's `model` lacks {', '.join(lacking)}: load the detector with Detector.load"
         )
     sizes, said = (detector.image_size, detector.mask_size), (model["image_size"], model["mask_size"])
     if sizes != said:
         raise ValueError(
-            f"the detector takes images and holes of {sizes} pixels, its `model` says {said}: make them agree"
+            f"the detector's image and mask sizes are {sizes}, but its `model` says {said}: make them agree"
         )
     if not detector.variables:
-        raise ValueError("the detector has no folds, its `variables` are empty: get it by Detector.load")
-    _check_finite(list(detector.variables), "the detector's weights are not all finite: train it anew")
+        raise ValueError("the detector has no folds (empty `variables`): load it with Detector.load")
+    _check_finite(list(detector.variables), "the detector's weights are not all finite: train it again")
     return {"model": dict(model), "measure": asdict(detector.measure)}
 
 
 def _describe_features(detector: FeatureDetector) -> dict[str, Any]:
     backbone = detector.backbone
-    _check_finite(backbone.weights, f"the weights of {backbone.name} are not all finite: load it anew")
-    _check_finite(
-        dict(detector.references), "what the detector compares images with is not all finite: fit it anew"
-    )
+    _check_finite(backbone.weights, f"the weights of {backbone.name} are not all finite: load it again")
+    _check_finite(dict(detector.references), "the detector's reference data are not all finite: fit it again")
     described = saved.describe_backbone(backbone)
     return {"features": {**described, "source": backbone.source, "metric": detector.metric}}
 
 
 def _check_finite(tree: Any, sentence: str) -> None:
     if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree)):
-        raise ValueError(f"{sentence}, or get another")
+        raise ValueError(f"{sentence}, or use another")
 
 
 def _build_mim(found: format.ExportContents, named: dict[str, np.ndarray], **decides: Any) -> Detector:
@@ -124,7 +122,7 @@ def _build_mim(found: format.ExportContents, named: dict[str, np.ndarray], **dec
     _check_weights(folds, wanted)
     if painted != (1, found.mask_size, found.mask_size, 3):
         raise ValueError(
-            f"{where} says mask_size={found.mask_size}, and its network paints "
+            f"{where} says mask_size={found.mask_size}, but its network fills in "
             f"{list(painted)}: fetch it again"
         )
     folds = jax.tree.map(jnp.asarray, folds)
@@ -140,8 +138,8 @@ def _build_features(
         apply = backbones.named(name).apply
     except ValueError as error:
         raise ValueError(
-            f"{found.root} holds a network {name!r}, which this mim_jax cannot build: mim_jax.load_exported "
-            "runs its program"
+            f"{found.root} holds a network {name!r}, which this mim_jax cannot build: run its compiled "
+            "program with mim_jax.load_exported"
         ) from error
     weights = jax.tree.map(jnp.asarray, unflatten_dict(arrays.under(named, "backbone/"), sep="/"))
     references = saved.unflatten(
@@ -157,8 +155,8 @@ def _build_features(
                 own, known = (np.shape(each.get(layer, 0))[1:] for each in (given, reference.gallery))
                 if own != known:
                     raise ValueError(
-                        f"the network {name} gives {list(own)} channels of {layer}, and the images to "
-                        f"compare with have {list(known)}"
+                        f"the network {name} gives {list(own)} channels for {layer}, but the reference "
+                        f"data have {list(known)}"
                     )
     if detector.folds != found.folds:
         raise ValueError(
@@ -182,9 +180,9 @@ def _check_weights(weights: list[Any], wanted: Any) -> None:
 
 
 def _unflatten(named: dict[str, np.ndarray]) -> list[Any]:
-    """Weights of the folds of MIM, in order.
+    """Rebuild MIM's weights, one tree per fold, in order.
 
-    A collection without arrays, such as the statistics of a network that keeps none, comes back empty.
+    A collection without arrays, such as the statistics of a network that has none, is added as empty.
     """
     folds = unflatten_dict(named, sep="/")
     return [{"params": {}, "batch_stats": {}} | folds[name] for name in sorted(folds, key=int)]

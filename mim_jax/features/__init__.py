@@ -1,1 +1,1 @@
-"""Frozen networks, and the paper's measure taken in their features: the detector that trains nothing."""
+"""Detectors without training: the paper's histogram measure on the features of frozen networks."""

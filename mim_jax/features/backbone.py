@@ -1,7 +1,7 @@
-"""Backbones: frozen networks as pure functions of an image, loaded from files that are data.
+"""Backbones: frozen networks as pure functions of images, loaded from data-only files.
 
-A backbone gives one map of features a layer. Its weights come from a file of arrays (safetensors, or the
-initialisers of an ONNX graph), never from a pickle, and its digest says which.
+A backbone returns one feature map per layer. Its weights come from a file of arrays (safetensors, or the
+initialisers of an ONNX graph), never from a pickle; its digest identifies that file.
 """
 
 import hashlib
@@ -25,13 +25,13 @@ class Backbone:
     Backbone('mine', image_size=8)
 
     Attributes:
-      name: one of `mim_jax.features.backbones.BACKBONES`, or a name of your own.
-      apply: `(weights, images) -> {layer: features}`, pure: images are float32 `[B, S, S, 3]` in [0, 1],
-        RGB, features `[B, H, W, C]` with H * W > 1. An image's features must not depend on the others.
-      image_size: pixels a side of the images it takes.
-      weights: a tree of arrays.
-      digest: SHA-256 (hex) of the file that the weights came from; "" for a function of your own.
-      source: a sentence for people: what the network was trained on, and by whom.
+      name: one of `mim_jax.features.backbones.BACKBONES`, or any name for a custom network.
+      apply: pure function `(weights, images) -> {layer: features}`; images float32 `[B, S, S, 3]` in [0, 1],
+        RGB, features `[B, H, W, C]` with H * W > 1. An image's features must not depend on other images.
+      image_size: side of the input images, in pixels.
+      weights: pytree of arrays.
+      digest: SHA-256 (hex) of the weights file; "" for a custom network.
+      source: sentence for display: what the network was trained on, and by whom.
     """
 
     name: str
@@ -50,18 +50,18 @@ class Backbone:
 
 
 def weights_file(name: str, path: str, wanted: str) -> Path:
-    """Path of the file with the weights of the backbone `name`; `wanted` says which file that is.
+    """Return the path of a backbone's weights file; `wanted` describes that file in error messages.
 
     Raises:
-      ValueError: none is named, or there is no such file.
+      ValueError: no path is given, or the file does not exist.
     """
     if not path:
         raise ValueError(
-            f"the backbone {name} comes without weights: name {wanted} with --config.features.weights=FILE"
+            f"the backbone {name} comes without weights: give {wanted} with --config.features.weights=FILE"
         )
     found = Path(path).expanduser()
     if not found.is_file():
-        raise ValueError(f"the weights of {name} are not at {found}: name {wanted}")
+        raise ValueError(f"no weights of {name} at {found}: give {wanted}")
     return found
 
 

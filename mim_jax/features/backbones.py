@@ -1,4 +1,4 @@
-"""The backbones that have a name: how each is loaded, and its function for weights that are at hand."""
+"""Registry of backbones by name: how to load each, and its function for weights already loaded."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,9 +12,9 @@ from mim_jax.features.backbone import Apply, Backbone
 
 
 class Named(NamedTuple):
-    """A backbone that has a name."""
+    """Registry entry of a backbone."""
 
-    load: Callable[[str], Backbone]  # from the file of its weights
+    load: Callable[[str], Backbone]  # takes the path of its weights file
     apply: Apply
 
 
@@ -29,25 +29,25 @@ BACKBONES = {
 
 
 def named(name: str) -> Named:
-    """One of `BACKBONES`; another name is a ValueError."""
+    """Look up one of `BACKBONES`; ValueError for an unknown name."""
     if name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}: choose one of {', '.join(BACKBONES)}")
     return BACKBONES[name]
 
 
 def load_backbone(name: str, weights: str = "") -> Backbone:
-    """Load a backbone by name, its weights from a file.
+    """Load a backbone by name, with weights from a file.
 
     Args:
       name: one of `BACKBONES`.
-      weights: the file; "" only for those whose weights come with a package.
+      weights: path of the weights file; "" only for backbones whose weights come with a package.
 
     Raises:
-      ValueError: an unknown name; weights that are absent, of another network, cut short or not finite.
+      ValueError: an unknown name; weights that are missing, of another network, truncated or not finite.
     """
     backbone = named(name).load(weights)
     for path, leaf in jax.tree_util.tree_leaves_with_path(backbone.weights):
         if not np.all(np.isfinite(np.asarray(leaf))):
             where = jax.tree_util.keystr(path, simple=True, separator=".")
-            raise ValueError(f"the weights of {name} are not all finite, {where} first: fetch the file again")
+            raise ValueError(f"the weights of {name} are not finite, first in {where}: fetch the file again")
     return backbone

@@ -1,4 +1,4 @@
-"""Histograms of images in a frozen network, computed once and kept on disk by the content of the image."""
+"""Disk cache of feature histograms, keyed by image content."""
 
 import hashlib
 import os
@@ -13,8 +13,8 @@ from mim_jax.features.backbone import Backbone
 from mim_jax.features.detector import FEATURES, describe_images
 from mim_jax.features.one_class import Histograms
 
-VERSION = 1  # raise it where the same image and network would have other histograms
-_KEYS = "sha256"  # of the pixels, uint8 [N, 32]; every other array is a layer's
+VERSION = 1  # raise it when the same image and network give different histograms
+_KEYS = "sha256"  # name of the array of pixel hashes, uint8 [N, 32]; every other array is a layer
 
 
 def described(
@@ -24,10 +24,10 @@ def described(
     folder: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Histograms:
-    """Histograms of images uint8 `[N, S, S, 3]` over a network's channels, layer -> float32 `[N, C]`.
+    """Compute channel histograms of images uint8 `[N, S, S, 3]`, or read them: layer -> float32 `[N, C]`.
 
-    They are kept in `folder`, in one file a network; None, or a function of your own, which has no digest, is
-    computed anew. `progress` is called with the number of images done.
+    They are cached in `folder`, one file per network. Nothing is cached if `folder` is None or the network is
+    custom and so has no digest. `progress` is called with the number of images done since the last call.
     """
     tell = progress or (lambda done: None)
     keys = [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
@@ -51,7 +51,7 @@ def described(
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         return weight_files.load(path)
-    except (OSError, ValueError):  # not there yet, or cut short when a disk was full: computed again
+    except (OSError, ValueError):  # missing, or truncated by a full disk: computed again
         return {}
 
 

@@ -1,4 +1,4 @@
-"""The detector that trains nothing: histograms in a frozen network against those of training images."""
+"""The detector without training: feature histograms of a frozen network, compared with training images."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +18,13 @@ from mim_jax.features.one_class import Histograms, Reference, fit, score
 
 # variables, images uint8 or float in [0, 1] [B, S, S, 3] -> score name -> [B], or [folds, B]
 PureScorer = Callable[[Any, jax.Array], dict[str, jax.Array]]
-Program = tuple[Callable[..., Any], Any]  # a compiled `PureScorer`, and its variables
+Program = tuple[Callable[..., Any], Any]  # a jitted `PureScorer`, and its variables
 FEATURES, COLOR, BOTH = "features", "color", "features_color"
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureDetector(NoveltyDetector):
-    """A frozen network, the histograms of the training images in it, and a threshold.
+    """A frozen network, the training images' feature histograms, and a threshold.
 
     >>> halves = Backbone("mine", lambda weights, images: {"halves": images[:, ::2, ::2]}, image_size=8)
     >>> images = np.asarray(jax.random.uniform(jax.random.key(0), (20, 8, 8, 3)))
@@ -34,9 +34,9 @@ class FeatureDetector(NoveltyDetector):
 
     Attributes:
       backbone: the frozen network.
-      references: what images are compared with, by component: "features", and "color" where colours count.
-      metric: the score that decides: "features", or "features_color", the mean of both components.
-      threshold, threshold_origin, calibration, notice: as of `mim_jax.detector.Detector`.
+      references: reference data by component: "features", and "color" if colours are compared too.
+      metric: score used for decisions: "features", or "features_color", the mean of both components.
+      threshold, threshold_origin, calibration, notice: as in `mim_jax.detector.Detector`.
     """
 
     backbone: Backbone
@@ -58,7 +58,7 @@ class FeatureDetector(NoveltyDetector):
 
     @property
     def image_size(self) -> int:  # type: ignore[override]
-        """Pixels a side of the images it takes."""
+        """Side of the input images, in pixels."""
         return self.backbone.image_size
 
     @property
@@ -67,17 +67,17 @@ class FeatureDetector(NoveltyDetector):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the scores, the deciding one among them."""
+        """Names of all scores, including the one used for decisions."""
         return (FEATURES, COLOR, BOTH) if COLOR in self.references else (FEATURES,)
 
     def of_fold(self, fold: int) -> "FeatureDetector":
-        """The detector of one fold alone, without the calibration of all."""
+        """Return the detector of one fold, without the calibration of the ensemble."""
         references = {name: reference.of_fold(fold) for name, reference in self.references.items()}
         return FeatureDetector(self.backbone, references, self.metric)
 
     @staticmethod
     def join(detectors: "Sequence[FeatureDetector]") -> "FeatureDetector":
-        """Put the detectors of single folds together again: one pass of the network serves all."""
+        """Join single-fold detectors into one, so that one pass of the network serves all folds."""
         first = detectors[0]
         references = {
             name: Reference.join([each.references[name] for each in detectors]) for name in first.references
@@ -86,14 +86,14 @@ class FeatureDetector(NoveltyDetector):
 
     @property
     def networks(self) -> Any:
-        """Weights, by whose hash a calibration knows the detector."""
+        """Weights; a calibration is tied to the detector by their hash."""
         return self.pure()[1]
 
     def pure(self, *, each_fold: bool = False) -> tuple[PureScorer, Any]:
-        """The scorer as `(fn, variables)`, for use inside other code's `jit`.
+        """Return the scorer as `(fn, variables)`, for use inside other code's `jit`.
 
-        `fn(variables, images)` takes uint8 or float in [0, 1], `[B, S, S, 3]`, and gives each of `metrics`,
-        float32 `[B]` averaged over folds, or `[folds, B]` of `each_fold`.
+        `fn(variables, images)` takes uint8 or float in [0, 1], `[B, S, S, 3]`, and returns each of `metrics`
+        as float32: `[B]` averaged over folds, or `[folds, B]` with `each_fold`.
         """
         backbone = self.backbone
 
@@ -109,12 +109,12 @@ class FeatureDetector(NoveltyDetector):
         return fn, {"backbone": backbone.weights, "references": dict(self.references)}
 
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
-        """Each of `metrics` for each fold, float64 `[folds, N]`; images as `score_samples`."""
+        """Compute each of `metrics` by fold, float64 `[folds, N]`; images as for `score_samples`."""
         return score_batches(self, self.program, images)
 
     @functools.cached_property
     def program(self) -> Program:
-        """The scorer of each fold, compiled once, and its variables."""
+        """Scorer of each fold and its variables; cached, so that it is compiled once."""
         return compiled(self)
 
 
@@ -133,16 +133,16 @@ def fit_detector(
 
     Args:
       backbone: the frozen network.
-      images: of the training class, `[T, S, S, 3]`, as `FeatureDetector.score_samples` takes them.
-      groups: the group (patient, say) of each, `[T]`.
-      training: for each fold the positions of its training images.
-      color: compare colours as well.
-      kinds: of scores, some of `mim_jax.features.one_class.KINDS`.
-      seed: of the inner folds that units come from.
-      described: what `describe_images` gave for these images, where it is known.
+      images: training-class images `[T, S, S, 3]`, as for `FeatureDetector.score_samples`.
+      groups: group (such as the patient) of each image, `[T]`.
+      training: positions of the training images, one array per fold.
+      color: whether to compare colours as well.
+      kinds: kinds of score, a subset of `mim_jax.features.one_class.KINDS`.
+      seed: seed of the inner folds that the units are estimated from.
+      described: precomputed result of `describe_images` for these images; None = compute it.
 
     Raises:
-      ValueError: images of another size than the backbone takes; too few for the folds; an unknown kind.
+      ValueError: images not of the backbone's size; too few images for the folds; an unknown kind.
     """
     names = (FEATURES, COLOR) if color else (FEATURES,)
     found = described if described is not None else describe_images(backbone, images, names)
@@ -156,7 +156,7 @@ def fit_detector(
 def describe_images(
     backbone: Backbone, images: Images, components: Sequence[str] = (FEATURES,)
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Histograms of images by component and layer, float32 `[N, C]` each."""
+    """Compute histograms of images by component and layer, float32 `[N, C]` each."""
 
     describe = functools.partial(_describe, backbone.apply, tuple(components), backbone.weights)
     none = jax.eval_shape(describe, jax.ShapeDtypeStruct((1, *(backbone.image_size,) * 2, 3), jnp.uint8))
@@ -165,24 +165,24 @@ def describe_images(
     return jax.tree.map(lambda leaf: np.ascontiguousarray(leaf.T, np.float32), found)
 
 
-# Of the module, not of a call: it is compiled once a network, however often images are described.
+# At module level, to be compiled once per network rather than at every call of `describe_images`.
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _describe(
     apply: Apply, components: tuple[str, ...], weights: Any, images: Any
 ) -> dict[str, dict[str, jax.Array]]:
     backbone = Backbone("", apply, images.shape[1], weights)
-    # The images' axis last, as `collect` joins them.
+    # The image axis goes last, where `collect` concatenates.
     return {name: jax.tree.map(jnp.transpose, histograms(backbone, images, name)) for name in components}
 
 
 def compiled(detector: Any) -> Program:
-    """The scorer of each fold and its variables; a detector keeps it, so that it is compiled once."""
+    """Return the jitted scorer of each fold and its variables; detectors cache it to compile it once."""
     fn, variables = detector.pure(each_fold=True)
     return jax.jit(fn), variables
 
 
 def score_batches(detector: Any, program: Program, images: Images) -> dict[str, np.ndarray]:
-    """Score images batch by batch by a detector's `compiled` program: float64 `[folds, N]` by metric."""
+    """Score images in batches with a detector's `compiled` program: float64 `[folds, N]` by metric."""
     score_batch, variables = program
     empty = {name: np.zeros((detector.folds, 0)) for name in detector.metrics}
     batches = padded_batches(images, size=detector.image_size)
@@ -191,12 +191,12 @@ def score_batches(detector: Any, program: Program, images: Images) -> dict[str, 
 
 
 def histograms(backbone: Backbone, images: jax.Array, component: str) -> dict[str, jax.Array]:
-    """Histograms that a component compares, by layer; colours have a single one."""
+    """Compute the histograms of one component by layer; "color" has a single layer."""
     return channel_histograms(backbone, images) if component == FEATURES else {COLOR: color_histogram(images)}
 
 
 def with_join(scores: dict[str, Any]) -> dict[str, Any]:
-    """The scores of the components, and their mean where there are both."""
+    """Add the mean of the component scores if there are both components."""
     return scores | {BOTH: (scores[FEATURES] + scores[COLOR]) / 2} if COLOR in scores else scores
 
 

@@ -1,7 +1,7 @@
-"""DINOv2's vision transformer ViT-S/14: trained without labels, on photographs of all kinds.
+"""DINOv2's vision transformer ViT-S/14, trained without labels on photographs of all kinds.
 
-Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision", TMLR 2024, as `Dinov2Model` of
-the package transformers has it; weights carry the names of the published file, one level a dot.
+Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision", TMLR 2024, implemented like
+`Dinov2Model` in the package transformers. The weights are a tree: tensor names of the file, split at dots.
 """
 
 import math
@@ -27,31 +27,31 @@ HEAD_FEATURES = 64
 MLP_RATIO = 4
 EPS = 1e-6  # of the layer norms
 POSITIONS = "embeddings.position_embeddings"
-UNUSED = "embeddings.mask_token"  # stands for hidden patches in training
-NAMED = 3  # wrong tensors that a message names; all are counted
+UNUSED = "embeddings.mask_token"  # replaces masked patches in training
+NAMED = 3  # wrong tensors that an error message lists; all are counted
 FILE = "model.safetensors of facebook/dinov2-small"
 SOURCE = "DINOv2's ViT-S/14 (Meta AI, 2023), trained without labels on LVD-142M; published under Apache-2.0"
 
 
 def load(path: str) -> Backbone:
-    """Load the network from a safetensors file in the naming of the published one.
+    """Load the network from a safetensors file with the published tensor names.
 
-    Positions of another number of patches (the published file has 37 x 37) are interpolated to 16 x 16.
+    Position embeddings of any other patch grid (the published file has 37 x 37) are interpolated to 16 x 16.
 
     Raises:
-      ValueError: no file, a damaged one, or one of another network.
+      ValueError: the file is missing, damaged or of another network.
     """
     file = weights_file(NAME, path, FILE)
     return Backbone(NAME, features, IMAGE_SIZE, _read(file), file_digest(file), SOURCE)
 
 
 def features(weights: Any, images: jax.Array) -> dict[str, jax.Array]:
-    """Features of the patches behind each block, `block_00` to `block_11`: `[B, 16, 16, 384]`.
+    """Compute patch features after each block, `block_00` to `block_11`: `[B, 16, 16, 384]`.
 
-    The last ones went through the final layer norm, as what the authors hand on.
+    Those of the last block include the final layer norm, as in the authors' output.
 
     Args:
-      weights: as `load` reads them.
+      weights: weights of the network, as loaded by `load`.
       images: float32 `[B, 224, 224, 3]` in [0, 1], RGB.
     """
     batch, side = images.shape[0], images.shape[1] // PATCH
@@ -97,17 +97,17 @@ def _dense(weights: Any, x: jax.Array) -> jax.Array:
 
 
 def _layer_norm(weights: Any, x: jax.Array) -> jax.Array:
-    # Not `jax.nn.standardize`: its E[x^2] - E[x]^2 cancels where a few features are large.
+    # Not `jax.nn.standardize`: its E[x^2] - E[x]^2 cancels when a few features are large.
     x = x - jnp.mean(x, axis=-1, keepdims=True)
     y = x * lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + EPS)
     return y * weights["weight"].reshape(1, 1, -1) + weights["bias"].reshape(1, 1, -1)
 
 
 def _read(path: Path) -> Any:
-    """Read the tree of weights, positions interpolated to `IMAGE_SIZE`."""
+    """Read the tree of weights, with position embeddings interpolated to `IMAGE_SIZE`."""
     try:
         arrays = weight_files.load(path)
-    except ValueError as error:  # perhaps the pickle that is published beside it
+    except ValueError as error:  # perhaps the pickle published next to it
         raise ValueError(f"{error}; {NAME} takes {FILE}") from error
     arrays.pop(UNUSED, None)
     side = math.isqrt(max(arrays[POSITIONS].size // WIDTH - 1, 1)) if POSITIONS in arrays else 1
@@ -133,7 +133,7 @@ def _read(path: Path) -> Any:
 
 
 def _shapes(side: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors of a file, by name, with positions for `side` x `side` patches."""
+    """Return the shapes of a file's tensors by name, with positions for `side` x `side` patches."""
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.cls_token": (1, 1, WIDTH),
         POSITIONS: (1, 1 + side * side, WIDTH),
@@ -155,7 +155,7 @@ def _shapes(side: int) -> dict[str, tuple[int, ...]]:
 
 
 def _resized(positions: np.ndarray, before: int, after: int) -> np.ndarray:
-    """Interpolate positions `[1, 1 + before^2, C]` to `[1, 1 + after^2, C]`; the first one stays."""
+    """Interpolate positions `[1, 1 + before^2, C]` to `[1, 1 + after^2, C]`; the first is kept."""
     grid = positions[0, 1:].reshape(before, before, -1)
     matrix = _bicubic(before, after)
     grid = np.einsum("ay,bx,yxc->abc", matrix, matrix, grid, optimize=True).reshape(1, after * after, -1)

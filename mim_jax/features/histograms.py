@@ -1,7 +1,7 @@
 """Histograms of an image: over the channels of a backbone's layers, and over colours.
 
 The paper compares colour histograms of two images by the Bhattacharyya coefficient (Eq. 14). Here a layer's
-channels take the place of colours, and the spread of a channel over the image that of a count.
+channels replace the colour bins, and each channel's spread over the image replaces the count.
 """
 
 import jax
@@ -11,15 +11,15 @@ from mim_jax.features.backbone import Backbone
 from mim_jax.measure.histogram import coefficient
 from mim_jax.measure.images import as_float
 
-COLOR_BINS = 6  # a channel, in the joint histogram of colours
-SMALLEST = 1e-12  # mass of a histogram; without it one without any spread would be NaN
+COLOR_BINS = 6  # bins per channel of the joint colour histogram
+SMALLEST = 1e-12  # least total mass to divide by; avoids NaN for a histogram without any spread
 
 
 def channel_histograms(backbone: Backbone, images: jax.Array) -> dict[str, jax.Array]:
-    """Histogram over the channels of each layer: the spread of each, as a share of their sum.
+    """Compute each layer's histogram over channels: the spread of each channel as a share of their sum.
 
     The spread is the standard deviation over positions, averaged over the image and its three mirror images
-    (left-right, upside down, both): skin has no upright.
+    (left-right, upside down, both), because skin has no upright orientation.
 
     >>> halves = Backbone("mine", lambda weights, images: {"halves": images[:, ::2, ::2]}, image_size=8)
     >>> images = jax.random.uniform(jax.random.key(0), (1, 8, 8, 3))
@@ -33,7 +33,7 @@ def channel_histograms(backbone: Backbone, images: jax.Array) -> dict[str, jax.A
     Returns:
       layer -> float32 `[B, C]`; each row sums to 1.
     """
-    # One after the other, so that memory is that of one.
+    # One mirror image at a time, to use the memory of one.
     spreads = jax.lax.map(
         lambda image: jax.tree.map(spread_of, dict(backbone.features(image))), mirrored(as_float(images))
     )
@@ -46,10 +46,10 @@ def mirrored(images: jax.Array) -> jax.Array:
 
 
 def feature_hbd(backbone: Backbone, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Similarity of two images in a network: `1 + ln BC` (Eq. 14) of each layer's histogram, their mean.
+    """Similarity of two images in a network: the mean over layers of `1 + ln BC` (Eq. 14).
 
-    A sixth similarity of MIM, between an image and its inpainting. Histograms are of the image as it stands,
-    without its mirror images. Other sizes than the network's are resized to it.
+    A sixth similarity of MIM, between an image and its inpainting. Histograms are of the image itself,
+    without mirror images. Images that are not of the network's input size are resized to it.
 
     >>> halves = Backbone("mine", lambda weights, images: {"halves": images[:, ::2, ::2]}, image_size=8)
     >>> images = jax.random.uniform(jax.random.key(0), (1, 8, 8, 3))
@@ -59,10 +59,10 @@ def feature_hbd(backbone: Backbone, x: jax.Array, y: jax.Array) -> jax.Array:
     Args:
       backbone: the frozen network.
       x: images, uint8 or float in [0, 1], `[B, S, S, 3]`.
-      y: others of the same shape.
+      y: images of the same shape, to compare with `x`.
 
     Returns:
-      float32 `[B]`, 1 for equal images; at least -26.6, where no layer has anything in common.
+      float32 `[B]`, 1 for equal images; at least -26.6, when the histograms of no layer overlap.
     """
     size = backbone.image_size
 
@@ -76,7 +76,7 @@ def feature_hbd(backbone: Backbone, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def color_histogram(images: jax.Array) -> jax.Array:
-    """Joint histogram of R, G and B in 6x6x6 bins: float32 `[B, 216]`, each row sums to 1.
+    """Compute the joint histogram of R, G and B in 6x6x6 bins: float32 `[B, 216]`, each row sums to 1.
 
     >>> color_histogram(jnp.zeros((1, 4, 4, 3)))[0, :2]
     Array([1., 0.], dtype=float32)
@@ -100,5 +100,5 @@ def spread_of(features: jax.Array) -> jax.Array:
 
 
 def shares(masses: jax.Array) -> jax.Array:
-    """Masses `[..., C]` as shares of their sum, which are all 0 where there is none."""
+    """Normalize masses `[..., C]` to shares of their sum; all 0 if the sum is 0."""
     return masses / jnp.maximum(jnp.sum(masses, axis=-1, keepdims=True), SMALLEST)

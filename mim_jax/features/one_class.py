@@ -1,7 +1,7 @@
-"""Scores of one class: how like the training images an image is, from histograms and nothing else.
+"""One-class scores: how similar an image is to the training images, computed from histograms alone.
 
-A kind of score gives one number a layer; numbers are joined with equal weight, each in units of what it gives
-for training images that were held out. Everything is fitted on the training class alone.
+Each kind of score gives one number per layer. Each number is standardized by the median and interquartile
+range of held-out training images, then all are averaged. Everything is fitted on the training class alone.
 
     nearest      minus the Hellinger distance sqrt(1 - BC) to the nearest training image; BC is the
                  Bhattacharyya coefficient (Eq. 14), a product of the square roots of two histograms
@@ -10,8 +10,8 @@ for training images that were held out. Everything is fitted on the training cla
                  matrices", Journal of Multivariate Analysis, 2004
     cosine       the mean cosine similarity to the `NEIGHBORS` nearest training images
 
-All three need only the products of an image's vector with those of the training images (the "gallery"), which
-all folds share: each fold says which of them are its own.
+All three need only the inner products of an image's vector with those of the training images (the "gallery").
+All folds share one gallery; each fold marks which images are its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,9 +24,9 @@ import numpy as np
 from mim_jax.data.folds import make_folds
 
 KINDS = ("nearest", "mahalanobis", "cosine")
-NEIGHBORS = 5  # of "cosine"
-INNER_FOLDS = 5  # of the training images, that hold some of them out
-SMALLEST_SPREAD = 1e-6  # of a unit
+NEIGHBORS = 5  # training images that "cosine" averages over
+INNER_FOLDS = 5  # each training image is held out in one of them
+SMALLEST_SPREAD = 1e-6  # lower bound of `Units.spread`
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 Histograms = Mapping[str, Any]  # layer -> [N, C], rows sum to 1
@@ -40,37 +40,37 @@ class Units(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """What an image is compared with: T training images, of which each of F folds has its own.
+    """Reference data for scoring: T training images, of which each of F folds uses its own subset.
 
-    A pytree of arrays; `fit` makes it.
+    A pytree of arrays, created by `fit`.
     """
 
     gallery: dict[str, Any]  # layer -> histograms float32 [T, C]
     kinds: dict[str, dict[str, dict[str, Any]]]  # kind -> layer -> arrays of that kind, [F, ...]
-    units: Units  # of each kind and layer, [F, K]
-    joined: Units  # of their mean, [F]
+    units: Units  # for each kind and layer, [F, K]
+    joined: Units  # for the mean over kinds and layers, [F]
 
     @staticmethod
     def join(references: "Sequence[Reference]") -> "Reference":
-        """Put folds of one gallery together again: the inverse of `of_fold`."""
+        """Join single-fold references that share a gallery: the inverse of `of_fold`."""
         rest = [(each.kinds, each.units, each.joined) for each in references]
         joined = jax.tree.map(lambda *leaves: np.concatenate(list(map(np.asarray, leaves))), *rest)
         return Reference(references[0].gallery, *joined)
 
     def of_fold(self, fold: int) -> "Reference":
-        """The same with one fold alone."""
+        """Return the reference of one fold alone."""
         one = slice(fold, fold + 1)
         rest = jax.tree.map(lambda leaf: leaf[one], (self.kinds, self.units, self.joined))
         return Reference(self.gallery, *rest)
 
     def own(self) -> "Reference":
-        """The same for a single fold without the training images of others; equal scores to rounding."""
+        """Drop other folds' training images from a single-fold reference; equal scores up to rounding."""
         arrays = next(iter(next(iter(self.kinds.values())).values()))
         keep = np.flatnonzero(np.asarray(arrays["members"] if "members" in arrays else arrays["weights"])[0])
 
         def kept(name: str, array: Any) -> np.ndarray:
             array = np.asarray(array)
-            if name in ("towards", "square"):  # the mean of the gallery is then the fold's own
+            if name in ("towards", "square"):  # 0: the gallery's mean becomes the fold's own
                 return np.zeros_like(array[:, keep] if name == "towards" else array)
             return array if name == "scale" else array[(slice(None), *np.ix_(*[keep] * (array.ndim - 1)))]
 
@@ -93,18 +93,18 @@ def fit(
     """Fit the scores of every fold.
 
     Args:
-      histograms: of the images of the training class, layer -> `[T, C]`.
-      groups: the group of each, which is held out as one, `[T]`.
-      training: for each fold the positions of its training images.
-      kinds: some of `KINDS`.
-      seed: of the inner folds that hold training images out.
+      histograms: histograms of the training-class images, layer -> `[T, C]`.
+      groups: group of each image, `[T]`; a group is held out as a whole.
+      training: positions of the training images, one array per fold.
+      kinds: kinds of score, a subset of `KINDS`.
+      seed: seed of the inner folds that hold training images out.
 
     Raises:
       ValueError: an unknown kind, or too few training images or groups.
     """
     for kind in kinds:
         if kind not in KINDS:
-            raise ValueError(f"unknown kind of score {kind!r}: choose some of {', '.join(KINDS)}")
+            raise ValueError(f"unknown kind of score {kind!r}: choose from {', '.join(KINDS)}")
     gallery = {layer: np.asarray(values, np.float32) for layer, values in sorted(histograms.items())}
     groups = np.asarray(groups, str)
     least = NEIGHBORS + 1 if "cosine" in kinds else 2
@@ -113,8 +113,8 @@ def fit(
         inner = make_folds(groups[own], folds=INNER_FOLDS, seed=seed)
         if min(len(fold.train) for fold in inner) < least:
             raise ValueError(
-                f"a fold has {len(own)} training images, of which inner folds leave fewer than the "
-                f"{least} that {', '.join(kinds)} need: add images, or ask for fewer folds"
+                f"a fold has {len(own)} training images; its inner folds train on fewer than the {least} "
+                f"that {', '.join(kinds)} need: add images, or use fewer folds"
             )
         rows += [own, *(own[fold.train] for fold in inner)]
         held_out += [own[fold.test] for fold in inner]
@@ -141,9 +141,9 @@ def fit(
 
 
 def score(reference: Reference, histograms: Histograms) -> jax.Array:
-    """Scores of images by every fold, in units of held-out training images: float32 `[F, B]`.
+    """Score images by every fold, standardized by held-out training images: float32 `[F, B]`.
 
-    0 is the median of those, and 1 is one interquartile range above it; high = like the training class.
+    0 is the median of those images, 1 is one interquartile range above it; high = like the training class.
     """
     raw = _raw_scores(reference.gallery, reference.kinds, histograms)
     median, spread = (jnp.asarray(values).T[:, :, None] for values in reference.units)
@@ -154,8 +154,8 @@ def score(reference: Reference, histograms: Histograms) -> jax.Array:
 def coefficients(p: jax.Array, q: jax.Array) -> jax.Array:
     """Bhattacharyya coefficients of all pairs of histograms `[B, C]` and `[T, C]`: `[B, T]`.
 
-    As `mim_jax.measure.histogram.coefficient` of each pair, by one matrix product with the square roots of q
-    less their mean, which other scores need as well.
+    Equal to `mim_jax.measure.histogram.coefficient` of each pair, but computed by one matrix product with the
+    mean-centred square roots of q, which other scores need as well.
     """
     centre, known = _centred(q)
     roots = jnp.sqrt(p)
@@ -164,14 +164,14 @@ def coefficients(p: jax.Array, q: jax.Array) -> jax.Array:
 
 
 def _centred(gallery: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean `[1, C]` of the square roots of histograms `[T, C]`, and how far each is from it, `[T, C]`."""
+    """Return the mean `[1, C]` of the square roots of histograms `[T, C]`, and the centred roots `[T, C]`."""
     roots = jnp.sqrt(gallery)
     centre = jnp.mean(roots, axis=0, keepdims=True)
     return centre, roots - centre
 
 
 def _raw_scores(gallery: Histograms, kinds: Mapping[str, Any], histograms: Histograms) -> Any:
-    """Scores `[K, F, B]`, each in its own units, by kind and layer in the order of their names."""
+    """Compute scores `[K, F, B]` before standardization, one per kind and layer, sorted by name."""
     return jnp.stack(
         [
             _SCORES[kind](jnp.asarray(histograms[layer]), jnp.asarray(gallery[layer]), kinds[kind][layer])
@@ -194,14 +194,14 @@ def _cosine(p: jax.Array, gallery: jax.Array, arrays: Mapping[str, Any]) -> jax.
 
 
 def _fit_mahalanobis(gallery: np.ndarray, rows: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays of every row for `_mahalanobis`, computed from products of training images alone.
+    """Compute the arrays of every row for `_mahalanobis` from inner products of training images alone.
 
     With centred vectors Z `[n, C]` the shrunk covariance is `(1 - s) Z'Z / n + a I`, where `a = s tr(Z'Z) /
     (n C)`. By Woodbury's identity the squared distance of z is `(|z|^2 - |L k|^2) / a`, where `k = Z z`
     and `L'L = (ZZ' + a n / (1 - s) I)^-1`.
     """
     roots = np.sqrt(gallery.astype(np.float64))
-    centre = roots.mean(axis=0)  # of all, so that products are of small numbers
+    centre = roots.mean(axis=0)  # mean of all images, which keeps the products small
     products = (roots - centre) @ (roots - centre).T
     count, channels = gallery.shape
     found: dict[str, list[np.ndarray]] = {
@@ -225,7 +225,7 @@ def _fit_mahalanobis(gallery: np.ndarray, rows: Sequence[np.ndarray]) -> dict[st
 
 
 def _ledoit_wolf(products: np.ndarray, channels: int) -> tuple[float, float]:
-    """Shrinkage and mean variance from the products ZZ' of centred vectors, after Ledoit and Wolf 2004.
+    """Compute shrinkage and mean variance from products ZZ' of centred vectors (Ledoit and Wolf 2004).
 
     Equal to `sklearn.covariance.ledoit_wolf_shrinkage`, which takes Z.
     """
@@ -241,7 +241,7 @@ def _mahalanobis(p: jax.Array, gallery: jax.Array, arrays: Mapping[str, Any]) ->
     centre, known = _centred(gallery)
     z = jnp.sqrt(p) - centre
     products = jnp.matmul(z, known.T, precision=_HIGHEST)  # [B, T]
-    ahead = jnp.matmul(products, arrays["weights"].T, precision=_HIGHEST).T  # [F, B], z with the fold's mean
+    ahead = jnp.matmul(products, arrays["weights"].T, precision=_HIGHEST).T  # [F, B], z times the fold's mean
     lengths = jnp.sum(jnp.square(z), axis=-1)[None] - 2 * ahead + arrays["square"][:, None]
     centred = products[None] - ahead[..., None] - arrays["towards"][:, None] + arrays["square"][:, None, None]
     explained = jnp.einsum("fbt,fst->fbs", centred, arrays["root"], precision=_HIGHEST)
@@ -250,14 +250,14 @@ def _mahalanobis(p: jax.Array, gallery: jax.Array, arrays: Mapping[str, Any]) ->
 
 
 def units_of(scores: Sequence[np.ndarray]) -> Units:
-    """Units of scores `[K, n]`, one array a fold: each `[F, K]`."""
+    """Compute the units, each `[F, K]`, of scores `[K, n]` given as one array per fold."""
     median = np.stack([np.median(own, axis=1) for own in scores])
     spread = np.stack([np.subtract(*np.percentile(own, [75, 25], axis=1)) for own in scores])
     return Units(median.astype(np.float32), np.maximum(spread, SMALLEST_SPREAD).astype(np.float32))
 
 
 def _fit_members(gallery: np.ndarray, rows: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """For each row 1 = its own training image, 0 = another."""
+    """Mark each row's own training images: 1 = own, 0 = other."""
     members = np.zeros((len(rows), len(gallery)), np.float32)
     for row, own in enumerate(rows):
         members[row, own] = 1

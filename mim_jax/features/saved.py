@@ -1,4 +1,4 @@
-"""What a feature detector compares images with, as files of a workdir."""
+"""Save and load the reference data of a feature detector as files in a workdir."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,22 +18,22 @@ ARRAYS, ABOUT = "features.safetensors", "features.json"
 
 
 def save(root: Path, detector: FeatureDetector, *, weights: str) -> None:
-    """Write what a detector compares images with into a workdir; `weights` is the file of its network."""
+    """Write a detector's reference data to a workdir; `weights` is the file with its network's weights."""
     weight_files.save(root / ARRAYS, flatten(detector.references))
     about = {"weights": weights, **describe_backbone(detector.backbone), "metric": detector.metric}
     workdir.write_json(root / ABOUT, about, sealed=True)
 
 
 def load(root: Path, *, fold: int | None = None) -> FeatureDetector:
-    """Read the detector of a workdir, all folds or one; not calibrated.
+    """Load the detector of a workdir, all folds or one; it is not calibrated.
 
     Raises:
-      ValueError: nothing was saved, or other weights than it was fitted with.
+      ValueError: nothing was saved, or the network's weights are not those used for fitting.
     """
     if not (root / ABOUT).exists():
         raise ValueError(
-            f"{root} has no {ABOUT}: its features are not fitted yet; finish it with --mode=run, or evaluate "
-            "it with --mode=evaluate and --config.features.backbone=NAME"
+            f"{root} has no {ABOUT}: its features are not fitted yet; finish the run with --mode=run, or "
+            "evaluate it with --mode=evaluate and --config.features.backbone=NAME"
         )
     about = workdir.read_json(root / ABOUT)
     backbone = load_backbone(about["backbone"], about["weights"])
@@ -43,21 +43,21 @@ def load(root: Path, *, fold: int | None = None) -> FeatureDetector:
 
 
 def describe_backbone(backbone: Backbone) -> dict[str, Any]:
-    """Describe the network of a detector in plain values."""
+    """Describe a detector's network in JSON-compatible values."""
     return {"backbone": backbone.name, "digest": backbone.digest, "image_size": backbone.image_size}
 
 
 def check_digest(backbone: Backbone, digest: str, where: Path) -> None:
-    """Raise ValueError unless the network has the weights that a detector was fitted with."""
+    """Raise ValueError unless the network has the weights that the detector was fitted with."""
     if backbone.digest != digest:
         raise ValueError(
-            f"{where} was fitted with weights of {backbone.name} of SHA-256 {digest[:16]}..., and those "
-            f"found have {backbone.digest[:16]}...: bring those back, or evaluate anew"
+            f"{where} was fitted with {backbone.name} weights of SHA-256 {digest[:16]}..., but those found "
+            f"have {backbone.digest[:16]}...: restore the original weights, or evaluate again"
         )
 
 
 def flatten(references: Mapping[str, Reference]) -> dict[str, np.ndarray]:
-    """Arrays by name, such as "features/gallery/pool_1"."""
+    """Flatten references to arrays by name, such as "features/gallery/pool_1"."""
     leaves, _ = jax.tree_util.tree_flatten_with_path({n: r._asdict() for n, r in references.items()})
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf, np.float32)
@@ -66,7 +66,7 @@ def flatten(references: Mapping[str, Reference]) -> dict[str, np.ndarray]:
 
 
 def unflatten(arrays: Mapping[str, Any]) -> dict[str, Reference]:
-    """Invert `flatten`; a name that is none of a reference's is a ValueError."""
+    """Rebuild references from the arrays of `flatten`; ValueError if an array is missing."""
     trees: dict[str, Any] = {}
     for name, array in arrays.items():
         *path, last = name.split("/")
@@ -77,7 +77,7 @@ def unflatten(arrays: Mapping[str, Any]) -> dict[str, Reference]:
     try:
         return {name: _reference(tree) for name, tree in trees.items()}
     except (KeyError, TypeError) as error:
-        raise ValueError(f"the arrays of a feature detector cannot be read ({error!r}): fit anew") from error
+        raise ValueError(f"the arrays of a feature detector cannot be read ({error!r}): refit it") from error
 
 
 def _reference(tree: Mapping[str, Any]) -> Reference:

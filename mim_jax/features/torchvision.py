@@ -1,6 +1,6 @@
 """The classifiers' networks as backbones: torchvision's ResNet-50, MobileNetV3-Large and Swin-B.
 
-The weights come from the user's safetensors file, in torchvision's or timm's naming.
+The weights come from the user's safetensors file, with torchvision's or timm's tensor names.
 """
 
 import functools
@@ -22,10 +22,10 @@ BLOCKS = (Bottleneck, InvertedResidual, Block)
 
 
 def load(name: str, path: str) -> Backbone:
-    """Load `resnet50`, `mobilenet_v3_large` or `swin_b` from a safetensors file, whatever its classes.
+    """Load `resnet50`, `mobilenet_v3_large` or `swin_b` from a safetensors file with any number of classes.
 
     Raises:
-      ValueError: no file, or one of another network, as `load_pretrained`.
+      ValueError: the file is missing or holds another network, as for `load_pretrained`.
     """
     file = weights_file(name, path, f"a safetensors file of {name} in torchvision's or timm's naming")
     # The logits are not used: one class keeps their layer small.
@@ -35,20 +35,20 @@ def load(name: str, path: str) -> Backbone:
 
 
 def apply_of(name: str) -> Apply:
-    """`features` of one of `resnet50`, `mobilenet_v3_large` and `swin_b`."""
+    """Return the `Backbone.apply` function of `resnet50`, `mobilenet_v3_large` or `swin_b`."""
     return functools.partial(features, CLASSIFIERS[name](classes=1))
 
 
 def features(network: nn.Module, weights: Any, images: jax.Array) -> dict[str, jax.Array]:
-    """Features of the stem and of each block, by torchvision's names with "_" for ".", in inference mode.
+    """Compute the features of the stem and each block in inference mode, by torchvision name ("_" for ".").
 
-    `resnet50` has 17 layers, from `stem` (behind its pooling) to `layer4_2`; `mobilenet_v3_large` 17, from
-    `stem` to `features_15` and the last convolution, `features_16`; `swin_b` 25, from `stem` (the patches) to
+    `resnet50` has 17 layers, from `stem` (after pooling) to `layer4_2`; `mobilenet_v3_large` 17, from `stem`
+    to `features_15` and the last convolution, `features_16`; `swin_b` 25, from `stem` (patch embedding) to
     `features_7_1`.
 
     Args:
-      network: one of `CLASSIFIERS`.
-      weights: its variables, as `load_pretrained` reads them.
+      network: module built by one of `CLASSIFIERS`.
+      weights: variables of the network, as returned by `load_pretrained`.
       images: float32 `[B, S, S, 3]` in [0, 1], RGB; S is a multiple of 32.
     """
     _, state = network.apply(
@@ -58,6 +58,6 @@ def features(network: nn.Module, weights: Any, images: jax.Array) -> dict[str, j
         capture_intermediates=lambda module, _: isinstance(module, BLOCKS),
         mutable=["intermediates"],
     )
-    # A block's output stands under its method, what a network sows stands alone; each in a tuple of calls.
+    # Block outputs are nested under "__call__", sown values are not; each is a tuple with one item per call.
     kept = state["intermediates"].items()
     return {name: (entry["__call__"] if isinstance(entry, dict) else entry)[0] for name, entry in kept}

@@ -1,14 +1,14 @@
-"""Where an image is unlike the training class: the score's own measure, taken in windows of a layer.
+"""Maps of where an image is unlike the training class: the score's own measure, applied to windows.
 
-A layer's histogram has the spread of each channel over the whole image. In a window around a position the
-spread within the window gives a histogram of the same kind, whatever the features' sign, and it is compared
-as the whole image's is: by the Hellinger distance to the nearest training image. So nothing is stored but
-what the score compares with. A window is about a quarter of the image wide, and at least three positions:
-one position alone has no spread, and a histogram of its features would not be of the training images' kind.
+A layer's histogram holds the spread of each channel over the whole image. The spread within a window around a
+position gives the same kind of histogram, whatever the sign of the features, and is compared in the same way:
+by the Hellinger distance to the nearest training image. So no data is needed beyond the score's reference.
+A window is about a quarter of the image wide, and at least three positions: a single position has no spread,
+and a histogram of its features would not be comparable with those of the training images.
 
-The scale is that of the score: distances less the median of whole training images that were held out, in
-interquartile ranges of theirs. A window is a smaller sample than an image, so that windows of the training
-class lie above 0 as well.
+The scale is the score's: distance minus the median of whole held-out training images, divided by their
+interquartile range. A window is a smaller sample than an image, so windows of training-class images are above
+0 as well.
 """
 
 import functools
@@ -26,21 +26,21 @@ from mim_jax.features.histograms import shares
 from mim_jax.features.one_class import Reference, coefficients
 from mim_jax.measure.images import as_float
 
-LAYERS = 4  # at most, evenly spaced in the order of their names, the last among them
-PART = 4  # a window is about a PART-th of the image wide
-MOST = 10.0  # interquartile ranges above the median that are 1
+LAYERS = 4  # most layers used; evenly spaced in the order of their names, including the last
+PART = 4  # a window is about 1/PART of the image wide
+MOST = 10.0  # interquartile ranges above the median that map to 1
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def unlikeness(detector: FeatureDetector, images: Images) -> np.ndarray:
-    """Maps of where images are unlike the training class, float32 `[N, S, S]`, averaged over folds.
+    """Map where images are unlike the training class, float32 `[N, S, S]`, averaged over folds.
 
-    0 = as near as the median held-out training image is as a whole; 1 = ten interquartile ranges farther, or
-    more. A map explains no decision by itself: it shows where the deciding measure is far, not what is there.
+    0 = as near as the median held-out training image as a whole; 1 = ten or more interquartile ranges
+    farther. A map does not explain a decision: it shows where the distance is large, not what is there.
 
     Args:
-      detector: scores by the kind "nearest", perhaps among others.
-      images: `[N, S, S, 3]`, as `FeatureDetector.score_samples` takes them.
+      detector: detector whose kinds of score include "nearest".
+      images: images `[N, S, S, 3]`, as for `FeatureDetector.score_samples`.
 
     Raises:
       ValueError: images of another size; a detector without the kind "nearest".
@@ -55,15 +55,15 @@ def unlikeness(detector: FeatureDetector, images: Images) -> np.ndarray:
 @functools.partial(jax.jit, static_argnums=0)
 def _draw(apply: Apply, weights: Any, reference: Reference, images: jax.Array) -> jax.Array:
     features = apply(weights, as_float(images))
-    return jnp.moveaxis(feature_map(reference, features, images.shape[1]), 0, -1)  # as `collect` joins images
+    return jnp.moveaxis(feature_map(reference, features, images.shape[1]), 0, -1)  # `collect` joins axis -1
 
 
 def feature_map(reference: Reference, features: Mapping[str, jax.Array], size: int) -> jax.Array:
-    """The map of `unlikeness` from features by layer, `[B, H, W, C]` each: float32 `[B, size, size]`."""
+    """Compute the map of `unlikeness` from features by layer, `[B, H, W, C]`: float32 `[B, size, size]`."""
     if "nearest" not in reference.kinds:
         raise ValueError(
-            f"the map needs the kind of score 'nearest', and the detector has {', '.join(reference.kinds)}: "
-            "fit it with both"
+            f"the map needs the kind of score 'nearest', but the detector has {', '.join(reference.kinds)}: "
+            "fit it with 'nearest' too"
         )
     names = sorted(reference.gallery)
     chosen = names[:: -max(len(names) // LAYERS, 1)][:LAYERS]
@@ -72,7 +72,7 @@ def feature_map(reference: Reference, features: Mapping[str, jax.Array], size: i
 
 
 def _layer_map(reference: Reference, layer: str, features: jax.Array, size: int) -> jax.Array:
-    """Distances of one layer in units, mean over folds: `[B, size, size]`."""
+    """Compute the standardized distances of one layer, averaged over folds: `[B, size, size]`."""
     rows, columns = (jnp.asarray(_windows(side)) for side in features.shape[1:3])
 
     def averaged(x: jax.Array) -> jax.Array:
@@ -85,7 +85,7 @@ def _layer_map(reference: Reference, layer: str, features: jax.Array, size: int)
     members = jnp.asarray(reference.kinds["nearest"][layer]["members"])[:, None]  # [F, 1, T]
     nearest = jnp.max(jnp.where(members > 0, alike[None], 0.0), axis=-1)
     far = jnp.sqrt(jnp.maximum(1 - nearest, 0.0))  # [F, B * H * W]
-    # Units are those of scores, which are minus distances.
+    # The units are of scores, which are negative distances.
     place = sorted(reference.kinds).index("nearest") * len(reference.gallery)
     place += sorted(reference.gallery).index(layer)
     median, unit = (jnp.asarray(values)[:, place : place + 1] for values in reference.units)
@@ -94,9 +94,9 @@ def _layer_map(reference: Reference, layer: str, features: jax.Array, size: int)
 
 
 def _windows(side: int) -> np.ndarray:
-    """Matrix `[side, side]` that averages over the window around each position.
+    """Return the matrix `[side, side]` that averages over the window around each position.
 
-    At the border windows are moved inside: a smaller one would have a smaller sample, and look unlike.
+    At the border windows are shifted inside: a smaller window is a smaller sample and would look more unlike.
     """
     width = min(2 * max(round(side / PART) // 2, 1) + 1, side)
     first = np.clip(np.arange(side) - width // 2, 0, side - width)[:, None]

@@ -57,7 +57,7 @@ def test_weights_are_asked_for_before_anything_is_trained(tmp_path, capsys):
     config.update_from_flattened_dict({**TINY, "features.backbone": "resnet50"})
     arguments = {"config": config.to_dict(), "workdir": str(tmp_path / "run"), "device": "auto", "paths": []}
     assert main.execute("run", **arguments) == 1
-    assert "resnet50 comes without weights: name" in capsys.readouterr().err
+    assert "resnet50 comes without weights: give" in capsys.readouterr().err
     assert not list(tmp_path.rglob("fold_*"))
 
 

@@ -217,7 +217,7 @@ def test_another_detector_gate_or_input_is_refused(photos, exported, whole, tmp_
         assert message in str(error.value)
     with pytest.raises(ValueError, match="this is another export"):
         score(photos, (exported[0], digest), tmp_path / "new")
-    with pytest.raises(ValueError, match=r"holds 'damaged.jpg' and no _run.json"):
+    with pytest.raises(ValueError, match=r"holds 'damaged.jpg' but no _run.json"):
         score(photos, exported, photos)
     pq.write_table(pa.table({"path": ["a.png"]}), tmp_path / "list.parquet")
     score(tmp_path / "list.parquet", exported, tmp_path / "out")
@@ -232,7 +232,7 @@ def test_a_workdir_is_known_by_what_it_holds(photos, recorded, exported, whole, 
     assert digest == digest_of(mim_jax.load(recorded / "workdir")) != exported[1]
     scores = [each["score"].to_pylist() for each in (table, whole[1])]
     np.testing.assert_allclose(*(np.array(each, float) for each in scores), atol=1e-4)
-    with pytest.raises(ValueError, match="only an export has a digest"):
+    with pytest.raises(ValueError, match="only exports have a digest"):
         score(photos, (recorded / "workdir", digest), tmp_path / "new")
 
 

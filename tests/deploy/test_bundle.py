@@ -111,7 +111,7 @@ def test_it_is_whole_or_absent(exported, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="exists: export into a new folder"):
         bundle.export_app(make_detector(), exported[0], fetch=fetch)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="lies below a file"):
+    with pytest.raises(ValueError, match="is below a file"):
         bundle.export_app(make_detector(), tmp_path / "file" / "app", fetch=fetch)
 
     def full(*_):
@@ -155,7 +155,7 @@ def test_another_package_is_refused(monkeypatch, tmp_path):
         for name in (runtime.SCRIPT, runtime.BINARY):
             (tmp_path / name).write_text(name)
             archive.add(tmp_path / name, f"package/dist/{name}")
-    with pytest.raises(ValueError, match="it was changed on its way"):
+    with pytest.raises(ValueError, match="it was changed in transit"):
         runtime.unpack(package)
     digest = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
     monkeypatch.setattr(runtime, "INTEGRITY", digest)

@@ -119,11 +119,11 @@ def test_both_platforms_are_in_the_program(exported):
     ("fields", "message"),
     [
         ({"model": {}}, "lacks generator, options, image_size, mask_size"),
-        ({"model": {**MODEL, "mask_size": 8}}, r"images and holes of \(32, 16\) pixels, .* says \(32, 8\)"),
+        ({"model": {**MODEL, "mask_size": 8}}, r"image and mask sizes are \(32, 16\), .* says \(32, 8\)"),
         ({"variables": []}, "has no folds"),
         ({"threshold": float("nan")}, "threshold must be finite"),
         ({"threshold": np.float32("inf")}, "threshold must be finite"),
-        ({"model": {**MODEL, "options": {"width": jnp.float32}}}, "cannot hold the detector's description"),
+        ({"model": {**MODEL, "options": {"width": jnp.float32}}}, "cannot store the detector's description"),
     ],
 )
 def test_what_cannot_be_exported_is_refused(tmp_path, fields, message):
@@ -142,7 +142,7 @@ def test_numbers_of_numpy_are_written_as_numbers(tmp_path):
 
 def test_a_place_taken_is_named(exported, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="lies below a file"):
+    with pytest.raises(ValueError, match="is below a file"):
         export.export(exported[0], tmp_path / "file" / "new")
     taken = tmp_path / "taken"
 

@@ -36,9 +36,9 @@ def test_golden_images_find_other_weights(copy):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"format": 0}, "has format 0 and this mim_jax reads 2"),
-        ({"calling_convention": 1, "jax": "0.4.1"}, r"exported by jax 0.4.1 .*export it anew"),
-        ({"platforms": ["tpu"]}, "runs on tpu, and JAX computes on cpu"),
+        ({"format": 0}, "has format 0, but this mim_jax reads 2"),
+        ({"calling_convention": 1, "jax": "0.4.1"}, r"exported by jax 0.4.1 .*export it again"),
+        ({"platforms": ["tpu"]}, "runs on tpu, but JAX computes on cpu"),
         ({"files": {}}, "does not list the files"),
         ({"files": REMOVED}, r"manifest.json lacks files"),
         ({"files": []}, r"files is \[\], expected dict"),
@@ -63,12 +63,12 @@ def test_an_outdated_or_foreign_export_says_so(copy, fields, message):
         ({"model__image_size": "32"}, r"model\.image_size is '32', expected int"),
         ({"model__image_size": True}, r"model\.image_size is True, expected int"),
         ({"model__image_size": 10**12}, r"holds images uint8 .* expected uint8 \[N, 1000000000000,"),
-        ({"model__mask_size": 33}, "image_size=32, mask_size=33, .* which cannot be"),
-        ({"model__margin": -1}, "margin=-1, .* which cannot be"),
+        ({"model__mask_size": 33}, "image_size=32, mask_size=33, .* which is impossible"),
+        ({"model__margin": -1}, "margin=-1, .* which is impossible"),
         ({"model__generator": None}, r"model\.generator is None, expected str"),
         ({"model__options": REMOVED}, r"lacks model\.options"),
         ({"folds": 3}, "holds the folds 0, 1, expected 0 to 2"),
-        ({"folds": 0}, "folds=0, which cannot be"),
+        ({"folds": 0}, "folds=0, which is impossible"),
         ({"folds": 10**12}, "holds the folds 0, 1, expected 0 to"),
         ({"measure": "ssim"}, "measure is 'ssim', expected dict"),
         ({"measure__metric": ["ssim"]}, r"measure\.metric is \['ssim'\], expected str"),
@@ -94,7 +94,7 @@ def test_an_odd_configuration_is_named(copy, fields, message):
         ({"model__options__width": "wide"}, r"config\.json cannot be used"),
         ({"model__options__dtype": "float32"}, r"config\.json cannot be used .*dtype"),
         ({"model__options__width": 8}, "fold 0 does not fit the network"),
-        ({"model__mask_size": 12}, r"says mask_size=12, and its network paints \[1, 16, 16, 3\]"),
+        ({"model__mask_size": 12}, r"says mask_size=12, but its network fills in \[1, 16, 16, 3\]"),
         ({"measure__sort": 1}, r"config\.json cannot be used .*sort"),
         ({"measure__holes": 3}, "cannot be used .*holes must be 1, 4, 5, 9, got 3"),
         ({"measure__holes": []}, "cannot be used"),
@@ -140,7 +140,7 @@ def test_odd_golden_arrays_are_named(copy, fields, message):
 )
 def test_odd_names_of_weights_are_named(copy, name):
     exchange(copy, format.WEIGHTS, **{name: np.zeros(1, np.float32)})
-    refused(copy, f"holds '{name}', which names no weight of a fold")
+    refused(copy, f"holds '{name}', which does not name a weight of a fold")
 
 
 def test_weights_in_each_others_way_and_lacking_folds_are_named(copy):

@@ -50,7 +50,7 @@ def test_it_says_where_it_is_and_ends_when_interrupted(host):
             assert said[-1], said
         assert len(said) == (1 if host == "127.0.0.1" else 2)
         assert host == "127.0.0.1" or said[0].startswith(
-            "warning: whoever reaches 0.0.0.0 can use this server"
+            "warning: anyone who can reach 0.0.0.0 can use this server"
         )
         port = int(re.search(r":(\d+)/", said[-1])[1])
         for name, status in (("127.0.0.1", 200), ("another.example", 400 if host == "127.0.0.1" else 200)):
@@ -73,7 +73,7 @@ def test_an_address_that_cannot_be_had_is_told_at_once():
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         for host, number in (("127.0.0.1", port), ("203.0.113.1", 0)):
-            with pytest.raises(ValueError, match=rf"at {host}, port {number} \(.*--port or --host"):
+            with pytest.raises(ValueError, match=rf"on {host}, port {number} \(.*--port or --host"):
                 serving.serve(
                     Scorer(), alpha=0.1, gate=Gate(), folder=None, host=host, port=number, tell=print
                 )

@@ -99,7 +99,7 @@ def test_it_comes_back_from_its_files(tmp_path, monkeypatch):
         np.testing.assert_allclose(one, scores[1], atol=1e-5)
     other = Backbone("small", apply, SIZE, backbone().weights, digest="1" * 64)
     monkeypatch.setattr(saved, "load_backbone", lambda name, weights: other)
-    with pytest.raises(ValueError, match=r"fitted with weights of small of SHA-256 0000.*found have 1111"):
+    with pytest.raises(ValueError, match=r"fitted with small weights of SHA-256 0000.*found have 1111"):
         saved.load(tmp_path)
     with pytest.raises(ValueError, match=r"no features\.json: its features are not fitted yet"):
         saved.load(tmp_path / "elsewhere")

@@ -1,1 +1,1 @@
-"""The page that scores on a phone: its ONNX program, its runtime and its files."""
+"""The app, a web page that scores on the phone: its ONNX program, runtime and files."""

@@ -1,11 +1,11 @@
-"""The app as one folder that any static web server serves: page, program, runtime, golden images.
+"""The app as one folder for any static web server: page, program, runtime, golden images.
 
-index.html, app.css, *.js   the page; its words are in strings.en.js
+index.html, app.css, *.js   the page; its texts are in strings.en.js
 app.json                    sizes, calibration, golden scores, notice, accuracy
 model.onnx.gz               the program of one fold
-golden.bin                  golden images, uint8 [N, S, S, 3], which the page scores before any other
+golden.bin                  golden images, uint8 [N, S, S, 3], which the page scores first, as a self-test
 ort.mjs, ort.wasm.gz        onnxruntime-web
-version.js, sw.js           what the service worker keeps for use without a network
+version.js, sw.js           list of files for offline use, and the service worker that caches them
 files.json                  SHA-256 of every other file
 """
 
@@ -37,7 +37,7 @@ from mim_jax.train import workdir
 FORMAT = 2
 CALIBRATION_FORMAT = 2
 FILES = "files.json"
-GOLDEN_IMAGES = 4  # each costs the page the time of a score when it starts
+GOLDEN_IMAGES = 4  # each delays the start of the page by the time of one score
 # Constants of `mim_jax.data.quality` for the page's gate.
 LIMITS = (
     *("SIDE", "LIGHT", "LEAST_LIT", "WHITE", "MOST_BURNT", "LEAST_SHARPNESS", "CB", "CR", "LEAST_SKIN"),
@@ -47,24 +47,24 @@ LIMITS = (
 
 @dataclass(frozen=True)
 class Summary:
-    """Size and accuracy of an app that was written."""
+    """Size and numerical error of an app that was written."""
 
-    digest: str  # SHA-256 of files.json, which names the whole content
+    digest: str  # SHA-256 of files.json, which identifies the whole content
     weights: str  # one of `program.KINDS`
-    difference: float  # the most that a golden score is off by
-    size: int  # bytes in all: what a phone downloads once
+    difference: float  # largest error of a golden score
+    size: int  # total bytes, which a phone downloads once
 
 
 def export_run(path: str | os.PathLike[str], *, fold: int) -> list[str]:
     """Write `app/` into a finished workdir, and return lines that describe it.
 
     Raises:
-      ValueError: as `mim_jax.load` and `export_app`.
+      ValueError: as for `mim_jax.load` and `export_app`.
     """
     root = Path(path).expanduser().resolve()
     detector = load(root, fold=fold)
     found = workdir.read_json(root / "calibration.json") if (root / "calibration.json").exists() else {}
-    # One written before there were calibration scores has a threshold without a guarantee.
+    # Older files, without calibration scores, have a threshold without a guarantee.
     calibration = found["alone"][fold] if found.get("format") == CALIBRATION_FORMAT else None
     notice = detector.notice or None
     results = workdir.read_json(root / "results.json") if (root / "results.json").exists() else {}
@@ -72,13 +72,13 @@ def export_run(path: str | os.PathLike[str], *, fold: int) -> list[str]:
     written = export_app(detector, root / "app", fold=fold, **told)
     lines = [
         f"app: {root / 'app'}",
-        f"network: fold {fold}, by itself",
+        f"network: fold {fold} alone",
         f"weights: {written.weights}, golden scores off by at most {written.difference:.1e}",
         f"download: {written.size / 1e6:.1f} MB",
         f"digest: {written.digest}",
     ]
     if calibration is None:
-        lines.append("calibration: none, so it decides nothing; run --mode=evaluate, and export again")
+        lines.append("calibration: none, so it makes no decisions; run --mode=evaluate, and export again")
     return lines
 
 
@@ -92,15 +92,15 @@ def export_app(
     evaluated: Mapping[str, Any] | None = None,
     fetch: Callable[[], tuple[bytes, bytes]] = runtime.fetch,
 ) -> Summary:
-    """Write the app of a detector of one fold into the folder `path`, whole or not at all.
+    """Write the app of a single-fold detector to the folder `path` atomically.
 
-    `calibration` is as `calibration.json` describes it for this fold alone; None = the app cannot decide.
-    `notice` stands above everything, such as that the images were procedural; `evaluated` is what `accuracy`
-    gives of the run. `fetch` gives onnxruntime-web.
+    `calibration` is the entry of `calibration.json` for this fold alone; None = the app cannot decide.
+    `notice` is shown at the top, such as that the images were procedural; `evaluated` is the result of
+    `accuracy` for the run. `fetch` returns onnxruntime-web.
 
     Raises:
-      ValueError: the folder exists or lies below a file; several folds; a tool is absent; no kind of weights
-        keeps the golden similarities.
+      ValueError: the folder exists or is below a file; several folds; a tool is missing; no kind of weights
+        preserves the golden similarities.
     """
     with format.new_folder(path) as folder:
         script, binary = fetch()
@@ -127,9 +127,9 @@ def export_app(
 
 
 def smallest(detector: NoveltyDetector, images: np.ndarray) -> tuple[bytes, str, float]:
-    """Shrink the program to the fewest bits that keep the scores of `images`.
+    """Shrink the program to the fewest bits that preserve the scores of `images`.
 
-    Returns the program, its kind of weights and its error; not even float32 keeping them is a ValueError.
+    Returns the program, its kind of weights and its error; ValueError if even float32 does not preserve them.
     """
     model = program.to_onnx(detector)
     expected, known = truth(detector, images), training_images(detector)
@@ -142,20 +142,20 @@ def smallest(detector: NoveltyDetector, images: np.ndarray) -> tuple[bytes, str,
             return data, kind, found[kind]
     listed = ", ".join(f"{kind} {value:.2g}" for kind, value in found.items())
     raise ValueError(
-        f"the golden scores of the ONNX program are off by {listed}, and at most "
-        f"{max(tolerances(detector, 'float32')):g} may be rounding: this onnxruntime or device "
-        "computes something else"
+        f"the golden scores of the ONNX program are off by {listed}, but rounding explains at most "
+        f"{max(tolerances(detector, 'float32')):g}: this onnxruntime or device computes different "
+        "results"
     )
 
 
 def tolerances(detector: NoveltyDetector, kind: str) -> list[float]:
-    """The most that each golden score may be off by, with weights of a kind."""
+    """Return the largest allowed error of each golden score for a kind of weights."""
     in_units, between_0_and_1 = program.UNIT_TOLERANCE[kind], program.TOLERANCE[kind]
     return [between_0_and_1 if name in METRICS else in_units for name in detector.metrics]
 
 
 def training_images(detector: NoveltyDetector) -> int:
-    """Number of training images that one fold compares with; 0 = it compares with none."""
+    """Count the training images that one fold compares with; 0 if it compares with none."""
     if isinstance(detector, CombinedDetector):
         return training_images(detector.features)
     if not isinstance(detector, FeatureDetector):
@@ -164,18 +164,18 @@ def training_images(detector: NoveltyDetector) -> int:
 
 
 def truth(detector: NoveltyDetector, images: np.ndarray) -> np.ndarray:
-    """Scores of the images by the detector, `[N, metrics]`."""
+    """Compute the detector's scores of the images, `[N, metrics]`."""
     scores = detector.similarities(images)
     return np.stack([scores[metric].mean(axis=0) for metric in detector.metrics], axis=-1)
 
 
 def accuracy(results: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the page says of the evaluation in results.json; None where there is none, or an older one.
+    """Summarize the evaluation in results.json for the page; None if it is missing or of an older format.
 
     Returns:
-      "positive": the training class; "auroc", "low", "high": of its images against all others, as the report
-      has it; "folds": how many networks it is the mean of; "unseparated": classes of which more than half of
-      the images were called mpox-like or cannot-tell.
+      "positive": the training class; "auroc", "low", "high": AUROC of its images against all others and its
+      interval, as in the report; "folds": number of networks that it is averaged over; "unseparated": classes
+      of which more than half of the images were called mpox-like or cannot-tell.
     """
     try:
         reference, metric = results.get("reference", "mim"), results["decision"]["metric"]
@@ -194,7 +194,7 @@ def accuracy(results: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def describe(detector: NoveltyDetector, images: np.ndarray, kind: str) -> dict[str, Any]:
-    """What app.json says of the detector, for the page; `kind` is that of the weights."""
+    """Describe the detector for app.json; `kind` is the kind of weights."""
     mim = detector.mim if isinstance(detector, CombinedDetector) else detector
     hole: dict[str, Any] = {"mim_size": None}
     if isinstance(mim, Detector):
@@ -223,20 +223,20 @@ def describe(detector: NoveltyDetector, images: np.ndarray, kind: str) -> dict[s
 
 
 def page_files() -> dict[str, bytes]:
-    """Files of the page of the package."""
+    """Read the page's static files from the package."""
     static = importlib.resources.files("mim_jax.deploy.app") / "static"
     return {item.name: item.read_bytes() for item in static.iterdir() if item.is_file()}
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> str:
-    """Write the files, the list for the service worker, and the hashes; return the digest."""
+    """Write the files, the service worker's list and the hashes; return the digest."""
     content = dict(sorted(files.items()))
     hashes = {name: hashlib.sha256(data) for name, data in content.items()}
     version = hashlib.sha256("".join(each.hexdigest() for each in hashes.values()).encode()).hexdigest()
     kept = {
         name: "sha256-" + base64.b64encode(each.digest()).decode()
         for name, each in hashes.items()
-        if name != "sw.js"  # browsers look after the service worker themselves
+        if name != "sw.js"  # browsers update the service worker themselves
     }
     content["version.js"] = (
         f"self.APP = {json.dumps({'version': version, 'files': kept}, indent=1)};\n".encode()

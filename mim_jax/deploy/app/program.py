@@ -1,10 +1,9 @@
-"""The detector of one fold as an ONNX program: one uint8 image in; scores, inpainting and maps out.
+"""A single-fold detector as an ONNX program: one uint8 image in; scores, inpainting and maps out.
 
-It is traced from `mim_jax.deploy.app.view`. jax2onnx, which writes the
-file, knows neither the choice of a form by platform nor bfloat16; `primitive` puts the program into plain
-float32 operations first: the forms for accelerators, which have no scatter, and no calls or branches left.
-`shrink` then stores the weights in fewer bits; they are widened when the program loads, so that arithmetic
-stays float32.
+It is traced from `mim_jax.deploy.app.view`. jax2onnx, which writes the file, supports neither the choice of a
+form by platform nor bfloat16, so `primitive` first rewrites the program in plain float32 operations: the
+forms for accelerators, which have no scatter, without calls or branches. `shrink` then stores the weights in
+fewer bits; they are widened when the program loads, so that arithmetic stays float32.
 """
 
 import functools
@@ -26,28 +25,27 @@ from mim_jax.measure.each import all_at_once, each_p
 
 INPUT = "image"
 OPSET = 17
-# In the order of size; the export takes the first whose golden similarities stay within the tolerance.
+# In order of size; the export uses the first that keeps the golden similarities within the tolerance.
 KINDS = ("int8", "mixed", "float16", "float32")
-# Greatest error of golden similarities: rounding of weights, or of sums in another order.
+# Largest allowed error of golden similarities, from rounding of weights or of sums in another order.
 TOLERANCE = {"int8": 1e-3, "mixed": 1e-3, "float16": 1e-3, "float32": 1e-4}
-# The same of scores in units of the training images' interquartile range: a hundredth of it, within which
-# about one training image in two hundred lies, so that a p-value moves by half a percent.
+# The same for scores in units of the training images' interquartile range: a hundredth of it, which contains
+# about one training image in two hundred, so that a p-value changes by half a percent.
 UNIT_TOLERANCE = {"int8": 1e-2, "mixed": 1e-2, "float16": 1e-2, "float32": 1e-3}
-LARGE = 65_536  # numbers of a kernel from which on "mixed" stores it in int8
-GROUP = 32  # inputs that share a factor there
-# Inputs below which a factor for each tap and feature would take more room than it saves.
+LARGE = 65_536  # number of weights in a kernel from which "mixed" stores it in int8
+GROUP = 32  # inputs that share a factor in "mixed"
+# Below this number of inputs a factor for each tap and feature takes more space than it saves.
 FEWEST_INPUTS = 8
 
-# Primitive of a call -> its parameter that holds the program.
+# Call primitive -> its parameter that holds the called program.
 _CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr"}
 
 
 def primitive(function: Callable[..., Any], *shapes: jax.ShapeDtypeStruct) -> Callable[..., list[Any]]:
     """Rewrite a function in plain float32 operations: the form that `lax.platform_dependent` calls default.
 
-    Calls are inlined, branches that the platform decides are taken, constants are computed beforehand, and
-    bfloat16
-    becomes float32.
+    Calls are inlined, branches that depend on the platform are resolved, constants are computed beforehand,
+    and bfloat16 becomes float32.
     """
     program = jax.make_jaxpr(function)(*shapes)
     return lambda *arguments: _run(program, arguments)
@@ -81,7 +79,7 @@ def _run(program: core.ClosedJaxpr, arguments: Sequence[Any]) -> list[Any]:
 
 
 def _pooled(x: jax.Array, *, window_dimensions: Any, window_strides: Any, padding: Any, **_: Any) -> Any:
-    """Pool by the maximum of slices: jax2onnx pools only images whose channels come first."""
+    """Pool by the maximum of slices, because jax2onnx pools only channels-first images."""
     x = jnp.pad(x, padding, constant_values=-np.inf)
     shape = zip(x.shape, window_dimensions, window_strides, strict=True)
     lengths = [(side - size) // step * step + 1 for side, size, step in shape]
@@ -93,13 +91,13 @@ def _pooled(x: jax.Array, *, window_dimensions: Any, window_strides: Any, paddin
 
 
 def _flattened(x: jax.Array, kernel: jax.Array, *, dimension_numbers: Any, **params: Any) -> Any:
-    """Multiply as two matrices, which onnxruntime does faster than `Einsum`."""
+    """Multiply as two matrices, which is faster in onnxruntime than `Einsum`."""
     rows = jax.lax.dot_general(x.reshape(-1, x.shape[-1]), kernel, (((1,), (0,)), ((), ())), **params)
     return [rows.reshape(*x.shape[:-1], -1)]
 
 
 def _rewrite(name: str, inputs: Sequence[Any], params: Mapping[str, Any]) -> Callable[..., Any] | None:
-    """The form of an operation that jax2onnx writes better, where there is one."""
+    """Return a form of an operation that jax2onnx converts better, or None if there is none."""
     if name == "reduce_window_max":
         return _pooled
     if name == "dot_general" and np.ndim(inputs[0]) > 2 == np.ndim(inputs[1]):
@@ -111,7 +109,7 @@ def _rewrite(name: str, inputs: Sequence[Any], params: Mapping[str, Any]) -> Cal
 def _bind(primitive: Any, inputs: Sequence[Any], params: dict[str, Any], known: bool) -> Sequence[Any]:
     if params.get("new_dtype") == jnp.bfloat16:
         params = {**params, "new_dtype": np.dtype(np.float32)}
-    # A number spread over an image is left as one operation: the file should hold one number.
+    # A number broadcast to an image stays an operation, so that the file holds only the number.
     if known and primitive.name != "broadcast_in_dim":
         with jax.ensure_compile_time_eval():
             results = primitive.bind(*inputs, **params)
@@ -121,7 +119,7 @@ def _bind(primitive: Any, inputs: Sequence[Any], params: dict[str, Any], known: 
 
 
 def to_onnx(detector: NoveltyDetector) -> onnx.ModelProto:
-    """Convert a detector of one fold to ONNX, weights in float32; ValueError without jax2onnx."""
+    """Convert a single-fold detector to ONNX with float32 weights; ValueError without jax2onnx."""
     try:
         import jax2onnx
     except ImportError as error:
@@ -133,7 +131,7 @@ def to_onnx(detector: NoveltyDetector) -> onnx.ModelProto:
     names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(outputs(detector))}
     logger = logging.getLogger("onnx_ir")
     level = logger.level
-    # It warns of every constant whose type is written elsewhere in the file.
+    # It warns about every constant whose type is written elsewhere in the file.
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), jax.default_matmul_precision("highest"):
@@ -146,7 +144,7 @@ def to_onnx(detector: NoveltyDetector) -> onnx.ModelProto:
 
 
 def _without_copies(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Keep one of equal constants: several scores compare with the same images."""
+    """Merge equal constants; several scores compare with the same images."""
     kept: dict[bytes, str] = {}
     names = {}
     for tensor in model.graph.initializer:
@@ -161,24 +159,24 @@ def _without_copies(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def run(model: bytes, images: np.ndarray) -> np.ndarray:
-    """Scores `[N, metrics]` that onnxruntime computes, one image after the other."""
+    """Compute scores `[N, metrics]` with onnxruntime, one image after the other."""
     try:
         import onnxruntime
     except ImportError as error:
         raise ValueError(
-            f"onnxruntime is needed to check what was written ({error}): pip install 'mim-jax[app]'"
+            f"onnxruntime is needed to check the ONNX program ({error}): pip install 'mim-jax[app]'"
         ) from error
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     return np.stack([session.run([SCORES], {INPUT: image})[0] for image in images])
 
 
 def shrink(model: onnx.ModelProto, kind: str, *, training: int = 0) -> onnx.ModelProto:
-    """Copy the program with kernels stored as `kind`; an unknown one is a ValueError.
+    """Copy the program with kernels stored as `kind`; ValueError for an unknown kind.
 
     int8: w = f q with q in -127 to 127, and one float32 factor f for each tap and output feature, so that
-    only the weights that are summed for it share their steps. float16: rounded. mixed: int8 for large kernels
-    alone, with a factor for each `GROUP` inputs. What images are compared with, arrays with `training`
-    rows or columns, is never stored in fewer than 16 bits.
+    only weights that are summed together share a step size. float16: rounded. mixed: int8 for large kernels
+    only, with a factor for each `GROUP` inputs. Reference data of training images, arrays with `training`
+    rows or columns, are never stored in fewer than 16 bits.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of weights {kind!r}: choose one of {', '.join(KINDS)}")
@@ -201,7 +199,7 @@ def shrink(model: onnx.ModelProto, kind: str, *, training: int = 0) -> onnx.Mode
         if stored[0].shape != array.shape:
             parts["shape"] = np.array(array.shape, np.int64)
         kept += [numpy_helper.from_array(part, f"{tensor.name}_{name}") for name, part in parts.items()]
-        # As many operations as there are parts; the last gives the name.
+        # One operation per part; the output of the last has the tensor's name.
         cast: dict[str, Any] = {"to": onnx.TensorProto.FLOAT}
         steps = [("Cast", cast), ("Mul", {}), ("Reshape", {})][: len(parts)]
         before = f"{tensor.name}_stored"
@@ -216,7 +214,7 @@ def shrink(model: onnx.ModelProto, kind: str, *, training: int = 0) -> onnx.Mode
 
 
 def replace(field: Any, items: list[Any]) -> None:
-    """Replace all items of a repeated field of a message."""
+    """Replace all items of a repeated field of a protobuf message."""
     items = [type(item).FromString(item.SerializeToString()) for item in items]
     del field[:]
     field.extend(items)
@@ -225,7 +223,7 @@ def replace(field: Any, items: list[Any]) -> None:
 def _is_kernel(array: np.ndarray) -> bool:
     """Whether an array is a kernel `[..., inputs, features]`, or histograms of training images `[C, T]`.
 
-    Not a bias, a map of them, a few numbers, or a filter, whose rows or columns sum to 1.
+    Not a bias, a bias map, a few numbers, or a filter, whose rows or columns sum to 1.
     """
     if array.dtype != np.float32 or array.ndim < 2 or min(array.shape) == 1 or array.size <= 1024:
         return False

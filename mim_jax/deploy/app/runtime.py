@@ -1,4 +1,4 @@
-"""onnxruntime-web, fetched with npm at one version and verified; nothing of it lies in this project."""
+"""onnxruntime-web, fetched with npm at a pinned version and verified; it is not part of this project."""
 
 import base64
 import gzip
@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
-# SHA-512 of the package, as npm's lock files write it.
+# SHA-512 of the package, as in npm's lock files.
 INTEGRITY = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 SCRIPT, BINARY = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
 LICENCE = f"{PACKAGE} {VERSION}: Copyright (c) Microsoft Corporation, MIT License."
@@ -21,12 +21,12 @@ def fetch() -> tuple[bytes, bytes]:
     """Fetch the script and the WebAssembly of the CPU backend.
 
     Raises:
-      ValueError: npm is absent or fails, or the package has another hash than the expected one.
+      ValueError: npm is missing or fails, or the package does not have the expected hash.
     """
     npm = shutil.which("npm")
     if npm is None:
         raise ValueError(
-            f"npm is not installed, and {PACKAGE} {VERSION} is fetched with it: install Node.js 18 or newer "
+            f"npm is not installed, but is needed to fetch {PACKAGE} {VERSION}: install Node.js 18 or newer "
             "(apt-get install npm), then export again"
         )
     with tempfile.TemporaryDirectory() as folder:
@@ -37,19 +37,19 @@ def fetch() -> tuple[bytes, bytes]:
             said = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip().splitlines()
             reason = said[-1] if said else str(error)
             raise ValueError(
-                f"npm could not fetch {PACKAGE} {VERSION} ({reason}): it needs the network once; try again"
+                f"npm could not fetch {PACKAGE} {VERSION} ({reason}): it needs a network once; try again"
             ) from error
         (package,) = Path(folder).glob("*.tgz")
         return unpack(package)
 
 
 def unpack(package: Path) -> tuple[bytes, bytes]:
-    """Take the two files out of a package; ValueError where its hash is not the expected one."""
+    """Extract the two files from a package; ValueError if its hash is not the expected one."""
     found = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
     if found != INTEGRITY:
         raise ValueError(
-            f"{package.name} has the SHA-512 {found[:12]}..., {PACKAGE} {VERSION} has {INTEGRITY[:12]}..., "
-            "so it was changed on its way; clean npm's cache and export again"
+            f"{package.name} has the SHA-512 {found[:12]}..., but {PACKAGE} {VERSION} has "
+            f"{INTEGRITY[:12]}..., so it was changed in transit: clean npm's cache and export again"
         )
     with tarfile.open(package) as archive:
         script, binary = (archive.extractfile(f"package/dist/{name}") for name in (SCRIPT, BINARY))
@@ -59,5 +59,5 @@ def unpack(package: Path) -> tuple[bytes, bytes]:
 
 
 def packed(data: bytes) -> bytes:
-    """Compress with gzip, without a date: the page unpacks it itself, so that any web server sends little."""
+    """Compress with gzip, without a date; the page decompresses it, so any server sends little."""
     return gzip.compress(data, compresslevel=9, mtime=0)

@@ -1,7 +1,7 @@
-"""What the page shows of one image, as a function that jax2onnx can write: scores, inpainting and maps.
+"""What the page shows for one image, as a function that jax2onnx can convert: scores, inpainting and maps.
 
-It is made of the functions that the detector runs, with the folded generator, and with the four mirror images
-of an image as one batch.
+It is built from the detector's own functions, with the folded generator, and with the four mirror images of
+an image as one batch.
 """
 
 from collections.abc import Callable
@@ -29,27 +29,27 @@ Shown = dict[str, jax.Array]
 
 
 def outputs(detector: NoveltyDetector) -> tuple[str, ...]:
-    """Names of what `viewer` gives, in its order."""
+    """Return the names of the outputs of `viewer`, in order."""
     of_mim = () if isinstance(detector, FeatureDetector) else OF_MIM
     return (SCORES, *of_mim, *(() if isinstance(detector, Detector) else OF_FEATURES))
 
 
 def viewer(detector: NoveltyDetector) -> Callable[[jax.Array], tuple[jax.Array, ...]]:
-    """Make the function of the app, of one image uint8 `[S, S, 3]`, from a detector of one fold.
+    """Make the app's function of one image, uint8 `[S, S, 3]`, from a single-fold detector.
 
-    It returns, by the names of `outputs`:
+    It returns, in the order of `outputs`:
       similarities: each score, float32, in the order of `detector.metrics`;
-      inpainted: the image as MIM sees it with its centre painted, uint8 `[M, M, 3]`;
-      map: SSIM of the two, float32 `[M, M]`: the mean over channels of the window around each pixel, 1 along
+      inpainted: MIM's input image with its centre filled in, uint8 `[M, M, 3]`;
+      map: SSIM of the two, float32 `[M, M]`: the mean over channels of the window around each pixel; 1 along
         the border, where no window is centred;
-      unlikeness: as `mim_jax.features.unlikeness`, float32 `[S, S]`.
+      unlikeness: map as in `mim_jax.features.unlikeness`, float32 `[S, S]`.
 
     Raises:
-      ValueError: several folds, or another kind of detector.
+      ValueError: several folds, or an unsupported kind of detector.
     """
     if detector.folds != 1:
         raise ValueError(
-            f"the app holds one fold, and this detector has {detector.folds}: load it with fold=0"
+            f"the app holds one fold, but this detector has {detector.folds}: load it with fold=0"
         )
     names, metrics = outputs(detector), detector.metrics
     view: Callable[[jax.Array], tuple[Shown, Shown]]
@@ -61,7 +61,7 @@ def viewer(detector: NoveltyDetector) -> Callable[[jax.Array], tuple[jax.Array, 
         case CombinedDetector():
             view = _combined_view(detector)
         case _:
-            raise ValueError(f"the app holds no {type(detector).__name__}: get a workdir's by mim_jax.load")
+            raise ValueError(f"the app cannot hold {type(detector).__name__}: load one with mim_jax.load")
 
     def ordered(image: jax.Array) -> tuple[jax.Array, ...]:
         scores, shown = view(image)

@@ -1,1 +1,1 @@
-"""Bulk scoring: a folder, a glob or a table of images in; Parquet, a row for every one of them, out."""
+"""Bulk scoring: from a folder, glob or table of images to Parquet with one row per image."""

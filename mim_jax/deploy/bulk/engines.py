@@ -1,9 +1,9 @@
-"""Who scores the parts: this process, or actors of Ray on this machine or on a cluster.
+"""Engines that score the parts: this process, or Ray actors on this machine or a cluster.
 
-Both take parts that are not finished and yield each one when it is written. Ray's actors are used as they
-are, not through Ray Data: what resuming needs lies in the output folder, so that this process can go on where
-Ray was killed, and the other way round; and a finished run is seen before Ray starts, where a checkpoint of
-Ray Data is deleted at the end of a run, and the same command would write every row again.
+Both take the unfinished parts and yield each one when it is written. Ray actors are used directly, not
+through Ray Data: all state for resuming is in the output folder, so this process can continue where Ray was
+killed, and vice versa; and a finished run is recognized before Ray starts, whereas Ray Data deletes its
+checkpoint at the end of a run, so the same command would write every row again.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ from mim_jax.deploy.bulk.inputs import Item
 from mim_jax.deploy.bulk.worker import AT_ONCE, Done, Job, Worker
 
 Parts = Iterator[tuple[int, list[Item]]]
-CPUS = 4  # of an actor: threads share the detector's memory, processes do not share Python's lock
-LIMIT = 5  # deaths of workers over one part, until it is left for last
-PATIENCE = 60.0  # seconds until it is said that no machine has room
-LOOK = 10.0  # seconds between two looks at how large the cluster is
+CPUS = 4  # per actor: threads share the detector's memory, processes do not share Python's lock
+LIMIT = 5  # worker deaths on one part before it is given up
+PATIENCE = 60.0  # seconds before reporting that no machine has room
+LOOK = 10.0  # seconds between checks of the cluster's size
 
 
 def score_here(job: Job, parts: Parts) -> Iterator[Done]:
@@ -58,13 +58,13 @@ def has_ray() -> bool:
 
 
 def available_cpus() -> int:
-    """CPU cores that this process may use: a container may have fewer than its machine.
+    """Count the CPU cores that this process may use; a container may have fewer than its machine.
 
     >>> available_cpus() >= 1
     True
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # version 2 of control groups, then version 1
+    with contextlib.suppress(OSError, ValueError):  # cgroups v2, then v1
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return max(1, min(count, int(quota) // int(period)))
     with contextlib.suppress(OSError, ValueError):
@@ -86,19 +86,19 @@ def score_on_ray(
     """Score parts on Ray.
 
     Args:
-      job: `threads` is set here, by what an actor gets.
-      parts: what is to be scored.
-      address: of a cluster; "" = Ray is started on this machine.
-      actors: how many; None = as many as the cluster has room for, also when it grows.
-      gpus: whether each actor takes a GPU; None = where the cluster has any now.
-      tell: is told in a sentence what people should know.
+      job: job for every actor; `threads` is replaced by the number of CPUs that an actor gets.
+      parts: parts to score, with their inputs.
+      address: address of a cluster; "" = start Ray on this machine.
+      actors: number of actors; None = as many as the cluster has room for, also as it grows.
+      gpus: whether each actor uses a GPU; None = yes if the cluster has one now.
+      tell: called with messages for the user, one sentence each.
 
     Raises:
-      ValueError: no such cluster, or a worker that cannot load the detector.
+      ValueError: no such cluster, or a worker cannot load the detector.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not address:
-        # Its ports would be open on every interface otherwise: this is how Ray keeps to loopback elsewhere.
+        # Binds Ray's ports to loopback, as on Windows and macOS; else they are open on every interface.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
@@ -118,7 +118,7 @@ def score_on_ray(
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"no Ray at {address or 'this machine'} ({' '.join(str(error).split())}): check the address, and "
-            "that RAY_AUTH_MODE and the token are the same here and there"
+            "that RAY_AUTH_MODE and the token are the same on both sides"
         ) from error
     try:
         yield from _Crew(ray, job, actors, gpus, tell).score(parts)
@@ -127,7 +127,7 @@ def score_on_ray(
 
 
 class _Crew:
-    """Actors, and the parts that they have."""
+    """Ray actors, and the parts assigned to them."""
 
     def __init__(
         self, ray: Any, job: Job, actors: int | None, gpus: bool | None, tell: Callable[[str], None]
@@ -136,7 +136,7 @@ class _Crew:
         total = ray.cluster_resources()
         cpus, there = total.get("CPU", 0), total.get("GPU", 0)
         self.gpus = there >= 1 if gpus is None else gpus
-        # A cluster that has no machine yet does not say how large they are.
+        # The size of a cluster's machines is unknown while it has none.
         threads = int(cpus // there) if self.gpus and there else min(CPUS, self._largest() or CPUS)
         job = dataclasses.replace(job, threads=max(1, threads))
         self.kind = ray.remote(Worker).options(
@@ -144,9 +144,9 @@ class _Crew:
         )
         self.threads, self.job = job.threads, ray.put(job)
         self.expected = job.output.about["versions"]
-        self.loading: dict[Future[Any], Any] = {}  # what load() will return -> its actor
+        self.loading: dict[Future[Any], Any] = {}  # future of load() -> its actor
         self.crew: list[Any] = []
-        # What score() will return -> its actor, the part and its inputs.
+        # Future of score() -> its actor, the part and its inputs.
         self.tasks: dict[Future[Any], tuple[Any, int, list[Item]]] = {}
         self.deaths: Counter[int | None] = Counter()  # by part; None = while loading
 
@@ -168,7 +168,7 @@ class _Crew:
             exhausted = not self._hand_out(parts, again)
             if exhausted and not self.tasks:
                 break
-            # Not by ray.wait, which makes one thing of SIGTERM and Ctrl-C.
+            # Not by ray.wait, which does not distinguish SIGTERM from Ctrl-C.
             done, _ = wait([*self.loading, *self.tasks], timeout=1.0, return_when=FIRST_COMPLETED)
             for future in done:
                 if future in self.loading:
@@ -188,13 +188,13 @@ class _Crew:
                     given_up.append(part)
         if given_up:
             raise ValueError(
-                f"the workers died {LIMIT} times over each of the parts {', '.join(map(str, given_up[:9]))}: "
-                "of too little memory, or of an image that a decoder does not survive. The other parts are "
-                "written: start the same command again with more memory, or find the image and take it away"
+                f"the workers died {LIMIT} times on each of the parts {', '.join(map(str, given_up[:9]))}, "
+                "of too little memory or of an image that crashes a decoder; the other parts are written: "
+                "run the same command again with more memory, or find and remove the image"
             )
 
     def _hire(self) -> None:
-        """Bring the crew to the size that is wanted, or that the cluster has room for."""
+        """Start actors up to the wanted number, or as many as the cluster has room for."""
         total = self.ray.cluster_resources()
         room = int(total.get("GPU", 0)) if self.gpus else int(total.get("CPU", 0) // self.threads)
         for _ in range(max(1, self.wanted or room) - len(self.crew) - len(self.loading)):
@@ -207,18 +207,18 @@ class _Crew:
         if found is None:
             self.deaths[None] += 1
             if self.deaths[None] >= LIMIT:
-                raise ValueError("the workers die while they load the detector: look into Ray's logs for why")
+                raise ValueError("the workers die while loading the detector: see Ray's logs for the reason")
             return
         if found != self.expected:
             differ = [f"{name} {found[name]}" for name in found if found[name] != self.expected[name]]
             raise ValueError(
-                f"a node has {', '.join(differ)}, and the run has {self.expected}: make them agree"
+                f"a node has {', '.join(differ)}, but the run has {self.expected}: install the same versions"
             )
         self.deaths[None] = 0
         self.crew.append(actor)
 
     def _hand_out(self, parts: Parts, again: deque[tuple[int, list[Item]]]) -> bool:
-        """Give every actor enough to do; whether there was enough."""
+        """Assign parts until every actor has `AT_ONCE`; return whether there were enough parts."""
         load = Counter(id(actor) for actor, _, _ in self.tasks.values())
         for depth in range(AT_ONCE):  # one each first
             for actor in self.crew:
@@ -231,7 +231,7 @@ class _Crew:
         return True
 
     def _result(self, future: Future[Any]) -> Any:
-        """What a task returned; None where its worker died, ValueError where it failed."""
+        """Return a task's result, or None if its worker died; raise the task's own error."""
         try:
             return future.result()
         except self.ray.exceptions.RayTaskError as error:
@@ -243,7 +243,7 @@ class _Crew:
             return None
 
     def _largest(self) -> int:
-        """CPUs of the largest machine; 0 where there is none."""
+        """Return the number of CPUs of the largest machine; 0 if there is none."""
         return max(
             (int(node["Resources"].get("CPU", 0)) for node in self.ray.nodes() if node["Alive"]), default=0
         )

@@ -1,7 +1,7 @@
-"""What is to be scored: a folder, a glob, one file, or a table with a column of paths or of bytes.
+"""Inputs to score: a folder, a glob, one file, or a table with a column of paths or image bytes.
 
-The list is made once, at the first start of a run, and lies in its output folder: a row's number in it is the
-row's id, so a path that is given twice is scored twice.
+The list is made once, at the first start of a run, and stored in its output folder. The position in the list
+is the row's id, so a path that is given twice is scored twice.
 """
 
 import hashlib
@@ -17,21 +17,21 @@ from mim_jax.data.folder import is_image, list_images
 from mim_jax.deploy.bulk import storage
 
 TABLES = (".parquet", ".pq", ".csv")
-COLUMN = "path"  # where no other is named
-READ_AT_ONCE = 32  # rows of a table of bytes
+COLUMN = "path"  # default column of a table
+READ_AT_ONCE = 32  # rows read at a time from a table of image bytes
 _SCHEMA = pa.schema([("path", pa.binary()), ("reason", pa.string())])
 
-Item = tuple[str, str]  # a path, and why it cannot be read, or ""
+Item = tuple[str, str]  # path, and the reason why it cannot be read, or ""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A list of inputs, in an order that does not change.
+    """A list of inputs in a fixed order.
 
     Attributes:
-      source: where it comes from, absolute.
-      column: of a table with the bytes of images in it: their column. "" = the paths are those of files.
-      items: `path`, as the system spells it, and `reason`, why it cannot be read; row = id.
+      source: absolute path or URI that the list was made from.
+      column: column with the image bytes, if tables hold the images; "" = the paths are paths of files.
+      items: table of `path`, as bytes of the file system, and `reason`, why it cannot be read; row = id.
     """
 
     source: str
@@ -42,14 +42,14 @@ class Inputs:
         return int(self.items.num_rows)
 
     def part(self, start: int, stop: int) -> list[Item]:
-        """The inputs with the ids `start` up to `stop`."""
+        """Return the inputs with ids from `start` to `stop - 1`."""
         rows = self.items.slice(start, stop - start)
         paths = [path.decode("utf-8", "surrogateescape") for path in rows["path"].to_pylist()]
         return list(zip(paths, rows["reason"].to_pylist(), strict=True))
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the list: of names, not of what the files hold."""
+        """SHA-256 of the paths in the list, not of the files' content."""
         found = hashlib.sha256()
         for batch in self.items.to_batches(max_chunksize=10_000):
             for path in batch["path"].to_pylist():
@@ -58,7 +58,7 @@ class Inputs:
 
 
 def find_files(paths: Sequence[str]) -> list[Item]:
-    """List files as named, folders as the images in them: (path, reason why it cannot be read, or "")."""
+    """List files, and the images in folders: (path, reason why it cannot be read, or "")."""
     files: list[Item] = []
     for path in paths:
         if os.path.isdir(path):
@@ -72,21 +72,21 @@ def find_files(paths: Sequence[str]) -> list[Item]:
 
 
 def find_inputs(source: str, column: str = "") -> Inputs:
-    """List what a folder, a glob, a file or a table holds.
+    """List the inputs in a folder, glob, file or table.
 
     Args:
-      source: a path or URI. A folder is listed for images, as `--mode=score` does, or else for Parquet files.
-      column: of a table; "" = `path`. Parquet columns of bytes, also as Hugging Face's images have them, hold
-        the images themselves.
+      source: path or URI. A folder is searched for images, as by `--mode=score`; if it has none, for tables.
+      column: column of a table; "" = `path`. Parquet columns of bytes, or of images in the format of Hugging
+        Face, hold the images themselves.
 
     Raises:
-      ValueError: nothing is there, it cannot be read, or has no such column.
+      ValueError: there is nothing to score, it cannot be read, or the column does not exist.
     """
     source = storage.absolute(source)
     if storage.is_pattern(source):
         found = storage.expand(source)
         if not found:
-            raise ValueError(f"--input={source} matches no file: check the pattern; ** is any folder")
+            raise ValueError(f"--input={source} matches no file: check the pattern; ** matches any folders")
         return _of_files(source, [(path, "") for path in found], column)
     match storage.kind(source):
         case "absent":
@@ -107,10 +107,10 @@ def find_inputs(source: str, column: str = "") -> Inputs:
 
 
 def _of_files(source: str, files: Sequence[Item], column: str) -> Inputs:
-    """The inputs of files, which may all be tables."""
+    """Make inputs from files, which may all be tables."""
     if not all(path.lower().endswith(TABLES) for path, _ in files):
         if column:
-            raise ValueError(f"--column={column} is of a table, and --input={source} is none: leave it out")
+            raise ValueError(f"--column={column} needs a table, but --input={source} is not one: omit it")
         return Inputs(source, "", _table(files))
     rows: list[Item] = []
     held = set[bool]()
@@ -119,14 +119,14 @@ def _of_files(source: str, files: Sequence[Item], column: str) -> Inputs:
         rows += found
         held.add(inside)
     if len(held) != 1:
-        raise ValueError(f"--input={source}: its column {column or COLUMN} is of bytes in some files only")
+        raise ValueError(f"--input={source}: the column {column or COLUMN} holds bytes in some files only")
     if not rows:
         raise ValueError(f"--input={source} has no rows")
     return Inputs(source, (column or COLUMN) if held == {True} else "", _table(rows))
 
 
 def _read_table(path: str, column: str) -> tuple[list[Item], bool]:
-    """The rows of a table, and whether they are images themselves, which stay where they are."""
+    """Read the rows of a table, and whether it holds the images themselves, which are not read yet."""
     try:
         with storage.open_file(path) as file:
             if path.lower().endswith(".csv"):
@@ -157,7 +157,7 @@ def _read_table(path: str, column: str) -> tuple[list[Item], bool]:
 
 
 def _row(folder: str, table: str, number: int, name: str | None) -> Item:
-    """A path of a table: one without a root lies beside the table."""
+    """Resolve a path in a table; relative paths are relative to the table's folder."""
     if not name:
         return f"{table}#{number}", "the table names no file in this row"
     return (name if "://" in name or name.startswith("/") else f"{folder}/{name}"), ""
@@ -174,7 +174,7 @@ def _table(items: Sequence[Item]) -> pa.Table:
 
 
 def pack(inputs: Inputs) -> bytes:
-    """The list as the bytes of a Parquet file."""
+    """Serialize the list as a Parquet file."""
     sink = pa.BufferOutputStream()
     about = {b"source": _spelled(inputs.source), b"column": inputs.column.encode()}
     pq.write_table(inputs.items.replace_schema_metadata(about), sink, compression="zstd")
@@ -182,7 +182,7 @@ def pack(inputs: Inputs) -> bytes:
 
 
 def unpack(data: bytes) -> Inputs:
-    """The list that `pack` made bytes of."""
+    """Invert `pack`."""
     items = pq.read_table(pa.BufferReader(data))
     about = items.schema.metadata
     source, column = about[b"source"].decode("utf-8", "surrogateescape"), about[b"column"].decode()
@@ -190,7 +190,7 @@ def unpack(data: bytes) -> Inputs:
 
 
 def with_bytes(items: Sequence[Item], column: str) -> Iterator[tuple[str, str, bytes | None]]:
-    """Yield (path, reason, bytes) of rows of tables, in order, holding a few of them at a time."""
+    """Yield (path, reason, bytes) for rows of tables, in order, with only a few in memory."""
     rows: Iterator[bytes | None] = iter(())
     before: tuple[str, int] | None = None
     for path, reason in items:
@@ -204,16 +204,16 @@ def with_bytes(items: Sequence[Item], column: str) -> Iterator[tuple[str, str, b
             before = (table, int(number))
             data = next(rows)
             yield (path, "", data) if data is not None else (path, "the table has no bytes in this row", None)
-        # The fence: a table that is gone or damaged is a reason for each of its rows.
+        # Catch everything: a missing or damaged table becomes the reason of each of its rows.
         except Exception as error:
             before = None
             yield path, f"not readable ({storage.one_line(error)})", None
 
 
 def _bytes_of(path: str, column: str, start: int) -> Iterator[bytes | None]:
-    """The bytes in a column from a row on."""
+    """Yield the bytes in a column, from row `start` on."""
     with storage.open_file(path) as file:
-        table = pq.ParquetFile(file, pre_buffer=False)  # which would hold whole row groups
+        table = pq.ParquetFile(file, pre_buffer=False)  # pre-buffering would hold whole row groups
         skip, groups = start, list[int]()
         for group in range(table.metadata.num_row_groups):
             count = table.metadata.row_group(group).num_rows
@@ -231,11 +231,11 @@ def _bytes_of(path: str, column: str, start: int) -> Iterator[bytes | None]:
 
 
 def _spelled(path: str) -> bytes:
-    """A path as the system has it: file names need not be UTF-8."""
+    """Encode a path as the file system does; file names need not be UTF-8."""
     return path.encode("utf-8", "surrogateescape")
 
 
 def count_changes(before: Inputs, now: Inputs) -> tuple[int, int]:
-    """Count the paths that have come and those that are gone since the list was made."""
+    """Count the paths added and the paths removed since the list was made."""
     there, here = (set(each.items["path"].to_pylist()) for each in (before, now))
     return len(here - there), len(there - here)

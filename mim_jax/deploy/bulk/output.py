@@ -1,12 +1,12 @@
-"""The output folder: parts of Parquet that are written whole or not at all, and what they are parts of.
+"""The output folder: Parquet parts, each written atomically, and a description of their run.
 
 part-00000042.parquet   the rows of a fixed slice of the list of inputs
 _run.json               detector, inputs, gate, versions: written once, before anything is scored
-_inputs.parquet         the list of inputs as it was then
+_inputs.parquet         the list of inputs at that time
 _summary.json, _drift.png
 
-A part that is there under its name is finished: that is all there is to resuming. So it does not matter which
-process wrote it, nor what was killed. Readers of Parquet pass over names that begin with "_".
+A part that exists under its name is finished; resuming needs no other state. So it does not matter which
+process wrote it or what was killed. Parquet readers skip names that begin with "_".
 """
 
 import hashlib
@@ -26,18 +26,18 @@ from mim_jax.deploy.bulk.inputs import Inputs
 
 FORMAT = 1
 RUN, LIST, SUMMARY, DRIFT = "_run.json", "_inputs.parquet", "_summary.json", "_drift.png"
-ROWS = 500  # of a part: what a kill costs at most, for each part under way
+ROWS = 500  # per part: the most that a kill costs for each part in progress
 _PART = re.compile(r"part-(\d{8})\.parquet")
-_LOOKS = 16  # parts whose ends are read at a time
+_LOOKS = 16  # parts whose footers are read concurrently
 
 
 @dataclass(frozen=True)
 class Output:
-    """A folder that belongs to one run.
+    """The output folder of one run.
 
     Attributes:
-      root: a path or URI.
-      about: what is scored by what, in plain values, as `_run.json` has it.
+      root: path or URI of the folder.
+      about: description of the inputs, detector and settings in plain values, as in `_run.json`.
     """
 
     root: str
@@ -45,7 +45,7 @@ class Output:
 
     @property
     def name(self) -> str:
-        """What every part carries: SHA-256 of `about`."""
+        """Identifier of the run, stored in every part: SHA-256 of `about`."""
         return hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -58,7 +58,7 @@ class Output:
         return range(-(-self.count // self.about["rows"]))
 
     def ids(self, part: int) -> range:
-        """The ids of a part's rows."""
+        """Return the ids of a part's rows."""
         rows = self.about["rows"]
         return range(part * rows, min((part + 1) * rows, self.count))
 
@@ -66,14 +66,14 @@ class Output:
         return f"{self.root}/part-{part:08d}.parquet"
 
     def write(self, part: int, table: pa.Table) -> None:
-        """Write a part; whoever writes it again writes the same."""
+        """Write a part; writing it again gives the same rows, except for `seconds`."""
         sink = pa.BufferOutputStream()
         marked = table.replace_schema_metadata({b"mim_jax.run": self.name.encode()})
         pq.write_table(marked, sink, compression="zstd", write_page_checksum=True)
         storage.write(self.path(part), bytes(sink.getvalue()))
 
     def finished(self) -> set[int]:
-        """The parts that are there, whole and of this run."""
+        """Return the parts that exist, are complete and belong to this run."""
         there = [part for part in _parts(self.root) if part in self.parts]
         with ThreadPoolExecutor(_LOOKS) as pool:
             whole = pool.map(self._is_whole, there)
@@ -89,7 +89,7 @@ class Output:
         return mark == self.name and end.num_rows == len(self.ids(part))
 
     def read(self, *columns: str) -> Iterator[pa.Table]:
-        """Yield the named columns, or all, of every part in order; ValueError where one is damaged."""
+        """Yield the named columns, or all columns, of every part in order; ValueError if one is damaged."""
         for part in self.parts:
             try:
                 with storage.open_file(self.path(part)) as file:
@@ -98,23 +98,23 @@ class Output:
                     )
             except (OSError, ValueError) as error:
                 raise ValueError(
-                    f"{self.path(part)} is damaged ({storage.one_line(error)}): remove it, and start the "
+                    f"{self.path(part)} is damaged ({storage.one_line(error)}): remove it, and run the "
                     "same command again"
                 ) from error
 
 
 def find(root: str) -> Output | None:
-    """The run that a folder belongs to; None where it is new or empty.
+    """Find the run that a folder belongs to; None if the folder is new or empty.
 
     Raises:
-      ValueError: it holds something else, or a run of another format.
+      ValueError: the folder holds something else, or a run of another format.
     """
     text = storage.read(f"{root}/{RUN}")
     if text is None:
-        # Names of ours may be there from a start that was killed before it had written this one.
+        # Names with "_" may be left by a start that was killed before it wrote `_run.json`.
         if there := [name for name in _names(root) if not name.startswith("_")]:
             raise ValueError(
-                f"--output={root} holds {there[0]!r:.60} and no {RUN}: name a new or empty folder"
+                f"--output={root} holds {there[0]!r:.60} but no {RUN}: choose a new or empty folder"
             )
         return None
     try:
@@ -123,12 +123,12 @@ def find(root: str) -> Output | None:
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{root}/{RUN} is damaged: score into another folder with --output") from error
     if not known:
-        raise ValueError(f"{root} has format {about['format']!r:.20}, and this mim_jax writes {FORMAT}")
+        raise ValueError(f"{root} has format {about['format']!r:.20}, but this mim_jax writes {FORMAT}")
     return Output(root, about)
 
 
 def begin(root: str, about: Mapping[str, Any], given: Inputs) -> Output:
-    """Make a folder the output of a run."""
+    """Set up a folder as the output of a run."""
     storage.write(f"{root}/{LIST}", inputs.pack(given))
     found = Output(root, about)
     storage.write(f"{root}/{RUN}", (json.dumps(about, indent=1, sort_keys=True) + "\n").encode())
@@ -136,7 +136,7 @@ def begin(root: str, about: Mapping[str, Any], given: Inputs) -> Output:
 
 
 def inputs_of(output: Output) -> Inputs:
-    """The list of inputs that a run began with."""
+    """Read the list of inputs that a run began with."""
     where = f"{output.root}/{LIST}"
     data = storage.read(where)
     try:
@@ -149,14 +149,14 @@ def inputs_of(output: Output) -> Inputs:
 
 
 def make_folder(root: str) -> None:
-    """Make a folder where there is none; one in a bucket needs no making."""
+    """Create a folder if it does not exist; buckets need no folders."""
     files, name = storage.locate(root)
     if isinstance(files, fs.LocalFileSystem | fs.HadoopFileSystem):
         files.create_dir(name, recursive=True)
 
 
 def clear(root: str) -> None:
-    """Remove what a killed process has left half written."""
+    """Remove incomplete files left by a killed process."""
     files, name = storage.locate(root)
     if isinstance(files, fs.LocalFileSystem):
         for each in _names(root):

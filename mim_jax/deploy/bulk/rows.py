@@ -1,4 +1,4 @@
-"""A row for every image: read, hash, decode, pass the gate, score, decide; also those of `--mode=score`."""
+"""One row per image: read, hash, decode, check by the gate, score, decide. Also used by `--mode=score`."""
 
 import hashlib
 import itertools
@@ -19,13 +19,13 @@ from mim_jax.decide.decision import Assessment, Decision, assess, unusable
 from mim_jax.decide.novelty_detector import NoveltyDetector
 from mim_jax.deploy.bulk import storage
 
-Given = tuple[str, str, bytes | None]  # a path, why it cannot be read or "", its bytes where they are known
-BATCHES = 2  # scored in one call
+Given = tuple[str, str, bytes | None]  # path, reason why it cannot be read or "", bytes if already read
+BATCHES = 2  # batches scored in one call
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file is, before anybody looks at its pixels; None where it could not be read."""
+    """Properties of a file that do not depend on its pixels; None if it could not be read."""
 
     sha256: str | None = None
     size: int | None = None  # bytes
@@ -36,7 +36,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class ScoredFile:
-    """A file, its assessment, and its similarities, `metric -> one a fold`; none where unusable."""
+    """A file, its assessment, and its similarities, `metric -> one per fold`; empty if unusable."""
 
     path: str
     assessment: Assessment
@@ -56,14 +56,14 @@ def score_files(
     pool: Executor | None = None,
     ahead: int = 16,
 ) -> Iterator[ScoredFile]:
-    """Score files that pass the gate, in order, holding no more than a few batches of them in memory.
+    """Score files that pass the gate, in order, with at most a few batches in memory.
 
     Args:
-      detector: what scores.
+      detector: detector to score with.
       files: (path, reason why it cannot be read or "", its bytes or None to read the path).
-      gate: the checks that a picture must pass.
-      pool: what reads and decodes; None = a thread of its own.
-      ahead: how many files are read before their turn.
+      gate: checks that an image must pass; files that fail are yielded as unusable.
+      pool: executor that reads and decodes; None = a separate thread.
+      ahead: number of files to read ahead.
     """
     if pool is None:
         with ThreadPoolExecutor(1, "decoding") as thread:
@@ -109,7 +109,7 @@ def _decode_ahead(
 
 
 def _decode(detector: NoveltyDetector, given: Given, gate: Gate) -> Decoded:
-    """Decode a file as `detector.read` does, and say what it is."""
+    """Decode a file as `detector.read` does, and return its properties as well."""
     path, reason, data = given
     began, facts, sides = time.perf_counter(), Facts(), list[int]()
     image: np.ndarray | UnusableImage
@@ -117,7 +117,7 @@ def _decode(detector: NoveltyDetector, given: Given, gate: Gate) -> Decoded:
         if reason:
             raise UnusableImage(reason)
         data = storage.read_image(path) if data is None else data
-        if len(data) <= MAX_BYTES:  # what is longer may have been read in part
+        if len(data) <= MAX_BYTES:  # longer data may be incomplete
             facts = Facts(hashlib.sha256(data).hexdigest(), len(data))
         size, least = detector.image_size, detector.min_side
         image = decode_image(
@@ -131,7 +131,7 @@ def _decode(detector: NoveltyDetector, given: Given, gate: Gate) -> Decoded:
 
 
 def schema(metrics: Sequence[str]) -> pa.Schema:
-    """The columns of a part; all but `seconds` depend on the inputs and the detector alone."""
+    """Return the columns of a part; all but `seconds` depend only on inputs, detector, gate and version."""
     shared = pa.dictionary(pa.int8(), pa.string())
     return pa.schema(
         [
@@ -154,7 +154,7 @@ def schema(metrics: Sequence[str]) -> pa.Schema:
 
 
 def to_table(rows: Sequence[ScoredFile], *, start: int, metrics: Sequence[str], detector: str) -> pa.Table:
-    """Rows as a table; `start` is the id of the first, `detector` the digest of what scored them."""
+    """Convert rows to a table; `start` is the id of the first, `detector` the detector's digest."""
     found = [row.assessment for row in rows]
     columns = {
         "id": range(start, start + len(rows)),

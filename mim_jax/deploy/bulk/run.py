@@ -1,4 +1,4 @@
-"""A bulk run: whose folder it is, what is left to do, and who does it."""
+"""A bulk run: claim the output folder, find the unfinished parts, and score them."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -16,19 +16,19 @@ from mim_jax.deploy.bulk.inputs import Inputs, Item
 from mim_jax.deploy.bulk.output import Output
 from mim_jax.train.workdir import differences
 
-# What may change under way: the list was made at the first start, and thresholds belong to the digest.
+# May differ on resuming: the list is from the first start, and the digest covers the calibration.
 _FREE = ("rows", "inputs.count", "inputs.digest", "calibration")
 
 
 def describe_detector(path: str, *, digest: str | None) -> dict[str, Any]:
-    """Describe an export or a workdir as `_run.json` does.
+    """Describe an export or a workdir as in `_run.json`.
 
     Raises:
-      ValueError: as `mim_jax.load`; a digest that is not this export's.
+      ValueError: as for `mim_jax.load`; or the digest is of another export.
     """
     if worker.is_export(path):
         return _describe_detector(format.digest(path), format.read(path, digest=digest))
-    # A workdir is loaded by JAX, which must not run here: Ray forks.
+    # Loading a workdir runs JAX, which must not run in this process, because Ray forks it.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as apart:
         return apart.submit(_describe_workdir, path, digest).result()
@@ -39,7 +39,7 @@ def _describe_workdir(path: str, digest: str | None) -> dict[str, Any]:
 
     import mim_jax
 
-    jax.config.update("jax_platforms", "cpu")  # another device is another process's
+    jax.config.update("jax_platforms", "cpu")  # leave other devices to other processes
     found = mim_jax.load(path, digest=digest)
     return _describe_detector(worker.digest_of(found), found)
 
@@ -65,11 +65,11 @@ def claim(
     rows: int = output.ROWS,
     tell: Callable[[str], None],
 ) -> Output:
-    """Make a folder the output of a run, or find that it is.
+    """Make a folder the output of a run, or resume the run if it already is.
 
     Raises:
-      ValueError: the folder is another run's, or holds something else; the inputs or the detector cannot be
-        read; the list of a table has changed.
+      ValueError: the folder belongs to another run or holds something else; the inputs or the detector cannot
+        be read; the list in a table has changed.
     """
     before = output.find(root)
     about = {
@@ -85,8 +85,8 @@ def claim(
     same = {"source": storage.absolute(source), "column": column or before.about["inputs"]["column"]}
     if found := differences(before.about, about | {"inputs": same}, _FREE):
         raise ValueError(
-            f"--output={root} belongs to another run ({'; '.join(found)}): give this one its own --output, "
-            "or the same detector, input and versions"
+            f"--output={root} belongs to another run ({'; '.join(found)}): use another --output, or the "
+            "same detector, input and versions"
         )
     _compare_lists(before, source, column, tell)
     output.clear(root)
@@ -98,12 +98,12 @@ def _describe(listed: Inputs) -> dict[str, Any]:
 
 
 def _compare_lists(before: Output, source: str, column: str, tell: Callable[[str], None]) -> None:
-    """Say what has come and gone since the list was made; ValueError where it is another one."""
+    """Report files added or removed since the list was made; ValueError if it is another list."""
     try:
         now = inputs.find_inputs(source, column)
     except ValueError:
         if len(before.finished()) == len(before.parts):
-            return  # nothing of it is needed any more
+            return  # the inputs are no longer needed
         raise
     if now.digest == before.about["inputs"]["digest"]:
         return
@@ -112,16 +112,16 @@ def _compare_lists(before: Output, source: str, column: str, tell: Callable[[str
     if gone == len(there) or source.lower().endswith(inputs.TABLES):
         raise ValueError(
             f"--input={source} has changed since the run in {before.root} began ({come:,} paths are new, "
-            f"{gone:,} gone): give this list its own --output"
+            f"{gone:,} gone): use another --output for this list"
         )
     if come:
-        tell(f"{come:,} files have come since this run began and are not part of it: score them elsewhere")
+        tell(f"{come:,} files were added since this run began and are not part of it: use another --output")
     if gone:
-        tell(f"{gone:,} files are gone since this run began: those not scored yet are rows that say so")
+        tell(f"{gone:,} files were removed since this run began: those not yet scored are rows that say so")
 
 
 def pending(found: Output, done: set[int]) -> Iterator[tuple[int, list[Item]]]:
-    """Yield the parts that are not finished, with their inputs."""
+    """Yield the unfinished parts, with their inputs."""
     listed = output.inputs_of(found)
     for part in found.parts:
         if part not in done:
@@ -141,26 +141,26 @@ def score(
     prepare: Callable[[], None],
     tell: Callable[[str], None],
 ) -> Iterator[worker.Done]:
-    """Score the parts that are not finished, on Ray or in this process, and yield each when it is written."""
+    """Score the unfinished parts, on Ray or in this process, and yield each when it is written."""
     left = pending(found, done)
     if not on_ray:
         job = worker.Job(found, detector, threads=engines.available_cpus())
         yield from engines.score_here(job, left)
     else:
         files = {}
-        if worker.is_export(detector):  # sent along: it need not lie where the actors are
+        if worker.is_export(detector):  # sent to the actors, which may have no access
             files = {each.name: each.read_bytes() for each in Path(detector).iterdir() if each.is_file()}
         job = worker.Job(found, detector, files, prepare=prepare)
         yield from engines.score_on_ray(job, left, address=address, actors=actors, gpus=gpus, tell=tell)
     lost = set(found.parts) - found.finished()
     if lost:
         raise ValueError(
-            f"{len(lost)} parts that were written are not in {found.root}: all nodes must write into the "
+            f"{len(lost)} parts were written but are not in {found.root}: all nodes must write into the "
             "same folder, on a shared disk or in a bucket"
         )
 
 
 def calibration_of(found: Output) -> Calibration | None:
-    """The calibration of a run's detector."""
+    """Return the calibration of a run's detector."""
     saved = found.about["calibration"]
     return Calibration.from_json(saved) if saved else None

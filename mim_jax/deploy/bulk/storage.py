@@ -1,7 +1,7 @@
-"""Files by path or URI, on this machine or in a bucket: read one, list them, write one whole or not at all.
+"""Files by path or URI, local or in a bucket: read, list, and write atomically.
 
-`s3://`, `gs://`, `abfs://` and `hdfs://` are pyarrow's file systems, any other scheme is fsspec's. Keys and
-regions come from the environment, as those of the provider's own tools do.
+`s3://`, `gs://`, `abfs://` and `hdfs://` use pyarrow's file systems, any other scheme uses fsspec. Keys and
+regions come from the environment, as for the provider's own tools.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from mim_jax.data.images import MAX_BYTES, UnusableImage, read_bytes
 
 _OF_PYARROW = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
 _GLOB = re.compile(r"[*?\[]")
-TEMPORARY = ".tmp"  # the end of the name of a file that is being written
+TEMPORARY = ".tmp"  # suffix of a file that is being written
 
 
 def absolute(path: str) -> str:
-    """Spell a path from the root, and leave a URI as it is.
+    """Make a path absolute, and return a URI as it is, without a trailing slash.
 
     >>> absolute("s3://bucket/photos/"), absolute("file:///data")
     ('s3://bucket/photos', '/data')
@@ -33,7 +33,7 @@ def absolute(path: str) -> str:
 
 
 def is_pattern(path: str) -> bool:
-    """Whether a path is a glob, and not a file that happens to be named so.
+    """Whether a path is a glob, rather than an existing file whose name looks like one.
 
     >>> is_pattern("photos/*.jpg"), is_pattern("photos")
     (True, False)
@@ -42,7 +42,7 @@ def is_pattern(path: str) -> bool:
 
 
 def locate(path: str) -> tuple[fs.FileSystem, str]:
-    """Find the file system of an absolute path or URI, and the file's name there."""
+    """Return the file system of an absolute path or URI, and the file's name in it."""
     scheme, separator, rest = path.partition("://")
     if not separator:
         return fs.LocalFileSystem(), path
@@ -69,7 +69,7 @@ def _connect(scheme: str, authority: str) -> tuple[fs.FileSystem, str]:
 
 
 def kind(path: str) -> str:
-    """Say whether a path is a "file", a "folder" or "absent"; ValueError where it cannot be asked."""
+    """Return whether a path is a "file", a "folder" or "absent"; ValueError if that cannot be read."""
     files, name = locate(path)
     try:
         found = files.get_file_info(name).type
@@ -79,9 +79,9 @@ def kind(path: str) -> str:
 
 
 def walk(path: str, *, pattern: str = "") -> list[str]:
-    """List the files below a folder, sorted, or those of them that match a pattern.
+    """List the files below a folder, sorted; with a pattern, only the files that match it.
 
-    A pattern's `*` stays within one folder and `**` is any number of folders; hidden files need a dot.
+    `*` matches within one folder, `**` any number of folders. Hidden files need a dot in the pattern.
     """
     files, name = locate(path)
     try:
@@ -107,7 +107,7 @@ def expand(pattern: str) -> list[str]:
 
 
 def _expression(pattern: str) -> str:
-    """The regular expression of a glob."""
+    """Translate a glob to a regular expression."""
     parts = []
     for part in pattern.split("/"):
         if part == "**":
@@ -119,7 +119,7 @@ def _expression(pattern: str) -> str:
 
 
 def read_image(path: str, *, max_bytes: int = MAX_BYTES) -> bytes:
-    """Read the bytes of an image; `UnusableImage` where the file is gone, refused or too large."""
+    """Read the bytes of an image; `UnusableImage` if the file is missing, not readable or too large."""
     if "://" not in path:
         return read_bytes(path, max_bytes=max_bytes)
     try:
@@ -128,7 +128,7 @@ def read_image(path: str, *, max_bytes: int = MAX_BYTES) -> bytes:
             data: bytes = stream.read(max_bytes + 1)
     except FileNotFoundError:
         raise UnusableImage("no such file") from None
-    # The fence: each provider has errors of its own, and no file may stop a run.
+    # Catch everything: each provider raises its own errors, and no file may stop a run.
     except Exception as error:
         raise UnusableImage(f"not readable ({one_line(error)})") from None
     if len(data) > max_bytes:
@@ -137,7 +137,7 @@ def read_image(path: str, *, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def read(path: str) -> bytes | None:
-    """Read a small file; None where there is none."""
+    """Read a small file; None if it does not exist."""
     files, name = locate(path)
     try:
         with files.open_input_stream(name) as stream:
@@ -147,13 +147,13 @@ def read(path: str) -> bytes | None:
 
 
 def open_file(path: str) -> Any:
-    """Open a file for reading at any place of it."""
+    """Open a file for random-access reading."""
     files, name = locate(path)
     return files.open_input_file(name)
 
 
 def write(path: str, data: bytes) -> None:
-    """Write a file whole or not at all, whatever is killed meanwhile; one that is there is replaced."""
+    """Write a file atomically, even if the process is killed; an existing file is replaced."""
     files, name = locate(path)
     if not isinstance(files, fs.LocalFileSystem):
         with files.open_output_stream(name) as stream:  # an object appears when its stream is closed
@@ -165,7 +165,7 @@ def write(path: str, data: bytes) -> None:
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())  # before its name is: power may fail
+            os.fsync(file.fileno())  # before renaming, in case of power failure
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -174,5 +174,5 @@ def write(path: str, data: bytes) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """The words of an error on one line."""
+    """Return the message of an error on one line."""
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,4 +1,4 @@
-"""What the finished parts hold, in counts; and how far this batch lies from the cases calibrated on."""
+"""Summary of a finished run: counts, and how far its scores have drifted from the calibration cases."""
 
 import heapq
 import re
@@ -15,26 +15,26 @@ from mim_jax.deploy.bulk.output import Output
 SLOWEST = 10
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 MEANING = (
-    "Under the guarantee the p-values of new mpox cases like those calibrated on are uniform, and the "
-    "distance stays below the bound in 95 of 100 batches of such cases, where they are independent. A batch "
-    "that also holds other diseases or healthy skin lies far from uniform without any drift, and a small "
-    "distance of such a batch shows nothing. So compare it with that of earlier batches of the same kind: a "
-    "jump means that cameras, people or diseases have changed, not which of them; where it stays, decisions "
-    "need not be right."
+    "Under the guarantee the p-values of new mpox cases like the calibration cases are uniform, and the "
+    "distance stays below the bound in 95 of 100 batches of such cases if they are independent. A batch "
+    "that also contains other diseases or healthy skin is far from uniform without any drift, and a small "
+    "distance of such a batch shows nothing. So compare its distance with those of earlier batches of the "
+    "same kind: a jump means that cameras, people or diseases have changed, but not which of them. Even if "
+    "the distance does not change, decisions may be wrong."
 )
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The finished rows in numbers; `scores` and `p_values` of the usable images, in order."""
+    """Counts of the finished rows, and `scores` and `p_values` of the usable images, in order."""
 
     counts: dict[str, Any]
     scores: np.ndarray  # float64 `[N]`
-    p_values: np.ndarray  # float64 `[N]`, or `[0]` where nothing was calibrated
+    p_values: np.ndarray  # float64 `[N]`, or `[0]` if not calibrated
 
 
 def summarise(output: Output) -> Batch:
-    """Count what the parts of a finished run hold, a part at a time.
+    """Count the rows of a finished run, one part at a time.
 
     Raises:
       ValueError: a part is damaged.
@@ -57,7 +57,7 @@ def summarise(output: Output) -> Batch:
     rows = decisions.total()
     if rows != output.count:
         raise ValueError(
-            f"{output.root} holds {rows} rows, expected {output.count}: start the same command again"
+            f"{output.root} holds {rows} rows, expected {output.count}: run the same command again"
         )
     return Batch(
         {
@@ -73,7 +73,7 @@ def summarise(output: Output) -> Batch:
 
 
 def _head(reason: str) -> str:
-    """The kind of a reason: its first words, without what differs from file to file.
+    """Return the kind of a reason: its first words, with numbers that differ between files replaced.
 
     >>> _head("blurred: its sharpness is 0.0012 (...)"), _head("31x20 pixels; at least ...")
     ('blurred', 'N pixels')
@@ -82,13 +82,13 @@ def _head(reason: str) -> str:
 
 
 def drift(batch: Batch, calibration: Calibration | None) -> dict[str, Any] | None:
-    """Compare a batch with the cases calibrated on; None where nothing was calibrated or nothing was scored.
+    """Compare a batch with the calibration cases; None if nothing was calibrated or nothing was scored.
 
     Returns:
       `distance`, the largest difference between the share of p-values up to t and t, over the values t that
-      they can have (Kolmogorov's distance); `bound`, which it stays below in 95 of 100 batches of independent
-      cases like those calibrated on (Smirnov, Annals of Mathematical Statistics, 1948, for two samples: the
-      calibration is one of them); quantiles of both sets of scores; what it means.
+      they can take (Kolmogorov's distance); `bound`, which it stays below in 95 of 100 batches of independent
+      cases like the calibration cases (Smirnov, Annals of Mathematical Statistics, 1948, for two samples: the
+      calibration is one of them); quantiles of both sets of scores; an explanation.
     """
     known = np.concatenate([np.empty(0), *map(np.array, calibration.scores)]) if calibration else np.empty(0)
     count, new = len(known), len(batch.p_values)
@@ -108,19 +108,19 @@ def drift(batch: Batch, calibration: Calibration | None) -> dict[str, Any] | Non
 
 
 def distance(p_values: Sequence[float] | np.ndarray, count: int) -> float:
-    """Kolmogorov's distance of p-values from the uniform ones of `count` calibration cases, 0 to 1.
+    """Kolmogorov's distance of p-values from uniform ones for `count` calibration cases, 0 to 1.
 
     >>> distance([0.25, 0.5, 0.75, 1.0], 3), distance([0.25, 0.25], 3)
     (0.0, 0.75)
     """
     steps = np.arange(1, count + 2) / (count + 1)
-    # P-values are such steps, and half a step is far from both neighbours.
+    # P-values equal such steps; adding half a step makes the comparison safe from rounding.
     share = np.searchsorted(np.sort(p_values), steps + 0.5 / (count + 1)) / len(p_values)
     return float(np.max(np.abs(share - steps)))
 
 
 def sentences(found: Mapping[str, Any]) -> list[str]:
-    """A summary as lines for people."""
+    """Format a summary as lines of text."""
     decisions = ", ".join(f"{name} {count:,}" for name, count in found["decisions"].items())
     lines = [f"rows: {found['rows']:,} ({decisions}), {found['bytes'] / 2**20:,.1f} MiB of images"]
     if found["reasons"]:
@@ -131,7 +131,7 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     lines.append(f"slowest to read and decode: {', '.join(slow)}")
     if away := found.get("drift"):
         lines.append(
-            f"distance of the p-values from uniform: {away['distance']:.3f} (a batch of mpox alone: below "
-            f"{away['bound']:.3f} in 95 of 100); of a mixed batch it is comparable with earlier ones alone"
+            f"distance of the p-values from uniform: {away['distance']:.3f} (for mpox alone: below "
+            f"{away['bound']:.3f} in 95 of 100 batches); for a mixed batch, compare it with earlier ones only"
         )
     return lines

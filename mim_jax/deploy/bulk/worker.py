@@ -1,4 +1,4 @@
-"""What scores parts: in this process, or in an actor of Ray on any machine. It imports JAX when it loads."""
+"""Worker that scores parts, in this process or as a Ray actor on any machine; `load` imports JAX."""
 
 import os
 import platform
@@ -15,8 +15,8 @@ from mim_jax.deploy.bulk.output import Output
 if TYPE_CHECKING:
     from mim_jax.decide.novelty_detector import NoveltyDetector
 
-AT_ONCE = 2  # parts: while one is written, the other's images are decoded
-AHEAD = 4  # images a thread that are read before their turn
+AT_ONCE = 2  # parts scored concurrently: while one is written, the other's images are decoded
+AHEAD = 4  # images read ahead, per thread
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Job:
     """What a worker needs to know.
 
     Attributes:
-      output: where parts go, and what they are parts of.
-      detector: a workdir or an export; where `files` are given they are that export's.
-      files: name -> content of an export, which need not lie where the worker is; none for a workdir.
-      threads: how many images are decoded at a time.
-      prepare: settings of the process, before JAX computes.
+      output: output folder and description of the run.
+      detector: path of a workdir or an export.
+      files: file name -> content of the export, which the worker may have no access to; empty for a workdir.
+      threads: number of images decoded at a time.
+      prepare: called to configure the process before JAX computes.
     """
 
     output: Output
@@ -40,15 +40,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """A part that is written."""
+    """A part that has been written."""
 
     part: int
     rows: int
-    peak: int  # most memory that its process has held, bytes
+    peak: int  # peak memory of its process, bytes
 
 
 class Worker:
-    """A detector with its threads. `load` comes first; then parts are scored, `AT_ONCE` at a time."""
+    """A detector with its decoding threads. Call `load` first; then score up to `AT_ONCE` parts at a time."""
 
     def __init__(self, job: Job):
         self.job = job
@@ -56,12 +56,12 @@ class Worker:
         self.detector: NoveltyDetector | None = None
 
     def load(self) -> dict[str, str]:
-        """Load the detector, and return the versions it is run with.
+        """Load the detector, and return the versions of the packages in use.
 
         Raises:
-          ValueError: it is not the one that the run began with; as `mim_jax.load`.
+          ValueError: not the detector that the run began with; or as for `mim_jax.load`.
         """
-        os.environ.setdefault("NPROC", str(self.job.threads))  # XLA's threads, where others share the machine
+        os.environ.setdefault("NPROC", str(self.job.threads))  # limits XLA's threads on a shared machine
         if self.job.prepare:
             self.job.prepare()
         import mim_jax
@@ -72,13 +72,13 @@ class Worker:
                 for name, content in self.job.files.items():
                     Path(folder, name).write_bytes(content)
                 self.detector = mim_jax.load(folder, digest=wanted)
-            self.job = replace(self.job, files={})  # as large as the detector
+            self.job = replace(self.job, files={})  # frees as much memory as the detector
             return versions()
         self.detector = mim_jax.load(path, digest=wanted if is_export(path) else None)
         if not is_export(path) and (found := digest_of(self.detector)) != wanted:
             raise ValueError(
-                f"{path} on {platform.node()} is another detector (digest {found[:12]}) than the run began "
-                f"with ({wanted[:12]}): all nodes must see the same workdir, or give its export"
+                f"{path} on {platform.node()} is not the detector that the run began with (digest "
+                f"{found[:12]}, expected {wanted[:12]}): give all nodes the same workdir, or use its export"
             )
         return versions()
 
@@ -110,17 +110,17 @@ class Worker:
         return Done(part, len(found), peak)
 
     def close(self) -> None:
-        """Give up what is not decoded yet."""
+        """Cancel all pending decoding."""
         self.pool.shutdown(wait=False, cancel_futures=True)
 
 
 def is_export(path: str) -> bool:
-    """Whether a folder is an export, which has a digest of its own."""
+    """Whether a folder is an export, which has its own digest."""
     return os.path.isfile(os.path.join(path, "manifest.json"))
 
 
 def digest_of(detector: Any) -> str:
-    """SHA-256 of a detector's description and arrays, for one that is not exported."""
+    """Compute the SHA-256 of the description and arrays of a detector that is not exported."""
     import hashlib
     import json
 
@@ -139,7 +139,7 @@ def digest_of(detector: Any) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the figures in a row depend on."""
+    """Return the versions of the packages that the numbers in a row depend on."""
     import importlib.metadata
 
     import mim_jax

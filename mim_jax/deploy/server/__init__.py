@@ -1,1 +1,1 @@
-"""The detector over HTTP: routes, the queue in front of the scorer, and limits on connections."""
+"""The detector over HTTP: routes, the scoring queue, and connection limits."""

@@ -1,11 +1,11 @@
-"""The app's folder and a scorer over HTTP: `POST /score` takes one image and answers with its assessment.
+"""The app's folder and a scorer over HTTP: `POST /score` takes one image and returns its assessment.
 
     curl -F image=@photo.jpg http://127.0.0.1:8000/score
 
-Nothing of an upload is written to disk or logged. An upload is read up to `Limits.upload` bytes and no
-further; everything about one request is over after `Limits.seconds`. At most `Limits.held` bytes of uploads
-are in memory, and `Limits.decoders` images are decoded at a time, so memory has a bound that no number of
-clients moves; and since a client takes up only what it has sent, slow ones keep nobody waiting.
+No part of an upload is written to disk or logged. At most `Limits.upload` bytes of an upload are read, and
+every request ends after `Limits.seconds`. At most `Limits.held` bytes of uploads are in memory, and at most
+`Limits.decoders` images are decoded at a time, so memory is bounded for any number of clients. A client
+uses only as much memory as it has sent, so slow clients keep nobody waiting.
 """
 
 import asyncio
@@ -39,8 +39,8 @@ from mim_jax.deploy.server.scoring_queue import Busy, ScoringQueue
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
-# What a page from here may do: run its own files, compile WebAssembly, show pictures that it made itself. The
-# last three give it threads in WebAssembly, which browsers allow only in pages isolated from all others.
+# A page from here may run its own files, compile WebAssembly and show images that it created. The last three
+# headers enable WebAssembly threads, which browsers allow only in cross-origin isolated pages.
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob:; "
@@ -55,7 +55,7 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 
-# Not every system knows these, and a browser that must not guess runs no module of another type.
+# Not every system knows these types, and with `nosniff` browsers run no module of another type.
 _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".mjs": "text/javascript; charset=utf-8",
@@ -92,7 +92,7 @@ class Limits:
 
 
 class Answer(BaseModel):
-    """The assessment of one image; `unusable` where it cannot be decoded or does not pass the input gate."""
+    """The assessment of one image; `unusable` if it cannot be decoded or fails the input gate."""
 
     score: float | None
     similarities: dict[str, float]
@@ -135,19 +135,19 @@ def create_app(
     limits: Limits | None = None,
     hosts: Sequence[str] | None = LOOPBACK,
 ) -> FastAPI:
-    """Create the server, to be run by uvicorn or by a test.
+    """Create the server application, for uvicorn or a test to run.
 
     Args:
       assess: uint8 images `[image_size, image_size, 3]` -> as many `mim_jax.Assessment`, such as
         `NoveltyDetector.assess`; called from one thread, with 1 to 8 images.
-      image_size: pixels a side that images are decoded to.
-      min_side: images with a shorter side than this, in pixels, are too small.
-      gate: the checks that an image must pass; None = all.
-      folder: what is served at /; it needs an index.html. None = only the scorer.
-      versions: of the scorer; part of every answer.
-      limits: None = the defaults.
-      hosts: names by which this server may be called, without port; others are refused, because a page of
-        another site could take on a name of its own for 127.0.0.1. None = any.
+      image_size: side, in pixels, that images are decoded to.
+      min_side: least length of an image's shorter side, in pixels.
+      gate: checks that an image must pass; None = all.
+      folder: folder served at /; it needs an index.html. None = only the scorer.
+      versions: versions of the scorer, included in every answer.
+      limits: limits on requests; None = the defaults.
+      hosts: allowed host names, without port; others are refused, because another site could point its own
+        name at 127.0.0.1 (DNS rebinding). None = any.
 
     Raises:
       ValueError: the folder has no index.html.
@@ -156,8 +156,8 @@ def create_app(
     versions_shown = dict(versions or {})
     if folder is not None and not Path(folder, "index.html").is_file():
         raise ValueError(
-            f"{folder} holds no index.html: name a folder that --mode=export_app wrote, or none to serve "
-            "the scorer alone"
+            f"{folder} has no index.html: give a folder written by --mode=export_app, or none to serve only "
+            "the scorer"
         )
     decode = functools.partial(decode_image, size=image_size, gate=gate or Gate(), min_side=min_side)
     memory = _UploadMemory(limits.held)
@@ -170,12 +170,12 @@ def create_app(
         app.state.decoders.shutdown(cancel_futures=True)
         await asyncio.to_thread(app.state.scorer.close)
 
-    # The pages that FastAPI makes of it fetch their scripts from elsewhere.
+    # FastAPI's own documentation pages load their scripts from other servers.
     app = FastAPI(title="mim_jax", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
-    app.add_middleware(_Headers)  # the last is the outermost
-    app.add_exception_handler(Exception, _say_failed)  # but this answers from outside of it
+    app.add_middleware(_Headers)  # the last one added is the outermost
+    app.add_exception_handler(Exception, _say_failed)  # except that this handler runs outside it
 
     async def answer(request: Request) -> Answer:
         with memory.share() as take:
@@ -203,7 +203,7 @@ def create_app(
             raise _failure(400, "malformed request: the upload was cut off") from None
         except HTTPException:
             raise
-        # The fence: a failure on one image is reported to its sender, without a traceback.
+        # Catch everything: a failure on one image is reported to its sender, without a traceback.
         except Exception as error:
             raise _failure(500, f"the scorer failed on this image ({type(error).__name__})") from error
 
@@ -227,14 +227,14 @@ def create_app(
 
 
 class _UploadMemory:
-    """Memory that all uploads share."""
+    """Memory budget shared by all uploads."""
 
     def __init__(self, size: int):
         self.size = self.free = size
 
     @contextmanager
     def share(self) -> Iterator[Callable[[int], None]]:
-        """Give a function that takes bytes; at the end free the bytes it took."""
+        """Yield a function that reserves bytes; free them at the end."""
         taken = 0
 
         def take(size: int) -> None:
@@ -251,7 +251,7 @@ class _UploadMemory:
 
 
 async def _read_image(request: Request, most: int, take: Callable[[int], None]) -> bytes:
-    """Read the one file of a form; `take` is called with the size of each chunk."""
+    """Read the only file of a form; `take` is called with the size of each chunk."""
     kind = request.headers.get("content-type", "")
     if kind.partition(";")[0].strip().lower() != "multipart/form-data":
         raise _failure(415, f"multipart/form-data with a file named image is needed, got {kind or 'nothing'}")
@@ -269,12 +269,12 @@ async def _read_image(request: Request, most: int, take: Callable[[int], None]) 
             yield chunk
 
     parser = _Form(request.headers, limited(), max_files=2)
-    parser.spool_max_size = most + 1  # in memory: a picture of somebody's skin should not lie on a disk
+    parser.spool_max_size = most + 1  # keep pictures of people's skin in memory, off the disk
     try:
         form = await parser.parse()
     except MultiPartException as error:
         raise _failure(400, f"malformed form: {error.message.rstrip('.')}") from None
-    except UnicodeError:  # some codecs, such as idna, raise it in a way that the parser does not know
+    except UnicodeError:  # raised by some codecs, such as idna, and not handled by the parser
         raise _failure(400, "malformed form: a name is not in the charset that it claims") from None
     try:
         match form.multi_items():
@@ -286,7 +286,7 @@ async def _read_image(request: Request, most: int, take: Callable[[int], None]) 
 
 
 class _Form(MultiPartParser):
-    """A form of files alone: also of one without a name, or with the `filename*` of older clients."""
+    """Form whose fields are all files, even without a file name or with the `filename*` of older clients."""
 
     def on_headers_finished(self) -> None:
         part = self._current_part
@@ -297,7 +297,7 @@ class _Form(MultiPartParser):
 
 
 def _failure(status: int, sentence: str) -> HTTPException:
-    # What is left of the upload is not read, so the connection is of no further use.
+    # The rest of the upload is not read, so the connection cannot be used again.
     headers = {"connection": "close"} | ({"retry-after": "5"} if status == 503 else {})
     return HTTPException(status, sentence, headers)
 
@@ -310,7 +310,7 @@ class _Files(StaticFiles):
     def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
         try:
             return super().lookup_path(path)
-        except OSError:  # a name that is too long, a link to itself, a file that is not ours to read
+        except OSError:  # a name that is too long, a circular link, no permission to read
             return "", None
 
     def file_response(
@@ -324,7 +324,7 @@ class _Files(StaticFiles):
         kind = _TYPES.get(Path(full_path).suffix.lower())
         if kind:
             response.headers["content-type"] = kind
-        # A browser asks each time whether a file has changed: a model must not outlive its calibration.
+        # Browsers must check each time whether a file has changed: a model must not outlive its calibration.
         response.headers["cache-control"] = "no-cache"
         return response
 

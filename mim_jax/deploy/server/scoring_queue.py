@@ -1,4 +1,4 @@
-"""Queue in front of the scorer: one thread scores waiting images in batches, and each has its own answer."""
+"""Queue in front of the scorer: one thread scores waiting images in batches, and answers each separately."""
 
 import queue
 import threading
@@ -16,18 +16,18 @@ class Busy(Exception):
 
 
 class ScoringQueue(Generic[Answer]):
-    """Calls of one function from one thread, with a few images at a time.
+    """Calls one function from one thread, with a few images at a time.
 
-    A device runs one program at a time, so a thread for each caller would gain nothing and hold memory for
-    each. An image whose batch fails is scored again by itself, so that no image can spoil another's answer.
+    A device runs one program at a time, so a thread per caller would gain nothing and use memory for each.
+    If a batch fails, its images are scored again one by one, so that no image can spoil another's answer.
     """
 
     def __init__(
         self, score: Callable[[Sequence[np.ndarray]], Sequence[Answer]], *, batch: int = 8, waiting: int = 64
     ):
-        """Start the thread. At most `waiting` images wait, and `batch` of them go into one call of `score`.
+        """Start the thread. At most `waiting` images wait; one call of `score` takes up to `batch` of them.
 
-        `score` maps images to answers, one each and in their order; no answer may depend on other images.
+        `score` maps images to answers, one per image in the same order; no answer may depend on other images.
         """
         self._score = score
         self._batch = batch
@@ -36,7 +36,7 @@ class ScoringQueue(Generic[Answer]):
         self._thread.start()
 
     def submit(self, image: np.ndarray) -> Future[Answer]:
-        """Queue an image, and return the answer to come; cancelled before its turn it is never scored."""
+        """Queue an image and return a future of its answer; if cancelled before its turn it is not scored."""
         future: Future[Answer] = Future()
         try:
             self._waiting.put_nowait((image, future))
@@ -45,7 +45,7 @@ class ScoringQueue(Generic[Answer]):
         return future
 
     def close(self) -> None:
-        """End the thread when the waiting images are done."""
+        """Stop the thread after the waiting images are scored."""
         self._waiting.put(None)
         self._thread.join()
 
@@ -67,11 +67,11 @@ class ScoringQueue(Generic[Answer]):
             return
         try:
             answers = self._score([image for image, _ in jobs])
-            if len(answers) != len(jobs):  # before anybody is answered, because nobody can be answered twice
+            if len(answers) != len(jobs):  # before any answer is set, because none can be set twice
                 raise ValueError(f"{len(answers)} answers to {len(jobs)} images")
             for (_, future), answer in zip(jobs, answers, strict=True):
                 future.set_result(answer)
-        # The fence: whatever a scorer raises belongs to the caller who waits, and must not end the thread.
+        # Catch everything: an error of the scorer goes to the waiting caller, and must not end the thread.
         except Exception as error:
             if len(jobs) == 1:
                 jobs[0][1].set_exception(error)

@@ -1,4 +1,4 @@
-"""The running server: a detector behind the app at an address, and limits on connections in front of it."""
+"""The running server: listens on an address, compiles the detector, serves the app and limits connections."""
 
 import asyncio
 import functools
@@ -47,15 +47,15 @@ def serve(
 
     Args:
       scorer: any `NoveltyDetector`.
-      alpha: the share of mpox that may be missed, as `NoveltyDetector.assess`.
-      gate: the checks that an image must pass.
-      folder: of the app; None = only the scorer.
-      host: address to answer at; any but one of this machine itself brings a warning.
-      port: 0 = any that is free.
-      tell: called with sentences for people: a warning, and the address of the server.
+      alpha: share of mpox that may be missed, as in `NoveltyDetector.assess`.
+      gate: checks that an image must pass.
+      folder: folder of the app; None = only the scorer.
+      host: address to listen on; any but a loopback address causes a warning.
+      port: port to listen on; 0 = any free port.
+      tell: called with messages for the user: a warning, and the address of the server.
 
     Raises:
-      ValueError: the folder is not an app, or the address cannot be listened at.
+      ValueError: the folder is not an app, or the server cannot listen on the address.
     """
     local = host in LOOPBACK
     assess = functools.partial(scorer.assess, alpha=alpha)
@@ -70,25 +70,25 @@ def serve(
     )
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Before the network is compiled: an address that is taken should be reported at once.
+        # Before the network is compiled, so that an address already in use is reported at once.
         try:
             listener.bind((host, port))
             listener.listen(128)
         except OSError as error:
             raise ValueError(
-                f"no server can listen at {host}, port {port} ({error.strerror}): choose another "
+                f"the server cannot listen on {host}, port {port} ({error.strerror}): choose another "
                 "--port or --host"
             ) from None
         if not local:
             tell(
-                f"warning: whoever reaches {host} can use this server, which has no authentication and "
-                "no TLS: put a proxy in front of it that has both"
+                f"warning: anyone who can reach {host} can use this server, which has no authentication "
+                "and no TLS: put a proxy that has both in front of it"
             )
         assess(np.zeros((1, scorer.image_size, scorer.image_size, 3), np.uint8))
         name = f"[{host}]" if ":" in host else host
-        tell(f"serving: http://{name}:{listener.getsockname()[1]}/ (Ctrl+C ends it)")
-        # No access log: it would keep who asked, and when. No warnings: there is one for each malformed
-        # request and form, so anybody could fill a disk with them.
+        tell(f"serving: http://{name}:{listener.getsockname()[1]}/ (Ctrl+C to stop)")
+        # No access log: it would record who asked, and when. No warnings: every malformed request or form
+        # causes one, so anyone could fill a disk with them.
         logging.getLogger("python_multipart").setLevel(logging.ERROR)
         settings = uvicorn.Config(
             app,
@@ -103,23 +103,23 @@ def serve(
 
 
 class Connection(H11Protocol):
-    """uvicorn's connection with an end to every wait, and `HEADERS` on every answer.
+    """uvicorn's connection with a timeout for every wait, and `HEADERS` on every answer.
 
-    uvicorn itself waits for ever for headers and for a client that does not read, beyond its limit of
-    connections refuses the honest with the rest, and answers malformed HTTP without asking the app.
-    docs/reliability.md has the figures of other servers.
+    uvicorn itself waits forever for headers and for clients that do not read, refuses honest clients with the
+    rest beyond its connection limit, and answers malformed HTTP without asking the app.
+    docs/reliability.md has measurements of other servers.
     """
 
     header_seconds = 10.0  # from a request's first byte, or from the connection, to the end of the headers
-    stalled_seconds = 30.0  # in which a client has to read 64 KiB
+    stalled_seconds = 30.0  # time for a client to read 64 KiB
     at_most = 512  # connections; many systems allow a process 1024 open files
 
     _headers_end: asyncio.TimerHandle | None = None
     _reading_ends: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Accept a connection; beyond 512 the one whose headers have been awaited longest is closed."""
-        # uvicorn forgets a connection only some time after it was closed.
+        """Accept a connection; beyond 512, close the one that has waited longest for its headers."""
+        # uvicorn removes a connection from its list only some time after closing it.
         others = [each for each in self.connections if not each.transport.is_closing()]
         super().connection_made(transport)
         if len(others) >= self.at_most:
@@ -129,15 +129,15 @@ class Connection(H11Protocol):
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the clocks, which would keep the connection in memory."""
+        """Cancel the timers, which would keep the connection in memory."""
         self._forget_headers()
         self._forget_reading()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Start a clock at the first byte of a request and stop it at the end of its headers.
+        """Start a timer at the first byte of a request and stop it at the end of its headers.
 
-        What is left of a body after its answer counts as the next request, so it comes to an end as well.
+        The rest of a body after its answer counts as the next request, so it is limited as well.
         """
         super().data_received(data)
         if self.transport.is_closing():
@@ -148,23 +148,23 @@ class Connection(H11Protocol):
             self._forget_headers()
 
     def on_response_complete(self) -> None:
-        """Start the clock for the unread rest."""
+        """Start the timer for the client to read the rest of the answer."""
         super().on_response_complete()
         if self.transport.get_write_buffer_size():
             self._await_reading()
 
     def pause_writing(self) -> None:
-        """Start the clock for the client to read."""
+        """Start the timer for the client to read."""
         super().pause_writing()
         self._await_reading()
 
     def resume_writing(self) -> None:
-        """Restart the clock, because the client has read."""
+        """Restart the timer, because the client has read."""
         super().resume_writing()
         self._await_reading()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer malformed HTTP, where an answer is still possible."""
+        """Answer malformed HTTP, if an answer is still possible."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
             return

@@ -1,4 +1,4 @@
-// The page: choose, crop, check, show. What it knows comes from app.json, what it says from the strings.
+// The page: choose, crop, check, show. Its data come from app.json, its texts from strings.en.js.
 
 import { CANNOT_TELL, UNUSABLE, decide } from "./decision.js";
 import { drawScale, mapColor, paint } from "./chart.js";
@@ -31,7 +31,7 @@ function show(step) {
   at("status").hidden = !["start", "crop", "working"].includes(step);
   document.body.dataset.step = step;
   const heading = at(step).querySelector("h2[tabindex]");
-  if (heading) heading.focus({ preventScroll: true }); // a screen reader goes on from there
+  if (heading) heading.focus({ preventScroll: true }); // a screen reader continues from there
   if (step !== "start") window.scrollTo(0, 0);
 }
 
@@ -41,7 +41,7 @@ function refuse(words) {
   show("refused");
 }
 
-// The worker as promises: `ready` once it has proved itself, and one for each score.
+// Wraps the worker in promises: `ready` resolves after its self-test; each score has a promise of its own.
 function startScorer() {
   const worker = new Worker("scorer.js", { type: "module" });
   const waiting = new Map();
@@ -65,7 +65,7 @@ function startScorer() {
   return { worker, ready, score };
 }
 
-// Waits until all files are kept, so that the model is downloaded once. True where they are.
+// Waits until all files are cached, so that the model is downloaded only once; returns whether they are.
 async function keepOffline() {
   if (!("serviceWorker" in navigator)) return false;
   try {
@@ -79,7 +79,7 @@ async function keepOffline() {
       };
     });
   } catch {
-    return false; // without a network the page will not open again; it works all the same
+    return false; // the page works, but will not open again offline
   }
 }
 
@@ -112,7 +112,7 @@ async function begin() {
 
 async function choose(input) {
   const [file] = input.files;
-  input.value = ""; // the same file can be chosen again
+  input.value = ""; // so that the same file can be chosen again
   if (!file) return;
   picture = undefined;
   try {
@@ -131,7 +131,7 @@ async function choose(input) {
 
 const leastSide = () => app.least_side;
 
-// How close one can come: not so close that pixels would have to be invented, nor below what is needed.
+// Limits the zoom, so that the picture is not enlarged for the model and the square is not too small.
 function zoomTo(share) {
   const whole = Math.min(picture.width, picture.height);
   const closest = Math.min(Math.max(leastSide(), Math.min(app.image_size, whole)), whole);
@@ -249,7 +249,7 @@ function showResult(rgb, scored) {
 const pixel = (bytes) => (i) => bytes.subarray(3 * i, 3 * i + 3);
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
-// What MIM sees may be smaller than the picture.
+// MIM's image may be smaller than the picture.
 function drawInpainting(rgb, { inpainted, map }) {
   const side = app.image_size, small = app.mim_size;
   const [top, left] = app.offset.map((first) => first - app.margin), wide = app.mask_size + 2 * app.margin;
@@ -272,7 +272,7 @@ function drawResult(rgb, scored, score) {
   paint(at("original"), app.image_size, pixel(rgb));
   if (app.mim_size) drawInpainting(rgb, scored);
   if (scored.unlikeness) {
-    paint(at("unlikeness"), app.image_size, (i) => mapColor(1 - scored.unlikeness[i])); // bright = unlike, as in the other map
+    paint(at("unlikeness"), app.image_size, (i) => mapColor(1 - scored.unlikeness[i])); // bright = different, as in the other map
     at("unlikeness").setAttribute("aria-label", TEXT.unlikeness_alt(mean(scored.unlikeness)));
   }
   const scores = (calibration?.scores ?? []).flat(), lower = calibration?.lower ?? NaN, upper = calibration?.upper ?? NaN;

@@ -1,8 +1,8 @@
-// The score on a scale, over the calibration scores and the thresholds. SVG, drawn from numbers.
+// Draws the score on a scale, with the calibration scores and the thresholds, as SVG.
 
 import { number } from "./strings.en.js";
 
-const WIDTH = 340, HEIGHT = 134, LEFT = 8, BASE = 96, TOP = 34, BINS = 20, LETTER = 6.8; // of a label, about
+const WIDTH = 340, HEIGHT = 134, LEFT = 8, BASE = 96, TOP = 34, BINS = 20, LETTER = 6.8; // a letter is about this wide
 
 function element(name, attributes, text) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -27,7 +27,7 @@ export function drawScale({ score, scores, lower, upper, text }) {
   });
   svg.append(element("line", { class: "axis", x1: LEFT, x2: WIDTH - LEFT, y1: BASE, y2: BASE }));
 
-  // Labels of the thresholds point away from each other, where there is room.
+  // The threshold labels extend away from each other if there is room.
   const label = (value, y, words, kind, wanted) => {
     const x = place(value), room = words.length * LETTER * (wanted === "middle" ? 0.5 : 1);
     const anchor = wanted !== "start" && x < room ? "start" : wanted !== "end" && x > WIDTH - room ? "end" : wanted;
@@ -47,7 +47,7 @@ export function drawScale({ score, scores, lower, upper, text }) {
   return svg;
 }
 
-// RGB bytes or a map of similarities (1 = the same) on a canvas.
+// Paints a square canvas; `color(i)` gives the RGB of pixel i.
 export function paint(canvas, side, color) {
   canvas.width = canvas.height = side;
   const context = canvas.getContext("2d");
@@ -56,7 +56,7 @@ export function paint(canvas, side, color) {
   context.putImageData(image, 0, 0);
 }
 
-// From dark blue (1) through grey to yellow (0 or less): told apart without seeing red and green.
+// From dark blue (1) through grey to yellow (0 or less): readable with red-green colour blindness.
 export function mapColor(value) {
   const share = Math.min(Math.max(1 - value, 0), 1);
   const stops = [[0, 32, 81], [124, 123, 120], [255, 233, 69]];

@@ -1,8 +1,8 @@
-// From a score to a decision, as mim_jax/decide/decision.py has it, for one fold.
+// From a score to a decision, as in mim_jax/decide/decision.py, for one fold.
 
 export const MPOX_LIKE = "mpox_like", NOT_MPOX_LIKE = "not_mpox_like", CANNOT_TELL = "cannot_tell", UNUSABLE = "unusable";
 
-// `calibration` is what the training side wrote, or null; the result names why it cannot be told.
+// `calibration` is the one in app.json, or null; `why` in the result is the reason for the decision.
 export function decide(score, calibration) {
   if (!Number.isFinite(score)) return { decision: UNUSABLE, pValue: null, why: "not_finite" };
   const scores = (calibration?.scores ?? []).flat();
@@ -11,7 +11,7 @@ export function decide(score, calibration) {
   if (!calibration) return told(CANNOT_TELL, "uncalibrated");
   let like;
   if (calibration.rule === "calibrated") {
-    // Rounded first: 0.29 * 100 is 28.999999999999996 in binary, and 29 is meant.
+    // Rounded first: 0.29 * 100 is 28.999999999999996 in floating point, but 29 is meant.
     const rank = Math.floor(Number((calibration.miss_rate * (scores.length + 1)).toFixed(9)));
     if (!scores.length || rank === 0) return told(CANNOT_TELL, "too_few");
     like = Math.round(pValue * (scores.length + 1)) > rank;

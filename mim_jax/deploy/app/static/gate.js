@@ -1,7 +1,7 @@
-// Is this picture a usable photograph of skin? As mim_jax/data/quality.py, which explains the measures; `limits` are
-// its constants, by way of app.json.
+// The input gate: is this picture a usable photograph of skin? As in mim_jax/data/quality.py, which explains the
+// measures; `limits` are its constants, passed on in app.json.
 
-// lit, burnt, sharpness, skin and flat of a square of RGB bytes.
+// Measures lit, burnt, sharpness, skin and flat of a square of RGB bytes.
 export function measure(rgb, side, limits) {
   const count = side * side;
   const luma = new Float64Array(count);
@@ -28,7 +28,7 @@ export function measure(rgb, side, limits) {
   };
 }
 
-// The faults' names; each has its sentence in the strings.
+// Returns the names of the faults found; TEXT.reasons has a sentence for each.
 export function findFaults(found, limits) {
   const faults = {
     screenshot: found.flat > limits.MOST_FLAT && found.sharpness > limits.MOST_FLAT_SHARPNESS,
@@ -44,7 +44,7 @@ function same(rgb, one, other) {
   return [0, 1, 2].every((channel) => rgb[3 * one + channel] === rgb[3 * other + channel]);
 }
 
-// The four neighbours less four times the pixel, mirrored at the border as in abcb|abc.
+// The sum of the four neighbours minus four times the pixel, mirrored at the border as in abcb|abc.
 function laplacian(plane, side) {
   const mirrored = (place) => (place < 0 ? -place : place >= side ? 2 * side - 2 - place : place);
   const at = (y, x) => plane[mirrored(y) * side + mirrored(x)];

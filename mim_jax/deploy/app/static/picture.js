@@ -1,4 +1,4 @@
-// A file that somebody chose -> a picture whose pixels can be read, or the reason why not.
+// Opens a chosen file as a picture whose pixels can be read, or gives the reason why it cannot.
 
 const MOST_BYTES = 64 * 2 ** 20;
 const MOST_PIXELS = 50e6;
@@ -6,7 +6,7 @@ const MOST_PIXELS = 50e6;
 export class Unusable extends Error {
   constructor(reason, values = {}) {
     super(reason);
-    this.reason = reason; // a key of the strings
+    this.reason = reason; // key in TEXT.reasons
     this.values = values;
   }
 }
@@ -17,7 +17,7 @@ export async function openPicture(file) {
   if (severalFrames(new Uint8Array(await file.slice(0, 65536).arrayBuffer()))) throw new Unusable("several_frames");
   let bitmap;
   try {
-    // Turned upright as the camera says; colours as they are stored, because the model was trained on those.
+    // Turned upright by its EXIF orientation; colours as stored, because the model was trained on those.
     bitmap = await createImageBitmap(file, { imageOrientation: "from-image", colorSpaceConversion: "none" });
   } catch {
     throw new Unusable("not_a_picture");
@@ -27,7 +27,7 @@ export async function openPicture(file) {
   return { width, height, bitmap, read: reader(bitmap) };
 }
 
-// RGBA of a part of a bitmap, on white where it is transparent.
+// Returns a function that reads a part of a bitmap as RGBA, with transparent pixels on white.
 function reader(bitmap) {
   const canvas = document.createElement("canvas");
   const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -41,7 +41,7 @@ function reader(bitmap) {
   };
 }
 
-// Some browsers change pixels that a page reads, so that nobody is known again by them. No score would be right.
+// Some browsers change the pixels that a page reads, against fingerprinting. Every score would be wrong.
 export function pixelsAreTrue() {
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = 32;
@@ -53,7 +53,7 @@ export function pixelsAreTrue() {
   return image.data.every((value, i) => value === read[i]);
 }
 
-// GIF, and what says in its header that it moves: WebP with the animation flag, PNG with an acTL chunk.
+// Whether a file is a GIF, or animated by its header: WebP with the animation flag, PNG with an acTL chunk.
 function severalFrames(bytes) {
   const text = (start, end) => String.fromCharCode(...bytes.subarray(start, end));
   if (text(0, 4) === "GIF8") return true;

@@ -1,7 +1,7 @@
-// Pillow's bicubic reduction, bit for bit: what the model was trained on. A browser's own scaling is another
-// filter in every browser, and the score would move with it.
+// Pillow's bicubic reduction, bit for bit, because the model was trained on its results. Every browser scales with
+// a different filter, which would change the score.
 //
-// Each axis apart, rows first, each rounded to bytes. Weights of output place x, with s = side / size:
+// Each axis separately, along rows first, each rounded to bytes. Weights of output position x, with s = side / size:
 // w(k) = cubic((k + 0.5 - c) / max(s, 1)), c = left + (x + 0.5) s, normalised, in units of 2^-22.
 
 const BITS = 22;
@@ -15,9 +15,9 @@ function cubic(x) {
   return 0;
 }
 
-// For each of `size` places: where its taps begin, and their weights.
+// For each of `size` output positions: the first tap, and the weights of all taps.
 function taps(begin, side, size, length) {
-  const start = Math.fround(begin); // Pillow has boxes in single precision
+  const start = Math.fround(begin); // Pillow stores boxes in single precision
   const scale = Math.fround(Math.fround(begin + side) - start) / size;
   const stretch = Math.max(scale, 1);
   const support = SUPPORT * stretch;
@@ -41,9 +41,9 @@ function taps(begin, side, size, length) {
 const byte = (sum) => Math.min(Math.max(sum >> BITS, 0), 255);
 const HALF = 1 << (BITS - 1);
 
-// The square `box` = {left, top, side} of a picture, which may lie between pixels, as `size` x `size` RGB bytes.
-// `picture.read(x, y, width, height)` gives RGBA bytes; it is asked for a few rows at a time, so that a large
-// photograph never lies in memory twice.
+// Resizes the square `box` = {left, top, side} of a picture, with edges between pixels or on them, to `size` x `size`
+// RGB bytes. `picture.read(x, y, width, height)` returns RGBA bytes; it is called for a few rows at a time, so that a
+// large photograph is never in memory twice.
 export function resize(picture, box, size, rowsAtOnce = 128) {
   const { width, height } = picture;
   const across = taps(box.left, box.side, size, width);
@@ -85,7 +85,7 @@ export function resize(picture, box, size, rowsAtOnce = 128) {
   return result;
 }
 
-// RGB bytes as a picture.
+// Wraps RGB bytes as a picture.
 export function pictureOf(rgb, width, height) {
   return {
     width,

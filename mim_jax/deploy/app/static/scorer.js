@@ -1,8 +1,8 @@
-// The worker that computes: loads onnxruntime and the model, proves itself on the golden images, then scores.
+// The scoring worker: loads onnxruntime and the model, tests itself on the golden images, then scores.
 
 let app, session, ort;
 
-// Where the service worker keeps a file it is not fetched again.
+// Reads a file from the service worker's cache if it is there, and fetches it otherwise.
 async function read(name) {
   const kept = "caches" in self ? await caches.match(name).catch(() => undefined) : undefined;
   const response = kept ?? (await fetch(name));
@@ -10,7 +10,7 @@ async function read(name) {
   return new Uint8Array(await response.arrayBuffer());
 }
 
-// Some servers send .gz files as what is inside them: the first bytes tell.
+// Some servers send .gz files already decompressed; the first bytes show whether they did.
 async function unpacked(name) {
   const bytes = await read(name);
   if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return bytes;
@@ -21,7 +21,7 @@ async function unpacked(name) {
 async function load(settings) {
   app = settings;
   ort = await import("./ort.mjs");
-  ort.env.wasm.numThreads = 1; // more need headers that a plain web server does not send
+  ort.env.wasm.numThreads = 1; // more threads need headers that a plain web server does not send
   ort.env.wasm.wasmBinary = await unpacked("ort.wasm.gz");
   session = await ort.InferenceSession.create(await unpacked("model.onnx.gz"), { executionProviders: ["wasm"] });
 }
@@ -37,7 +37,7 @@ async function score(rgb) {
   };
 }
 
-// How much a golden score is off by, where that is too much; a page that errs must not decide anything.
+// The error of the first golden score that is off by too much, or 0; a page that errs must not decide anything.
 async function seal() {
   const images = await read("golden.bin");
   const length = app.image_size ** 2 * 3;

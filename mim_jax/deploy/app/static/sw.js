@@ -1,8 +1,8 @@
-// Keeps the app for use without a network: all files of one version, each verified by its hash, and nothing else.
+// Caches the app for offline use: all files of one version, each verified by its hash, and nothing else.
 importScripts("version.js");
 const KEPT = `mim-${self.APP.version}`;
 
-// A new version waits until the last page of the old one is closed: page and model are always of one version.
+// A new version waits until the last page of the old one is closed: page and model always have the same version.
 self.addEventListener("install", (event) => {
   const wanted = Object.entries(self.APP.files).map(
     ([name, integrity]) => new Request(name, { cache: "no-cache", integrity }),
