@@ -138,9 +138,9 @@ def test_what_is_no_run_is_not_written_into(photos, run, tmp_path, capsys):
 
 
 def test_a_wrong_type_stops_before_a_folder_is_made(tmp_path):
-    for fields in ("--config.seeds=abc", "--config.seeds=(0,1.5)", "--config.trainng.epochs=3"):
-        _, said = launch("--config=configs/mim.py:quick", f"--workdir={tmp_path / 'run'}", fields, expect=1)
-        assert said.startswith("mim_jax: ") and said.count("\n") == 1 and "Traceback" not in said
+    flags = ("--config=configs/mim.py:quick", f"--workdir={tmp_path / 'run'}", "--config.seeds=(0,1.5)")
+    _, said = launch(*flags, expect=1)
+    assert said.startswith("mim_jax: ") and said.count("\n") == 1 and "Traceback" not in said
     assert not (tmp_path / "run").exists()
 
 
@@ -174,6 +174,8 @@ def test_files_are_scored_from_any_folder_and_shown_on_any_console(program, run,
     process = scored()
     assert process.stderr == "" and f"warning: {NOTICE}" in process.stdout
     assert "\\u60a3\\u8005 1.png" in process.stdout and not (run / "scored.csv").exists()
+    if program[0] == "-m":  # the consoles of one program are those of the other
+        return
     if os.path.exists("/dev/full"):
         scored("> /dev/full 2>&1")
     scored(">&- 2>&-")

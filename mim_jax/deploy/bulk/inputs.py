@@ -98,7 +98,7 @@ def find_inputs(source: str, column: str = "") -> Inputs:
     local = "://" not in source
     files = find_files([source]) if local else [(path, "") for path in storage.walk(source) if is_image(path)]
     if not files or files[0][0] == source:
-        tables = [path for path in storage.walk(source) if path.endswith(TABLES)]
+        tables = [path for path in storage.walk(source) if path.lower().endswith(TABLES)]
         if not tables:
             why = files[0][1] if files else "it holds no images"
             raise ValueError(f"--input={source} has nothing to score: {why}")
