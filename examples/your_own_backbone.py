@@ -1,6 +1,6 @@
 """A detector on your own features, given by any function of images; nothing is trained.
 
-    python examples/your_own_backbone.py             # embedded procedural images, which say nothing about mpox
+    python examples/your_own_backbone.py             # embedded procedural images: they say nothing about mpox
     python examples/your_own_backbone.py /data/skin  # one folder per class, one of them mpox
 
 Here the features are edges at three scales in opponent colours. Replace them by the forward pass of
