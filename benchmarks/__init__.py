@@ -1,4 +1,4 @@
-"""Benchmarks of speed and memory against other packages. Importing this replaces missing packages by stand-ins."""
+"""Benchmarks against other packages. Importing this replaces missing packages by stand-ins."""
 
 from benchmarks.stand_ins import install
 

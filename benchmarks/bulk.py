@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[5000, 20000])
     parser.add_argument("--engines", nargs="+", default=["here", "ray"] if has_ray() else ["here"])
     parser.add_argument("--turns", type=int, default=1, help="runs of each engine, alternating")
-    parser.add_argument("--detector", type=Path, default=None, help="an export (default: a small one is made)")
+    parser.add_argument("--detector", type=Path, default=None, help="an export (default: a small one)")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:

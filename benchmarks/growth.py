@@ -190,10 +190,10 @@ def growth_figure(rows: Sequence[Mapping[str, Any]]) -> bytes:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table and draw the figure."""
     parser = make_parser(__doc__)
-    parser.add_argument("--batch", type=positive, help="batch on the other axes; default 8 on CPU, 128 on GPU")
+    parser.add_argument("--batch", type=positive, help="if not varied; default 8 on CPU, 128 on GPU")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--axes", nargs="+", choices=list(AXES), default=list(AXES))
-    parser.add_argument("--points", type=positive, help="number of points per axis, evenly spaced; default all")
+    parser.add_argument("--points", type=positive, help="points per axis, evenly spaced; default all")
     parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--limit", type=positive, default=300, help="time limit of a call in seconds")
     parser.add_argument("--output", type=Path, metavar="PNG", help="file for the figure")

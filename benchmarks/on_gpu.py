@@ -44,7 +44,7 @@ class Benchmark:
     seconds: float  # its share of the eight minutes
     full: tuple[str, ...]  # arguments on a GPU
     small: tuple[str, ...]  # arguments on a CPU
-    figures: Callable[[Mapping[str, Any]], tuple[str, str]]  # row of its JSON -> name and figures for the table
+    figures: Callable[[Mapping[str, Any]], tuple[str, str]]  # row of its JSON -> name, figures
 
 
 def _speedrun(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -221,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="smoke test on a CPU")
     names = [one.name for one in BENCHMARKS]
     parser.add_argument("--only", nargs="+", choices=names, default=names)
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="total time; each benchmark has a share of it")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="total time, divided among them")
     options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def write_json(path: Path | None, environment: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write all results so far, atomically, so that a stopped benchmark keeps them; path None = do nothing."""
+    """Write all results so far atomically, so that a stopped benchmark keeps them; None = no file."""
     if path:
         part = path.with_suffix(".part")
         part.write_text(json.dumps({"environment": environment, "rows": rows}, indent=1) + "\n")

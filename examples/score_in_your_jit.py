@@ -48,7 +48,7 @@ def main(workdir: str, *paths: str, draws: int = 8) -> dict[str, np.ndarray]:
     detector = mim_jax.load(workdir)
     if not isinstance(detector, mim_jax.Detector):
         raise ValueError(
-            f"{workdir} holds {detector!r}, but this example needs MIM: give the workdir of a MIM run"
+            f"{workdir} holds {detector!r}, but this example needs MIM: give a run or an export of MIM"
         )
     size = detector.image_size
     images = (
