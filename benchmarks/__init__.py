@@ -1,5 +1,5 @@
-"""Speed and memory, beside what people use now. Importing this puts stand-ins where packages are missing."""
+"""Benchmarks against other packages. Importing this replaces missing packages by stand-ins."""
 
 from benchmarks.stand_ins import install
 
-STAND_INS = install()  # names
+STAND_INS = install()  # names of the packages replaced

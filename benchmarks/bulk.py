@@ -1,12 +1,12 @@
-"""Bulk scoring on Ray against one process: images a second, memory, and bytes moved an image.
+"""Bulk scoring on Ray and in one process: images per second, CPU time, memory, bytes of output per row.
 
 python -m benchmarks.bulk --rows 5000 20000
 python -m benchmarks.bulk --rows 20000 --detector=runs/skin/exported --engines ray --device=gpu
 
-JPEG files of 224 pixels are drawn. Each engine scores them in processes of its own, one engine after the
-other, and again for each number of rows. The rate is that of the images alone: starting, loading and
-compiling are the seconds before the first parts are there (as many as are scored at once), and both these and
-the time until then are left out. Memory is what a process holds (VmRSS of Linux), its most over the run.
+The images are generated JPEG files of 224 pixels. Each engine scores them in its own processes, one engine
+after the other, for each number of rows. The rate excludes starting, loading and compiling: it is measured
+from the moment when the first parts exist (as many as are scored at once), without the images of these parts.
+Memory is the largest resident memory of a process (VmRSS of Linux) over the run.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from mim_jax.deploy.bulk.worker import AT_ONCE
 from tests.launching import has_ended
 from tests.stress.bulk import begin, descendants, make_export, make_photos
 
-EVERY = 0.5  # seconds between two looks at memory
+EVERY = 0.5  # seconds between two samples of memory
 
 
 def memory(process: int) -> float:
-    """MB that a process holds."""
+    """Resident memory of a process in MB; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
@@ -35,7 +35,7 @@ def memory(process: int) -> float:
 
 
 def cpu_seconds(process: int) -> float:
-    """Seconds of processors that a process has taken."""
+    """CPU seconds that a process has used; 0 if it has ended."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -44,13 +44,13 @@ def cpu_seconds(process: int) -> float:
 
 
 class Watch:
-    """The most memory of the driver, of a worker and of all, and the seconds of processors that all took."""
+    """Records peak memory of the driver, of a worker and of all processes, and the CPU seconds of all."""
 
     def __init__(self, process: subprocess.Popen[str], output: Path):
         self.process, self.output = process, output
         self.most = {"driver": 0.0, "worker": 0.0, "all": 0.0}
         self.cpu: dict[int, float] = {}
-        self.times: list[float] = []  # when the parts were there
+        self.times: list[float] = []  # when each part was first seen
         self.thread = threading.Thread(target=self._look)
         self.thread.start()
 
@@ -72,7 +72,7 @@ class Watch:
 
 
 def measure(root: Path, engine: str, rows: int, device: str, turn: int) -> float:
-    """Score with an engine, print a row of the table, and return images a second."""
+    """Score with an engine, print a row of the table, and return images per second."""
     output = root / f"{engine}_{rows}_{turn}"
     flags = [f"--device={device}", *(["--actors=0"] if engine == "here" else [])]
     began = time.perf_counter()
@@ -96,8 +96,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[5000, 20000])
     parser.add_argument("--engines", nargs="+", default=["here", "ray"] if has_ray() else ["here"])
-    parser.add_argument("--turns", type=int, default=1, help="times that each engine scores, in turns")
-    parser.add_argument("--detector", type=Path, default=None, help="export; by default a small one is made")
+    parser.add_argument("--turns", type=int, default=1, help="runs of each engine, alternating")
+    parser.add_argument("--detector", type=Path, default=None, help="an export (default: a small one)")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
             for turn in range(options.turns):
                 for engine in options.engines[
                     :: -1 if turn % 2 else 1
-                ]:  # what else runs there comes and goes
+                ]:  # alternate the order, because the load of other work varies
                     rates[engine].append(measure(root, engine, rows, options.device, turn))
             if len(rates) == 2:
                 ratio = sum(rates["ray"]) / sum(rates["here"])

@@ -1,11 +1,11 @@
-"""One training step of each classifier, here and in PyTorch, on the same batch, alternated in one run.
+"""Time of one training step of each classifier, in this package and in PyTorch, on the same batch, in turn.
 
     python -m benchmarks.classifiers                                # pip install ".[bench]"
     python -m benchmarks.classifiers --device=gpu --dtype=bfloat16 --batch=128
 
-A step is normalisation, forward, cross-entropy, backward and Adam on uint8 images that lie on the device.
-PyTorch is torchvision's network, eager, with channels_last, and compiled with channels_last. Times are the
-fastest of some warm rounds; what compiling costs stands beside them.
+A step is normalisation, forward pass, cross-entropy, backward pass and Adam on uint8 images that are on the
+device. PyTorch runs torchvision's network in three forms: eager, with channels_last, and compiled with
+channels_last. Each time is the fastest of several warm rounds; the first call, with compilation, is separate.
 """
 
 import argparse
@@ -29,11 +29,11 @@ from mim_jax.classifiers import CLASSIFIERS, step
 from mim_jax.train.epochs import init_state, run_epochs
 
 CLASSES = 2
-STEPS = 2  # in one dispatch of ours
+STEPS = 2  # updates per call, for this package in one dispatch
 
 
 def ours(name: str, images: np.ndarray, labels: np.ndarray, dtype: Any) -> Callable[[], None]:
-    """Runs `STEPS` updates, by the program that trains."""
+    """Make a function that runs `STEPS` updates with the program used for training."""
     network = CLASSIFIERS[name](classes=CLASSES, dtype=dtype)
     rate = optax.constant_schedule(1e-3)
     task = step.ClassifierConfig(network, optax.adam(rate), rate, images.shape[1], flips=False)
@@ -58,7 +58,7 @@ def ours(name: str, images: np.ndarray, labels: np.ndarray, dtype: Any) -> Calla
 def theirs(
     name: str, images: np.ndarray, labels: np.ndarray, dtype: Any, *, form: str, device: str
 ) -> Callable[[], None]:
-    """Runs `STEPS` updates in PyTorch."""
+    """Make a function that runs `STEPS` updates in PyTorch."""
     network = getattr(import_torchvision().models, name)(num_classes=CLASSES).to(device)
     layout = torch.contiguous_format if form == "eager" else torch.channels_last
     network = network.to(memory_format=layout).train()
@@ -93,11 +93,11 @@ def seconds(update: Callable[[], None]) -> float:
 
 
 def measure(makers: Mapping[str, Callable[[], Callable[[], None]]], rounds: int) -> list[dict[str, Any]]:
-    """A row a system: the fastest of its rounds, which go over all in turn, or why there is none.
+    """Time all systems in turn; return one row per system with its fastest round, or with an error.
 
     Args:
-      makers: name -> function that makes the system's update.
-      rounds: warm ones.
+      makers: system name -> function that makes its update function.
+      rounds: number of warm rounds.
     """
     rows: dict[str, dict[str, Any]] = {}
     updates: dict[str, Callable[[], None]] = {}
@@ -105,7 +105,7 @@ def measure(makers: Mapping[str, Callable[[], Callable[[], None]]], rounds: int)
     def attempt(title: str, act: Callable[[], None]) -> None:
         try:
             act()
-        except Exception as error:  # a compiler's, or too little memory: the others still have their row
+        except Exception as error:  # of a compiler, or out of memory: the other systems still get their rows
             updates.pop(title, None)
             lines = str(error).strip().splitlines() or [""]
             rows[title] = {"system": title, "error": f"{type(error).__name__}: {lines[0][:200]}"}
@@ -132,7 +132,7 @@ def measure(makers: Mapping[str, Callable[[], Callable[[], None]]], rounds: int)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints a table: seconds a step, and this package's time as a multiple of each of PyTorch's."""
+    """Print a table: seconds per step, and this package's time divided by that of each PyTorch form."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--names", nargs="+", default=list(CLASSIFIERS), choices=list(CLASSIFIERS))
     parser.add_argument("--batch", type=int, default=8)
@@ -141,13 +141,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--forms", nargs="+", default=["eager", "channels_last", "compiled"])
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write everything there")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write all results to this file")
     options = parser.parse_args(arguments)
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory there too
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs GPU memory too
     if options.device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     elif jax.default_backend() != "gpu" or not torch.cuda.is_available():
-        sys.exit("benchmarks.classifiers: --device=gpu was asked for, and JAX or PyTorch finds none")
+        sys.exit("benchmarks.classifiers: --device=gpu, but JAX or PyTorch finds no GPU; use --device=cpu")
     device, dtype = {"cpu": "cpu", "gpu": "cuda"}[options.device], jnp.dtype(options.dtype)
     generator = np.random.default_rng(0)
     shape = options.batch, options.size, options.size, 3
@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def format_row(row: Mapping[str, Any]) -> str:
-    """A line of the table, behind the network's name."""
+    """Format a line of the table, without the name of the network."""
     if "error" in row:
         return f"{row['system']:20}not measured: {row['error']}"
     ratio = f"{row['ours_over_this']:9.2f}" if "ours_over_this" in row else f"{'':9}"

@@ -5,9 +5,9 @@ python -m benchmarks.gate --root=FOLDER        # one folder a class, as for trai
 Skin tones are estimated, from the individual typology angle ITA = arctan((L* - 50) / b*) of the median colour
 of what is neither black nor white (Chardon, Cretois and Hourseau, "Skin colour typology and suntanning
 pathways", International Journal of Cosmetic Science, 1991), with its six usual bands. Light, flash and
-background move the estimate. Pictures that are not skin are the photographs that scikit-image and
-scikit-learn bring, whole and in quarters, and drawn plots and text; worse photographs are the same skin,
-blurred or exposed wrongly.
+background bias the estimate. Pictures without skin are the sample photographs of scikit-image and
+scikit-learn, whole and in quarters, and generated plots and text; worse photographs are the given ones,
+blurred or wrongly exposed. (`drawings` prints the first 440 characters of this text on its pages.)
 """
 
 import argparse
@@ -29,12 +29,12 @@ CHECKS = ("screenshot", "underexposed", "overexposed", "blurred", "not_skin")
 
 
 def blurred(sigma: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Out of focus by a Gaussian of `sigma` pixels of 128."""
+    """Make a Gaussian blur of `sigma` pixels, for images of 128 pixels a side."""
     return lambda image: np.rint(gaussian_filter(image.astype(float), (sigma, sigma, 0))).astype(np.uint8)
 
 
 def exposed(stops: float) -> Callable[[np.ndarray], np.ndarray]:
-    """`2**stops` times the light, through the curve of sRGB (IEC 61966-2-1)."""
+    """Make a change of exposure: `2**stops` times the light, by the sRGB transfer curve (IEC 61966-2-1)."""
 
     def change(image: np.ndarray) -> np.ndarray:
         value = image / 255
@@ -47,7 +47,7 @@ def exposed(stops: float) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def photographs() -> Iterator[Image.Image]:
-    """Photographs and scans without skin, or with little, as far as installed; and their quarters."""
+    """Yield installed photographs and scans with little or no skin, and their quarters."""
     import skimage
     from sklearn.datasets import load_sample_images
 
@@ -64,7 +64,7 @@ def photographs() -> Iterator[Image.Image]:
 
 
 def drawings() -> Iterator[Image.Image]:
-    """Plots, and pages of text in several colours and sizes."""
+    """Yield plots, and pages of text in several colours and sizes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -100,14 +100,14 @@ def drawings() -> Iterator[Image.Image]:
 
 
 def decoded(picture: Image.Image, format: str) -> np.ndarray:
-    """As the gate sees the file that the picture would be saved in."""
+    """Save a picture in a file format and decode it as the gate does."""
     file = io.BytesIO()
     picture.save(file, format)
     return decode_image(file.getvalue(), size=quality.SIDE)
 
 
 def print_rows(rows: Mapping[str, Iterable[np.ndarray]]) -> None:
-    """One line a group: how many there are, how many are refused, and for what."""
+    """Print one line per group: number of images, number refused, and number refused by each check."""
     print("| | images | refused | | " + " | ".join(CHECKS) + " |")
     print("|---" * (4 + len(CHECKS)) + "|")
     for name, pictures in rows.items():
@@ -120,11 +120,11 @@ def print_rows(rows: Mapping[str, Iterable[np.ndarray]]) -> None:
 
 
 def main() -> None:
-    """Prints three tables in Markdown."""
+    """Print three tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", required=True, help="one folder a class")
+    parser.add_argument("--root", required=True, help="folder with one folder per class")
     parser.add_argument(
-        "--size", type=int, default=quality.SIDE, help="pixels a side that images are read at"
+        "--size", type=int, default=quality.SIDE, help="pixels a side to which images are reduced"
     )
     options = parser.parse_args()
     names = list_images(options.root).names

@@ -1,15 +1,15 @@
-"""How a training step grows with the batch, the image and the width: time, memory, and the floor below them.
+"""Time and memory of a training step against batch, image size and width, with a lower bound of the time.
 
     python -m benchmarks.growth --output=growth.png
     python -m benchmarks.growth --device=gpu --dtype=bfloat16 --output=growth.png --json=growth.json
 
-One of the three is varied at a time. Each point is a training of this package in a process of its own, as
-`benchmarks.training` runs it: the fastest of some warm rounds, and the memory beyond what the process held
-before. A point that does not fit, or that takes longer than --limit seconds with all that is compiled for it,
-says so in the table and leaves a gap in the figure.
+One of the three is varied at a time. Each point is a training of this package in its own process, as in
+`benchmarks.training`: the fastest of several warm rounds, and the memory beyond what the process held
+before. A point that does not fit into memory, or that takes longer than --limit seconds with compilation,
+is marked as such in the table and left out of the figure.
 
-The floor is the roofline of what a step cannot avoid: its multiplications, as printed, at the speed of a
-large matrix product, or Adam's reading and writing of every parameter at the speed of a copy, whichever takes
+The floor is the roofline of a step: the multiplications of the published layers at the speed of a large
+matrix product, or Adam's reading and writing of every parameter at the speed of a copy, whichever takes
 longer. Both speeds are measured first.
 """
 
@@ -42,12 +42,12 @@ AXES = {
     "width": (16, 32, 48, 64, 96, 128),
 }
 TITLES = {"batch": "batch, images", "image_size": "image, pixels a side", "width": "width, features"}
-# Of each parameter in float32: itself and two moments read and written, its gradient read.
+# Per float32 parameter: the parameter and two moments are read and written, the gradient is read.
 ADAM_BYTES = 7 * 4
 
 
 def measure(inputs: Inputs, *, rounds: int, limit: float) -> dict[str, Any]:
-    """One point: "seconds" a step and "memory_mb", or "error"."""
+    """Measure one point: "seconds" per step, "first_call_s" and "memory_mb", or "error"."""
     worker = None
     try:
         worker = Worker("mim_jax", inputs, timeout=limit)
@@ -66,7 +66,7 @@ def measure(inputs: Inputs, *, rounds: int, limit: float) -> dict[str, Any]:
 
 
 def speeds(inputs: Inputs) -> tuple[float, float]:
-    """FLOP/s of a large matrix product of the dtype that is trained in, and bytes/s of a copy."""
+    """Measure FLOP/s of a large matrix product in the training dtype, and bytes/s of a copy."""
     worker = Worker("mim_jax", inputs)
     try:
         side = PRODUCT[inputs.device]
@@ -78,13 +78,13 @@ def speeds(inputs: Inputs) -> tuple[float, float]:
 
 
 def floor_seconds(config: Mapping[str, Any], parameters: int, flops: float, bandwidth: float) -> float:
-    """The roofline of a step: its multiplications or Adam's traffic, whichever takes longer."""
+    """Compute the roofline of a step: its multiplications or Adam's traffic, whichever takes longer."""
     products = training_flops(config) * config["training"]["batch_size"] / flops
     return max(products, ADAM_BYTES * parameters / bandwidth)
 
 
 def _spread(values: Sequence[int], count: int | None) -> list[int]:
-    """So many of the values, both ends among them; None = all."""
+    """Select `count` evenly spaced values, including both ends; None = all."""
     if count is None or count >= len(values):
         return list(values)
     return [values[round(i)] for i in np.linspace(0, len(values) - 1, count)]
@@ -93,7 +93,7 @@ def _spread(values: Sequence[int], count: int | None) -> list[int]:
 def sweep(
     options: Any, base: Mapping[str, int], settings: Mapping[str, Any], environment: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Every point of every axis that was asked for; `environment` gets the speeds below their floors."""
+    """Measure every point of every chosen axis; adds the speeds behind the floors to `environment`."""
     rows: list[dict[str, Any]] = []
     known: dict[tuple[tuple[str, int], ...], dict[str, Any]] = {}
     for axis in options.axes:
@@ -121,7 +121,7 @@ def sweep(
 
 
 def format_row(row: Mapping[str, Any]) -> str:
-    """One point as a line of the table."""
+    """Format one point as a line of the table."""
     head = f"{row['axis']:11}{row['value']:6}"
     if "error" in row:
         return f"{head}  not measured: {row['error']}"
@@ -134,7 +134,7 @@ def format_row(row: Mapping[str, Any]) -> str:
 
 
 def format_table(environment: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line a point."""
+    """Format the table, one line per point."""
     e = environment
     return "\n".join(
         (
@@ -151,7 +151,7 @@ def format_table(environment: Mapping[str, Any], rows: Sequence[Mapping[str, Any
 
 
 def growth_figure(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """A line of panels an axis: time a step over its floor, and memory; dotted where nothing was measured."""
+    """Draw one row of panels per axis: step time with its floor, and memory; dotted: not measured."""
     varied = list(dict.fromkeys(row["axis"] for row in rows))
     with matplotlib.rc_context(canvas.STYLE):
         figure = canvas.blank(2.1 * len(varied), "")
@@ -188,15 +188,15 @@ def growth_figure(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the table and draws the figure."""
+    """Print the table and draw the figure."""
     parser = make_parser(__doc__)
-    parser.add_argument("--batch", type=positive, help="where it is not varied; default 8 on CPU, 128 on GPU")
+    parser.add_argument("--batch", type=positive, help="if not varied; default 8 on CPU, 128 on GPU")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--axes", nargs="+", choices=list(AXES), default=list(AXES))
-    parser.add_argument("--points", type=positive, help="only so many of each axis, from end to end")
+    parser.add_argument("--points", type=positive, help="points per axis, evenly spaced; default all")
     parser.add_argument("--rounds", type=positive, default=3)
-    parser.add_argument("--limit", type=positive, default=300, help="seconds that a call may take")
-    parser.add_argument("--output", type=Path, metavar="PNG", help="draw the figure there")
+    parser.add_argument("--limit", type=positive, default=300, help="time limit of a call in seconds")
+    parser.add_argument("--output", type=Path, metavar="PNG", help="file for the figure")
     options = parser.parse_args(arguments)
     plain = make_config(options.size)
     batch = options.batch or {"cpu": 8, "gpu": 128}[options.device]
@@ -206,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "width": plain["generator"]["width"],
     }
     environment = describe(make_config(options.size, dtype=options.dtype, **base), device=options.device)
-    jax.config.update("jax_platforms", "cpu")  # of this process: the GPU is the workers'
+    jax.config.update("jax_platforms", "cpu")  # in this process only: the workers use the GPU
     settings = {"device": options.device, "updates": DISPATCH[options.device] * (options.rounds + 1)}
     try:
         rows = sweep(options, base, settings, environment)

@@ -1,4 +1,4 @@
-"""Both forms of a transposed convolution, timed in one run: why CPUs get matrix products.
+"""Time both forms of a transposed convolution in one run: the reason for matrix products on CPUs.
 
 python -m benchmarks.layers
 """
@@ -12,13 +12,13 @@ import numpy as np
 
 from mim_jax.inpaint import convolution
 
-# Of the full-size generator: side, features in, features out (4x4 kernel, stride 2, padding 1).
+# Layers of the full-size generator: side, features in, features out (4x4 kernel, stride 2, padding 1).
 CASES = ((14, 512, 256), (28, 256, 128), (56, 128, 64))
 FORMS = {"lax": convolution._conv_transpose_lax, "matrix": convolution._conv_transpose_matrix}
 
 
 def milliseconds(function: Callable[..., Any], *arguments: jax.Array, repeats: int = 3) -> float:
-    """The fastest of some warm calls."""
+    """Time the fastest of `repeats` warm calls, in milliseconds."""
     jax.block_until_ready(function(*arguments))
     times = []
     for _ in range(repeats):
@@ -29,7 +29,7 @@ def milliseconds(function: Callable[..., Any], *arguments: jax.Array, repeats: i
 
 
 def main(batch: int = 8) -> None:
-    """Prints a table: forward, and the gradients of both arguments."""
+    """Print a table: forward pass, and gradients of both arguments."""
     rng = np.random.default_rng(0)
     print(
         f"batch {batch}, float32, {jax.devices()[0].device_kind}, jax {jax.__version__}; warm, milliseconds"

@@ -1,10 +1,10 @@
-"""Memory of this process, as Linux counts it."""
+"""Memory of this process as reported by Linux."""
 
 from pathlib import Path
 
 
 def resident(field: str) -> float:
-    """Bytes of this process by Linux's account: "VmRSS" now, "VmHWM" at most; 0 where there is no Linux."""
+    """Bytes of memory of this process: "VmRSS" = resident now, "VmHWM" = peak; 0 if not on Linux."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return 1024.0 * sum(int(line.split()[1]) for line in lines if line.startswith(field + ":"))

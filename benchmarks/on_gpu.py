@@ -1,12 +1,12 @@
-"""Every benchmark that needs a GPU, one after the other in one call: `on_gpu.json` and a table, `on_gpu.md`.
+"""Run all GPU benchmarks one after the other; write `on_gpu.json` and a table, `on_gpu.md`.
 
     benchmarks/on_gpu.sh --output=FOLDER
-    benchmarks/on_gpu.sh --output=FOLDER --small    # on a CPU, and as small as it gets
+    benchmarks/on_gpu.sh --output=FOLDER --small    # on a CPU, at the smallest sizes
 
-Each runs in a process of its own, in the order of the list, and is stopped at a time that was set before;
-what one of them leaves of it is the next one's. Both files are written anew after each, and each benchmark
-writes what it has measured so far, so that neither a failure nor the end of the time costs what came before.
-The status is 0 where every row was measured.
+Each benchmark runs in its own process, in the order of the list, until a deadline set in advance; time that
+one benchmark does not use goes to the next. Both files are rewritten after each benchmark, and each benchmark
+writes its results as it goes, so a failure or the end of the time loses no earlier result.
+The exit status is 0 if every row was measured.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from typing import Any
 from benchmarks import STAND_INS
 from benchmarks.results import write_json
 
-MINUTES = 8.0  # of which the last ten seconds are for stopping and writing
+MINUTES = 8.0  # including ten seconds for stopping and writing
 PROGRAM = (sys.executable, "-m")  # before the name of a benchmark's module
 SCORERS = (
     *("mim_jax ssim", "mim_jax vmap(ssim)", "dm_pix", "torchmetrics", "pytorch-msssim"),
@@ -38,13 +38,13 @@ SCORERS = (
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One of them, and how it is run."""
+    """A benchmark and how to run it."""
 
-    name: str  # its module
-    seconds: float  # that it may take, of eight minutes
+    name: str  # module in `benchmarks`
+    seconds: float  # its share of the eight minutes
     full: tuple[str, ...]  # arguments on a GPU
     small: tuple[str, ...]  # arguments on a CPU
-    figures: Callable[[Mapping[str, Any]], tuple[str, str]]  # a row of its JSON -> what, and the figures
+    figures: Callable[[Mapping[str, Any]], tuple[str, str]]  # row of its JSON -> name, figures
 
 
 def _speedrun(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -84,7 +84,7 @@ def _growth(row: Mapping[str, Any]) -> tuple[str, str]:
     )
 
 
-# In the order of what is asked for first. Their seconds add up to less than `MINUTES`.
+# In order of priority. Their seconds add up to less than `MINUTES`.
 BENCHMARKS = (
     Benchmark("speedrun", 200, (), ("--size=quick", "--epochs=1"), _speedrun),
     Benchmark(
@@ -127,11 +127,11 @@ BENCHMARKS = (
 
 
 def measure(one: Benchmark, arguments: Sequence[str], folder: Path, seconds: float) -> dict[str, Any]:
-    """Runs a benchmark for at most so many seconds.
+    """Run a benchmark for at most `seconds` seconds.
 
     Returns:
-      "name", "command", "seconds", "ended" ("done", or why not), "output", and what it wrote of
-      "environment" and "rows".
+      "name", "command", "seconds", "ended" ("done", or the reason why not), "output", and the
+      "environment" and "rows" that it wrote.
     """
     file, log = folder / f"{one.name}.json", folder / f"{one.name}.txt"
     command = [f"benchmarks.{one.name}", *arguments]
@@ -141,7 +141,7 @@ def measure(one: Benchmark, arguments: Sequence[str], folder: Path, seconds: flo
             [*PROGRAM, *command, f"--json={file}"],
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a group that ends with all that it started
+            start_new_session=True,  # a process group, so that its children can be killed with it
         )
         try:
             status = child.wait(max(seconds, 0))
@@ -159,13 +159,13 @@ def measure(one: Benchmark, arguments: Sequence[str], folder: Path, seconds: flo
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it and all that it started have ended
+    with contextlib.suppress(ProcessLookupError):  # it and its children have ended
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
 
 
 def format_markdown(environment: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> str:
-    """A table: a line a row of each benchmark, and one for what was not measured."""
+    """Format a table: one line per row of each benchmark, and one for each benchmark not completed."""
     figures = {one.name: one.figures for one in BENCHMARKS}
     lines = [
         f"{environment['date']}, {environment['device']}; jax {environment['jax']}, torch "
@@ -188,12 +188,12 @@ def format_markdown(environment: Mapping[str, Any], found: Sequence[Mapping[str,
             lines.append(f"| {one['name']} | {rest} | not measured: {one['ended']} |")
     lines += ["", "```sh", *(one["command"] for one in found), "```"]
     if environment["stand_ins"]:
-        lines += ["", f"Not installed, and stood in for: {', '.join(environment['stand_ins'])}."]
+        lines += ["", f"Not installed, replaced by stand-ins: {', '.join(environment['stand_ins'])}."]
     return "\n".join(lines) + "\n"
 
 
 def describe(device: str) -> dict[str, Any]:
-    """Where this is measured; a process of its own asks, so that no memory of the GPU stays taken."""
+    """Describe the machine; a separate process queries the device, so that no GPU memory stays occupied."""
     code = (
         "import json, jax, torch; print(json.dumps({'device': jax.devices()[0].device_kind, "
         "'jax': jax.__version__, 'torch': torch.__version__}))"
@@ -213,15 +213,15 @@ def describe(device: str) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs all of them; returns 0 where every row was measured, 1 otherwise."""
+    """Run the chosen benchmarks; return 0 if every row was measured, 1 otherwise."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="for both files")
-    parser.add_argument("--small", action="store_true", help="on a CPU, to see whether it runs")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder for both files")
+    parser.add_argument("--small", action="store_true", help="smoke test on a CPU")
     names = [one.name for one in BENCHMARKS]
     parser.add_argument("--only", nargs="+", choices=names, default=names)
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="for all; each has its share")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="total time, divided among them")
     options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()

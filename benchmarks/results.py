@@ -1,4 +1,4 @@
-"""The file that a benchmark writes for programs: where and what was measured, and a row a system."""
+"""The JSON file of a benchmark: the environment, and one row per system."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def write_json(path: Path | None, environment: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes what was measured so far, whole, so that who stops a benchmark keeps it; None = nowhere."""
+    """Write all results so far atomically, so that a stopped benchmark keeps them; None = no file."""
     if path:
         part = path.with_suffix(".part")
         part.write_text(json.dumps({"environment": environment, "rows": rows}, indent=1) + "\n")

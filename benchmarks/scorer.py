@@ -1,16 +1,16 @@
-"""How fast `mim_jax.measure.similarity` is beside what people use now: same images, agreement beside speed.
+"""Speed of `mim_jax.measure.similarity` compared with other packages on the same images, and their agreement.
 
     python -m benchmarks.scorer                 # CPU
-    python -m benchmarks.scorer --device=gpu    # one GPU, beside the same packages on it
-    taskset -c 0 python -m benchmarks.scorer --cpu-seconds    # one core of a machine that does other work
+    python -m benchmarks.scorer --device=gpu    # one GPU, also for the other packages
+    taskset -c 0 python -m benchmarks.scorer --cpu-seconds    # one core of a busy machine
 
-Each contender runs in a process of its own, so that its peak memory is its own and its threads disturb
-nobody; the rounds go over all contenders in turn, and the fastest round counts. Times are warm and include no
-transfer: arrays lie where the package computes. "differs" is the largest distance to mim_jax on the same
-pairs: all compute SSIM after Wang et al. 2004 on the windows inside the image; torchmetrics computes those of
-a mirrored border too, which are cut off its map. "memory" is what the first pass over the largest batch,
-compilation included, holds at its peak beyond the inputs, which stand before: resident memory of the process
-as Linux counts it, where pages that the process owns and has free cost nothing; on a GPU that of the device.
+Each contender runs in its own process, so that its peak memory can be measured and its threads do not disturb
+the others; each round runs all contenders in turn, and the fastest round counts. Times are warm and exclude
+transfers: arrays are already on the device that computes. "differs" is the largest difference to mim_jax on
+the same pairs: all compute SSIM after Wang et al. 2004 on the windows inside the image; torchmetrics also
+computes windows over a mirrored border, which are cut off its map. "memory" is the peak of the first pass
+over the largest batch, compilation included, beyond the inputs already held: on CPU resident memory of the
+process as reported by Linux, so that free pages which the process reuses add nothing; on a GPU device memory.
 """
 
 import argparse
@@ -33,7 +33,7 @@ BATCHES = (1, 32, 256)
 
 
 def measure(name: str, device: str, seconds: float, clock: Callable[[], float]) -> dict[str, Any]:
-    """One contender in this process: images/s at each batch, scores of 32 pairs, memory in MB."""
+    """Measure one contender in this process: images/s at each batch, scores of 32 pairs, memory in MB."""
     if device == "cpu":
         import jax
 
@@ -59,15 +59,15 @@ def measure(name: str, device: str, seconds: float, clock: Callable[[], float]) 
 
 
 def _held(device: str) -> float:
-    """Bytes held now; `_peak` counts from here on."""
+    """Bytes held now; resets the peak that `_peak` reads."""
     if device == "cpu":
-        Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back to what is resident
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark to the resident memory
         return resident("VmRSS")
     held = 0
     if "jax" in sys.modules:
         import jax
 
-        # Its mark cannot be set back, but nothing before the largest batch reached higher.
+        # JAX's peak cannot be reset, but nothing before the largest batch needed more.
         held += (jax.devices()[0].memory_stats() or {}).get("bytes_in_use", 0)
     if "torch" in sys.modules:
         import torch
@@ -78,7 +78,7 @@ def _held(device: str) -> float:
 
 
 def _peak(device: str) -> float:
-    """Bytes held at most since `_held`."""
+    """Peak of the bytes held since `_held`."""
     if device == "cpu":
         return resident("VmHWM")
     peak = 0
@@ -94,7 +94,7 @@ def _peak(device: str) -> float:
 
 
 def copy_bandwidth() -> float:
-    """Bytes/s of reading and writing one GiB on the GPU."""
+    """Measure bytes/s of reading and writing one GiB on the GPU."""
     import jax
     import jax.numpy as jnp
 
@@ -109,10 +109,10 @@ def copy_bandwidth() -> float:
 
 
 def run_child(arguments: Sequence[str], *, limit: float | None = None) -> Any:
-    """This program in a process of its own; what it printed, or None where a package is missing.
+    """Run this program in its own process; return its result, or None if a package is missing.
 
     Raises:
-      RuntimeError: it failed, or took longer than `limit` seconds.
+      RuntimeError: The process failed, or took longer than `limit` seconds.
     """
     command = [sys.executable, "-m", "benchmarks.scorer", *arguments]
     try:
@@ -130,15 +130,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.0, help="at each batch size in each round")
+    parser.add_argument("--seconds", type=float, default=1.0, help="time per batch size and round")
     parser.add_argument("--names", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
-    parser.add_argument("--limit", type=float, help="seconds that a contender may take in a round")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write everything there")
+    parser.add_argument("--limit", type=float, help="time limit of a contender per round, in seconds")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write all results to this file")
     parser.add_argument("--cpu-seconds", action="store_true", help="images per second of CPU time")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.child == "backend":
-        import jax  # here it takes no GPU memory from the contenders
+        import jax  # in the child only, so that it takes no GPU memory from the contenders
 
         print(json.dumps(jax.default_backend()))
         return
@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def make_rows(found: Mapping[str, Mapping[str, Any]], environment: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row a contender: its speeds, and its ratio and distance to the first of its metric at batch 32."""
+    """Make one row per contender: speeds, and at batch 32 ratio and difference to the first of its metric."""
     rows: list[dict[str, Any]] = []
     for name, own in found.items():
         metric, prepare = CONTENDERS[name]
@@ -188,7 +188,7 @@ def make_rows(found: Mapping[str, Mapping[str, Any]], environment: Mapping[str, 
             row["differs"] = float(np.max(np.abs(np.subtract(first["scores"], own["scores"]))))
         ours = prepare.__qualname__.startswith("mim_jax") and "uint8" not in name
         if ours and (copy := environment.get("copy_gb_per_s")):
-            # What it reads at least: an image, and a second one or only the patch.
+            # The least that it must read: an image, and a second image or only the patch.
             read = SIZE * SIZE + (MASK * MASK if name == "mim_jax composite" else SIZE * SIZE)
             row["gb_per_s"] = own["speed"][str(BATCHES[-1])] * read * 3 * 4 / 1e9
             row["of_copy"] = row["gb_per_s"] / copy
@@ -197,7 +197,7 @@ def make_rows(found: Mapping[str, Mapping[str, Any]], environment: Mapping[str, 
 
 
 def format_table(environment: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line a contender: speed, ratio to the first of its metric at batch 32, agreement, memory."""
+    """One line per contender: speed, ratio to the first of its metric (batch 32), agreement, memory."""
     lines = [
         f"images/s, {environment['images']}",
         f"{'metric':9} {'package':22}"

@@ -1,4 +1,4 @@
-"""What `benchmarks.scorer` times: each package's way to the same metric, of the same images."""
+"""The contenders of `benchmarks.scorer`: the same metrics of the same images, computed by each package."""
 
 import math
 from collections.abc import Callable
@@ -9,12 +9,12 @@ import numpy as np
 SIZE, MASK, OFFSET = 224, 112, (56, 56)
 TAPS = 11
 
-Score = Callable[[], Any]  # one pass over a batch; the result is waited for by `np.asarray`
+Score = Callable[[], Any]  # one pass over a batch; `np.asarray` of the result waits for it
 Prepare = Callable[[np.ndarray, np.ndarray, str], Score]
 
 
 def make_images(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Originals and inpaintings, uint8 `[count, 224, 224, 3]`: equal outside the centred hole."""
+    """Generate originals and inpaintings, uint8 `[count, 224, 224, 3]`, equal outside the centred hole."""
     generator = np.random.default_rng(0)
     coarse = generator.random((count, 15, 15, 3))
     smooth = np.repeat(np.repeat(coarse, 15, axis=1), 15, axis=2)[:, :SIZE, :SIZE]
@@ -27,12 +27,12 @@ def make_images(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def as_floats(images: np.ndarray) -> np.ndarray:
-    """float32 in [0, 1], made on the host, so that a device holds no more than the result."""
+    """Convert to float32 in [0, 1] on the host, so that the device holds only the result."""
     return images.astype(np.float32) / 255
 
 
 def mim_jax_metric(name: str, *, mapped: bool = False, of_bytes: bool = False) -> Prepare:
-    """`ssim`, `hbd`, or all five by `similarities` or `composite`; of leading axes or by `vmap`."""
+    """`ssim`, `hbd`, or all five by `similarities` or `composite`, over leading axes or under `vmap`."""
 
     def prepare(x: np.ndarray, y: np.ndarray, device: str) -> Score:
         import jax
@@ -61,7 +61,7 @@ def mim_jax_metric(name: str, *, mapped: bool = False, of_bytes: bool = False) -
 
 
 def mapped_gradient(package: str) -> Prepare:
-    """`vmap(grad(ssim))` of mim_jax or dm_pix; each image's score is the largest slope of a pixel."""
+    """`vmap(grad(ssim))` of mim_jax or dm_pix; the score of an image is the largest absolute gradient."""
 
     def prepare(x: np.ndarray, y: np.ndarray, device: str) -> Score:
         import importlib
@@ -79,7 +79,7 @@ def mapped_gradient(package: str) -> Prepare:
 
 
 def product_form_hbd(x: np.ndarray, y: np.ndarray, device: str) -> Score:
-    """HBD with histograms as accelerators count them, on whatever device this is."""
+    """HBD with the histograms used on accelerators (matrix products), on any device."""
     import jax
     import jax.numpy as jnp
 
@@ -151,7 +151,7 @@ def scikit_image_ssim(x: np.ndarray, y: np.ndarray, device: str) -> Score:
 
 
 def opencv_ssim(x: np.ndarray, y: np.ndarray, device: str) -> Score:
-    """The five blurred planes of Wang et al. 2004 by OpenCV's separable filter."""
+    """SSIM with the five blurred planes of Wang et al. 2004, by OpenCV's separable filter."""
     import cv2
 
     images, pasted = as_floats(x), as_floats(y)
@@ -184,12 +184,12 @@ def opencv_hbd(x: np.ndarray, y: np.ndarray, device: str) -> Score:
 
 
 def scikit_image_and_opencv(x: np.ndarray, y: np.ndarray, device: str) -> Score:
-    """SSIM+HBD, as one would put it together today."""
+    """SSIM+HBD, combined from existing packages."""
     structure, colour = scikit_image_ssim(x, y, device), opencv_hbd(x, y, device)
     return lambda: 0.5 * np.asarray(structure()) + 0.5 * np.asarray(colour())
 
 
-# name -> (metric, how to prepare it). The first of each metric is what the others are compared with.
+# name -> (metric, function that prepares it). The first of each metric is the reference for the others.
 CONTENDERS: dict[str, tuple[str, Prepare]] = {
     "mim_jax ssim": ("SSIM", mim_jax_metric("ssim")),
     "mim_jax vmap(ssim)": ("SSIM", mim_jax_metric("ssim", mapped=True)),
@@ -212,5 +212,5 @@ CONTENDERS: dict[str, tuple[str, Prepare]] = {
     "mim_jax sim., uint8": ("all five", mim_jax_metric("similarities", of_bytes=True)),
     "mim_jax vmap(comp.)": ("all five", mim_jax_metric("composite", mapped=True)),
     "mim_jax comp., uint8": ("all five", mim_jax_metric("composite", of_bytes=True)),
-    "scikit-image + OpenCV": ("all five", scikit_image_and_opencv),  # MAE and MSE left out, in its favour
+    "scikit-image + OpenCV": ("all five", scikit_image_and_opencv),  # without MAE and MSE, in its favour
 }

@@ -1,10 +1,10 @@
-"""The server of a trained workdir under load on loopback: requests a second, delays, errors, memory.
+"""The server of a trained workdir under load on loopback: requests per second, latency, errors, memory.
 
 python -m benchmarks.server --workdir=runs/mim --image=photo.jpg
 
-Starts `launch.py --mode=serve` and calls `POST /score` from 1, 8 and 64 threads of this process, each with a
-connection that it keeps. Client and server share the machine's cores. Memory is what the server's process
-holds (VmRSS of Linux) before and after each round, and at most up to then (VmHWM).
+Starts `launch.py --mode=serve` and calls `POST /score` from 1, 8 and 64 threads of this process, each with
+one persistent connection. Client and server share the machine's cores. Memory is that of the server's
+process: resident (VmRSS of Linux) before and after each round, and the peak so far (VmHWM).
 """
 
 import argparse
@@ -26,13 +26,13 @@ BOUNDARY = "the-boundary"
 
 
 def body_of(image: bytes) -> bytes:
-    """The form that carries one file."""
+    """Make the body of a multipart form with one file."""
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="photo"\r\n\r\n'
     return head.encode() + image + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
 def drawn_image() -> bytes:
-    """A JPEG of 1600x1200 pixels of the colour of skin with grain, about 1 MB."""
+    """Make a JPEG of 1600x1200 pixels of skin colour with grain, about 1 MB."""
     grain = np.random.default_rng(0).normal(0, 25, (1200, 1600, 1))
     pixels = np.clip(np.array([190, 140, 115]) + grain, 0, 255).astype(np.uint8)
     file = io.BytesIO()
@@ -41,13 +41,13 @@ def drawn_image() -> bytes:
 
 
 def memory(process: int) -> dict[str, int]:
-    """MB of a process."""
+    """Memory of a process in MB, resident and peak."""
     status = Path(f"/proc/{process}/status").read_text()
     return {name: int(re.findall(rf"{name}:\s+(\d+)", status)[0]) // 1024 for name in ("VmRSS", "VmHWM")}
 
 
 def measure(port: int, body: bytes, *, clients: int, seconds: float) -> tuple[float, list[float], int]:
-    """Requests a second, the delay of each in seconds, and how many failed."""
+    """Return requests per second, the latency of each in seconds, and the number of failures."""
     delays: list[float] = []
     failed = 0
     lock = threading.Lock()
@@ -81,11 +81,11 @@ def measure(port: int, body: bytes, *, clients: int, seconds: float) -> tuple[fl
 
 
 def main() -> None:
-    """Prints a table in Markdown."""
+    """Print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workdir", required=True)
-    parser.add_argument("--image", help="a photograph that passes the gate; without it a drawn JPEG")
-    parser.add_argument("--seconds", type=float, default=15, help="for each number of clients")
+    parser.add_argument("--image", help="a photograph that passes the gate (default: a generated JPEG)")
+    parser.add_argument("--seconds", type=float, default=15, help="time per number of clients")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     options = parser.parse_args()
     image = Path(options.image).read_bytes() if options.image else drawn_image()

@@ -1,13 +1,13 @@
-"""The whole experiment against the clock: every fold trained, all test images scored, the table of AUROC.
+"""Time of the whole experiment: training of all folds, scores of all test images, and the table of AUROC.
 
     python -m benchmarks.speedrun
     python -m benchmarks.speedrun --device=gpu --json=speedrun.json
     python -m benchmarks.speedrun --size=quick --epochs=2
 
-On procedural images, through the functions that launch.py calls, and without what the paper does not have: no
-autoencoder, no baselines, no report. It runs twice, each time in a fresh process and a fresh folder: "cold"
-begins with an empty compilation cache, "warm" with the one that cold left. "compiling" is the time within a
-stage in which JAX traced, compiled or fetched programs; "start" is the process itself, imports included.
+Uses procedural images and the functions that launch.py calls, without the parts that the paper does not have:
+autoencoder, baselines and report. It runs twice, each time in a fresh process and folder: "cold" starts with
+an empty compilation cache, "warm" with the cache that "cold" filled. "compiling" is the part of a stage in
+which JAX traced, compiled or fetched programs; "start" is the start of the process, imports included.
 """
 
 import argparse
@@ -36,7 +36,7 @@ STAGES = {
 
 
 class Stopwatch:
-    """Wall time of each stage, and how much of it JAX spent on making programs."""
+    """Measures wall time of each stage, and the part of it that JAX spent on tracing and compiling."""
 
     def __init__(self) -> None:
         import jax
@@ -52,7 +52,7 @@ class Stopwatch:
             self._compiling.append((now - duration_secs, now))
 
     def lap(self, stage: str) -> None:
-        """Ends a stage; the next begins."""
+        """End a stage and start the next."""
         now = time.perf_counter()
         spent = {"seconds": now - self._began, "compiling": covered(self._compiling)}
         self.stages[stage] = spent
@@ -60,7 +60,7 @@ class Stopwatch:
 
 
 def covered(intervals: Sequence[tuple[float, float]]) -> float:
-    """Length of the union: a function traced inside another is reported twice, and counts once."""
+    """Length of the union of intervals: a function traced in another is reported twice but counts once."""
     total, reached = 0.0, float("-inf")
     for begin, end in sorted(intervals):
         total += max(0.0, end - max(begin, reached))
@@ -69,11 +69,11 @@ def covered(intervals: Sequence[tuple[float, float]]) -> float:
 
 
 def run(given: Mapping[str, Any], folder: Path, device: str) -> dict[str, Any]:
-    """The experiment that a configuration says, in this process, from images to AUROC, in an empty folder.
+    """Run the configured experiment in this process, from images to AUROC; `folder` must be empty.
 
     Returns:
-      "stages": name -> {"seconds", "compiling"}; "auroc", the mean over folds on the augmented test images by
-      the metric that decides; "scored", images; "device".
+      "stages": name -> {"seconds", "compiling"}; "auroc": mean over folds on the augmented test images by
+      the deciding metric; "scored": number of images scored; "device".
     """
     from mim_jax.cli.runtime import choose_device, use_compilation_cache
     from mim_jax.evaluate import test_set
@@ -119,7 +119,7 @@ def run(given: Mapping[str, Any], folder: Path, device: str) -> dict[str, Any]:
 
 
 def make_config(size: str, epochs: int | None) -> dict[str, Any]:
-    """The configuration of that size without the autoencoder; `epochs` None = its own."""
+    """Make the configuration of that size without the autoencoder; `epochs` None = its default."""
     config = mim.get_config(SIZES[size])
     config.training.autoencoder = False
     config.training.epochs = epochs or config.training.epochs
@@ -127,7 +127,7 @@ def make_config(size: str, epochs: int | None) -> dict[str, Any]:
 
 
 def run_child(options: argparse.Namespace, cache: str) -> dict[str, Any]:
-    """This program in a fresh process: what `run` returns, and its "start"."""
+    """Run this program in a fresh process; return the result of `run`, "total_s" and the stage "start"."""
     command = [sys.executable, "-m", "benchmarks.speedrun", "--child"]
     command += [f"--size={options.size}", f"--device={options.device}"]
     command += [f"--epochs={options.epochs}"] if options.epochs else []
@@ -137,7 +137,7 @@ def run_child(options: argparse.Namespace, cache: str) -> dict[str, Any]:
     )
     total = time.perf_counter() - began
     if done.returncode:
-        sys.exit(done.returncode)  # it has said why
+        sys.exit(done.returncode)  # the child has printed the reason
     found = json.loads(done.stdout.splitlines()[-1])
     start = total - sum(stage["seconds"] for stage in found["stages"].values())
     found["stages"] = {"start": {"seconds": start, "compiling": 0.0}, **found["stages"]}
@@ -145,7 +145,7 @@ def run_child(options: argparse.Namespace, cache: str) -> dict[str, Any]:
 
 
 def format_table(environment: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line a stage, a pair of columns a run."""
+    """Format one line per stage and a pair of columns per run."""
     e = environment
     lines = [
         f"{e['machine']}, {e['cpus']} CPUs, load {e['load']:.1f} before, Python {e['python']}; "
@@ -168,9 +168,9 @@ def format_table(environment: Mapping[str, Any], rows: Sequence[Mapping[str, Any
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = make_parser(__doc__)
-    parser.add_argument("--epochs", type=positive, help="default: those of configs/mim.py")
+    parser.add_argument("--epochs", type=positive, help="default: the value of configs/mim.py")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     config = make_config(options.size, options.epochs)

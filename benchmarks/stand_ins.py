@@ -1,6 +1,6 @@
-"""What the benchmarks use of packages that GPU machines often lack, where these are not installed.
+"""Stand-ins for packages that GPU machines often lack, limited to the functions that the benchmarks use.
 
-Only `benchmarks` does this: the package itself needs the real ones.
+Only `benchmarks` uses them: the package itself needs the real packages.
 """
 
 import importlib.util
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class ConfigDict(dict[str, Any]):
-    """Of ml-collections: fields by attribute, and a plain dict of them. It does not check their types."""
+    """Replaces ml-collections': fields by attribute, and `to_dict`; it does not check types."""
 
     __getattr__ = dict.__getitem__
     __setattr__ = dict.__setitem__
@@ -20,20 +20,21 @@ class ConfigDict(dict[str, Any]):
 
 
 def flip_left_right(image: Any) -> Any:
-    """As `dm_pix.flip_left_right`: `[H, W, 3]`."""
+    """Equals `dm_pix.flip_left_right` of `[H, W, 3]`."""
     return image[:, ::-1]
 
 
 def flip_up_down(image: Any) -> Any:
-    """As `dm_pix.flip_up_down`: `[H, W, 3]`."""
+    """Equals `dm_pix.flip_up_down` of `[H, W, 3]`."""
     return image[::-1]
 
 
 def adjust_saturation(image: Any, factor: Any) -> Any:
-    """As `dm_pix.adjust_saturation`, `[H, W, 3]` in [0, 1], to rounding: without the detour over hues.
+    """Equals `dm_pix.adjust_saturation` of `[H, W, 3]` in [0, 1] up to rounding, without converting to HSV.
 
-    In HSV the value is the largest channel and the saturation the share that the smallest lies below it; a
-    factor moves all channels away from the value alike, until the smallest is 0.
+    In HSV the value is the largest channel, and the saturation is the distance of the smallest channel below
+    it, relative to the value. The factor scales the distance of all channels to the value, at most until the
+    smallest is 0.
     """
     import jax.numpy as jnp
 
@@ -44,12 +45,12 @@ def adjust_saturation(image: Any, factor: Any) -> Any:
 
 
 def ssim(*_: Any) -> Any:
-    """There is none to compare with."""
+    """Raise, because there is no stand-in for the comparison with dm_pix."""
     raise ModuleNotFoundError("dm_pix is not installed")
 
 
 class _Unread:
-    """A TensorBoard event or one of its parts, which nobody reads: an empty record."""
+    """A TensorBoard event or part of one, as an empty record, because the benchmarks never read it."""
 
     START = 0
     Value = Image = lambda *_, **__: None
@@ -78,7 +79,7 @@ MODULES: dict[str, dict[str, Any]] = {
 
 
 def install() -> list[str]:
-    """Put a stand-in into the place of each package that is missing; return their names."""
+    """Replace each missing package by its stand-in; return the names of these packages."""
     roots = dict.fromkeys(name.partition(".")[0] for name in MODULES)
     missing = [name for name in roots if name not in sys.modules and importlib.util.find_spec(name) is None]
     for name, content in MODULES.items():

@@ -1,4 +1,4 @@
-"""What is trained when training is timed, and by whom."""
+"""The systems whose training is timed, and their common inputs."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -19,28 +19,28 @@ from mim_jax.train.epochs import epoch_orders, init_state, run_epochs
 from mim_jax.train.heap import keep_freed_memory
 from mim_jax.train.mim import make_gan
 
-DISTINCT = 32  # different images; a larger batch repeats them
-PRODUCT = {"cpu": 2048, "gpu": 8192}  # side of the square matrices whose product is the peak
-DISPATCH = {"cpu": 1, "gpu": 10}  # updates in one, as `mim_jax.train.trainer` has it
+DISTINCT = 32  # number of different images; a larger batch repeats them
+PRODUCT = {"cpu": 2048, "gpu": 8192}  # side of the square matrices whose product gives the peak speed
+DISPATCH = {"cpu": 1, "gpu": 10}  # updates per dispatch, as in `mim_jax.train.trainer`
 SIZES = {"full": "", "quick": "quick"}  # variants of configs/mim.py
 LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What every system is given.
+    """The inputs that every system gets.
 
     Attributes:
-      config: of the run; see configs/mim.py.
+      config: configuration of the run; see configs/mim.py.
       device: "cpu" or "gpu".
-      images: uint8 `[B, S, S, 3]`, the training set and the batch.
-      generator: parameters to begin with.
-      batch_stats: of its norms.
-      discriminator: parameters to begin with.
+      images: uint8 `[B, S, S, 3]`; the training set is one batch.
+      generator: initial parameters of the generator.
+      batch_stats: initial statistics of the generator's norms.
+      discriminator: initial parameters of the discriminator.
       orders: int32 `[T, B]`, the order of the images in each update.
       offsets: int32 `[T, B, 2]`, row and column of each hole.
-      dispatch: updates in one call of the device's program.
-      compile_mode: of torch.compile.
+      dispatch: number of updates per call of the device's program.
+      compile_mode: mode of torch.compile.
     """
 
     config: dict[str, Any]
@@ -58,13 +58,13 @@ class Inputs:
 def make_config(
     size: str, *, batch: int | None = None, dtype: str = "float32", **fields: int
 ) -> dict[str, Any]:
-    """The configuration that is timed: that of `size`, at a constant learning rate.
+    """Make the configuration to be timed: that of `size`, with a constant learning rate.
 
     Args:
       size: "full" or "quick".
-      batch: images; None = the configuration's own.
+      batch: batch size in images; None = the configuration's default.
       dtype: "float32" or "bfloat16".
-      **fields: "image_size" (the hole is half of it) and "width" (of both networks), where they differ.
+      **fields: other values of "image_size" (the hole is half of it) and "width" (of both networks).
     """
     config = mim.get_config(SIZES[size]).to_dict()
     config["optimizer"] |= {"learning_rate": LEARNING_RATE, "decay": "constant"}
@@ -79,7 +79,7 @@ def make_config(
 def make_inputs(
     config: dict[str, Any], *, device: str, updates: int, compile_mode: str = "default"
 ) -> Inputs:
-    """Images, weights, and what our key gives for `updates` updates: made on the CPU, kept on the host."""
+    """Make images, initial weights, and the orders and holes that the key gives for `updates` updates."""
     size, batch = config["data"]["image_size"], config["training"]["batch_size"]
     task = make_gan(parse(config), steps=updates)
     drawn, *_ = lesions.lesion_images({"mpox": min(batch, DISTINCT)}, size=size, seed=config["seed"])
@@ -87,7 +87,7 @@ def make_inputs(
 
     @jax.jit
     def plan(key: jax.Array, numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # As `run_epochs` and `adversarial_step` draw them, where an epoch is one update.
+        # Drawn as in `run_epochs` and `adversarial_step`, for epochs of one update.
         hole_key = jax.random.fold_in(key, 1)
         offsets = jax.vmap(
             lambda n: mask.random_offsets(
@@ -112,22 +112,22 @@ def make_inputs(
 
 
 def _key(config: Mapping[str, Any]) -> jax.Array:
-    return jax.random.fold_in(jax.random.key(config["seed"]), 0)  # of the first fold
+    return jax.random.fold_in(jax.random.key(config["seed"]), 0)  # key of the first fold
 
 
 def training_flops(config: Mapping[str, Any]) -> float:
-    """Multiplications and additions of one training step on one image, by the layers as printed.
+    """Count multiplications and additions of one training step on one image, for the published layers.
 
-    A layer costs its forward product, one for the gradient of its weights, and one for that of its input.
-    Neither network's first layer needs the last when it reads an image; the discriminator judges the fake
-    once for the generator, without gradients of its own weights, then both patches for itself. Norms and
-    activations are left out.
+    A layer costs its forward product, one product for the gradient of its weights, and one for the gradient
+    of its input. The first layer of a network does not need the last one if its input is an image. The
+    discriminator judges the fake patch once for the generator, without gradients of its own weights, and then
+    both patches for its own update. Norms and activations are not counted.
     """
     model, size = config["generator"], config["data"]["image_size"]
     if (model["name"], model["bottleneck"]) != ("context_encoder", "pointwise"):
         raise ValueError(f"the layers of {model['name']} ({model['bottleneck']}) are not listed here")
     w, channels, critic = model["width"], model["bottleneck_channels"], config["discriminator"]["width"]
-    # (positions a side, taps a side, features in, features out); a transposed layer counts those it reads.
+    # (positions a side, taps a side, features in, features out); a transposed layer counts input positions.
     generator = [
         (size // 2, 4, 3, w),
         (size // 4, 4, w, w),
@@ -156,22 +156,22 @@ def training_flops(config: Mapping[str, Any]) -> float:
 
 
 class System(Protocol):
-    """One way to train."""
+    """A system that trains MIM."""
 
-    name: str  # of the device and the framework, for people
+    name: str  # readable name of the device and the framework
 
     def update(self, start: int, count: int) -> np.ndarray:
-        """Runs updates start .. start + count - 1 and returns the pixel loss of each."""
+        """Run updates start .. start + count - 1 and return the pixel loss of each."""
 
     def product(self, side: int) -> None:
-        """Multiplies two matrices of the dtype that is trained in."""
+        """Multiply two square matrices in the training dtype."""
 
     def peak(self) -> float:
-        """Bytes that the accelerator held at most."""
+        """Peak memory of the accelerator in bytes."""
 
 
 class JaxSystem:
-    """This package, as launch.py sets it up, or without one of its `REWRITES`."""
+    """This package, set up as by launch.py, or without one of its `REWRITES`."""
 
     def __init__(self, inputs: Inputs, *, without: str = ""):
         if inputs.device == "cpu":
@@ -179,7 +179,7 @@ class JaxSystem:
             if without != "kept_memory":
                 keep_freed_memory()
         elif jax.default_backend() != "gpu":
-            raise ValueError("--device=gpu was asked for, and JAX finds no GPU")
+            raise ValueError("--device=gpu, but JAX finds no GPU; use --device=cpu")
         self.name = f"{jax.devices()[0].device_kind}, jax {jax.__version__}"
         config = inputs.config
         if without == "composition":
@@ -188,7 +188,7 @@ class JaxSystem:
             convolution.conv = functools.partial(_plain, convolution._conv_lax)
             convolution.conv_transpose = functools.partial(_plain, convolution._conv_transpose_lax)
         elif without == "plain_gradient":
-            setattr(convolution, "product", _derived)  # noqa: B010 (its type is that of a custom gradient)
+            setattr(convolution, "product", _derived)  # noqa: B010 (its type is custom_vjp)
         self._dispatch, self._dtype = inputs.dispatch, compute_dtype(parse(config))
         task = make_gan(parse(config), steps=len(inputs.orders))
         self._run = functools.partial(
@@ -200,7 +200,7 @@ class JaxSystem:
             batch_size=len(inputs.images),
             drop_last=False,
         )
-        # Copies, because the program may overwrite what it is given.
+        # Copies, because the program donates its inputs.
         generator, batch_stats, discriminator = jax.tree.map(
             jnp.array, (inputs.generator, inputs.batch_stats, inputs.discriminator)
         )
@@ -216,7 +216,7 @@ class JaxSystem:
     def update(self, start: int, count: int) -> np.ndarray:
         found = []
         for n in range(start, start + count, self._dispatch):
-            # The training set is one batch, so that an epoch is an update and has its own line of metrics.
+            # The training set is one batch, so that each epoch is one update with its own metrics.
             numbers = jnp.arange(n, n + self._dispatch)
             self._state, metrics = self._run(self._state, numbers)
             found.append(np.asarray(metrics["loss_pixel"]))
@@ -227,7 +227,7 @@ class JaxSystem:
         jax.block_until_ready(_product(jnp.ones((side, side), self._dtype), highest=highest))
 
     def copy(self, count: int) -> int:
-        """Fills an array of `count` float32 and writes it anew four times; returns the bytes moved."""
+        """Fill an array of `count` float32 and rewrite it four times; return the bytes moved."""
         block = jnp.ones(count, jnp.float32)
         for _ in range(4):
             block = _next(block)
@@ -249,7 +249,7 @@ def _next(block: jax.Array) -> jax.Array:
 
 
 def _twin(inputs: Inputs, *, tuned: bool) -> System:
-    from benchmarks.torch_twin import TwinTrainer  # here: PyTorch may be absent
+    from benchmarks.torch_twin import TwinTrainer  # imported here because PyTorch may not be installed
 
     return TwinTrainer(inputs, learning_rate=LEARNING_RATE, tuned=tuned)
 
@@ -264,7 +264,7 @@ def _derived(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.dot(x, kernel, precision=precision(x.dtype))
 
 
-# Each computes the same numbers up to rounding; a table without it shows what it brings.
+# Optimisations that change numbers only by rounding; a row without one shows its effect.
 REWRITES = ("matrix_forms", "composition", "plain_gradient", "kept_memory")
 SYSTEMS: dict[str, Callable[[Inputs], System]] = {
     "mim_jax": JaxSystem,

@@ -1,8 +1,7 @@
-"""The same networks and the same training step in PyTorch: what this package's numbers and speed are compared
-with.
+"""The same networks and the same training step in PyTorch: the reference for numbers and speed.
 
-Written from the layer tables of the context encoder, in PyTorch's own layout and modules, so that agreement
-is evidence. NCHW; images in [-1, 1].
+Written independently from the layer tables of the context encoder, in PyTorch's own layout and modules, so
+that agreement is evidence. NCHW; images in [-1, 1].
 """
 
 from collections.abc import Callable, Mapping
@@ -60,7 +59,7 @@ class Discriminator(nn.Module):
         return self.layers(patch)
 
 
-# In the order in which the layers stand in the modules above.
+# In the order of the layers in the modules above.
 GENERATOR_LAYERS = [
     "encoder_0",
     *(name for k in range(1, 5) for name in (f"encoder_{k}", f"encoder_norm_{k}")),
@@ -72,13 +71,13 @@ DISCRIMINATOR_LAYERS = [*(f"conv_{k}" for k in range(4)), "to_score"]
 
 
 def with_parameters(module: nn.Module) -> list[Any]:
-    """The layers of a network that hold parameters, in order."""
+    """Return the layers of a network that have parameters, in order."""
     kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)
     return [layer for layer in module.modules() if isinstance(layer, kinds)]
 
 
 def load(module: nn.Module, names: list[str], params: Mapping[str, Any]) -> None:
-    """Copies Flax parameters into the network."""
+    """Copy Flax parameters into the network."""
     layers = with_parameters(module)
     with torch.no_grad():
         for layer, name in zip(layers, names, strict=True):
@@ -88,7 +87,7 @@ def load(module: nn.Module, names: list[str], params: Mapping[str, Any]) -> None
 
 
 def _to_torch(layer: nn.Module, weight: np.ndarray) -> torch.Tensor:
-    """`[k, k, I, O]` -> `[O, I, k, k]`, or `[I, O, k, k]` where transposed."""
+    """Convert `[k, k, I, O]` to `[O, I, k, k]`, or to `[I, O, k, k]` for a transposed convolution."""
     if isinstance(layer, nn.Conv2d):
         weight = weight.transpose(3, 2, 0, 1)
     elif isinstance(layer, nn.ConvTranspose2d):
@@ -97,7 +96,7 @@ def _to_torch(layer: nn.Module, weight: np.ndarray) -> torch.Tensor:
 
 
 def to_flax(layer: nn.Module, weight: torch.Tensor) -> np.ndarray:
-    """The way back, for weights, biases and their gradients."""
+    """Convert PyTorch weights, biases or their gradients to Flax's layout."""
     array = weight.detach().numpy()
     if array.ndim == 1:
         return array
@@ -111,13 +110,13 @@ def to_flax(layer: nn.Module, weight: torch.Tensor) -> np.ndarray:
 def make_batch(
     images: torch.Tensor, order: torch.Tensor, offsets: torch.Tensor, *, mask_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Masked images `[B, 3, S, S]` and their hidden patches `[B, 3, M, M]` in [-1, 1], where the images lie.
+    """Make masked images `[B, 3, S, S]` and hidden patches `[B, 3, M, M]` in [-1, 1], on the images' device.
 
     Args:
       images: uint8 `[N, 3, S, S]`.
-      order: int `[B]`, which of them.
+      order: int `[B]`, indices of the images in the batch.
       offsets: int `[B, 2]`, row and column of each hole.
-      mask_size: pixels a side of the hole.
+      mask_size: side of the hole in pixels.
     """
     real = images[order].float() * (2 / 255) - 1
     index = torch.arange(real.shape[-1], device=images.device)
@@ -131,13 +130,13 @@ def make_batch(
 
 
 class Twin:
-    """Both networks, their optimisers and one step.
+    """Both networks, their optimisers and one training step.
 
-    Generator first, then the discriminator on the same fakes.
+    A step updates the generator, and the discriminator on the same fakes.
 
     Attributes:
-      fused: Adam in one kernel.
-      dtype: bfloat16 runs the networks under autocast, losses in float32.
+      fused: whether Adam runs as one kernel.
+      dtype: torch.bfloat16 runs the networks under autocast, with losses in float32.
     """
 
     def __init__(
@@ -152,7 +151,7 @@ class Twin:
         dtype: torch.dtype = torch.float32,
     ):
         self.generator, self.discriminator = generator.train(), discriminator.train()
-        # None, not False: eager Adam is then free to update all tensors at once.
+        # None instead of False allows eager Adam to update all tensors at once.
         rates: dict[str, Any] = {"lr": learning_rate, "betas": (0.9, 0.999), "fused": fused or None}
         self.optimizer_g = torch.optim.Adam(generator.parameters(), **rates)
         self.optimizer_d = torch.optim.Adam(discriminator.parameters(), **rates)
@@ -164,11 +163,11 @@ class Twin:
             return network(x).float()
 
     def step(self, masked: torch.Tensor, target: torch.Tensor) -> dict[str, float]:
-        """As `update`, and waits for the numbers."""
+        """Run `update` and wait for the numbers."""
         return {name: value.item() for name, value in self.update(masked, target).items()}
 
     def update(self, masked: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
-        """One update of both networks; gradients stay in the parameters, and nothing is waited for."""
+        """Update both networks once, without waiting; gradients stay in the parameters."""
         # The generator's loss needs no gradients of the discriminator's weights.
         self.discriminator.requires_grad_(False)
         fake = self._run(self.generator, masked)
@@ -199,16 +198,16 @@ class Twin:
 
 
 class TwinTrainer:
-    """Runs the twin on images that lie on the device, with given orders and holes; see `benchmarks.training`.
+    """Runs the twin on images on the device, with given orders and holes; see `benchmarks.training`.
 
     Attributes:
-      name: of the device and the framework.
+      name: name of the device and the framework.
     """
 
     def __init__(self, inputs: Any, *, learning_rate: float, tuned: bool):
         gpu = inputs.device == "gpu"
         if gpu and not torch.cuda.is_available():
-            raise ValueError("--device=gpu was asked for, and PyTorch finds no GPU")
+            raise ValueError("--device=gpu, but PyTorch finds no GPU; use --device=cpu")
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = tuned
         self._device = torch.device("cuda" if gpu else "cpu")
@@ -234,7 +233,7 @@ class TwinTrainer:
             dtype=self._dtype,
         )
         self._make_batch: Callable[..., tuple[torch.Tensor, torch.Tensor]] = make_batch
-        self._graphs = tuned and gpu  # what torch.compile records must know where a step begins
+        self._graphs = tuned and gpu  # CUDA graphs of torch.compile must be told where a step begins
         if tuned:
             for network in (generator, discriminator):
                 network.compile(mode=inputs.compile_mode)
@@ -245,7 +244,7 @@ class TwinTrainer:
         self._offsets = torch.tensor(inputs.offsets, device=self._device)
 
     def update(self, start: int, count: int) -> np.ndarray:
-        """Runs updates start .. start + count - 1 and returns the pixel loss of each."""
+        """Run updates start .. start + count - 1 and return the pixel loss of each."""
         found = []
         for n in range(start, start + count):
             if self._graphs:
@@ -258,10 +257,10 @@ class TwinTrainer:
         return torch.stack(found).cpu().numpy()
 
     def product(self, side: int) -> None:
-        """Multiplies two square matrices of the dtype that is trained in, and waits."""
+        """Multiply two square matrices in the training dtype, and wait."""
         a = torch.ones((side, side), dtype=self._dtype, device=self._device)
         (a @ a)[0, 0].item()
 
     def peak(self) -> float:
-        """Bytes that the GPU held at most."""
+        """Peak memory of the GPU in bytes."""
         return float(torch.cuda.max_memory_allocated())

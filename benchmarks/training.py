@@ -1,33 +1,33 @@
-"""How fast MIM trains beside the same training in PyTorch: same weights, images, order and holes.
+"""Training speed of MIM compared with the same training in PyTorch: same weights, images, order and holes.
 
     python -m benchmarks.training                                        # pip install ".[bench]"
     python -m benchmarks.training --size=quick --batch=32
     python -m benchmarks.training --device=gpu --dtype=bfloat16 --batch=128 --json=training.json
 
-`mim_jax` is the program that trains: `mim_jax.train.epochs.run_epochs`, its state donated, one epoch a
-dispatch on CPU and ten elsewhere. `torch_eager` is PyTorch as most people write it. `torch_tuned` has
+`mim_jax` is the program used for training: `mim_jax.train.epochs.run_epochs` with donated state, one epoch
+per dispatch on CPU and ten elsewhere. `torch_eager` is PyTorch as usually written. `torch_tuned` has
 channels_last, torch.compile and fused Adam. With --dtype=bfloat16 both run under autocast and keep float32
-weights; float32 means float32 for all, without TF32. Images lie on the device as uint8, and each step makes
-its holes there.
+weights; float32 means float32 everywhere, without TF32. Images are on the device as uint8, and each step
+makes its holes there.
 
-`without_NAME` is this package less one of its rewrites: convolutions as `lax` has them (`matrix_forms`), the
-bottleneck apart from the layer behind it (`composition`), the kernel gradient of products as derived
-(`plain_gradient`), temporary memory given back to the system after each dispatch (`kept_memory`). launch.py
-keeps that memory, and so does `mim_jax` here; PyTorch's rows have the C library's own settings, as its users
-have.
+`without_NAME` is this package without one of its optimisations: convolutions of `lax` (`matrix_forms`), the
+bottleneck not merged with the layer after it (`composition`), kernel gradients of products derived by JAX
+(`plain_gradient`), temporary memory returned to the system after each dispatch (`kept_memory`). launch.py
+keeps this memory, and so does `mim_jax` here; PyTorch's rows use the default settings of the C library, as
+its users do.
 
-All begin with one set of weights. A step is an update of both networks on all `--batch` images, in the order
-and with the holes that this package's key gives: it draws them inside its step, PyTorch has them ready on the
-device. Below the table stands what each paid in pixels after each of the first updates: the proof that the
-work is the same. Rounding is not: a ReLU that turns and Adam's division let trainings drift apart by and by.
+All systems start with the same weights. A step updates both networks on all `--batch` images, in the order
+and with the holes that this package's key gives: this package draws them inside its step, PyTorch has them
+ready on the device. Below the table are the pixel losses of the first updates, which show that the work is
+the same. Rounding differs: sign changes before a ReLU and Adam's division let trainings gradually diverge.
 
-Each system has a process of its own, so that memory and first call are its own; the rounds go over them in
-turn, only one works at a time, and the fastest round counts. "first call" is one dispatch with all that is
-compiled for it, from empty caches. "memory" is the most that a process held beyond what it held before there
-was a network: on CPU after that call, resident as Linux counts it, what the compilers left included; on a GPU
-what the framework allocated there from its start.
-TFLOP/s count the multiplications and additions of the layers as printed, whoever finds a shorter way, and "of
-peak" compares them with the fastest large matrix product of that dtype that any system made in this run.
+Each system has its own process, so that memory and first call can be measured; each round runs all systems in
+turn, one at a time, and the fastest round counts. "first call" is one dispatch with compilation, from empty
+caches. "memory" is the peak of the process beyond its memory before there was a network: on CPU resident
+memory as reported by Linux, after the first call and including what the compilers left; on a GPU the memory
+allocated there by the framework since its start. TFLOP/s count the multiplications and additions of the
+published layers, even for systems that need fewer; "of peak" compares them with the fastest large matrix
+product of that dtype by any system in this run.
 """
 
 import argparse
@@ -55,16 +55,16 @@ from benchmarks.systems import (
 from benchmarks.worker import Failed, Worker
 
 SYSTEMS_COMPARED = ("mim_jax", "torch_eager", "torch_tuned")
-PROOF = 10  # updates whose losses are laid side by side
+PROOF = 10  # number of updates whose losses are compared
 
 
 def measure(
     inputs: Inputs, names: Sequence[str], *, rounds: int, steps: int, limit: float | None = None
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Trains by every system in turn; one that lets us wait for more than `limit` seconds is left out.
+    """Train with every system in turn; a system with a call longer than `limit` seconds is dropped.
 
     Yields, after each round:
-      What is common to all, and a row a system. A row that could not be measured holds "system" and "error".
+      The values common to all systems, and one row per system: "system" and "error" if it failed.
     """
     workers: dict[str, Worker] = {}
     rows: dict[str, dict[str, Any]] = {name: {"system": name} for name in names}
@@ -86,7 +86,7 @@ def measure(
         if inputs.dispatch < PROOF:
             _, losses = worker.ask(("update", inputs.dispatch, PROOF - inputs.dispatch), timeout=limit)
             rows[name]["losses"] += losses.tolist()
-        worker.ask(("product", side), timeout=limit)  # compiled, or its threads woken
+        worker.ask(("product", side), timeout=limit)  # compiles it, or starts its threads
 
     def work(name: str, start: int) -> None:
         spent, _ = workers[name].ask(("update", start, steps), timeout=limit)
@@ -114,7 +114,7 @@ def measure(
 def _compute(
     inputs: Inputs, rows: Mapping[str, dict[str, Any]], times: Mapping[str, list[float]], steps: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Add to each row what its seconds, for its updates and a product, mean."""
+    """Add speeds to each row, from its times for the updates and for a matrix product."""
     flops, batch = training_flops(inputs.config), len(inputs.images)
     side = PRODUCT[inputs.device]
     fine = [name for name, row in rows.items() if "error" not in row]
@@ -131,11 +131,11 @@ def _compute(
 
 
 def describe(config: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """Where and what was measured."""
+    """Describe the machine and the configuration."""
     return {
         "machine": platform.platform(),
         "cpus": os.cpu_count(),
-        "load": os.getloadavg()[0],  # of others: measured before anything starts
+        "load": os.getloadavg()[0],  # of other work: measured before anything starts
         "python": platform.python_version(),
         "image_size": config["data"]["image_size"],
         "width": config["generator"]["width"],
@@ -146,7 +146,7 @@ def describe(config: Mapping[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def format_table(environment: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line a system, and their losses side by side."""
+    """Format one line per system, and their losses side by side."""
     e = environment
     fine = [row for row in rows if "error" not in row]
     lines = [
@@ -191,42 +191,42 @@ def _losses(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
-    """The options that every benchmark of training has."""
+    """Make the parser with the options common to all benchmarks of training."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", choices=list(SIZES), default="full", help="as configs/mim.py has it")
+    parser.add_argument("--size", choices=list(SIZES), default="full", help="variant of configs/mim.py")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write everything there")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write all results to this file")
     return parser
 
 
 def positive(text: str) -> int:
-    """A whole number above 0, for argparse."""
+    """Parse a whole number above 0, for argparse."""
     if (number := int(text)) < 1:
         raise ValueError
     return number
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = make_parser(__doc__)
-    parser.add_argument("--batch", type=positive, help="images; default 8 on CPU, 128 on GPU")
+    parser.add_argument("--batch", type=positive, help="images per batch; default 8 on CPU, 128 on GPU")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--rounds", type=positive, default=3)
-    parser.add_argument("--steps", type=positive, default=10, help="updates a round; on a GPU in tens")
+    parser.add_argument("--steps", type=positive, default=10, help="updates per round; on a GPU in tens")
     parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=SYSTEMS_COMPARED)
-    parser.add_argument("--limit", type=positive, help="seconds that a call may take; default any time")
+    parser.add_argument("--limit", type=positive, help="time limit of a call in seconds; default none")
     modes = ("default", "reduce-overhead", "max-autotune")
-    parser.add_argument("--compile-mode", choices=modes, default="default", help="of torch.compile")
+    parser.add_argument("--compile-mode", choices=modes, default="default", help="mode of torch.compile")
     options = parser.parse_args(arguments)
     if options.device == "gpu" and options.steps % 10:
-        parser.error(f"--steps={options.steps}: on a GPU ten updates are one dispatch, so ask for tens")
+        parser.error(f"--steps={options.steps} on a GPU must be a multiple of 10, the updates per dispatch")
     batch = options.batch or {"cpu": 8, "gpu": 128}[options.device]
     config = make_config(options.size, batch=batch, dtype=options.dtype)
     more = {"size": options.size, "rounds": options.rounds, "steps": options.steps}
     environment = describe(config, device=options.device, compile_mode=options.compile_mode, **more)
-    jax.config.update("jax_platforms", "cpu")  # of this process: the GPU is the workers'
+    jax.config.update("jax_platforms", "cpu")  # in this process only: the workers use the GPU
     updates = PROOF + options.rounds * options.steps
     inputs = make_inputs(config, device=options.device, updates=updates, compile_mode=options.compile_mode)
     settings = {"rounds": options.rounds, "steps": options.steps, "limit": options.limit}

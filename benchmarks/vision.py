@@ -1,13 +1,13 @@
-"""torchvision, whose classifiers are the reference in numbers and in speed."""
+"""Import of torchvision, whose classifiers are the reference for numbers and speed."""
 
 from typing import Any
 
 
 def import_torchvision() -> Any:
-    """torchvision with its networks, beside any build of PyTorch.
+    """Import torchvision with its networks, together with any build of PyTorch.
 
-    A CUDA build of torchvision beside a CPU build of PyTorch finds none of its compiled operations and stops
-    at two whose shapes it registers. Networks need neither: declared, they let it pass.
+    A CUDA build of torchvision with a CPU build of PyTorch lacks its compiled operations, and its import
+    fails at two whose shapes it registers. The networks need neither: declaring them lets the import succeed.
 
     Raises:
       ModuleNotFoundError: PyTorch or torchvision is not installed.

@@ -1,4 +1,4 @@
-"""A system of `benchmarks.systems` in a process of its own, so that its memory and threads are its own."""
+"""A system of `benchmarks.systems` in its own process, with separate memory and threads."""
 
 import multiprocessing
 import os
@@ -19,7 +19,7 @@ class Failed(Exception):
 
 
 class Worker:
-    """A system in a process of its own, which works only while it is asked."""
+    """A system in its own process, which only works while it answers a request."""
 
     def __init__(self, name: str, inputs: Inputs, *, timeout: float | None = None):
         spawn = multiprocessing.get_context("spawn")
@@ -34,10 +34,10 @@ class Worker:
             raise
 
     def ask(self, question: Any, *, timeout: float | None = None) -> Any:
-        """The answer to "update", "product" or "peak" with its arguments.
+        """Send "update", "product" or "peak" with its arguments, and return the answer.
 
         Raises:
-          Failed: an error there, its process ended, or no answer within `timeout` seconds.
+          Failed: An error in the process, its end, or no answer within `timeout` seconds.
         """
         try:
             self._pipe.send(question)
@@ -53,26 +53,26 @@ class Worker:
         return answer
 
     def stop(self) -> None:
-        """Ends the process and gives back what it held."""
+        """End the process and release its memory."""
         self._pipe.close()
-        self._process.join(5)  # it ends by itself unless it is at work
+        self._process.join(5)  # it ends by itself unless it is busy
         self._process.kill()
         self._process.join()
 
 
 def _serve(pipe: Connection, name: str) -> None:
-    """The other end: makes the system of the `Inputs` that come first, then answers."""
-    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the GPU has other users
-    with tempfile.TemporaryDirectory() as cache:  # nobody finds what an earlier run has compiled
+    """Run in the worker process: make the system from the `Inputs` received first, then answer requests."""
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # other processes use the GPU too
+    with tempfile.TemporaryDirectory() as cache:  # empty, so that nothing compiled earlier is reused
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
         jax.config.update("jax_enable_compilation_cache", False)
         try:
             _answer(pipe, name)
         except EOFError:
-            return  # nobody asks any more
+            return  # the other end has closed the pipe
         except Exception as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            # PyTorch ends its messages with advice to debuggers.
+            # PyTorch ends its messages with debugging advice.
             message = " ".join([line for line in lines if not line.startswith("Set TORCH")][:2])[:300]
             named = isinstance(error, ValueError | ModuleNotFoundError) and message
             pipe.send((False, message if named else f"{type(error).__name__}: {message}"))
@@ -80,7 +80,7 @@ def _serve(pipe: Connection, name: str) -> None:
 
 def _answer(pipe: Connection, name: str) -> None:
     if name.startswith("torch"):
-        import torch  # noqa: F401 (not part of what training holds)
+        import torch  # noqa: F401 (imported before memory is measured, so as not to count as training's)
     held = resident("VmRSS")
     inputs = pipe.recv()
     system, on_host = SYSTEMS[name](inputs), inputs.device == "cpu"
@@ -96,6 +96,6 @@ def _answer(pipe: Connection, name: str) -> None:
             found = getattr(system, what)(*arguments)
             answer = time.perf_counter() - began, found
         if first and on_host and held:
-            Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back
+            Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
         first = False
         pipe.send((True, answer))

@@ -1,9 +1,9 @@
 """MIM's scorer as a pure function inside your own `jit`: scores under noise, and a gradient, in one program.
 
-    python examples/score_in_your_jit.py runs/quick               # generated images
-    python examples/score_in_your_jit.py runs/quick photo.jpg ...  # your own
+    python examples/score_in_your_jit.py runs/quick                # generated images
+    python examples/score_in_your_jit.py runs/quick photo.jpg ...  # your own images
 
-`runs/quick` is the workdir of the first command of README; an export (`--mode=export`) does as well.
+`runs/quick` is the workdir of the first command of README; an export (`--mode=export`) works as well.
 """
 
 import sys
@@ -21,7 +21,7 @@ from mim_jax.deploy.export import golden_images
 def make_study(
     fn: Callable[[Any, jax.Array], mim_jax.Similarities], *, draws: int, sigma: float
 ) -> Callable[[Any, jax.Array, jax.Array], dict[str, jax.Array]]:
-    """Compile a study of images `[B, S, S, 3]` around the scorer that `Detector.pure` gives."""
+    """Compile a study of images `[B, S, S, 3]` around the scorer returned by `Detector.pure`."""
 
     @jax.jit
     def study(variables: Any, images: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
@@ -29,32 +29,32 @@ def make_study(
             noise = sigma * jax.random.normal(key, images.shape)
             return fn(variables, jnp.clip(images + noise, 0, 1)).ssim_hbd
 
-        # One draw after the other takes the memory of one; `jax.vmap(noisy)` computes them at once.
+        # One draw after the other needs the memory of one; `jax.vmap(noisy)` computes them at once.
         under_noise = jax.lax.map(noisy, jax.random.split(key, draws))
-        # Through the network too; of SSIM alone, because counts of a histogram have no gradient.
+        # The gradient includes the network; SSIM only, because histogram counts have no gradient.
         slope = jax.grad(lambda x: fn(variables, x).ssim.sum())(images)
         return {
             "score": fn(variables, images).ssim_hbd,
             "mean": under_noise.mean(0),
             "spread": under_noise.std(0),
-            "sensitivity": jnp.abs(slope).max(-1),  # [B, S, S]: high where a pixel moves the score
+            "sensitivity": jnp.abs(slope).max(-1),  # [B, S, S]: high where a pixel changes the score
         }
 
     return study
 
 
 def main(workdir: str, *paths: str, draws: int = 8) -> dict[str, np.ndarray]:
-    """Print the study of some images, and return it."""
+    """Print the study of some images and return it."""
     detector = mim_jax.load(workdir)
     if not isinstance(detector, mim_jax.Detector):
         raise ValueError(
-            f"{workdir} decides by {detector!r}, and this example is about MIM: give a run of MIM"
+            f"{workdir} holds {detector!r}, but this example needs MIM: give a run or an export of MIM"
         )
     size = detector.image_size
     images = (
         np.stack([mim_jax.load_image(each, size=size) for each in paths]) if paths else golden_images(size)
     )
-    fn, variables = detector.pure()  # weights are an argument: none is baked into the program
+    fn, variables = detector.pure()  # weights are an argument, not constants of the program
     study = make_study(fn, draws=draws, sigma=0.05)
     found = study(variables, jnp.asarray(images, jnp.float32) / 255, jax.random.key(0))
     print("score   under noise of sigma 0.05")

@@ -1,10 +1,10 @@
-"""A detector on features of your own: any function of images; nothing is trained.
+"""A detector on your own features, given by any function of images; nothing is trained.
 
-    python examples/your_own_backbone.py            # embedded procedural images, which say nothing about mpox
-    python examples/your_own_backbone.py /data/skin  # one folder a class, mpox among them
+    python examples/your_own_backbone.py             # embedded procedural images: they say nothing about mpox
+    python examples/your_own_backbone.py /data/skin  # one folder per class, one of them mpox
 
-Here the features are edges at three scales in opponent colours. Put the forward pass of your own
-network in their place, and its weights into `weights`.
+Here the features are edges at three scales in opponent colours. Replace them by the forward pass of
+your own network, and `weights` by its weights.
 """
 
 import sys
@@ -25,10 +25,10 @@ SIZE = 96
 
 
 def edges(weights: Any, images: jax.Array) -> dict[str, jax.Array]:
-    """Features by layer, `[B, H, W, C]` each, of images `[B, S, S, 3]` in [0, 1].
+    """Compute features by layer, `[B, H, W, C]` each, of images `[B, S, S, 3]` in [0, 1].
 
-    The detector compares the spread of each channel over the image.
-    An image's features must not depend on the others of its batch.
+    The detector compares the standard deviation of each channel over the image. The features of an
+    image must not depend on the other images of its batch.
     """
     x = images @ weights["opponents"]  # lightness, red against green, blue against yellow
     layers = {}
@@ -42,7 +42,7 @@ def edges(weights: Any, images: jax.Array) -> dict[str, jax.Array]:
 
 
 def evaluate(dataset: Dataset, *, folds: int = 5) -> list[float]:
-    """AUROC of each fold: mpox that the fold was not fitted on, against all other classes."""
+    """Compute the AUROC of each fold, for held-out mpox against all other classes."""
     opponents = np.array([[0.33, 0.5, 0.25], [0.33, -0.5, 0.25], [0.34, 0.0, -0.5]], np.float32)
     backbone = Backbone("edges", edges, image_size=SIZE, weights={"opponents": opponents})
     mpox, groups = dataset.images[dataset.positives], dataset.groups[dataset.positives]
@@ -58,7 +58,7 @@ def evaluate(dataset: Dataset, *, folds: int = 5) -> list[float]:
 
 
 def load(root: str = "") -> Dataset:
-    """Images of a folder, or the embedded procedural ones."""
+    """Load the images of a folder, or the embedded procedural ones."""
     if root:
         return from_folder(root, size=SIZE, positive="mpox")
     return from_lesions(size=SIZE, positives=60, negatives=180, seed=0)

@@ -1,12 +1,12 @@
-"""Train MIM with a generator of your own: no file of the package changes.
+"""Train MIM with your own generator, without changing the package.
 
     python launch.py --config=examples/your_own_generator.py --workdir=runs/mine
     python launch.py --config=examples/your_own_generator.py --mode=score --workdir=runs/mine photo.jpg
 
-This file is the configuration too: it registers the network, and `get_config` names it. Any
-`--config.FIELD` still works, such as `--config.data.root=/data/skin`; without that one the images
-are the embedded procedural ones, which say nothing about mpox. In your own code call
-`register_generator` before `mim_jax.load("runs/mine")`.
+This file is also the configuration: it registers the network, and `get_config` selects it. Every
+`--config.FIELD` works as usual. Without `--config.data.root=/data/skin` the images are the embedded
+procedural ones, which say nothing about mpox. In your own code call `register_generator` before
+`mim_jax.load("runs/mine")`.
 """
 
 from typing import Any
@@ -21,19 +21,19 @@ from mim_jax.inpaint.networks import register_generator
 
 
 class MeanContext(nn.Module):
-    """Two halvings, then layers that each see their window and the mean over the image.
+    """Two layers of stride 2, then layers that see their window and the mean over the image.
 
-    Masked images `[B, S, S, 3]` become patches `[B, S/2, S/2, 3]`, both in [-1, 1]; S is a
+    Maps masked images `[B, S, S, 3]` to patches `[B, S/2, S/2, 3]`, both in [-1, 1]; S must be a
     multiple of 4.
     """
 
-    width: int = 64  # `config.generator.width` reaches the field of its name
+    width: int = 64  # `config.generator.width` sets the field of the same name
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, masked: jax.Array, *, train: bool) -> jax.Array:
         x = masked.astype(self.dtype)
-        # `Conv` of this package is fast on CPUs inside a training loop; flax.linen's works as well.
+        # This package's `Conv` is fast on CPUs inside a training loop; flax.linen's also works.
         for layer, features in enumerate((self.width, 2 * self.width)):
             x = Conv(features, 4, stride=2, padding=1, dtype=self.dtype, name=f"halve_{layer}")(x)
             x = leaky_relu(BatchNorm(train, dtype=self.dtype, name=f"halve_norm_{layer}")(x))
@@ -50,7 +50,7 @@ register_generator("mean_context", MeanContext)
 
 
 def get_config(variant: str = "quick") -> Any:
-    """The configuration of configs/mim.py with this generator; `:VARIANT` as there."""
+    """Return the configuration of configs/mim.py with this generator; takes the same variants."""
     config = mim.get_config(variant)
     config.generator.name = "mean_context"
     return config
