@@ -7,7 +7,7 @@ of what is neither black nor white (Chardon, Cretois and Hourseau, "Skin colour 
 pathways", International Journal of Cosmetic Science, 1991), with its six usual bands. Light, flash and
 background bias the estimate. Pictures without skin are the sample photographs of scikit-image and
 scikit-learn, whole and in quarters, and generated plots and text; worse photographs are the given ones,
-blurred or wrongly exposed. (`drawings` prints the first 440 characters of this text on its pages.)
+blurred or wrongly exposed.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from mim_jax.data.folder import list_images
 from mim_jax.data.images import decode_image, load_image
 from mim_jax.evaluate.controls import TONES, skin_tone
 
+PANGRAM = "Sphinx of black quartz, judge my vow; pack my box with five dozen liquor jugs. "
 CHECKS = ("screenshot", "underexposed", "overexposed", "blurred", "not_skin")
 
 
@@ -86,13 +87,12 @@ def drawings() -> Iterator[Image.Image]:
             canvas = FigureCanvasAgg(figure)
             canvas.draw()
             yield Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-    words = [" ".join(doc.split()) for doc in (__doc__, quality.__doc__) if doc]
     papers = (("white", "black"), ("black", "white"), ("#f4f0e8", "#333333"), ("#1e1e1e", "#d4d4d4"))
     for paper, ink in (*papers, ("#fdf6e3", "#586e75"), ("#ffe4d6", "#552211")):
         for size in (12, 20, 34):
             page = Image.new("RGB", (448, 448), paper)
             for line in range(448 // (size + 4)):
-                text = words[line % 2][40 * line % 400 :][:80]
+                text = (9 * PANGRAM)[40 * line % 400 :][:80]
                 ImageDraw.Draw(page).text(
                     (8, 8 + line * (size + 4)), text, fill=ink, font=ImageFont.load_default(size)
                 )
