@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from PIL import Image
-from sklearn.metrics import RocCurveDisplay, roc_auc_score
 
 from mim_jax import Detector, UnusableImage, composite_similarities, load_image, mask
 from mim_jax.data.quality import Gate
@@ -211,14 +210,6 @@ def test_a_pillow_image_is_accepted_and_other_types_are_named():
         for score in (model.score_samples, model.assess):
             with pytest.raises(ValueError, match=rf"must be an array, got {type(wrong).__name__}"):
                 score(wrong)
-
-
-def test_curves_of_scikit_learn_are_drawn_from_scores():
-    """As README says: scores have scikit-learn's sign, but the detector is not an estimator."""
-    y = np.arange(20) % 2
-    scores = detector().score_samples(images(20))
-    display = RocCurveDisplay.from_predictions(y, scores)
-    assert display.roc_auc == pytest.approx(roc_auc_score(y, scores))
 
 
 def test_the_pure_function_is_mapped():

@@ -125,9 +125,8 @@ def test_class_folders_that_are_links_are_the_reason_given(root, tmp_path):
 
 def test_threads_keep_images_beside_their_names(root):
     many = tree(root, [f"mpox/{i:03}.png" for i in range(40)])
-    one, eight = read(many, size=40), read(many, size=40)
-    assert one.digest() == eight.digest()
-    for name, image in zip(one.names, one.images, strict=True):
+    dataset = read(many, size=40)
+    for name, image in zip(dataset.names, dataset.images, strict=True):
         np.testing.assert_array_equal(image, np.asarray(Image.open(many / name)))
 
 
