@@ -90,12 +90,7 @@ def saves_to_compose(positions: int, channels: int, inner: int, features: int, t
 def _bind(
     forms: dict[str, Callable[..., jax.Array]], stride: int, padding: int
 ) -> dict[str, Callable[..., jax.Array]]:
-    return {name: _bound(form, stride, padding) for name, form in forms.items()}
-
-
-@functools.cache  # JAX traces the same function once per shape, and would trace a new one each time
-def _bound(form: Callable[..., jax.Array], stride: int, padding: int) -> Callable[..., jax.Array]:
-    return lambda x, kernel: form(x, kernel, stride, padding)
+    return {name: lambda x, w, form=form: form(x, w, stride, padding) for name, form in forms.items()}
 
 
 def _conv_lax(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
