@@ -16,7 +16,7 @@ def modules():
             assert error.name is None or not error.name.startswith("mim_jax")
 
 
-def test_every_example_gives_what_it_says():
+def test_every_example_gives_what_it_says(compiled_quickly):
     results = {module.__name__: doctest.testmod(module) for module in modules()}
     assert {name: result.failed for name, result in results.items() if result.failed} == {}
     with_examples = {name for name, result in results.items() if result.attempted}

@@ -313,10 +313,7 @@ def _joined(
 
 REGIONS = ("image", "mask")  # compared: the whole image, or only the mask
 # Reductions of the scores of several holes in one image to one score.
-REDUCTIONS: dict[str, Callable[[Any], Any]] = {
-    "mean": lambda scores: scores.mean(axis=0),
-    "min": lambda scores: scores.min(axis=0),
-}
+REDUCTIONS = {"mean": lambda scores: scores.mean(axis=0), "min": lambda scores: scores.min(axis=0)}
 
 
 @dataclass(frozen=True)
@@ -331,12 +328,9 @@ class Measure:
     reduce: str = "mean"  # reduction over several holes: "mean" or "min"
 
     def __post_init__(self) -> None:
-        if self.metric not in METRICS:
-            raise ValueError(f"unknown metric {self.metric!r}: choose one of {', '.join(METRICS)}")
-        if self.reduce not in REDUCTIONS:
-            raise ValueError(f"unknown reduction {self.reduce!r}: choose one of {', '.join(REDUCTIONS)}")
-        if self.region not in REGIONS:
-            raise ValueError(f"unknown region {self.region!r}: choose one of {', '.join(REGIONS)}")
+        for name, known in (("metric", METRICS), ("region", REGIONS), ("reduce", REDUCTIONS)):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
 
     def check(self, image_size: int, mask_size: int) -> None:
         """Raise ValueError if images and patches of these sizes cannot be compared, without tracing."""

@@ -124,9 +124,9 @@ def test_what_is_no_run_is_not_written_into(photos, run, tmp_path, capsys):
         return capsys.readouterr().err
 
     before = sorted(path.name for path in photos.iterdir())
-    assert "holds 'b.png' and no config.json: choose a new or an empty folder" in said("train", photos)
-    assert "holds 'b.png' and no seed_*" in said("train", photos, seeds=(1, 2))
-    assert "holds 'b.png' and no comparison" in said("compare", photos, run)
+    assert "holds 'b.png' but no config.json: choose a new or an empty folder" in said("train", photos)
+    assert "holds 'b.png' but no seed_*" in said("train", photos, seeds=(1, 2))
+    assert "holds 'b.png' but no comparison" in said("compare", photos, run)
     assert sorted(path.name for path in photos.iterdir()) == before
     (tmp_path / ".DS_Store").touch()
     (tmp_path / "lost+found").mkdir()

@@ -35,7 +35,7 @@ def test_what_is_missing_from_a_download_is_said(copy, tmp_path):
     }.items():
         assert words in refusal({source: tmp_path / "empty"}, out)
     assert "unknown data source 'mnist'" in refusal({"mnist": tmp_path}, out)
-    assert "no data source is named" in refusal({}, out)
+    assert "no data source is given" in refusal({}, out)
 
     msld = copy("msld")
     shutil.rmtree(msld / "Original Images/Original Images/FOLDS/fold4/Test")

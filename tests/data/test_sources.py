@@ -128,10 +128,14 @@ def test_a_damaged_or_foreign_preparation_is_refused(joined, copy, tmp_path):
     options = {"per_class": 2, "seed": 3}
     for source, spoil, words in (
         ("msld", lambda where: flip(next(where.glob("*array_record*"))), "array_record-.* has changed"),
-        ("dermnet", lambda where: (where / "dataset_info.json").write_text("{"), "dataset_info.json is not"),
+        (
+            "dermnet",
+            lambda where: (where / "dataset_info.json").write_text("{"),
+            "info.json has changed",
+        ),
         ("isic2018", lambda where: (where / "prepared.json").unlink(), "no readable prepared.json"),
         ("isic2018", lambda where: (where / "prepared.json").write_text("[]"), "no readable prepared.json"),
-        ("msld", lambda where: (where / "stranger.txt").write_text(""), "stranger.txt is not"),
+        ("msld", lambda where: (where / "stranger.txt").write_text(""), "stranger.txt has changed"),
     ):
         data_dir = tmp_path / "spoiled"
         shutil.copytree(prepared, data_dir)
@@ -198,7 +202,7 @@ def test_every_builder_says_where_its_data_come_from(joined):
     written = json.loads(next(joined[0].glob("msld/*/1.1.0/dataset_info.json")).read_text())
     assert "Mpox Skin Lesion Dataset" in written["description"] and written["fileFormat"] == "array_record"
     assert "10.1016/j.bspc.2024.106742" in written["citation"]
-    assert "not for commercial use" in json.dumps(written["redistributionInfo"])
+    assert "non-commercial" in json.dumps(written["redistributionInfo"])
 
 
 def test_preparing_prints_nothing_and_needs_neither_network_nor_tensorflow(downloads, tmp_path):

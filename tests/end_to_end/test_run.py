@@ -25,8 +25,6 @@ from mim_jax.evaluate.baselines.inpainting import FILLS
 from mim_jax.train.config import parse
 from mim_jax.train.workdir import read_json, write_json
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")  # as every process here, so that programs are shared
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
@@ -318,7 +316,7 @@ def test_a_run_is_served(finished):
     pytest.importorskip("fastapi")
     photograph = BytesIO()
     Image.fromarray(lesions.render("mpox", 0, size=48)).save(photograph, "PNG")
-    server = start("launch.py", "--mode=serve", f"--workdir={finished}", "--port=0", **QUICKLY)
+    server = start("launch.py", "--mode=serve", f"--workdir={finished}", "--port=0")
     try:
         line = next(line for line in server.stderr if line.startswith("serving: "))
         head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'

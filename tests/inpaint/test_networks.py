@@ -33,7 +33,7 @@ def test_every_generator_paints_half_the_side(module, size):
     assert shapes(module, size, train=True)[0] == (2, size // 2, size // 2, 3)
 
 
-def test_composed_layers_are_the_same_network():
+def test_composed_layers_are_the_same_network(compiled_quickly):
     """Composed only in training, if that is less work; parameters keep their names and initial values."""
     images = jax.random.uniform(jax.random.key(1), (4, 96, 96, 3), minval=-1)
     composed, apart = (ContextEncoder(4, "pointwise", 400, compose=compose) for compose in (True, False))
