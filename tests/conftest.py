@@ -30,3 +30,12 @@ def compiled_quickly():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="module")
+def with_small_networks():
+    """All trainings of a module have small networks in place of MIM's."""
+    from small_training import small_networks
+
+    with small_networks():
+        yield

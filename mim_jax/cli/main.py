@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from mim_jax.cli import deploy, runs
-from mim_jax.cli.runtime import prepare, say
+from mim_jax.cli.runtime import INTERRUPTED, prepare, say
 from mim_jax.train import config as configuration
 from mim_jax.train import devices
 from mim_jax.train.preemption import Terminated, terminable
 
-INTERRUPTED = 130
 RESUMABLE = ("run", "train", "evaluate")
 
 

@@ -14,7 +14,7 @@ import jax
 
 from mim_jax.train.heap import keep_freed_memory
 
-UNUSABLE_FILES = 2  # exit status: some images cannot be used
+UNUSABLE_FILES, INTERRUPTED = 2, 130  # exit statuses: some images cannot be used; stopped by Ctrl-C
 
 
 def say(text: str, stream: TextIO | None = None) -> None:

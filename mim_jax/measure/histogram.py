@@ -48,7 +48,7 @@ def histograms(pixels: Sequence[jax.Array], *, bins: int, mask: jax.Array | None
 
     All images have the same shape. With a mask `[H, W]` pixels are weighted by it.
     """
-    _check_countable(pixels[0])
+    check_countable(pixels[0].shape)
     pixels = [jax.lax.stop_gradient(image) for image in pixels]
     if mask is not None:
         return [_weighted(image, mask, bins=bins) for image in pixels]
@@ -83,7 +83,7 @@ def soft_histogram(image: jax.Array, *, bins: int, mask: jax.Array | None = None
 
 def _counts(index: jax.Array, mass: jax.Array, *, bins: int) -> jax.Array:
     """Sum `mass` `[H, W, C]` into the bins given by `index`, channel by channel: float32 `[C, bins]`."""
-    _check_countable(index)
+    check_countable(index.shape)
     added, multiplied = (functools.partial(form, bins=bins) for form in (_added_counts, _multiplied_counts))
     return jax.lax.platform_dependent(index, mass, cpu=added, default=multiplied)
 
@@ -131,8 +131,9 @@ def _multiplied_images(*pixels: jax.Array, bins: int) -> list[jax.Array]:
     return [multiplied(image) for image in pixels]
 
 
-def _check_countable(image: jax.Array) -> None:
-    height, width = image.shape[:2]
+def check_countable(shape: tuple[int, ...]) -> None:
+    """Raise ValueError if an image `[H, W, ...]` has more pixels than float32 can count."""
+    height, width = shape[:2]
     if height * width > MOST_PIXELS:
         raise ValueError(
             f"{height}x{width} pixels are more than a histogram can count ({MOST_PIXELS}): use smaller images"

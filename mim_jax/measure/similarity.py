@@ -205,8 +205,7 @@ def composite_similarities(
       patch: patches `[..., M, N, C]` with the same leading axes; M <= H and N <= W.
       offset: (row, column) of the patch's first pixel: integers, or an integer array `[2]` for all images or
         `[..., 2]`. A traced offset that would reach outside the image is moved inside, as
-        `jax.lax.dynamic_slice` does. One offset for all is faster on accelerators, where several need a
-        gather.
+        `jax.lax.dynamic_slice` does. One offset for all avoids a gather on accelerators.
       region: "image" compares whole images, as the paper does; "mask" only the patch and the pixels under it.
       **options: fields of `Options`.
 
@@ -336,6 +335,7 @@ class Measure:
         """Raise ValueError if images and patches of these sizes cannot be compared, without tracing."""
         side = image_size if self.region == "image" else mask_size
         check_window((side, side, 3), checked(Options(window=self.window, bins=self.bins)))
+        histogram.check_countable((side, side, 3))
 
     def compare(
         self, images: jax.Array, patches: jax.Array, offset: jax.Array | tuple[int, int]

@@ -138,9 +138,10 @@ def test_what_is_no_run_is_not_written_into(photos, run, tmp_path, capsys):
 
 
 def test_a_wrong_type_stops_before_a_folder_is_made(tmp_path):
-    flags = ("--config=configs/mim.py:quick", f"--workdir={tmp_path / 'run'}", "--config.seeds=(0,1.5)")
-    _, said = launch(*flags, expect=1)
-    assert said.startswith("mim_jax: ") and said.count("\n") == 1 and "Traceback" not in said
+    for seeds in ("abc", "(0,1.5)"):
+        flags = ("--config=configs/mim.py:quick", f"--workdir={tmp_path / 'run'}", f"--config.seeds={seeds}")
+        _, said = launch(*flags, expect=1)
+        assert said.startswith("mim_jax: ") and said.count("\n") == 1 and "Traceback" not in said
     assert not (tmp_path / "run").exists()
 
 

