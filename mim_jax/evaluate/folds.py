@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 
 from mim_jax.data.folds import Split
@@ -49,7 +50,8 @@ def _load_fold(settings: Settings, path: Path, split: Split, config: gan.GanConf
         return trainer.restore(folder, updates=updates, init=fresh)
 
     state = restore("mim")
-    networks = {"untrained": _detector(settings, fresh())}
+    # On a device of its own like the restored networks: otherwise it would be compiled once more.
+    networks = {"untrained": _detector(settings, jax.device_put(fresh(), jax.local_devices()[0]))}
     if settings.training.autoencoder:
         networks["autoencoder"] = _detector(settings, restore("autoencoder"))
     return TrainedFold(split, state, _detector(settings, state), networks)

@@ -1,12 +1,12 @@
 """Score images under changed conditions: corrupted, or with another hole.
 
 A condition is a corruption at a strength, a position of the hole, and a side of the patch pasted into it.
-All conditions are one program: a batch goes to the device once and is scored in every condition. Corruptions
-by Pillow (JPEG) are made on the host beforehand: the original batch and each of these versions are sent.
+Each is a number given to a compiled program, so that one program scores all conditions. Corruptions by
+Pillow (JPEG) are made on the host.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +25,6 @@ from mim_jax.measure import images as pixels
 from mim_jax.measure.similarity import Measure, Similarities
 
 Scores = dict[str, np.ndarray]  # each metric, float64 [conditions, N]
-_ON_DEVICE = [name for name, corruption in CORRUPTIONS.items() if not corruption.on_host]
 
 
 class Condition(NamedTuple):
@@ -50,16 +49,6 @@ class GroupedImages(NamedTuple):
         return GroupedImages(self.images[index], np.asarray(self.groups)[index])
 
 
-class _Numbers(NamedTuple):
-    """Conditions as arrays: int32 `[n]` twice, float32 `[n]`, int32 `[n, 2]`, int32 `[n]`."""
-
-    source: jax.Array  # 0 = the original images, 1, 2, ... = versions corrupted on the host
-    corruption: jax.Array  # index in `_ON_DEVICE`
-    strength: jax.Array
-    offset: jax.Array
-    side: jax.Array
-
-
 def score_conditions(
     models: Sequence[Detector],
     images: np.ndarray,
@@ -73,8 +62,7 @@ def score_conditions(
 ) -> list[Scores]:
     """Compute each metric of every image in every condition, for each model: float64 `[conditions, N]`.
 
-    One program scores MIM in all conditions. Other detectors use their own program, one condition after the
-    other; hole conditions do not apply to them.
+    Hole conditions do not apply to detectors other than MIM.
 
     The region "mask" is the whole trained hole in all conditions.
 
@@ -88,67 +76,49 @@ def score_conditions(
       progress: called with the number of images scored since the last call, summed over models.
       like: detector whose compiled program is reused for detectors other than MIM; None = the first model.
     """
-    if not isinstance(models[0], Detector):
-        score = (like or models[0]).program[0]
-        return _score_by_pixels(models, images, conditions, key, first, batch, progress, score)
-    on_host = list(
-        dict.fromkeys((c.corruption, c.strength) for c in conditions if CORRUPTIONS[c.corruption].on_host)
-    )
-    numbers = _numbers(conditions, on_host, models[0].image_size, models[0].mask_size)
-    done: list[list[Similarities]] = [[] for _ in models]
-    for part, index, real in _batches(images, first, batch):
-        made = [CORRUPTIONS[name](key, part, strength, index=index) for name, strength in on_host]
-        on_device = jax.device_put((np.stack([part, *made]), index))
-        for scores, model in zip(done, models, strict=True):
-            every = _similarities(
-                key,
-                model.variables[0],
-                *on_device,
-                numbers,
-                generator=model.generator,
-                mask_size=model.mask_size,
-                margin=model.margin,
-                measure=model.measure,
-            )
-            scores.append(jax.tree.map(lambda s, real=real: np.asarray(s, np.float64)[:, :real], every))
-            if progress:
-                progress(real)
-    return [
-        {metric: np.concatenate([getattr(s, metric) for s in scores], axis=1) for metric in METRICS}
-        for scores in done
-    ]
-
-
-def _score_by_pixels(
-    models: Sequence[Any],
-    images: np.ndarray,
-    conditions: Sequence[Condition],
-    key: jax.Array,
-    first: int,
-    batch: int,
-    progress: Callable[[int], None] | None,
-    score: Callable[..., Any],
-) -> list[Scores]:
-    """Score detectors other than MIM: corrupt the images for each condition, then score them."""
-    _, variables = models[0].join(models).pure(each_fold=True)
+    score = _scorer(models, like or models[0])
     parts: list[Scores] = []  # metric -> [conditions, models, images]
     for part, index, real in _batches(images, first, batch):
-        rows = []
-        for name, strength in ((condition.corruption, condition.strength) for condition in conditions):
-            if CORRUPTIONS[name].on_host:
-                made = CORRUPTIONS[name](key, part, strength, index=index)
-            else:
-                made = _corrupted(key, part, strength, index, name=name)
-            rows.append(score(variables, made))
+        rows = [score(_corrupt(key, part, c.strength, index, c.corruption), c) for c in conditions]
         parts.append({m: np.stack([np.asarray(r[m], np.float64)[:, :real] for r in rows]) for m in rows[0]})
         if progress:
             progress(real * len(models))
-    every = {m: np.concatenate([part[m] for part in parts], axis=-1) for m in models[0].metrics}
+    every = {m: np.concatenate([part[m] for part in parts], axis=-1) for m in parts[0]}
     return [{m: scores[:, k] for m, scores in every.items()} for k in range(len(models))]
 
 
+def _scorer(models: Sequence[Any], like: Any) -> Callable[[jax.Array, Condition], Mapping[str, Any]]:
+    """Return a function of images and a condition: each metric `[models, B]`."""
+    if not isinstance(like, Detector):
+        program = like.program[0]
+        _, variables = models[0].join(models).pure(each_fold=True)
+        return lambda images, condition: program(variables, images)
+    size, centre = like.mask_size, mask.center_offset(like.image_size, like.mask_size)[0]
+    sizes = {"mask_size": size, "margin": like.margin}
+
+    def score(images: jax.Array, condition: Condition) -> Mapping[str, Any]:
+        start = round(centre * (1 - condition.position))
+        offset, side = np.full(2, start, np.int32), np.int32(max(1, round(size * condition.side)))
+        every = [
+            _similarities(m.generator, m.variables[0], images, offset, side, measure=m.measure, **sizes)
+            for m in models
+        ]
+        return {metric: [getattr(scores, metric) for scores in every] for metric in METRICS}
+
+    return score
+
+
+def _corrupt(key: jax.Array, images: np.ndarray, strength: float, index: np.ndarray, name: str) -> jax.Array:
+    """Corrupt images, uint8 or float in [0, 1]; the result is float32 for every corruption."""
+    corruption = CORRUPTIONS[name]
+    if corruption.on_host:
+        images = corruption(key, images, strength, index=index)
+        name, strength = "noise", 0.0  # which changes nothing
+    return _corrupted(key, images, np.float32(strength), index, name=name)
+
+
 @functools.partial(jax.jit, static_argnames="name")
-def _corrupted(key: jax.Array, images: Any, strength: float, index: Any, *, name: str) -> jax.Array:
+def _corrupted(key: jax.Array, images: Any, strength: Any, index: Any, *, name: str) -> jax.Array:
     return CORRUPTIONS[name](key, pixels.as_float(images), strength, index=index)
 
 
@@ -216,62 +186,23 @@ def areas(
 
 @functools.partial(jax.jit, static_argnames=("generator", "mask_size", "margin", "measure"))
 def _similarities(
-    key: jax.Array,
+    generator: nn.Module,
     variables: Any,
     images: jax.Array,
-    index: jax.Array,
-    conditions: _Numbers,
+    offset: jax.Array,
+    side: jax.Array,
     *,
-    generator: nn.Module,
     mask_size: int,
     margin: int,
     measure: Measure,
 ) -> Similarities:
-    """Compute each metric `[conditions, B]` of images `[sources, B, S, S, 3]`.
-
-    Conditions run one at a time, so that memory is needed for only one.
-    """
-    images = pixels.as_float(images)
-    corruptions = [functools.partial(CORRUPTIONS[name], key, index=index) for name in _ON_DEVICE]
-    at = jnp.arange(mask_size)
-
-    def score(condition: _Numbers) -> Similarities:
-        corrupted = jax.lax.switch(
-            condition.corruption, corruptions, images[condition.source], condition.strength
-        )
-        painted = network_fill(
-            generator, variables, corrupted, condition.offset, mask_size=mask_size, margin=margin
-        )
-        cut = functools.partial(mask.cut, offset=condition.offset, mask_size=mask_size)
-        start = (mask_size - condition.side) // 2
-        inside = (at >= start) & (at < start + condition.side)
-        patches = jnp.where(
-            (inside[:, None] & inside[None, :])[None, :, :, None], painted, jax.vmap(cut)(corrupted)
-        )
-        return measure.compare(corrupted, patches, condition.offset)
-
-    return jax.lax.map(score, conditions)
-
-
-def _numbers(
-    conditions: Sequence[Condition], on_host: Sequence[tuple[str, float]], size: int, mask_size: int
-) -> _Numbers:
-    sources = {made: row for row, made in enumerate(on_host, start=1)}
-    centre = mask.center_offset(size, mask_size)[0]
-    starts = [round(centre * (1 - condition.position)) for condition in conditions]
-    source = [sources.get((condition.corruption, condition.strength), 0) for condition in conditions]
-    # Images corrupted on the host pass unchanged through the first corruption of the device, at strength 0.
-    here = [
-        (0, 0.0) if row else (_ON_DEVICE.index(condition.corruption), condition.strength)
-        for row, condition in zip(source, conditions, strict=True)
-    ]
-    return _Numbers(
-        source=jnp.array(source, jnp.int32),
-        corruption=jnp.array([place for place, _ in here], jnp.int32),
-        strength=jnp.array([strength for _, strength in here], jnp.float32),
-        offset=jnp.array([(start, start) for start in starts], jnp.int32),
-        side=jnp.array([max(1, round(mask_size * condition.side)) for condition in conditions], jnp.int32),
-    )
+    """Compute each metric `[B]` of images `[B, S, S, 3]` with a patch of `side` pixels in the hole."""
+    painted = network_fill(generator, variables, images, offset, mask_size=mask_size, margin=margin)
+    own = jax.vmap(functools.partial(mask.cut, offset=offset, mask_size=mask_size))(images)
+    start, at = (mask_size - side) // 2, jnp.arange(mask_size)
+    inside = (at >= start) & (at < start + side)
+    patches = jnp.where((inside[:, None] & inside[None, :])[None, :, :, None], painted, own)
+    return measure.compare(images, patches, offset)
 
 
 def _batches(images: np.ndarray, first: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
