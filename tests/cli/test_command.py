@@ -177,9 +177,7 @@ def test_files_are_scored_from_any_folder_and_shown_on_any_console(program, run,
     assert "\\u60a3\\u8005 1.png" in process.stdout and not (run / "scored.csv").exists()
     if program[0] == "-m":  # the consoles of one program are those of the other
         return
-    if os.path.exists("/dev/full"):
-        scored("> /dev/full 2>&1")
-    scored(">&- 2>&-")
+    scored("> /dev/full 2>&-" if os.path.exists("/dev/full") else ">&- 2>&-")
 
 
 def test_a_table_that_cannot_be_written_does_not_cost_the_scores(run, photos, monkeypatch, capsys):
@@ -197,7 +195,7 @@ def test_a_table_that_cannot_be_written_does_not_cost_the_scores(run, photos, mo
     assert "--output belongs to --mode=score and bulk" in capsys.readouterr().err
 
 
-def test_a_run_says_where_it_begins_and_ends(tmp_path, capsys):
+def test_a_run_says_where_it_begins_and_ends(tmp_path, capsys, compiled_quickly):
     workdir, fields = tmp_path / "run", {"data.folds": 2, "training.checkpoint_every": 1}
 
     def train(epochs):

@@ -3,7 +3,7 @@
 import jax
 import pytest
 from launching import QUICKLY, finish, launch, start, tiny
-from small_training import events_of
+from small_training import SHORT, events_of, small_networks, train
 
 RUN = """
 import sys
@@ -15,14 +15,16 @@ with small_networks():
 """
 
 
-def test_a_run_under_x64_is_the_run_under_strict_promotion(tmp_path):
-    switches = {"x64": {"JAX_ENABLE_X64": "1"}, "strict": {"JAX_NUMPY_DTYPE_PROMOTION": "strict"}}
-    losses = []
-    for name, how in switches.items():
-        finish(start("-c", RUN, tmp_path / name, **QUICKLY, **how))
-        assert (tmp_path / name / "report.html").exists()
-        losses.append([event["loss_pixel"] for event in events_of(tmp_path / name)])
-    assert len(losses[0]) == 4 and losses[0] == pytest.approx(losses[1], abs=1e-4)
+def test_a_run_under_both_switches_is_a_run_without_them(tmp_path, compiled_quickly):
+    switches = {"JAX_ENABLE_X64": "1", "JAX_NUMPY_DTYPE_PROMOTION": "strict"}
+    finish(start("-c", RUN, tmp_path / "switched", **QUICKLY, **switches))
+    assert (tmp_path / "switched" / "report.html").exists()
+    with small_networks():
+        train(tmp_path / "plain", **SHORT)
+    switched, plain = (
+        [event["loss_pixel"] for event in events_of(tmp_path / name)] for name in ("switched", "plain")
+    )
+    assert len(switched) == 4 and switched == pytest.approx(plain, abs=1e-4)
 
 
 def test_a_platform_without_a_device_is_one_sentence(tmp_path):

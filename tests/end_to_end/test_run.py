@@ -20,10 +20,14 @@ from mim_jax import Detector, load_exported, load_image
 from mim_jax.cli import main, runs, score
 from mim_jax.data.images import decode_image
 from mim_jax.data.synthetic import lesions
+from mim_jax.detector.mim import load_networks
 from mim_jax.evaluate.baselines.image_statistics import STATISTICS
 from mim_jax.evaluate.baselines.inpainting import FILLS
+from mim_jax.train.checkpoints import parameter_hash
 from mim_jax.train.config import parse
 from mim_jax.train.workdir import read_json, write_json
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")  # like the launched runs, whose programs are cached
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +136,10 @@ def test_a_run_stopped_in_an_epoch_and_killed_in_a_save_ends_as_an_uninterrupted
         ((_, said),) = finish(process, expect=status)
         if status >= 0:
             assert "and saved: the same command with the same --workdir resumes" in said
-    launch(*tiny(workdir), **QUICKLY)
-    assert without_times(workdir) == without_times(finished)
+    launch(*tiny(workdir, "--mode=train"), **QUICKLY)
+    assert events_without_times(workdir) == events_without_times(finished)
+    hashes = json.loads((finished / "results.json").read_text())["training"]["parameter_hash"]
+    assert [parameter_hash(each) for each in load_networks(workdir).variables] == hashes
 
 
 def test_a_finished_run_is_not_trained_again(finished, tmp_path):
@@ -316,7 +322,7 @@ def test_a_run_is_served(finished):
     pytest.importorskip("fastapi")
     photograph = BytesIO()
     Image.fromarray(lesions.render("mpox", 0, size=48)).save(photograph, "PNG")
-    server = start("launch.py", "--mode=serve", f"--workdir={finished}", "--port=0")
+    server = start("launch.py", "--mode=serve", f"--workdir={finished}", "--port=0", **QUICKLY)
     try:
         line = next(line for line in server.stderr if line.startswith("serving: "))
         head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
