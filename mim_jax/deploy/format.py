@@ -234,10 +234,12 @@ def read(path: str | os.PathLike[str], *, digest: str | None = None) -> ExportCo
     )
 
 
-def check_scores(found: ExportContents, score: Callable[[np.ndarray], Mapping[str, np.ndarray]]) -> None:
-    """Score the golden images by `score`, images -> metric -> `[N]`; ValueError if the scores changed."""
+def check_scores(
+    found: ExportContents, similarities: Callable[[np.ndarray], Mapping[str, np.ndarray]]
+) -> None:
+    """Score the golden images by a detector's `similarities`; ValueError if the scores changed."""
     with faults_named(found.root):
-        scores = score(found.images)
+        scores = {name: each.mean(axis=0) for name, each in similarities(found.images).items()}
     if scores.keys() != set(found.metrics):
         raise ValueError(
             f"{found.root / CONFIG} lists the metrics {', '.join(found.metrics)}, but the detector gives "

