@@ -105,6 +105,8 @@ def _mosaic(
     height = top + len(grid) * (side + text)
     with matplotlib.rc_context(canvas.STYLE):
         figure = Figure(figsize=(width, height), dpi=dpi)
+        axes = figure.add_axes((0, 0, 1, 1))  # one for all pictures, in inches: axes are slow to make
+        axes.set_axis_off()
         figure.text(0, 1 - 0.13 / height, notice, fontsize=7.5, **canvas.NOTICE_STYLE)
         for column, title in enumerate(titles):
             left = (column * (side + gap) + side / 2) / width
@@ -112,13 +114,13 @@ def _mosaic(
         for line, (pictures, words) in enumerate(zip(grid, captions, strict=True)):
             bottom = height - top - line * (side + text) - side
             for column, picture in enumerate(pictures):
-                left = column * (side + gap) / width
-                axes = figure.add_axes((left, bottom / height, side / width, side / height))
+                left = column * (side + gap)
                 _, colors, most = _STAGES[column if titles else 0]
-                axes.imshow(picture, cmap=colors, vmin=0, vmax=most)
-                axes.set_axis_off()
+                place = (left, left + side, bottom, bottom + side)
+                axes.imshow(picture, cmap=colors, vmin=0, vmax=most, extent=place, aspect="auto")
                 if column < len(words):
-                    figure.text(left, (bottom - 0.14) / height, words[column], fontsize=7.5)
+                    figure.text(left / width, (bottom - 0.14) / height, words[column], fontsize=7.5)
+        axes.set(xlim=(0, width), ylim=(0, height))
         return canvas.png(figure)
 
 
