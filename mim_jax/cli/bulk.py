@@ -9,15 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from mim_jax.cli.runtime import prepare, say
 from mim_jax.deploy.bulk import engines, run, storage, summary
 from mim_jax.deploy.bulk import output as outputs
 from mim_jax.train import workdir as folders
 from mim_jax.train.config import read_gate
-
-QUIET = 60.0  # seconds between progress lines when stderr is not a terminal
+from mim_jax.train.metric_writer import progress_bar
 
 
 def check(
@@ -80,16 +77,7 @@ def bulk(
         else:
             if done:
                 tell(f"resumed: {before:,} of {found.count:,} rows already written")
-            watched = sys.stderr.isatty()
-            with tqdm(
-                total=found.count,
-                initial=before,
-                desc="scoring",
-                unit="image",
-                mininterval=0.2 if watched else QUIET,
-                disable=None if watched else False,
-                file=sys.stderr,
-            ) as bar:
+            with progress_bar("scoring", found.count, initial=before, unit="image") as bar:
                 for part in run.score(
                     found,
                     done,

@@ -15,6 +15,28 @@ if TYPE_CHECKING:
     from mim_jax.train.tensorboard import Events
 
 
+_IN_A_LOG = "{desc}: {n_fmt} of {total_fmt} done, {elapsed} so far, {remaining} left{postfix}"
+
+
+def progress_bar(title: str, total: int, **how: Any) -> tqdm:
+    """Make a progress bar on a terminal; in a log, a line every 20 seconds. `how` is passed to tqdm."""
+    if sys.stderr.isatty():
+        return tqdm(desc=title, total=total, dynamic_ncols=True, **how)
+    seldom = {"mininterval": 20.0, "maxinterval": 20.0}
+    return tqdm(desc=title, total=total, file=_Lines(), bar_format=_IN_A_LOG, **seldom, **how)
+
+
+class _Lines:
+    """Standard error for tqdm in a log: a line per update, where a terminal overwrites one line."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            sys.stderr.write(line + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 class Recorder:
     """Writer of `workdir/metrics.jsonl` (one line per event), TensorBoard events and the progress bar.
 
@@ -62,17 +84,9 @@ class Recorder:
         self._events[role, fold].image("inpainting", image, step)
 
     def start(self, title: str, total: int) -> None:
-        """Begin a stage of `total` units: a progress bar on a terminal, an occasional line elsewhere."""
+        """Begin a stage of `total` units, shown by `progress_bar`."""
         self.finish()
-        # mininterval keeps piped logs short: otherwise tqdm would print a line at each update.
-        interval = 0.1 if sys.stderr.isatty() else 20.0
-        self._bar = tqdm(
-            desc=title,
-            total=total,
-            mininterval=interval,
-            maxinterval=interval,
-            dynamic_ncols=True,
-        )
+        self._bar = progress_bar(title, total)
 
     def advance(self, count: int = 1, **shown: float) -> None:
         """Advance the bar and show some numbers next to it."""
@@ -94,7 +108,7 @@ class Recorder:
     def describe(self, title: str) -> None:
         """Rename the current stage."""
         if self._bar is not None:
-            self._bar.set_description(title, refresh=False)
+            self._bar.set_description_str(title, refresh=False)
 
     def finish(self) -> None:
         """End the current stage."""

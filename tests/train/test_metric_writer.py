@@ -1,4 +1,4 @@
-"""TensorBoard's event files, read by the description of their format."""
+"""TensorBoard's event files, read by the description of their format; progress in a log."""
 
 import io
 import struct
@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from mim_jax.train.metric_writer import Recorder
 from mim_jax.train.tensorboard import Events
 
 
@@ -51,3 +52,16 @@ def test_events_are_on_the_disk_at_once_in_the_format_of_tensorboard(tmp_path):
     (value,) = picture.summary.value
     assert (value.tag, value.image.width, value.image.height) == ("inpainting", 6, 4)
     np.testing.assert_array_equal(Image.open(io.BytesIO(value.image.encoded_image_string)), image)
+
+
+def test_progress_in_a_log_is_whole_lines(tmp_path, capsys):
+    with Recorder(tmp_path) as recorder:
+        recorder.start("training", total=2)
+        recorder.describe("training fold 0 (of 2)")
+        recorder.advance(2, loss_pixel=0.25)
+        recorder.say("memory: enough")
+    said = capsys.readouterr().err
+    first, *_, notice, last = said.splitlines()
+    assert "\r" not in said and first.startswith("training: 0 of 2 done, ")
+    assert notice == "memory: enough"
+    assert last.startswith("training fold 0 (of 2): 2 of 2 done, ") and last.endswith("loss_pixel=0.2500")
