@@ -1,6 +1,7 @@
 """Architecture: layered imports, limits on size and on import cost, and configurations that can be built."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -96,12 +97,15 @@ UNUSED = {
 }
 
 
+@functools.cache
+def loaded(name):
+    """Packages that an import loads."""
+    code = f"import sys, {name}; print(*sorted({{n.split('.')[0] for n in sys.modules}}))"
+    return set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
+
+
 @pytest.mark.parametrize("module", UNUSED)
 def test_importing_a_module_imports_no_slow_package_that_it_does_not_use(module):
-    def loaded(name):
-        code = f"import sys, {name}; print(*sorted({{n.split('.')[0] for n in sys.modules}}))"
-        return set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
-
     assert not UNUSED[module] & (loaded(module) - loaded("jax"))
 
 
