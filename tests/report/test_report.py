@@ -16,7 +16,7 @@ from mim_jax.report.figures.pictures import arrange, cell_side, panel_figure
 from mim_jax.report.format import SHORT_NOTICE
 from mim_jax.report.report import write_report
 from tests.deploy import chromium
-from tests.invented import HOSTILE, Page, evaluated, panels_of
+from tests.invented import HOSTILE, METHODS, Page, evaluated, panels_of
 
 
 @pytest.fixture
@@ -169,6 +169,15 @@ def test_first_screen_counts_the_baselines_the_worst_first(tmp_path, undrawn, be
         low = 0.1 if place < better else -0.2
         estimate = {"low": low, "high": low + 0.1, "low_folds": low, "high_folds": low + 0.1}
         run.results["differences"][method]["ssim_hbd"] |= estimate
+    assert words in first_screen(page_of(tmp_path, run))
+
+
+def test_first_screen_compares_with_every_other_detector(tmp_path, undrawn):
+    run = evaluated(methods=(*METHODS, "features", "features_color"))
+    for method, low in (("features", -0.2), ("features_color", 0.1)):
+        estimate = {"low": low, "high": low + 0.1, "low_folds": low, "high_folds": low + 0.1}
+        run.results["differences"][method]["ssim_hbd"] |= estimate
+    words = "Among the detectors it is worse than frozen features and better than features and colours."
     assert words in first_screen(page_of(tmp_path, run))
 
 

@@ -122,7 +122,7 @@ def _forests(results: Mapping[str, Any], *, notice: str) -> dict[str, bytes]:
         pngs["differences"] = charts.forest_figure(
             {method: differences[method][metric] for method in compared},
             base=0.0,
-            xlabel=f"difference in AUROC ({method_name(reference)} \u2212 method)",
+            xlabel=f"difference in AUROC\n({method_name(reference)} \u2212 method)",
             **about,
         )
     return pngs
