@@ -44,7 +44,7 @@ np.testing.assert_allclose(np.array(sharded), alone, atol=1e-6)
 mapped = divided(jax.vmap(lambda a, b: composite(a, b)))
 np.testing.assert_array_equal(np.array(mapped(x, patches)), alone)
 
-joint = functools.partial(similarity.ssim_hbd, filter_size=5)
+joint = similarity.ssim_hbd
 slopes = jax.vmap(jax.grad(joint))
 np.testing.assert_array_equal(divided(slopes)(x, y), slopes(x, y))
 # One target on all devices, whose gradient is summed over them.
