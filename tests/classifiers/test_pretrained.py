@@ -21,11 +21,20 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 CLASSES, DEPTHS = 5, (2, 1, 1, 1)
 
 
+@functools.cache
+def shapes_of_swin(classes, shapes=pretrained._shapes):
+    return shapes("swin_b", classes)
+
+
 @pytest.fixture
 def swin(monkeypatch):
     """Register a small Swin as swin_b; return all its arrays in torchvision's naming."""
     constructor = functools.partial(SwinB, width=32, depths=DEPTHS)
     monkeypatch.setitem(CLASSIFIERS, "swin_b", constructor)
+    # Traced once for all tests.
+    monkeypatch.setattr(
+        pretrained, "_shapes", lambda _, classes: jax.tree.map(lambda leaf: leaf, shapes_of_swin(classes))
+    )
     rng = np.random.default_rng(0)
     arrays = {}
     shapes = pretrained._shapes("swin_b", CLASSES)["params"]

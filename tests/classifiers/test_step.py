@@ -32,6 +32,7 @@ class Small(nn.Module):
         return nn.Dense(3)(nn.Dropout(self.rate, deterministic=not train)(features)), features
 
 
+@functools.cache  # equal optimisers are not the same one, and would be compiled again
 def make_config(rate=0.0, flips=False):
     return ClassifierConfig(
         Small(rate), optax.sgd(0.1), optax.constant_schedule(0.1), image_size=8, flips=flips
@@ -61,7 +62,7 @@ def test_one_update_follows_the_gradient_of_the_cross_entropy():
         shares = jnp.exp(logits) / jnp.exp(logits).sum(axis=1, keepdims=True)
         return -jnp.log(shares[np.arange(10), LABELS]).mean(), logits
 
-    (loss, logits), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    (loss, logits), grads = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(state.params)
     after, metrics = step(config, state, IMAGES, LABELS, KEY)
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, grads)
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), after.params, expected)

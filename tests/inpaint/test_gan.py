@@ -21,6 +21,11 @@ INIT = jax.jit(gan.init_state, static_argnums=1)
 STEP = jax.jit(gan.adversarial_step, static_argnums=0)
 
 
+def step(config, state, images, key, adversary=1.0):
+    """One program serves both weights of the adversary."""
+    return STEP(config, state, jnp.asarray(images), key, jnp.float32(adversary))
+
+
 def run(first, count, state):
     return epochs.run_epochs(
         CONFIG,
@@ -46,7 +51,7 @@ def test_epochs_are_steps_in_the_shuffled_order():
     assert sorted(order) == list(range(10))
     total = 0.0
     for index in (order[:4], order[4:8], order[8:]):
-        state, one = STEP(CONFIG, state, jnp.asarray(IMAGES[index]), jax.random.fold_in(KEY, 1))
+        state, one = step(CONFIG, state, IMAGES[index], jax.random.fold_in(KEY, 1))
         total += float(one["loss_pixel"]) * len(index)
     assert int(after.step) == 3
     assert float(metrics["loss_pixel"][0]) == pytest.approx(total / 10, rel=1e-4)
@@ -84,15 +89,15 @@ def test_a_generator_without_statistics_trains_too():
             return jnp.tanh(nn.Conv(3, (2, 2), strides=2)(masked))
 
     config = dataclasses.replace(CONFIG, generator=Plain())
-    state = gan.init_state(KEY, config)
-    after, metrics = jax.jit(gan.adversarial_step, static_argnums=0)(config, state, IMAGES[:2], KEY)
+    state = INIT(KEY, config)
+    after, metrics = step(config, state, IMAGES[:4], KEY)
     assert np.isfinite(float(metrics["loss_pixel"]))
     assert jnp.any(after.generator_params["Conv_0"]["kernel"] != state.generator_params["Conv_0"]["kernel"])
 
 
 def test_every_part_of_the_state_moves():
     state = INIT(jax.random.key(0), CONFIG)
-    after, _ = STEP(CONFIG, state, jnp.asarray(IMAGES[:4]), KEY)
+    after, _ = step(CONFIG, state, IMAGES[:4], KEY)
     for name in ("generator_params", "batch_stats", "discriminator_params"):
         before, now = getattr(state, name), getattr(after, name)
         changed = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), before, now)
@@ -103,8 +108,8 @@ def test_a_weight_of_zero_cuts_the_generator_off_from_the_discriminator():
     config = dataclasses.replace(CONFIG, adversarial_weight=0.0)
     state = INIT(jax.random.key(0), CONFIG)
     other = state.replace(discriminator_params=jax.tree.map(lambda p: p + 0.1, state.discriminator_params))
-    one, _ = STEP(config, state, jnp.asarray(IMAGES[:4]), KEY)
-    two, _ = STEP(config, other, jnp.asarray(IMAGES[:4]), KEY)
+    one, _ = step(config, state, IMAGES[:4], KEY)
+    two, _ = step(config, other, IMAGES[:4], KEY)
     assert_equal(one.generator_params, two.generator_params)
 
 
@@ -126,7 +131,7 @@ def test_the_printed_equations_make_no_adversary():
         config = dataclasses.replace(CONFIG, **changes)
         state = INIT(jax.random.key(0), config)
         for _ in range(300):
-            state, metrics = STEP(config, state, jnp.asarray(IMAGES[:4]), KEY)
+            state, metrics = step(config, state, IMAGES[:4], KEY)
         last[name] = float(metrics["loss_adversarial"])
     assert last["literal"] < 0.05
     assert last["default"] > 0.3
@@ -155,7 +160,7 @@ def test_without_adversary_the_discriminator_leaves_no_trace_in_the_generator():
     other = state.replace(discriminator_params=jax.tree.map(lambda p: 2 * p, state.discriminator_params))
 
     def generator(start, adversary):
-        after, _ = STEP(CONFIG, start, jnp.asarray(IMAGES[:4]), KEY, jnp.float32(adversary))
+        after, _ = step(CONFIG, start, IMAGES[:4], KEY, adversary)
         return jax.tree.leaves(after.generator_params)
 
     for a, b in zip(generator(state, 0.0), generator(other, 0.0), strict=True):
@@ -169,19 +174,19 @@ def test_flips_mirror_images_and_a_margin_hides_more(monkeypatch):
     monkeypatch.setattr(gan, "update_on", lambda config, state, masked, target, adversary: (masked, target))
     images = jnp.asarray(IMAGES)
 
-    def step(**fields):
+    def drawn(**fields):
         config = dataclasses.replace(CONFIG, **fields)
         return map(np.asarray, gan.adversarial_step(config, SimpleNamespace(step=7), images, KEY))
 
-    masked, target = step()
-    wide, same = step(margin=3)
+    masked, target = drawn()
+    wide, same = drawn(margin=3)
     np.testing.assert_array_equal(same, target)
     hidden, more = (np.all(x == 1, axis=-1).sum(axis=(1, 2)) for x in (masked, wide))
     assert np.all(hidden >= 16**2) and np.all(more > hidden) and np.all(more <= 22**2 + hidden - 16**2)
     offsets = np.asarray(mask.random_offsets(jax.random.fold_in(KEY, 7), 10, size=32, mask_size=16))
     real, seen = np.asarray(inference.to_network_range(images)), set()
     for image, patch, (row, column) in zip(
-        real, next(reversed(list(step(flips=True)))), offsets, strict=True
+        real, next(reversed(list(drawn(flips=True)))), offsets, strict=True
     ):
         turned = {
             (up, left): image[:: -1 if up else 1, :: -1 if left else 1]

@@ -1,5 +1,7 @@
 """Both forms of each convolution agree, forward and backward; transposed ones match the definition."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,25 +30,25 @@ TRANSPOSED = [
 ]
 
 
-def loss(form, stride, padding):
-    """A loss with its gradients, in which every output pixel counts differently, and the output."""
-
-    def value(x, kernel):
-        y = form(x, kernel, stride, padding)
-        return jnp.sum(jnp.sin(y) * jnp.arange(y.size, dtype=y.dtype).reshape(y.shape) / y.size), y
-
-    return jax.jit(jax.value_and_grad(value, argnums=(0, 1), has_aux=True))
-
-
 def check(forms, case):
     side, before, after, taps, stride, padding = case
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, side, side, before), np.float32)
     kernel = rng.standard_normal((taps, taps, before, after), np.float32) * 0.1
-    (plain, (_, y)), (matrix, (_, z)) = (
-        (loss(form, stride, padding)(x, kernel)[1], loss(form, stride, padding)(x, kernel)[0])
-        for form in forms
-    )
+
+    def value(form, x, kernel):
+        """A loss in which every output pixel counts differently, and the output."""
+        y = form(x, kernel, stride, padding)
+        return jnp.sum(jnp.sin(y) * jnp.arange(y.size, dtype=y.dtype).reshape(y.shape) / y.size), y
+
+    @jax.jit
+    def both(x, kernel):
+        return [
+            jax.grad(functools.partial(value, form), argnums=(0, 1), has_aux=True)(x, kernel)
+            for form in forms
+        ]
+
+    (plain, y), (matrix, z) = both(x, kernel)
     np.testing.assert_allclose(y, z, atol=1e-5)
     for a, b in zip(plain, matrix, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
@@ -97,11 +99,18 @@ def test_a_pointwise_and_a_transposed_convolution_compose_into_one(stride, paddi
         pairs = (inner, constant), (kernel, bias)
         return convolution.pointwise_then_transpose(x, *pairs, stride=stride, padding=padding)
 
-    weights = rng.normal(size=np.shape(apart(*values))).astype(np.float32)
+    weights = rng.normal(size=jax.eval_shape(apart, *values).shape).astype(np.float32)
 
-    def results(form):
-        grads = jax.grad(lambda *args: jnp.sum(jnp.sin(form(*args) / 30) * weights), argnums=range(5))
-        return form(*values), grads(*values)
+    @jax.jit
+    def both(*values):
+        def loss(form, *values):
+            y = form(*values)
+            return jnp.sum(jnp.sin(y / 30) * weights), y
 
-    for expected, found in zip(*map(jax.tree.leaves, (results(apart), results(together))), strict=True):
+        return [
+            jax.grad(functools.partial(loss, form), argnums=range(5), has_aux=True)(*values)
+            for form in (apart, together)
+        ]
+
+    for expected, found in zip(*map(jax.tree.leaves, both(*values)), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())

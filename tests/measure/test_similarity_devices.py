@@ -19,29 +19,38 @@ from mim_jax.measure import similarity
 devices = jax.devices()
 assert len(devices) == 8
 x, y = np.random.default_rng(0).random((2, 16, 24, 24, 3), np.float32)
-score = functools.partial(similarity.composite_similarities, offset=(4, 7))
-for form, other in ((similarity.similarities, y), (lambda a, b: score(a, b), y[:, :12, :12])):
-    alone = np.array(form(x, other))
-    mesh = Mesh(np.array(devices), ("batch",))
-    halves = NamedSharding(mesh, P("batch"))
-    sharded = jax.jit(form)(jax.device_put(x, halves), jax.device_put(other, halves))
-    np.testing.assert_allclose(np.array(sharded), alone, atol=1e-6)
-    mapped = jax.shard_map(form, mesh=mesh, in_specs=P("batch"), out_specs=P("batch"))
-    np.testing.assert_allclose(np.array(jax.jit(mapped)(x, other)), alone, atol=1e-6)
-    single = jax.vmap(form)
-    mapped = jax.shard_map(single, mesh=mesh, in_specs=P("batch"), out_specs=P("batch"))
-    np.testing.assert_array_equal(np.array(jax.jit(mapped)(x, other)), alone)
-    by_device = jax.pmap(form)(x.reshape(8, 2, *x.shape[1:]), other.reshape(8, 2, *other.shape[1:]))
-    np.testing.assert_allclose(np.array(by_device).reshape(5, 16), alone, atol=1e-6)
+mesh = Mesh(np.array(devices), ("batch",))
+parts = NamedSharding(mesh, P("batch"))
+
+
+def divided(form, whole=P("batch")):
+    return jax.jit(jax.shard_map(form, mesh=mesh, in_specs=(P("batch"), whole), out_specs=P("batch")))
+
+
+every = functools.partial(similarity.similarities, filter_size=5)
+alone = np.array(every(x, y))
+sharded = jax.jit(every)(jax.device_put(x, parts), jax.device_put(y, parts))
+np.testing.assert_allclose(np.array(sharded), alone, atol=1e-6)
+np.testing.assert_allclose(np.array(divided(every)(x, y)), alone, atol=1e-6)
+by_device = jax.pmap(every)(x.reshape(8, 2, *x.shape[1:]), y.reshape(8, 2, *y.shape[1:]))
+np.testing.assert_allclose(np.array(by_device).reshape(5, 16), alone, atol=1e-6)
+np.testing.assert_array_equal(np.array(divided(jax.vmap(every))(x, y)), alone)
+
+patches = y[:, :12, :12]
+composite = functools.partial(similarity.composite_similarities, offset=(4, 7), filter_size=5)
+alone = np.array(composite(x, patches))
+sharded = jax.jit(lambda a, b: composite(a, b))(jax.device_put(x, parts), jax.device_put(patches, parts))
+np.testing.assert_allclose(np.array(sharded), alone, atol=1e-6)
+mapped = divided(jax.vmap(lambda a, b: composite(a, b)))
+np.testing.assert_array_equal(np.array(mapped(x, patches)), alone)
 
 joint = similarity.ssim_hbd
 slopes = jax.vmap(jax.grad(joint))
-mapped = jax.shard_map(slopes, mesh=mesh, in_specs=P("batch"), out_specs=P("batch"))
-np.testing.assert_array_equal(jax.jit(mapped)(x, y), slopes(x, y))
+np.testing.assert_array_equal(divided(slopes)(x, y), slopes(x, y))
 # One target on all devices, whose gradient is summed over them.
 to_one = jax.vmap(joint, in_axes=(0, None))
-mapped = jax.shard_map(to_one, mesh=mesh, in_specs=(P("batch"), P()), out_specs=P("batch"))
-np.testing.assert_array_equal(jax.jit(mapped)(x, y[0]), to_one(x, y[0]))
+mapped = divided(to_one, P())
+np.testing.assert_array_equal(mapped(x, y[0]), to_one(x, y[0]))
 found, expected = (jax.jit(jax.grad(lambda b: f(x, b).mean()))(y[0]) for f in (mapped, to_one))
 np.testing.assert_allclose(found, expected, atol=1e-7)
 """
