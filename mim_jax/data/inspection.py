@@ -94,7 +94,7 @@ def near_duplicate_clusters(images: np.ndarray, *, hash_distance: int = HASH_DIS
     """Cluster identical and near-identical images: uint8 `[N, S, S, 3]` -> int `[N]`, cluster of each."""
     hashes, flat = perceptual_hashes(images)
     pairs = [_identical_pairs(_contents(images)), _near_pairs(hashes, flat, hash_distance)]
-    return _clusters(np.concatenate(pairs), len(images))
+    return connected(np.concatenate(pairs), len(images))
 
 
 def perceptual_hashes(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -172,7 +172,8 @@ def _pairs(count: int, related: Callable[[np.ndarray], np.ndarray]) -> np.ndarra
     return np.concatenate(found)
 
 
-def _clusters(pairs: np.ndarray, count: int) -> np.ndarray:
+def connected(pairs: np.ndarray, count: int) -> np.ndarray:
+    """Number the items, with equal numbers for items that the pairs `[P, 2]` connect."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -216,7 +217,7 @@ def _about_pairs(dataset: Dataset, positive: str, pairs: np.ndarray, kind: str, 
 
 def _members(pairs: np.ndarray, count: int) -> list[np.ndarray]:
     """Indices of the images in each cluster of two or more."""
-    clusters = _clusters(pairs, count)
+    clusters = connected(pairs, count)
     involved = np.unique(pairs)
     return [involved[clusters[involved] == cluster] for cluster in np.unique(clusters[involved])]
 
