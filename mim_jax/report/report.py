@@ -13,9 +13,10 @@ from mim_jax.evaluate.panels import Panels
 from mim_jax.report import figures
 from mim_jax.report.figures import pictures
 from mim_jax.report.format import SHORT_NOTICE
-from mim_jax.report.model_card import model_card
 from mim_jax.report.render import embed, render
-from mim_jax.report.sections import sections
+from mim_jax.report.sections import reference_of, sections
+
+_WORST = 5  # groups or classes that the model card names
 
 
 def write_report(workdir: str | Path, found: Evaluated) -> Path:
@@ -51,3 +52,21 @@ def write_figures(folder: Path, pngs: Mapping[str, bytes]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, png in pngs.items():
         (folder / f"{name}.png").write_bytes(png)
+
+
+def model_card(results: Mapping[str, Any]) -> str:
+    """Render a run's results as a model card: use, data, procedure, results with intervals, and limits.
+
+    The card is markdown with YAML front matter; what comes from data is escaped.
+    """
+    worst = {}
+    for part in ("group", "class"):
+        values = results[f"per_{part}"].get(reference_of(results), {})
+        names = sorted(values, key=lambda name: (values[name]["mean"], name))[:_WORST]
+        worst[part] = {name: values[name] for name in names}
+    return render(
+        "model_card.md.j2",
+        **sections(results),
+        worst=worst,
+        image_size=results["config"].get("data", {}).get("image_size"),
+    )
