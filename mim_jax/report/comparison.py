@@ -46,11 +46,6 @@ def write_comparison(
     return target
 
 
-def write_classifier_report(path: Path, found: tuple[Mapping[str, Any], Sequence[SavedRun]]) -> Path:
-    """Write `report.html` of a classifier from the result of `mim_jax.evaluate.classifiers.evaluate`."""
-    return write_comparison(path, *found, name="report.html")
-
-
 def _values(comparison: Mapping[str, Any], runs: Sequence[SavedRun]) -> dict[str, Any]:
     """Values for the template: the comparison and what is derived from it."""
     methods, views = comparison["methods"], comparison["views"]
