@@ -185,7 +185,7 @@ def _run_seeds(settings: Settings, workdir: str, *, training: bool, evaluation: 
         say(f"seed {one.seed}: {folder}", sys.stderr)
         run(one, str(folder), training=training, evaluation=evaluation, profile=profile)
     if evaluation and devices.is_first():
-        from mim_jax.report.seeds import write_seeds
+        from mim_jax.report.report import write_seeds
         from mim_jax.train.workdir import read_json
 
         results = {folder.name: read_json(folder / "results.json") for folder in folders}

@@ -1,4 +1,4 @@
-"""Write the report of a run: `report.html` with embedded figures, the figures as files, and a model card.
+"""Write the report of a run, `report.html` with embedded figures, and a model card; or that of several seeds.
 
 The page fetches nothing and needs no script. Everything that comes from data (file names, class names, texts)
 is escaped where it enters the HTML. The same input gives the same bytes.
@@ -8,13 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mim_jax.data.dataset import printable
+from mim_jax.decide.decision import SCORE_NAMES
+from mim_jax.evaluate.method_names import ordered
 from mim_jax.evaluate.mim import Evaluated
 from mim_jax.evaluate.panels import Panels
+from mim_jax.evaluate.statistics.summary import summarize_seeds
 from mim_jax.report import figures
-from mim_jax.report.figures import pictures
+from mim_jax.report.figures import charts, pictures
 from mim_jax.report.format import SHORT_NOTICE
 from mim_jax.report.render import embed, render
 from mim_jax.report.sections import reference_of, sections
+from mim_jax.train.workdir import write_json
 
 _WORST = 5  # groups or classes that the model card names
 
@@ -70,3 +75,36 @@ def model_card(results: Mapping[str, Any]) -> str:
         worst=worst,
         image_size=results["config"].get("data", {}).get("image_size"),
     )
+
+
+def write_seeds(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Write `report.html`, `seeds.png` and `seeds.json` into `folder`, and return the page's path.
+
+    `results` maps the name of each run's sub-folder to the content of its results.json, in order.
+
+    Raises:
+      ValueError: no results, or results with different methods or metrics.
+    """
+    summary = summarize_seeds(list(results.values()))
+    write_json(folder / "seeds.json", {"runs": list(results), **summary})
+    first = next(iter(results.values()))
+    notice = next((result["notice"] for result in results.values() if result["notice"]), None)
+    metric = first["decision"]["metric"]
+    about: dict[str, Any] = {"metric": metric, "reference": reference_of(first)}
+    png = charts.seed_figure(summary, **about, notice=SHORT_NOTICE if notice else "")
+    (folder / "seeds.png").write_bytes(png)
+    page = render(
+        "seeds.html.j2",
+        **summary,
+        title=f"{first['title']}: {len(results)} seed{'' if len(results) == 1 else 's'}",
+        notice=notice,
+        **about,
+        other_metrics=[other for other in SCORE_NAMES if other != metric],
+        methods=ordered(summary["auroc"]["augmented"]),
+        compared=ordered(summary["differences"]),
+        runs=[printable(run) for run in results],
+        figures=embed({"seeds": png}),
+    )
+    path = folder / "report.html"
+    path.write_bytes(page.encode("utf-8"))
+    return path

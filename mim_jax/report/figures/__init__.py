@@ -10,7 +10,7 @@ from mim_jax.evaluate.method_names import DETECTORS, method_name, ordered
 from mim_jax.evaluate.mim import Evaluated
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.statistics.auroc import roc
-from mim_jax.report.figures import charts, maps, pictures
+from mim_jax.report.figures import charts, pictures
 from mim_jax.report.sections import (
     baselines,
     extremes,
@@ -90,7 +90,7 @@ def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
             ("unlike_training", found.unlike.positive),
             ("unlike_others", ~found.unlike.positive),
         ):
-            pngs[name] = maps.unlike_figure(found.unlike, np.flatnonzero(own), notice=notice)
+            pngs[name] = pictures.unlike_figure(found.unlike, np.flatnonzero(own), notice=notice)
     epochs = [row for row in found.history if row.get("event") == "epoch"]
     if epochs:
         for name, (ylabel, columns) in TRAINING_CURVES.items():
