@@ -143,15 +143,6 @@ def tested(runs: Sequence[SavedRun]) -> Methods:
     return _methods(dict(zip(run_names(runs), runs, strict=True)), [~seen for seen in _seen(runs)])
 
 
-def shown_parts(comparison: Mapping[str, Any], part: str) -> dict[str, dict[str, Any]]:
-    """AUROC per "group" or "class" in "paper" of the shown methods, highest of the reference first."""
-    found = comparison["views"]["paper"][f"per_{part}"]
-    own = found[comparison["reference"]]
-    order = sorted(own, key=lambda name: (-own[name]["mean"], name))
-    shown = comparison["shown"] if order else []
-    return {method: {name: found[method][name] for name in order} for method in shown}
-
-
 def run_names(runs: Sequence[SavedRun]) -> list[str]:
     """Method of each run; runs of the same method add the workdir's name, or its path if names clash."""
     methods = [run.method for run in runs]

@@ -52,10 +52,9 @@ def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
         if curves:
             pngs[f"roc_{end}"] = charts.roc_figure(curves, aurocs, notice=notice)
     for part in ("group", "class"):
-        if results[f"per_{part}"].get(reference_of(results)):
-            parts = ranked(results, part)
+        if values := ranked(results[f"per_{part}"], reference_of(results), shown):
             pngs[f"per_{part}"] = charts.interval_figure(
-                {method: parts[method] for method in shown if method in parts},
+                values,
                 xlabel=f"AUROC against each {part}, {SCORE_NAMES[metric]}",
                 notice=notice,
             )

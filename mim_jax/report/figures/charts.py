@@ -16,7 +16,8 @@ from mim_jax.decide.decision import SCORE_NAMES, Calibration
 from mim_jax.evaluate.method_names import method_name, ordered
 from mim_jax.report.figures import canvas
 from mim_jax.report.format import verdict
-from mim_jax.report.sections import axis_names, axis_title, coverage, error_rate, leading
+from mim_jax.report.sections import axes as sheet_axes
+from mim_jax.report.sections import coverage, error_rate, leading
 
 
 def roc_figure(
@@ -239,13 +240,13 @@ def noise_sweep_figure(clinical: Mapping[str, Any], *, notice: str = "") -> byte
 
 def robustness_figure(sheet: Mapping[str, Any], *, notice: str = "") -> bytes:
     """One panel per axis: AUROC with interval, missed mpox and others not ruled out, against strength."""
-    names = axis_names(sheet)
-    lines = -(-(len(names) + 1) // 2)  # one more cell for the legend
+    shown = sheet_axes(sheet)
+    lines = -(-(len(shown) + 1) // 2)  # one more cell for the legend
     with matplotlib.rc_context(canvas.STYLE):
         figure = canvas.blank(1.75 * lines, notice)
         cells = figure.subplots(lines, 2, sharey=True, squeeze=False).ravel()
-        for name, axes in zip(names, cells, strict=False):
-            axis, plain = sheet["axes"][name], 1.0 if name == "mask_size" else 0.0
+        for (name, (title, axis)), axes in zip(shown.items(), cells, strict=False):
+            plain = 1.0 if name == "mask_size" else 0.0
             strengths, entries = [plain, *axis["strengths"]], [sheet["plain"], *axis["entries"]]
             _band(axes, strengths, [entry["auroc"] for entry in entries], 0, "AUROC")
             for index, (share, words) in enumerate(
@@ -255,15 +256,15 @@ def robustness_figure(sheet: Mapping[str, Any], *, notice: str = "") -> bytes:
                 if None not in values:
                     axes.plot(strengths, values, **canvas.series(index), linewidth=1.4, label=words)
             axes.axhline(0.5, color="#999999", linewidth=0.8)
-            axes.set_title(canvas.drawable(axis_title(name), 22), loc="left", pad=3)
+            axes.set_title(canvas.drawable(title, 22), loc="left", pad=3)
             axes.set_xlabel(textwrap.fill(canvas.drawable(axis["unit"], 80), 36), fontsize=7)
             axes.set_ylim(0, 1)
             if strengths[-1] < strengths[0]:
                 axes.invert_xaxis()
             axes.grid()
-        for axes in cells[len(names) :]:
+        for axes in cells[len(shown) :]:
             axes.set_axis_off()
-        cells[len(names)].legend(*cells[0].get_legend_handles_labels(), loc="center")
+        cells[len(shown)].legend(*cells[0].get_legend_handles_labels(), loc="center")
         return canvas.png(figure)
 
 
