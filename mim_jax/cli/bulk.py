@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mim_jax.cli.runtime import prepare, say
+from mim_jax.decide.decision import Calibration
 from mim_jax.deploy.bulk import engines, run, storage, summary
 from mim_jax.deploy.bulk import output as outputs
 from mim_jax.train import workdir as folders
@@ -111,7 +112,8 @@ def bulk(
 def sum_up(found: outputs.Output, *, rate: float | None, peak: int) -> None:
     """Write `_summary.json` and `_drift.png`, and print the summary."""
     where = f"{found.root}/{outputs.SUMMARY}"
-    calibration = run.calibration_of(found)
+    saved = found.about["calibration"]
+    calibration = Calibration.from_json(saved) if saved else None
     batch = summary.summarise(found)
     counted = {**batch.counts, "drift": summary.drift(batch, calibration)}
     if rate is None:  # a finished run keeps the measurements of its last start

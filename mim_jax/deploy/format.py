@@ -282,10 +282,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def save_golden(folder: Path, images: np.ndarray, scores: np.ndarray) -> None:
-    weight_files.save(folder / GOLDEN, {"images": images, "similarities": scores})
-
-
 def field(content: Mapping[str, Any], name: str, *kinds: type, path: Path) -> Any:
     """Return the value at a dotted name, `a.b` for `content["a"]["b"]`; ValueError if not of `kinds`."""
     value: Any = content

@@ -137,7 +137,8 @@ class _Crew:
         cpus, there = total.get("CPU", 0), total.get("GPU", 0)
         self.gpus = there >= 1 if gpus is None else gpus
         # The size of a cluster's machines is unknown while it has none.
-        threads = int(cpus // there) if self.gpus and there else min(CPUS, self._largest() or CPUS)
+        alive = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        threads = int(cpus // there) if self.gpus and there else min(CPUS, max(alive, default=0) or CPUS)
         job = dataclasses.replace(job, threads=max(1, threads))
         self.kind = ray.remote(Worker).options(
             num_cpus=job.threads, num_gpus=1 if self.gpus else 0, max_concurrency=AT_ONCE
@@ -241,9 +242,3 @@ class _Crew:
             raise
         except self.ray.exceptions.RayError:
             return None
-
-    def _largest(self) -> int:
-        """Return the number of CPUs of the largest machine; 0 if there is none."""
-        return max(
-            (int(node["Resources"].get("CPU", 0)) for node in self.ray.nodes() if node["Alive"]), default=0
-        )
