@@ -70,11 +70,15 @@ def color_neighbors(images: np.ndarray, train: np.ndarray, k: int = 3) -> np.nda
     makes them sqrt(2) times the Hellinger distance: 0 for the same colours, sqrt(2) for no shared colour. A
     training image would count as its own neighbour: score held-out images only.
     """
+    # SciPy takes a while to import, and only this score needs it.
+    from scipy.spatial.distance import cdist
+
     if k < 1:
         raise ValueError(f"k must be at least 1 neighbour, got {k}")
     _check_images(images, "images")
     _check_images(train, "train", least=k)
-    return -_nearest_distance(_color_roots(images), _color_roots(train), k)
+    distances = cdist(_color_roots(images), _color_roots(train))
+    return -np.partition(distances, k - 1, axis=1)[:, :k].mean(axis=1)
 
 
 STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
@@ -94,14 +98,6 @@ def _to_luma(images: np.ndarray) -> np.ndarray:
     """Luma `[B, S, S]` int32 in thousandths of a level: whole numbers, so sums of it are exact."""
     red, green, blue = (images[..., channel].astype(np.int32) for channel in range(3))
     return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
-
-
-def _nearest_distance(points: np.ndarray, known: np.ndarray, k: int) -> np.ndarray:
-    """Mean Euclidean distance of `[N, F]` to the `k` nearest of `[T, F]`, T at least `k`: float64 `[N]`."""
-    # SciPy takes a while to import, and only `color_neighbors` needs it.
-    from scipy.spatial.distance import cdist
-
-    return np.partition(cdist(points, known), k - 1, axis=1)[:, :k].mean(axis=1)
 
 
 def _laplacian_variances(luma: np.ndarray) -> np.ndarray:
