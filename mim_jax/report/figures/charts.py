@@ -35,7 +35,7 @@ def roc_figure(
             axes.plot(false_rate, true_rate, **style, linewidth=1.4 if index else 2.2, label=label)
         axes.set_xlabel("false positive rate (others called mpox-like)")
         axes.set_ylabel("true positive rate (mpox found)")
-        canvas.legend_above(figure, axes)
+        canvas.legend_above(axes)
         return canvas.png(figure)
 
 
@@ -65,7 +65,7 @@ def interval_figure(
             [f"{canvas.drawable(name, 22)} ({value['n']})" for name, value in first.items()],
         )
         axes.grid(axis="x")
-        canvas.legend_above(figure, axes)
+        canvas.legend_above(axes)
         return canvas.png(figure)
 
 
@@ -160,7 +160,7 @@ def curve_figure(
                 )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid()
-        canvas.legend_above(figure, axes)
+        canvas.legend_above(axes)
         return canvas.png(figure)
 
 
@@ -194,7 +194,7 @@ def reliability_figure(rows: Sequence[Mapping[str, Any]], *, positive: str, noti
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
         axes.grid()
-        canvas.legend_above(figure, axes)
+        canvas.legend_above(axes)
         return canvas.png(figure)
 
 
@@ -214,7 +214,7 @@ def coverage_figure(rows: Sequence[Mapping[str, Any]], *, positive: str, notice:
             if pairs:
                 axes.plot(*zip(*pairs, strict=True), label=label, linewidth=1.4, **canvas.series(index))
         axes.grid()
-        canvas.legend_above(figure, axes)
+        canvas.legend_above(axes)
         return canvas.png(figure)
 
 
@@ -234,7 +234,7 @@ def noise_sweep_figure(clinical: Mapping[str, Any], *, notice: str = "") -> byte
         for index, (name, words) in enumerate(curves.items()):
             _band(axes, sweep["sigmas"], sweep[name], index, words)
         axes.grid()
-        canvas.legend_above(figure, axes)
+        canvas.legend_above(axes)
         return canvas.png(figure)
 
 
@@ -312,7 +312,7 @@ def drift_figure(
             shares = 100 * np.histogram(values, edges)[0] / len(values)
             upper.stairs(shares, edges, fill=not index, color=canvas.COLORS[1 if index else 6], label=label)
         upper.set_xlabel(f"{SCORE_NAMES[calibration.metric]}, high = mpox-like")
-        canvas.legend_above(figure, upper)
+        canvas.legend_above(upper)
         upper.set_ylabel("images, %")
         # Cumulative, because p-values from a small calibration are coarse and histogram bins would show it.
         lower.plot([0, 1], [0, 100], color="#999999", linewidth=0.8)
