@@ -21,12 +21,10 @@ from mim_jax.train.config import read_gate
 QUIET = 60.0  # seconds between progress lines when stderr is not a terminal
 
 
-def check(
-    source: str | None, detector: str | None, output: str | None, address: str | None, actors: int | None
-) -> bool:
+def check(*, address: str | None = None, actors: int | None = None, **others: str | None) -> bool:
     """Whether to score with Ray; ValueError if a flag is missing or flags are incompatible."""
-    for name, value in (("input", source), ("detector", detector), ("output", output)):
-        if not value:
+    for name in ("input", "detector", "output"):
+        if not others.get(name):
             raise ValueError(
                 f"--mode=bulk needs --{name}: --mode=bulk --input=PHOTOS --detector=EXPORT_OR_RUN "
                 "--output=FOLDER"
@@ -43,19 +41,19 @@ def check(
 def bulk(
     config: Mapping[str, Any],
     *,
-    source: str,
+    input: str,
     detector: str,
     output: str,
-    digest: str | None,
-    column: str | None,
-    address: str | None,
-    actors: int | None,
     on_ray: bool,
     device: str,
+    digest: str | None = None,
+    column: str | None = None,
+    address: str | None = None,
+    actors: int | None = None,
 ) -> int:
-    """Score everything in `source`, resuming a stopped run, and write a summary.
+    """Score everything in `input`, resuming a stopped run, and write a summary.
 
-    Arguments are the flags of the same names; `source` is --input.
+    Arguments are the flags of the same names; `on_ray` is the result of `check`.
     """
     tell = functools.partial(say, stream=sys.stderr)
     root, detector = storage.absolute(output), str(Path(detector).expanduser().absolute())
@@ -66,7 +64,7 @@ def bulk(
     with contextlib.nullcontext() if "://" in root else folders.hold(Path(root), "--output"):
         found = run.claim(
             root,
-            source=source,
+            source=input,
             column=column or "",
             detector=detector,
             digest=digest,
