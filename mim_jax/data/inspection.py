@@ -7,7 +7,7 @@ not mirroring, rotation or cropping. It is meaningless, and not used, for images
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 from PIL import Image
@@ -124,11 +124,7 @@ def format_inspection(inspection: Inspection, *, shown: int = 10) -> str:
     lines += _table(("class", "images", "groups", ""), [*rows, ("total", str(total), "", "")])
     if inspection.folds:
         header = ("fold", "train images", "train groups", "test images", "test groups")
-        counts = [
-            (fold.index, fold.train_images, fold.train_groups, fold.test_images, fold.test_groups)
-            for fold in inspection.folds
-        ]
-        lines += ["", *_table(header, [tuple(map(str, row)) for row in counts])]
+        lines += ["", *_table(header, [tuple(map(str, astuple(fold))) for fold in inspection.folds])]
     for finding in inspection.findings:
         lines += ["", finding.title + (f": {len(finding.items)}" if finding.items else "")]
         lines += [f"  {item}" for item in finding.items[:shown]]

@@ -143,17 +143,6 @@ def count_parameters(params: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def count_networks(folds: Sequence[TrainedFold]) -> dict[str, int]:
-    """Count the parameters of the networks that a fold trains; {} if nothing is trained."""
-    if not folds:
-        return {}
-    state = folds[0].state
-    return {
-        "generator": count_parameters(state.generator_params),
-        "discriminator": count_parameters(state.discriminator_params),
-    }
-
-
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)

@@ -173,15 +173,11 @@ def error_rate(side: Mapping[str, int]) -> float | None:
 def sides(table: Mapping[str, Mapping[str, int]], positive: str) -> dict[str, dict[str, int]]:
     """Sum the decisions over classes: the training class ("own") and all "others"."""
     kinds = ("n", "mpox_like", "cannot_tell", "not_mpox_like")
-
-    def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-        found = list(counts)
-        return {kind: sum(each[kind] for each in found) for kind in kinds}
-
-    return {
-        "own": total(each for name, each in table.items() if name == positive),
-        "others": total(each for name, each in table.items() if name != positive),
-    }
+    found = {side: dict.fromkeys(kinds, 0) for side in ("own", "others")}
+    for name, counts in table.items():
+        for kind in kinds:
+            found["own" if name == positive else "others"][kind] += counts[kind]
+    return found
 
 
 def facts(results: Results) -> dict[str, Any]:
