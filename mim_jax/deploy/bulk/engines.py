@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mim_jax.deploy.bulk.inputs import Item
-from mim_jax.deploy.bulk.worker import AT_ONCE, Done, Job, Worker
+from mim_jax.deploy.bulk.worker import AT_ONCE, Done, Job, Worker, in_order
 
 Parts = Iterator[tuple[int, list[Item]]]
 CPUS = 4  # per actor: threads share the detector's memory, processes do not share Python's lock
@@ -33,19 +33,9 @@ def score_here(job: Job, parts: Parts) -> Iterator[Done]:
     """Score parts in this process."""
     worker = Worker(job)
     worker.load()
-    running = set[Future[Done]]()
     with ThreadPoolExecutor(AT_ONCE, "part") as pool:
         try:
-            while True:
-                for part, items in parts:
-                    running.add(pool.submit(worker.score, part, items))
-                    if len(running) == AT_ONCE:
-                        break
-                if not running:
-                    return
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for each in done:
-                    yield each.result()
+            yield from in_order(pool, lambda part: worker.score(*part), parts, ahead=AT_ONCE - 1)
         finally:
             worker.close()
 
