@@ -11,8 +11,7 @@ from mim_jax.evaluate.saved_run import SavedRun
 from mim_jax.evaluate.statistics.auroc import roc
 from mim_jax.report.figures import charts
 from mim_jax.report.format import SHORT_NOTICE, place, verdict
-from mim_jax.report.render import embed, render
-from mim_jax.report.report import write_figures
+from mim_jax.report.report import write_page
 from mim_jax.report.sections import ranked
 from mim_jax.train import workdir
 
@@ -39,12 +38,9 @@ def write_comparison(
     runs = ordered(runs)
     notice = next((run.results["notice"] for run in runs if run.results["notice"]), None)
     pngs = _draw(comparison, runs, notice=SHORT_NOTICE if notice else "")
-    write_figures(path / "figures", pngs)
+    page = write_page(path / name, "comparison.html.j2", pngs, **_values(comparison, runs), notice=notice)
     workdir.write_json(path / "comparison.json", comparison)
-    page = render("comparison.html.j2", **_values(comparison, runs), notice=notice, figures=embed(pngs))
-    target = path / name
-    target.write_bytes(page.encode("utf-8"))
-    return target
+    return page
 
 
 def _values(comparison: Mapping[str, Any], runs: Sequence[SavedRun]) -> dict[str, Any]:

@@ -28,21 +28,17 @@ def write_report(workdir: str | Path, found: Evaluated) -> Path:
     """Write `report.html`, `model_card.md` and `figures/*.png` into a workdir, and return the page's path."""
     results, panels = found.results, found.panels
     notice = SHORT_NOTICE if results["notice"] else ""
-    pngs = figures.draw(found, notice=notice)
-    write_figures(Path(workdir) / "figures", pngs)
     (Path(workdir) / "model_card.md").write_bytes(model_card(results).encode("utf-8"))
-    page = render(
+    return write_page(
+        Path(workdir) / "report.html",
         "report.html.j2",
+        figures.draw(found, notice=notice),
         **sections(results),
-        figures=embed(pngs),
         panels=_described(panels),
         inpainted=panels.inpainted is not None,
         difference_scale=pictures.DIFFERENCE_SCALE,
         training_curves={name: axis for name, (axis, _) in figures.TRAINING_CURVES.items()},
     )
-    path = Path(workdir) / "report.html"
-    path.write_bytes(page.encode("utf-8"))
-    return path
 
 
 def _described(panels: Panels) -> list[dict[str, Any]]:
@@ -52,11 +48,13 @@ def _described(panels: Panels) -> list[dict[str, Any]]:
     ]
 
 
-def write_figures(folder: Path, pngs: Mapping[str, bytes]) -> None:
-    """Write each figure as `NAME.png` into the folder, which is created if it is missing."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_page(path: Path, template: str, pngs: Mapping[str, bytes], **values: Any) -> Path:
+    """Write a page with its figures embedded, and `figures/*.png` beside it; return the page's path."""
+    (path.parent / "figures").mkdir(parents=True, exist_ok=True)
     for name, png in pngs.items():
-        (folder / f"{name}.png").write_bytes(png)
+        (path.parent / "figures" / f"{name}.png").write_bytes(png)
+    path.write_bytes(render(template, **values, figures=embed(pngs)).encode("utf-8"))
+    return path
 
 
 def model_card(results: Mapping[str, Any]) -> str:
