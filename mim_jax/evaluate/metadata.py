@@ -113,7 +113,7 @@ def describe_run(method: str, experiment: Experiment) -> dict[str, Any]:
         },
         "environment": {
             "versions": {
-                **{package: _version(package) for package in PACKAGES},
+                **{package: importlib.metadata.version(package) for package in PACKAGES},
                 "mim-jax": mim_jax.__version__,
             },
             "device": jax.devices()[0].device_kind,
@@ -141,13 +141,6 @@ def describe_clinical(clinical: Dataset) -> dict[str, Any]:
 def count_parameters(params: Any) -> int:
     """Count the elements of a tree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def wall_time(
