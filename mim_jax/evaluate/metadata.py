@@ -103,11 +103,10 @@ def describe_run(method: str, experiment: Experiment) -> dict[str, Any]:
                 for label in dataset.class_counts()
             },
             "class_groups": class_groups(dataset),
-            "unusable": [list(item) for item in dataset.unusable],
-            "passed_over": [list(item) for item in dataset.passed_over],
-            "doubtful": [list(item) for item in dataset.doubtful],
-            "group_problems": [list(item) for item in dataset.group_problems],
-            "duplicates": [list(names) for names in dataset.duplicates],
+            **{
+                name: list(map(list, getattr(dataset, name)))
+                for name in ("unusable", "passed_over", "doubtful", "group_problems", "duplicates")
+            },
             "left_out": dataset.names[dataset.shared_negatives].tolist(),
             "remarks": list(dataset.remarks),
         },

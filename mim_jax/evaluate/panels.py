@@ -135,16 +135,16 @@ def _described(
 
 def _choose(scored: Sequence[ScoredImages], metric: str, extremes: int) -> list[tuple[int, int, str]]:
     """Choose (fold, position in its test set, kind): median scores, then the worst and best of both sides."""
-    chosen: list[tuple[int, int, str]] = []
-    for fold, test in enumerate(scored):
-        own = np.flatnonzero(test.positive & test.plain)
+
+    def median(test: ScoredImages, mask: np.ndarray) -> int:
+        own = np.flatnonzero(mask)
         order = own[np.argsort(test.similarities[metric][own], kind="stable")]
-        chosen.append((fold, int(order[len(order) // 2]), "typical"))
+        return int(order[len(order) // 2])
+
+    chosen = [(k, median(test, test.positive & test.plain), "typical") for k, test in enumerate(scored)]
     first = scored[0]
     for label in sorted(set(first.classes[~first.positive].tolist())):
-        own = np.flatnonzero(first.classes == label)
-        order = own[np.argsort(first.similarities[metric][own], kind="stable")]
-        chosen.append((0, int(order[len(order) // 2]), "typical"))
+        chosen.append((0, median(first, first.classes == label), "typical"))
     for side in (True, False):
         pool = [
             (float(test.similarities[metric][i]), fold, int(i))

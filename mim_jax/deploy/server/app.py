@@ -310,14 +310,8 @@ class _Files(StaticFiles):
         except OSError:  # a name that is too long, a circular link, no permission to read
             return "", None
 
-    def file_response(
-        self,
-        full_path: str | os.PathLike[str],
-        stat_result: os.stat_result,
-        scope: Scope,
-        status_code: int = 200,
-    ) -> Response:
-        response = super().file_response(full_path, stat_result, scope, status_code)
+    def file_response(self, full_path: str | os.PathLike[str], *details: Any, **more: Any) -> Response:
+        response = super().file_response(full_path, *details, **more)
         kind = _TYPES.get(Path(full_path).suffix.lower())
         if kind:
             response.headers["content-type"] = kind
