@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mim_jax.cli import deploy, runs
+from mim_jax.cli import runs
 from mim_jax.cli.runtime import INTERRUPTED, prepare, say
 from mim_jax.train import config as configuration
 from mim_jax.train import devices
@@ -94,11 +94,11 @@ def execute(
 
                     return score.score(settings, folder, paths, output=output)
                 case "export":
-                    return deploy.export(folder)
+                    return runs.export(folder)
                 case "export_app":
-                    return deploy.export_app(folder, fold=fold)
+                    return runs.export_app(folder, fold=fold)
                 case "serve":
-                    return deploy.serve(settings, folder, app=app, host=host, port=port)
+                    return runs.serve(settings, folder, app=app, host=host, port=port)
                 case _:
                     raise ValueError(f"unknown mode {mode!r}")
     except KeyboardInterrupt as request:
