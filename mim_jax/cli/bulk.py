@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mim_jax.cli.runtime import prepare, say
+from mim_jax.decide.decision import Calibration
 from mim_jax.deploy.bulk import engines, run, storage, summary
 from mim_jax.deploy.bulk import output as outputs
 from mim_jax.train import workdir as folders
@@ -17,12 +18,10 @@ from mim_jax.train.config import read_gate
 from mim_jax.train.metric_writer import progress_bar
 
 
-def check(
-    source: str | None, detector: str | None, output: str | None, address: str | None, actors: int | None
-) -> bool:
+def check(*, address: str | None = None, actors: int | None = None, **others: str | None) -> bool:
     """Whether to score with Ray; ValueError if a flag is missing or flags are incompatible."""
-    for name, value in (("input", source), ("detector", detector), ("output", output)):
-        if not value:
+    for name in ("input", "detector", "output"):
+        if not others.get(name):
             raise ValueError(
                 f"--mode=bulk needs --{name}: --mode=bulk --input=PHOTOS --detector=EXPORT_OR_RUN "
                 "--output=FOLDER"
@@ -39,19 +38,19 @@ def check(
 def bulk(
     config: Mapping[str, Any],
     *,
-    source: str,
+    input: str,
     detector: str,
     output: str,
-    digest: str | None,
-    column: str | None,
-    address: str | None,
-    actors: int | None,
     on_ray: bool,
     device: str,
+    digest: str | None = None,
+    column: str | None = None,
+    address: str | None = None,
+    actors: int | None = None,
 ) -> int:
-    """Score everything in `source`, resuming a stopped run, and write a summary.
+    """Score everything in `input`, resuming a stopped run, and write a summary.
 
-    Arguments are the flags of the same names; `source` is --input.
+    Arguments are the flags of the same names; `on_ray` is the result of `check`.
     """
     tell = functools.partial(say, stream=sys.stderr)
     root, detector = storage.absolute(output), str(Path(detector).expanduser().absolute())
@@ -62,7 +61,7 @@ def bulk(
     with contextlib.nullcontext() if "://" in root else folders.hold(Path(root), "--output"):
         found = run.claim(
             root,
-            source=source,
+            source=input,
             column=column or "",
             detector=detector,
             digest=digest,
@@ -99,7 +98,8 @@ def bulk(
 def sum_up(found: outputs.Output, *, rate: float | None, peak: int) -> None:
     """Write `_summary.json` and `_drift.png`, and print the summary."""
     where = f"{found.root}/{outputs.SUMMARY}"
-    calibration = run.calibration_of(found)
+    saved = found.about["calibration"]
+    calibration = Calibration.from_json(saved) if saved else None
     batch = summary.summarise(found)
     counted = {**batch.counts, "drift": summary.drift(batch, calibration)}
     if rate is None:  # a finished run keeps the measurements of its last start

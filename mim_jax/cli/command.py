@@ -101,21 +101,18 @@ def main() -> int:
     try:
         file, overrides, rest = split(arguments)
         paths = flags.FLAGS([program, *rest])[1:]
-        flag = flags.FLAGS.flag_values_dict()
-        run = flag["detector" if flag["mode"] == "bulk" else "workdir"]
-        config = configure(flag["mode"], run, paths, file, overrides)
+        own = flags.FLAGS.get_key_flags_for_module(__name__)
+        given: dict[str, Any] = {each.name: each.value for each in own}
+        mode = given.pop("mode")
+        run = given["detector" if mode == "bulk" else "workdir"]
+        config = configure(mode, run, paths, file, overrides)
     except (flags.Error, ValueError, OSError) as error:
         say(f"mim_jax: {error}", sys.stderr)
         return 1
     from mim_jax.cli.main import execute
 
     logging.set_verbosity(logging.FATAL)  # other packages log attempts, and errors that we report
-    names = (
-        "workdir device coordinator processes process profile fold app host port output "
-        "input detector digest column address actors"
-    )
-    given: dict[str, Any] = {name: flag[name] for name in names.split()}
-    return execute(flag["mode"], config=config, paths=paths, **given)
+    return execute(mode, config=config, paths=paths, **given)
 
 
 def split(arguments: Sequence[str]) -> tuple[str, list[Override], list[str]]:

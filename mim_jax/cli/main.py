@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mim_jax.cli import deploy, runs
+from mim_jax.cli import runs
 from mim_jax.cli.runtime import INTERRUPTED, prepare, say
 from mim_jax.train import config as configuration
 from mim_jax.train import devices
@@ -37,12 +37,7 @@ def execute(
     host: str = "127.0.0.1",
     port: int = 8000,
     output: str | None = None,
-    input: str | None = None,
-    detector: str | None = None,
-    digest: str | None = None,
-    column: str | None = None,
-    address: str | None = None,
-    actors: int | None = None,
+    **of_bulk: Any,
 ) -> int:
     """Run one mode and return the exit status.
 
@@ -65,8 +60,6 @@ def execute(
             raise ValueError(f"--mode={mode} runs in one process: leave --coordinator out")
         if profile and mode not in ("run", "train"):
             raise ValueError(f"--profile records training, and --mode={mode} does not train: leave it out")
-        of_bulk: dict[str, Any] = {"input": input, "detector": detector, "digest": digest, "column": column}
-        of_bulk |= {"address": address, "actors": actors}
         if mode != "bulk" and (given := [name for name, value in of_bulk.items() if value is not None]):
             raise ValueError(f"--{given[0]} belongs to --mode=bulk, not to --mode={mode}: leave it out")
         if mode == "bulk" and workdir:
@@ -75,25 +68,14 @@ def execute(
         if mode == "bulk":
             from mim_jax.cli import bulk  # only here: it imports pyarrow
 
-            on_ray = bulk.check(input, detector, output, address, actors)
+            on_ray = bulk.check(output=output, **of_bulk)
         if not on_ray:  # Ray forks, and a process that has started JAX does not survive a fork
             prepare(device)
         if output and mode not in ("score", "bulk"):
             raise ValueError(f"--output belongs to --mode=score and bulk, not to --mode={mode}: leave it out")
         if mode == "bulk":
             with terminable(stopped):
-                return bulk.bulk(
-                    config,
-                    source=input or "",
-                    detector=detector or "",
-                    output=output or "",
-                    digest=digest,
-                    column=column,
-                    address=address,
-                    actors=actors,
-                    on_ray=on_ray,
-                    device=device,
-                )
+                return bulk.bulk(config, output=output or "", on_ray=on_ray, device=device, **of_bulk)
         settings, folder = configuration.parse(config), workdir or ""
         with terminable(stopped) if mode in RESUMABLE else contextlib.nullcontext():
             match mode:
@@ -112,11 +94,11 @@ def execute(
 
                     return score.score(settings, folder, paths, output=output)
                 case "export":
-                    return deploy.export(folder)
+                    return runs.export(folder)
                 case "export_app":
-                    return deploy.export_app(folder, fold=fold)
+                    return runs.export_app(folder, fold=fold)
                 case "serve":
-                    return deploy.serve(settings, folder, app=app, host=host, port=port)
+                    return runs.serve(settings, folder, app=app, host=host, port=port)
                 case _:
                     raise ValueError(f"unknown mode {mode!r}")
     except KeyboardInterrupt as request:

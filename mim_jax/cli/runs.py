@@ -1,12 +1,11 @@
-"""The modes of launch.py that train, evaluate and report runs.
+"""The modes of launch.py that make runs, compare them, and export and serve their detectors.
 
-Each takes the settings, returns the exit status and imports what it needs itself, so that mistakes are
-reported at once.
+Each returns the exit status and imports what it needs itself, so that mistakes are reported at once.
 """
 
 import contextlib
 import functools
-import importlib
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,33 +24,6 @@ from mim_jax.train.settings import Settings
 from mim_jax.train.workdir import check_empty
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """The modules that train, evaluate and report a kind of run."""
-
-    train: str  # module that is a `mim_jax.train.config.Method`
-    evaluate: str  # module whose function `evaluate` returns the input of the report
-    report: str
-    function: str  # function of the report module: (workdir, found) -> page
-
-    def method(self) -> config.Method:
-        module: Any = importlib.import_module(self.train)
-        return module
-
-    def evaluate_and_report(self, experiment: Experiment, path: Path, recorder: Any, began: float) -> Path:
-        found = importlib.import_module(self.evaluate).evaluate(experiment, path, recorder, began=began)
-        return getattr(importlib.import_module(self.report), self.function)(path, found)
-
-
-_MIM = _Kind("mim_jax.train.mim", "mim_jax.evaluate.mim", "mim_jax.report.report", "write_report")
-_CLASSIFIER = _Kind(
-    "mim_jax.classifiers.train",
-    "mim_jax.evaluate.classifiers",
-    "mim_jax.report.comparison",
-    "write_classifier_report",
-)
-
-
 @dataclass(frozen=True, eq=False)
 class _Claimed:
     """A run whose folder is claimed and whose images are loaded."""
@@ -67,12 +39,15 @@ def run(
     if settings.seeds:
         return _run_seeds(settings, workdir, training=training, evaluation=evaluation, profile=profile)
     began = time.perf_counter()
-    kind = _kind(settings)
-    with _claim([settings], [workdir], kind.method(), training=training, evaluation=evaluation) as (claimed,):
+    method = _method(settings)
+    with _claim([settings], [workdir], method, training=training, evaluation=evaluation) as (claimed,):
         if evaluation and devices.is_first():
-            _say_effort(claimed.experiment)
+            from mim_jax.evaluate.methods import advice
+
+            if sentence := advice(claimed.experiment):  # before hours are spent
+                say(f"mim_jax: {sentence}", sys.stderr)
         if training:
-            _train([claimed], kind.method(), profile=profile)
+            _train([claimed], method, profile=profile)
         with devices.barrier():
             if not evaluation and devices.is_first():
                 say(f"trained: {claimed.path}; evaluate it with --mode=evaluate")
@@ -80,21 +55,34 @@ def run(
                 from mim_jax.train.metric_writer import Recorder
 
                 with Recorder(claimed.path) as recorder:
-                    page = kind.evaluate_and_report(claimed.experiment, claimed.path, recorder, began)
+                    page = _evaluate_and_report(claimed.experiment, claimed.path, recorder, began)
                 say(f"report: {page}")
     return 0
 
 
-def _say_effort(experiment: Experiment) -> None:
-    """Suggest settings that shorten a long evaluation, before hours are spent."""
-    from mim_jax.evaluate.effort import advice
+def _method(settings: Settings) -> config.Method:
+    """The module that trains runs of this kind."""
+    if settings.mim:
+        from mim_jax.train import mim
 
-    if sentence := advice(experiment):
-        say(f"mim_jax: {sentence}", sys.stderr)
+        return mim
+    from mim_jax.classifiers import train
+
+    return train
 
 
-def _kind(settings: Settings) -> _Kind:
-    return _MIM if settings.mim else _CLASSIFIER
+def _evaluate_and_report(experiment: Experiment, path: Path, recorder: Any, began: float) -> Path:
+    """Evaluate a trained run, and write its page."""
+    if experiment.settings.mim:
+        from mim_jax.evaluate import mim
+        from mim_jax.report.report import write_report
+
+        return write_report(path, mim.evaluate(experiment, path, recorder, began=began))
+    from mim_jax.evaluate import classifiers
+    from mim_jax.report.comparison import write_comparison
+
+    found, runs = classifiers.evaluate(experiment, path, recorder, began=began)
+    return write_comparison(path, found, runs, name="report.html")
 
 
 @contextlib.contextmanager
@@ -190,14 +178,14 @@ def _run_seeds(settings: Settings, workdir: str, *, training: bool, evaluation: 
     runs = [config.with_seed(settings, seed) for seed in dict.fromkeys(settings.seeds)]
     folders = [Path(workdir).expanduser().resolve() / f"seed_{one.seed}" for one in runs]
     if training and jax.device_count() > 1:
-        method = _kind(settings).method()
+        method = _method(settings)
         with _claim(runs, list(map(str, folders)), method, training=True, evaluation=evaluation) as claimed:
             _train(claimed, method, profile=profile)
     for one, folder in zip(runs, folders, strict=True):
         say(f"seed {one.seed}: {folder}", sys.stderr)
         run(one, str(folder), training=training, evaluation=evaluation, profile=profile)
     if evaluation and devices.is_first():
-        from mim_jax.report.seeds import write_seeds
+        from mim_jax.report.report import write_seeds
         from mim_jax.train.workdir import read_json
 
         results = {folder.name: read_json(folder / "results.json") for folder in folders}
@@ -282,4 +270,59 @@ def compare(settings: Settings, workdir: str, paths: Sequence[str]) -> int:
     found = comparison.compare(runs, resamples=settings.evaluation.resamples, seed=settings.seed)
     root.mkdir(parents=True, exist_ok=True)
     say(f"comparison: {write_comparison(root, found, runs, name='comparison.html')}")
+    return 0
+
+
+def export(workdir: str) -> int:
+    """Write `exported/` into the workdir: the detector as one folder, loadable without its network's code."""
+    from mim_jax.deploy.export import export as write
+    from mim_jax.detector import load_workdir
+
+    root = Path(workdir).expanduser().resolve()
+    path = root / "exported"
+    digest = write(load_workdir(workdir), path)
+    if (root / "model_card.md").exists():
+        # Not hashed, because people may edit it.
+        shutil.copyfile(root / "model_card.md", path / "README.md")
+    say(f"export: {path}\ndigest: {digest}")
+    return 0
+
+
+def export_app(workdir: str, *, fold: int) -> int:
+    """Write `app/` into the workdir: the page that scores on a phone with the network of one fold."""
+    try:
+        from mim_jax.deploy.app import bundle
+    except ModuleNotFoundError as error:
+        raise ValueError(f'--mode=export_app needs {error.name}: pip install "mim-jax[app]"') from None
+    for line in bundle.export_run(workdir, fold=fold):
+        say(line)
+    return 0
+
+
+def serve(settings: Settings, workdir: str, *, app: str | None, host: str, port: int) -> int:
+    """Serve the detector of a trained workdir, and the app, until interrupted.
+
+    `app` is the folder served at /; None = `workdir/app` if it exists. Port 0 = any free port.
+    """
+    try:
+        from mim_jax.deploy.server import serving
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f'--mode=serve needs the package {error.name}: install the [app] extra, pip install ".[app]"'
+        ) from None
+    from mim_jax.decide.thresholds import Rule
+    from mim_jax.detector import load_workdir
+
+    detector = load_workdir(workdir)
+    wanted = settings.mim.rule.miss_rate if settings.mim else Rule().miss_rate
+    own = Path(workdir).expanduser().resolve() / "app"
+    serving.serve(
+        detector,
+        alpha=detector.calibration.miss_rate if detector.calibration else wanted,
+        gate=settings.data.gate,
+        folder=Path(app).expanduser() if app else own if own.is_dir() else None,
+        host=host,
+        port=port,
+        tell=functools.partial(say, stream=sys.stderr),
+    )
     return 0

@@ -33,7 +33,8 @@ def prepare(device: str) -> None:
     """Set up a computing process: device, dtype promotion, compilation cache and reuse of freed memory."""
     keep_freed_memory()  # first: threads started earlier may have their own arenas
     choose_device(device)
-    promote_numbers()
+    # Not JAX_NUMPY_DTYPE_PROMOTION=strict: Optax and dm-pix do not run under it.
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
     use_compilation_cache()
 
 
@@ -51,11 +52,6 @@ def choose_device(device: str) -> None:
             f"{asked} was asked for, but JAX finds none ({reason}): install the [cuda12] extra and an NVIDIA "
             "driver, or use --device=cpu"
         ) from error
-
-
-def promote_numbers() -> None:
-    """Undo JAX_NUMPY_DTYPE_PROMOTION=strict in this process: Optax and dm-pix do not run under it."""
-    jax.config.update("jax_numpy_dtype_promotion", "standard")
 
 
 def use_compilation_cache() -> None:

@@ -286,7 +286,13 @@ def _groups_by_manifest(path: Path, files: Mapping[str, str]) -> tuple[dict[str,
     by_key = {spelled(on_disk): name for name, on_disk in files.items()}
     groups: dict[str, str] = {}
     problems: list[tuple[str, str]] = []
-    rows = [(file, group_name(group)) for file, group in _read_manifest(path)]
+    columns, table = read_csv(path)
+    if not {"file", "group"} <= set(columns):
+        found = ", ".join(columns) or "nothing"
+        raise ValueError(
+            f"the manifest {path} needs columns file and group, separated by commas; found {found}"
+        )
+    rows = [(row["file"], group_name(row["group"])) for row in table]
     for file, group in rows:
         name = by_key.get(spelled(file))
         if name is None:
@@ -307,16 +313,6 @@ def _groups_by_manifest(path: Path, files: Mapping[str, str]) -> tuple[dict[str,
         (name, "not in the manifest; a group of its own") for key, name in by_key.items() if key not in listed
     ]
     return groups, problems
-
-
-def _read_manifest(path: Path) -> list[tuple[str, str]]:
-    columns, rows = read_csv(path)
-    if not {"file", "group"} <= set(columns):
-        found = ", ".join(columns) or "nothing"
-        raise ValueError(
-            f"the manifest {path} needs columns file and group, separated by commas; found {found}"
-        )
-    return [(row["file"], row["group"]) for row in rows]
 
 
 def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:

@@ -18,10 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from mim_jax.data import pillow_state, png, tiff
-from mim_jax.data.container_limits import Source, TooManyParts, check_parts
+from mim_jax.data import containers, pillow_state
+from mim_jax.data.containers import TooManyParts, signature
 from mim_jax.data.quality import SIDE, Gate, find_faults
-from mim_jax.data.signatures import content, signature
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 64 * 2**20
@@ -133,7 +132,7 @@ def decode_image(
     if gate is not None:
         min_side = max(min_side, MIN_SIDE) if gate.too_small else MIN_SIDE
     try:
-        check_parts(data, signature(data))
+        containers.check_parts(data, signature(data))
         with pillow_state.defaults():
             with _open(data) as image:
                 if on_header is not None:
@@ -152,7 +151,7 @@ def decode_image(
     except UnusableImage:
         raise
     except UnidentifiedImageError:
-        found = content(data)
+        found = containers.content(data)
         words = f"{found} content; JPEG, PNG, WEBP, BMP or TIFF is needed"
         if found in _FORMATS:
             words = f"damaged: its {found} header cannot be read"
@@ -195,10 +194,11 @@ def read_bytes(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> b
 
 def _open(data: bytes) -> ImageFile.ImageFile:
     format = signature(data)
-    if format == "TIFF" and (reason := tiff.refusal(data)):
+    if format == "TIFF" and (reason := containers.tiff_refusal(data)):
         raise UnusableImage(reason)
     if format != "HEIC":
-        return Image.open(Source(png.essential(data) if format == "PNG" else data), formats=_FORMATS)
+        data = containers.essential_png(data) if format == "PNG" else data
+        return Image.open(containers.Source(data), formats=_FORMATS)
     try:
         import pillow_heif
     except ImportError:
@@ -238,7 +238,7 @@ def _decode(image: Image.Image, data: bytes, size: int) -> tuple[Image.Image, Im
     image.load()
     # Only after loading: a PNG may hold EXIF after its pixels, and Pillow turns TIFF images while it loads.
     turn = _UPRIGHT.get(_orientation(image))
-    if image.format == "PNG" and png.is_deep_rgb(data) and "transparency" in image.info:
+    if image.format == "PNG" and containers.is_deep_rgb(data) and "transparency" in image.info:
         _make_colour_transparent(image, data)
     return _to_rgb(image), turn
 

@@ -7,7 +7,7 @@ not mirroring, rotation or cropping. It is meaningless, and not used, for images
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 from PIL import Image
@@ -94,7 +94,7 @@ def near_duplicate_clusters(images: np.ndarray, *, hash_distance: int = HASH_DIS
     """Cluster identical and near-identical images: uint8 `[N, S, S, 3]` -> int `[N]`, cluster of each."""
     hashes, flat = perceptual_hashes(images)
     pairs = [_identical_pairs(_contents(images)), _near_pairs(hashes, flat, hash_distance)]
-    return _clusters(np.concatenate(pairs), len(images))
+    return connected(np.concatenate(pairs), len(images))
 
 
 def perceptual_hashes(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -124,11 +124,7 @@ def format_inspection(inspection: Inspection, *, shown: int = 10) -> str:
     lines += _table(("class", "images", "groups", ""), [*rows, ("total", str(total), "", "")])
     if inspection.folds:
         header = ("fold", "train images", "train groups", "test images", "test groups")
-        counts = [
-            (fold.index, fold.train_images, fold.train_groups, fold.test_images, fold.test_groups)
-            for fold in inspection.folds
-        ]
-        lines += ["", *_table(header, [tuple(map(str, row)) for row in counts])]
+        lines += ["", *_table(header, [tuple(map(str, astuple(fold))) for fold in inspection.folds])]
     for finding in inspection.findings:
         lines += ["", finding.title + (f": {len(finding.items)}" if finding.items else "")]
         lines += [f"  {item}" for item in finding.items[:shown]]
@@ -172,7 +168,8 @@ def _pairs(count: int, related: Callable[[np.ndarray], np.ndarray]) -> np.ndarra
     return np.concatenate(found)
 
 
-def _clusters(pairs: np.ndarray, count: int) -> np.ndarray:
+def connected(pairs: np.ndarray, count: int) -> np.ndarray:
+    """Number the items, with equal numbers for items that the pairs `[P, 2]` connect."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -216,7 +213,7 @@ def _about_pairs(dataset: Dataset, positive: str, pairs: np.ndarray, kind: str, 
 
 def _members(pairs: np.ndarray, count: int) -> list[np.ndarray]:
     """Indices of the images in each cluster of two or more."""
-    clusters = _clusters(pairs, count)
+    clusters = connected(pairs, count)
     involved = np.unique(pairs)
     return [involved[clusters[involved] == cluster] for cluster in np.unique(clusters[involved])]
 

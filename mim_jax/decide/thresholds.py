@@ -4,6 +4,7 @@ The order statistics and binomial probabilities behind "certified" are here too.
 """
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -188,7 +189,9 @@ def certificate(count: int, *, miss_rate: float, confidence: float) -> int:
 
     _check_shares(miss_rate, confidence)
     # I_a(k, n - k + 1) falls as k rises.
-    if rank := _last(count, lambda k: betainc(k, count - k + 1, miss_rate) >= confidence):
+    if rank := bisect_right(
+        range(1, count + 1), -confidence, key=lambda k: -betainc(k, count - k + 1, miss_rate)
+    ):
         return rank
     raise ValueError(
         f"{count} calibration images cannot certify a miss rate of {miss_rate:g} with {confidence:g} "
@@ -217,7 +220,8 @@ def images_needed(*, miss_rate: float, confidence: float, rank: int = 1) -> int:
     while betainc(rank, most - rank + 1, miss_rate) < confidence:
         most *= 2
     # I_a(k, n - k + 1) rises with n.
-    return 1 + _last(most, lambda n: n < rank or betainc(rank, n - rank + 1, miss_rate) < confidence)
+    possible = range(rank, most)
+    return rank + bisect_left(possible, confidence, key=lambda n: betainc(rank, n - rank + 1, miss_rate))
 
 
 def certified_rate(count: int, rank: int, *, confidence: float) -> float:
@@ -235,15 +239,6 @@ def certified_rate(count: int, rank: int, *, confidence: float) -> float:
     if not 1 <= rank <= count:
         raise ValueError(f"rank must lie between 1 and the {count} scores, got {rank}")
     return float(betaincinv(rank, count - rank + 1, confidence))
-
-
-def _last(most: int, holds: Callable[[int], bool]) -> int:
-    """The largest integer from 1 to `most` for which `holds`, true only up to some point; 0 if none."""
-    low, high = 0, most + 1  # holds below and at `low`, not at `high`
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    return low
 
 
 def _check_shares(miss_rate: float, confidence: float) -> None:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import mim_jax
+from mim_jax.data import weight_files
 from mim_jax.data.batches import Images, check_batch, collect, padded_batches
 from mim_jax.decide.decision import Calibration
 from mim_jax.decide.novelty_detector import NoveltyDetector, describe
@@ -57,7 +58,8 @@ def export(detector: NoveltyDetector, path: str | os.PathLike[str]) -> str:
         (folder / format.SCORER).write_bytes(scorer.serialize())
         images = golden_images(detector.image_size)
         scores = np.stack(jax.jit(scorer.call)(named, images)).mean(axis=1)
-        format.save_golden(folder, images, scores.astype(np.float32))
+        golden = {"images": images, "similarities": scores.astype(np.float32)}
+        weight_files.save(folder / format.GOLDEN, golden)
         return format.write(
             folder,
             config=config,
@@ -231,8 +233,7 @@ def load_detector(
 
     found = format.read(path, digest=digest)
     loaded = build(found)
-
-    format.check_scores(found, loaded.similarities)
+    format.check_scores(found, loaded)
     return loaded
 
 
@@ -271,7 +272,7 @@ def load_exported(path: str | os.PathLike[str], *, digest: str | None = None) ->
         about=replace(found, arrays={}),
         notice=found.notice,
     )
-    format.check_scores(found, loaded.similarities)
+    format.check_scores(found, loaded)
     return loaded
 
 

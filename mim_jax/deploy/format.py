@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import numpy as np
 
 from mim_jax.data import weight_files
 from mim_jax.decide.decision import Calibration
+from mim_jax.decide.novelty_detector import NoveltyDetector
 from mim_jax.deploy.arrays import KINDS, read_arrays
 from mim_jax.measure import METRICS
 
@@ -234,12 +235,10 @@ def read(path: str | os.PathLike[str], *, digest: str | None = None) -> ExportCo
     )
 
 
-def check_scores(
-    found: ExportContents, similarities: Callable[[np.ndarray], Mapping[str, np.ndarray]]
-) -> None:
-    """Score the golden images by a detector's `similarities`; ValueError if the scores changed."""
+def check_scores(found: ExportContents, detector: NoveltyDetector) -> None:
+    """Score the golden images by a detector read from an export; ValueError if their scores changed."""
     with faults_named(found.root):
-        scores = {name: each.mean(axis=0) for name, each in similarities(found.images).items()}
+        scores = {name: each.mean(axis=0) for name, each in detector.similarities(found.images).items()}
     if scores.keys() != set(found.metrics):
         raise ValueError(
             f"{found.root / CONFIG} lists the metrics {', '.join(found.metrics)}, but the detector gives "
@@ -282,10 +281,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a JSON object: fetch it again")
     return content
-
-
-def save_golden(folder: Path, images: np.ndarray, scores: np.ndarray) -> None:
-    weight_files.save(folder / GOLDEN, {"images": images, "similarities": scores})
 
 
 def field(content: Mapping[str, Any], name: str, *kinds: type, path: Path) -> Any:

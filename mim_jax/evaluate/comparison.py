@@ -70,7 +70,11 @@ def compare(runs: Sequence[SavedRun], *, resamples: int, seed: int) -> dict[str,
     classifiers = {name: run for name, run in named.items() if not run.is_mim}
     titles = {name: network_name(run) + name.removeprefix(run.method) for name, run in named.items()}
     methods = {
-        _method(run, name, score): {"run": name, "score": score, "title": _title(titles[name], run, score)}
+        _method(run, name, score): {
+            "run": name,
+            "score": score,
+            "title": titles[name] + ("" if score == run.primary else f", {SCORE_NAMES[score]}"),
+        }
         for name, run in named.items()
         for score in _scores(run)
     } | {name: {"run": None, "score": name, "title": method_name(name)} for name in runs[0].baselines}
@@ -123,7 +127,7 @@ def compare(runs: Sequence[SavedRun], *, resamples: int, seed: int) -> dict[str,
         },
         "views": {
             "paper": paper,
-            "all": view(_methods(named, [np.ones(len(fold), bool) for fold in first.folds])),
+            "all": view(_methods(named)),
             "open": view(open_set, next(iter(open_set))) if open_set else None,
             "clinical": view(clinical) if clinical else None,
         },
@@ -143,15 +147,6 @@ def tested(runs: Sequence[SavedRun]) -> Methods:
     return _methods(dict(zip(run_names(runs), runs, strict=True)), [~seen for seen in _seen(runs)])
 
 
-def shown_parts(comparison: Mapping[str, Any], part: str) -> dict[str, dict[str, Any]]:
-    """AUROC per "group" or "class" in "paper" of the shown methods, highest of the reference first."""
-    found = comparison["views"]["paper"][f"per_{part}"]
-    own = found[comparison["reference"]]
-    order = sorted(own, key=lambda name: (-own[name]["mean"], name))
-    shown = comparison["shown"] if order else []
-    return {method: {name: found[method][name] for name in order} for method in shown}
-
-
 def run_names(runs: Sequence[SavedRun]) -> list[str]:
     """Method of each run; runs of the same method add the workdir's name, or its path if names clash."""
     methods = [run.method for run in runs]
@@ -167,16 +162,11 @@ def _method(run: SavedRun, name: str, score: str) -> str:
     return name if run.is_mim else f"{name}.{score}"
 
 
-def _title(run_title: str, run: SavedRun, score: str) -> str:
-    """Title of a score: the run's for its primary score, otherwise with the score named."""
-    return run_title if score == run.primary else f"{run_title}, {SCORE_NAMES[score]}"
-
-
 def _scores(run: SavedRun) -> tuple[str, ...]:
     return (run.primary,) if run.is_mim else ood_scores.SCORES
 
 
-def _methods(runs: Mapping[str, SavedRun], masks: Sequence[np.ndarray]) -> Methods:
+def _methods(runs: Mapping[str, SavedRun], masks: Sequence[np.ndarray] | None = None) -> Methods:
     """Every method of the runs, and the baselines of the first run, on the masked images of each fold."""
     found: Methods = {}
     for position, (name, run) in enumerate(runs.items()):
@@ -189,11 +179,12 @@ def _methods(runs: Mapping[str, SavedRun], masks: Sequence[np.ndarray]) -> Metho
     return found
 
 
-def _alone(folds: Sequence[ScoredImages], score: str, masks: Sequence[np.ndarray]) -> list[ScoredImages]:
-    return [
-        replace(fold, similarities={SCORE: fold.similarities[score]}).select(mask)
-        for fold, mask in zip(folds, masks, strict=True)
-    ]
+def _alone(
+    folds: Sequence[ScoredImages], score: str, masks: Sequence[np.ndarray] | None = None
+) -> list[ScoredImages]:
+    """The folds with one score, on their masked images; None = on all."""
+    found = [replace(fold, similarities={SCORE: fold.similarities[score]}) for fold in folds]
+    return found if masks is None else [fold.select(mask) for fold, mask in zip(found, masks, strict=True)]
 
 
 def _seen(runs: Sequence[SavedRun]) -> list[np.ndarray]:
@@ -219,31 +210,27 @@ def _open(classifiers: Mapping[str, SavedRun], known: Sequence[str]) -> Methods:
 
 def _clinical(runs: Mapping[str, SavedRun]) -> Methods:
     """Scores of the clinical test, empty unless every run has one."""
-    found: Methods = {}
-    for name, run in runs.items():
-        if run.clinical is None:
-            return {}
-        everyone = [np.ones(len(fold), bool) for fold in run.clinical]
-        for score in _scores(run):
-            found[_method(run, name, score)] = _alone(run.clinical, score, everyone)
-    return found
+    if any(run.clinical is None for run in runs.values()):
+        return {}
+    return {
+        _method(run, name, score): _alone(run.clinical or [], score)
+        for name, run in runs.items()
+        for score in _scores(run)
+    }
 
 
 def _count(runs: Sequence[SavedRun], known: Sequence[str]) -> list[dict[str, int]]:
     counts = []
     for split, fold, seen in zip(runs[0].results["splits"], runs[0].folds, _seen(runs), strict=True):
-        of_known = np.isin(fold.classes, known)
-        other = ~fold.positive & ~seen
-        counts.append(
-            {
-                "fold": split["fold"],
-                "augmented": int(np.sum(fold.positive & fold.augmented)),
-                "plain": int(np.sum(fold.positive & fold.plain)),
-                "known": int(np.sum(other & of_known)),
-                "unknown": int(np.sum(other & ~of_known)),
-                "seen": int(np.sum(seen)),
-            }
-        )
+        of_known, other = np.isin(fold.classes, known), ~fold.positive & ~seen
+        masks = {
+            "augmented": fold.positive & fold.augmented,
+            "plain": fold.positive & fold.plain,
+            "known": other & of_known,
+            "unknown": other & ~of_known,
+            "seen": seen,
+        }
+        counts.append({"fold": split["fold"]} | {name: int(np.sum(mask)) for name, mask in masks.items()})
     return counts
 
 
@@ -266,17 +253,15 @@ def _check(runs: Sequence[SavedRun]) -> None:
                 f"{', '.join(other)}): compare classifiers with the same classes"
             )
     for run in runs[1:]:
-        _check_same(runs[0], run, runs[0].folds, run.folds, "test")
-    with_clinical = [run for run in runs if run.clinical is not None]
+        _check_same(runs[0], run, _differences(runs[0].folds, run.folds, "test"))
+    with_clinical = [run for run in runs if run.clinical]
     for run in with_clinical[1:]:
-        _check_same(with_clinical[0], run, with_clinical[0].clinical or [], run.clinical or [], "clinical")
+        first = with_clinical[0]
+        _check_same(first, run, _differences(first.clinical or [], run.clinical or [], "clinical"))
 
 
-def _check_same(
-    first: SavedRun, other: SavedRun, folds: Sequence[ScoredImages], others: Sequence[ScoredImages], kind: str
-) -> None:
-    """Raise ValueError unless the two runs hold the same images in the same folds."""
-    for difference in _differences(folds, others, kind):
+def _check_same(first: SavedRun, other: SavedRun, differences: Iterator[str]) -> None:
+    if difference := next(differences, ""):
         raise ValueError(
             f"{first.path} and {other.path} do not hold the same images in the same folds ({difference}): "
             "train both on the same data, with the same seed and folds"

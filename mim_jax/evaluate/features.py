@@ -1,6 +1,7 @@
 """Frozen-network scores of the test images: reported beside MIM's, or used as the deciding score."""
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -105,18 +106,17 @@ def score_inpaintings(
     """Compare each fold's test images with their inpaintings in frozen-network features (`feature_hbd`)."""
     recorder.start("features of inpaintings", total=sum(map(len, parts)))
     program = jax.jit(lambda weights, x, y: feature_hbd(replace(backbone, weights=weights), x, y))
+
+    def compare(model: Detector, batch: np.ndarray) -> jax.Array:
+        return program(backbone.weights, batch, model.inpaint(batch))
+
+    def score(model: Detector, images: np.ndarray) -> np.ndarray:
+        batches = padded_batches(images, size=images.shape[1])
+        return collect(functools.partial(compare, model), batches, np.zeros(0))
+
     found = []
     for part, model in zip(parts, models, strict=True):
-
-        def score(batch: np.ndarray, model: Detector = model) -> jax.Array:
-            return program(backbone.weights, batch, model.inpaint(batch))
-
-        def of_piece(images: np.ndarray, score: Callable[[np.ndarray], jax.Array] = score) -> np.ndarray:
-            size = images.shape[1]
-            values: np.ndarray = collect(score, padded_batches(images, size=size), np.zeros(0))
-            return values
-
-        values = in_pieces(of_piece, test_set.images[part], recorder.advance)
+        values = in_pieces(functools.partial(score, model), test_set.images[part], recorder.advance)
         found.append(scored_images(experiment.dataset, test_set, part, {"score": values}))
     recorder.finish()
     return found
@@ -156,11 +156,10 @@ def _score(
     for name, reference in references.items():
         parts, count = [], len(next(iter(histograms[name].values())))
         for start in range(0, count, size):
-            batch = {layer: rows[start : start + size] for layer, rows in histograms[name].items()}
-            real = len(next(iter(batch.values())))
-            padded = {n: np.pad(rows, ((0, size - real), (0, 0)), mode="edge") for n, rows in batch.items()}
-            parts.append(np.asarray(program(reference, padded), np.float64)[:, :real])
-        found[name] = np.concatenate(parts, axis=1)
+            taken = np.minimum(np.arange(start, start + size), count - 1)  # the last image fills its batch
+            batch = {layer: rows[taken] for layer, rows in histograms[name].items()}
+            parts.append(np.asarray(program(reference, batch), np.float64))
+        found[name] = np.concatenate(parts, axis=1)[:, :count]
     return with_join(found)
 
 

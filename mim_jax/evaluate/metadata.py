@@ -103,17 +103,16 @@ def describe_run(method: str, experiment: Experiment) -> dict[str, Any]:
                 for label in dataset.class_counts()
             },
             "class_groups": class_groups(dataset),
-            "unusable": [list(item) for item in dataset.unusable],
-            "passed_over": [list(item) for item in dataset.passed_over],
-            "doubtful": [list(item) for item in dataset.doubtful],
-            "group_problems": [list(item) for item in dataset.group_problems],
-            "duplicates": [list(names) for names in dataset.duplicates],
+            **{
+                name: list(map(list, getattr(dataset, name)))
+                for name in ("unusable", "passed_over", "doubtful", "group_problems", "duplicates")
+            },
             "left_out": dataset.names[dataset.shared_negatives].tolist(),
             "remarks": list(dataset.remarks),
         },
         "environment": {
             "versions": {
-                **{package: _version(package) for package in PACKAGES},
+                **{package: importlib.metadata.version(package) for package in PACKAGES},
                 "mim-jax": mim_jax.__version__,
             },
             "device": jax.devices()[0].device_kind,
@@ -141,24 +140,6 @@ def describe_clinical(clinical: Dataset) -> dict[str, Any]:
 def count_parameters(params: Any) -> int:
     """Count the elements of a tree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
-
-
-def count_networks(folds: Sequence[TrainedFold]) -> dict[str, int]:
-    """Count the parameters of the networks that a fold trains; {} if nothing is trained."""
-    if not folds:
-        return {}
-    state = folds[0].state
-    return {
-        "generator": count_parameters(state.generator_params),
-        "discriminator": count_parameters(state.discriminator_params),
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def wall_time(

@@ -105,7 +105,11 @@ def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: f
         "paper": {name: list(values) for name, values in metadata.PAPER_AUROC.items()},
         "training": {
             "epochs": settings.training.epochs if folds else 0,
-            "parameters": metadata.count_networks(folds),
+            "parameters": {
+                name: metadata.count_parameters(getattr(fold.state, f"{name}_params"))
+                for fold in folds[:1]  # none if nothing is trained
+                for name in ("generator", "discriminator")
+            },
             "parameter_hash": hashes,
         },
         **summary,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -62,19 +63,18 @@ def choose_panels(
     `models` holds one inpainting detector per fold; it is empty if nothing is inpainted.
     """
     chosen = _choose(scored, metric, extremes)
-    of_fold = np.array([fold for fold, _, _ in chosen])
-    images = np.stack([test_set.images[parts[fold][i]] for fold, i, _ in chosen])
+    about = _described(test_set.images, parts, scored, chosen, metric)
+    images = about["images"]
     inpainted = np.zeros(images.shape, np.float32)
     for fold, model in enumerate(models):
-        rows = np.flatnonzero(of_fold == fold)
+        rows = about["folds"] == fold
         inpainted[rows] = model.inpaint(images[rows])
     size = models[0].mask_size if models else 0
     return Panels(
-        images=images,
+        **about,
         inpainted=inpainted if models else None,
         offset=mask.center_offset(images.shape[1], size) if models else (0, 0),
         mask_size=size,
-        **_described(scored, chosen, metric),
         kind=np.array([kind for _, _, kind in chosen]),
         maps=similarity_maps(images, inpainted) if models else None,
     )
@@ -106,25 +106,25 @@ def choose_unlike(
     `detectors` holds one detector per fold.
     """
     whole = test_set.images if test_set.large is None else test_set.large
-    chosen = _choose(scored, metric, 2)
-    images = np.stack([whole[parts[fold][i]] for fold, i, _ in chosen])
-    of_fold = np.array([fold for fold, _, _ in chosen])
-    maps = np.zeros(images.shape[:3], np.float32)
-    for fold in np.unique(of_fold):
-        maps[of_fold == fold] = unlikeness(detectors[fold], images[of_fold == fold])
-    return UnlikeImages(
-        images=images,
-        maps=maps,
-        **_described(scored, chosen, metric),
-    )
+    about = _described(whole, parts, scored, _choose(scored, metric, 2), metric)
+    maps = np.zeros(about["images"].shape[:3], np.float32)
+    for fold in np.unique(about["folds"]):
+        rows = about["folds"] == fold
+        maps[rows] = unlikeness(detectors[fold], about["images"][rows])
+    return UnlikeImages(**about, maps=maps)
 
 
 def _described(
-    scored: Sequence[ScoredImages], chosen: Sequence[tuple[int, int, str]], metric: str
-) -> dict[str, np.ndarray]:
-    """Name, class, score, fold and side of the chosen images."""
+    images: np.ndarray,
+    parts: Sequence[np.ndarray],
+    scored: Sequence[ScoredImages],
+    chosen: Sequence[tuple[int, int, str]],
+    metric: str,
+) -> dict[str, Any]:
+    """The chosen ones of `images`, with the name, class, score, fold and side of each."""
     pick = [scored[fold].select(np.array([i])) for fold, i, _ in chosen]
     return {
+        "images": np.stack([images[parts[fold][i]] for fold, i, _ in chosen]),
         "names": np.array([item.names[0] for item in pick]),
         "classes": np.array([item.classes[0] for item in pick]),
         "scores": np.array([item.similarities[metric][0] for item in pick]),
@@ -135,16 +135,16 @@ def _described(
 
 def _choose(scored: Sequence[ScoredImages], metric: str, extremes: int) -> list[tuple[int, int, str]]:
     """Choose (fold, position in its test set, kind): median scores, then the worst and best of both sides."""
-    chosen: list[tuple[int, int, str]] = []
-    for fold, test in enumerate(scored):
-        own = np.flatnonzero(test.positive & test.plain)
+
+    def median(test: ScoredImages, mask: np.ndarray) -> int:
+        own = np.flatnonzero(mask)
         order = own[np.argsort(test.similarities[metric][own], kind="stable")]
-        chosen.append((fold, int(order[len(order) // 2]), "typical"))
+        return int(order[len(order) // 2])
+
+    chosen = [(k, median(test, test.positive & test.plain), "typical") for k, test in enumerate(scored)]
     first = scored[0]
     for label in sorted(set(first.classes[~first.positive].tolist())):
-        own = np.flatnonzero(first.classes == label)
-        order = own[np.argsort(first.similarities[metric][own], kind="stable")]
-        chosen.append((0, int(order[len(order) // 2]), "typical"))
+        chosen.append((0, median(first, first.classes == label), "typical"))
     for side in (True, False):
         pool = [
             (float(test.similarities[metric][i]), fold, int(i))
@@ -165,7 +165,6 @@ def similarity_maps(images: np.ndarray, inpainted: np.ndarray) -> np.ndarray:
     Each window's value is at its centre; the border, where no window is centred, is 1.
     """
     windows = np.asarray(ssim(images / np.float32(255), inpainted, return_map=True)).mean(axis=-1)
-    maps = np.ones(images.shape[:3], np.float32)
-    edge = (images.shape[1] - windows.shape[1]) // 2
-    maps[:, edge : edge + windows.shape[1], edge : edge + windows.shape[2]] = windows
-    return maps
+    rest = images.shape[1] - windows.shape[1]
+    edge = (rest // 2, rest - rest // 2)
+    return np.pad(windows, ((0, 0), edge, edge), constant_values=1)

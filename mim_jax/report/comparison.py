@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from mim_jax.classifiers.ood_scores import SCORE_CLAUSES, SCORE_NAMES, SCORES
-from mim_jax.evaluate.comparison import SCORE, ordered, shown_parts, tested
+from mim_jax.evaluate.comparison import SCORE, ordered, tested
 from mim_jax.evaluate.metadata import PAPER_AUROC, PAPER_CLINICAL
 from mim_jax.evaluate.saved_run import SavedRun
 from mim_jax.evaluate.statistics.auroc import roc
 from mim_jax.report.figures import charts
 from mim_jax.report.format import SHORT_NOTICE, place, verdict
-from mim_jax.report.render import embed, render
-from mim_jax.report.report import write_figures
+from mim_jax.report.report import write_page
+from mim_jax.report.sections import ranked
 from mim_jax.train import workdir
 
 # Table 4 of the paper, on the paper's own images: AUROC of each fold, then mean and population standard
@@ -38,17 +38,9 @@ def write_comparison(
     runs = ordered(runs)
     notice = next((run.results["notice"] for run in runs if run.results["notice"]), None)
     pngs = _draw(comparison, runs, notice=SHORT_NOTICE if notice else "")
-    write_figures(path / "figures", pngs)
+    page = write_page(path / name, "comparison.html.j2", pngs, **_values(comparison, runs), notice=notice)
     workdir.write_json(path / "comparison.json", comparison)
-    page = render("comparison.html.j2", **_values(comparison, runs), notice=notice, figures=embed(pngs))
-    target = path / name
-    target.write_bytes(page.encode("utf-8"))
-    return target
-
-
-def write_classifier_report(path: Path, found: tuple[Mapping[str, Any], Sequence[SavedRun]]) -> Path:
-    """Write `report.html` of a classifier from the result of `mim_jax.evaluate.classifiers.evaluate`."""
-    return write_comparison(path, *found, name="report.html")
+    return page
 
 
 def _values(comparison: Mapping[str, Any], runs: Sequence[SavedRun]) -> dict[str, Any]:
@@ -90,12 +82,17 @@ def _values(comparison: Mapping[str, Any], runs: Sequence[SavedRun]) -> dict[str
         "parts": {
             part: {"methods": found, "names": [titles[method] for method in found]}
             for part in ("group", "class")
-            if (found := shown_parts(comparison, part))
+            if (found := _shown_parts(comparison, part))
         },
         "run_titles": [run["title"] for run in runs_found],
         "training": columns,
         "unlike": {item: columns[item] for item in _CONDITIONS if len(set(columns[item])) > 1},
     }
+
+
+def _shown_parts(comparison: Mapping[str, Any], part: str) -> dict[str, dict[str, Any]]:
+    """AUROC per "group" or "class" in "paper" of the shown methods."""
+    return ranked(comparison["views"]["paper"][f"per_{part}"], comparison["reference"], comparison["shown"])
 
 
 def _by_score(comparison: Mapping[str, Any], view: str) -> dict[str, list[str]]:
@@ -137,7 +134,7 @@ def _draw(comparison: Mapping[str, Any], runs: Sequence[SavedRun], *, notice: st
             areas[titles[method]] = aurocs[method][SCORE]["folds"][index]["value"]
         pngs[f"roc_{end}"] = charts.roc_figure(curves, areas, notice=notice)
     for part in ("group", "class"):
-        if parts := shown_parts(comparison, part):
+        if parts := _shown_parts(comparison, part):
             named = {titles[method]: values for method, values in parts.items()}
             label = f"AUROC against each {part}"
             pngs[f"per_{part}"] = charts.interval_figure(named, xlabel=label, notice=notice)

@@ -35,8 +35,9 @@ def reference_of(results: Results) -> str:
 def sections(results: Results) -> dict[str, Any]:
     """Values for the report template besides the figures: the results and what is derived from them."""
     metric, reference = results["decision"]["metric"], reference_of(results)
-    data = {"passed_over": [], "doubtful": [], **results["data"]}  # older results lack these
-    data["source"] = place(data["source"])
+    missing: dict[str, Any] = {"unusable": [], "passed_over": [], "doubtful": []}  # in older results
+    data = {**missing, **results["data"], "source": place(results["data"]["source"])}
+    clinical, sheet, wall = results["clinical"], results["robustness"], results["wall_time"]
     augmented, positive = results["auroc"]["augmented"], data["positive"]
     groups = groups_of_classes(results)
     of_positive = data["classes"].get(positive, 0)
@@ -44,14 +45,11 @@ def sections(results: Results) -> dict[str, Any]:
     names = {  # methods scored by their own score instead of the metric are marked
         name: method_name(name) + ("" if metric in augmented[name] else " *") for name in ordered(augmented)
     }
-    parts = {
-        part: ranked(results, part) for part in ("group", "class") if results[f"per_{part}"].get(reference)
-    }
     by_all_metrics = [name for name in ordered(augmented) if set(order) <= set(augmented[name])]
     return {
         **results,
         "data": data,
-        "clinical": clinical_of(results),
+        "clinical": clinical and {**missing, **clinical, "source": place(clinical["source"])},
         "reference": reference,
         "subject": method_name(reference),
         "metric": metric,
@@ -73,7 +71,8 @@ def sections(results: Results) -> dict[str, Any]:
         "extremes": {end: results["splits"][number] for end, number in extremes(results).items()},
         "parts": {
             part: {"methods": found, "names": [names[method] for method in found]}
-            for part, found in parts.items()
+            for part in ("group", "class")
+            if (found := ranked(results[f"per_{part}"], reference, names))
         },
         "kinds": {
             name: groups.get(name, "other classes")
@@ -83,18 +82,13 @@ def sections(results: Results) -> dict[str, Any]:
         **_decision(results),
         "same_sources": results.get("same_sources"),
         "tones": results.get("tones", {}),
-        "axes": axes(results),
+        "axes": dict(axes(sheet).values()) if sheet else {},
         "held_out": results.get("held_out"),
-        "times": _times(results["wall_time"]),
+        "times": {f"train, fold {k}": duration(seconds) for k, seconds in enumerate(wall["train"])}
+        | {name: duration(wall[name]) for name in ("evaluate", "total")},
         "facts": facts(results),
         "config_lines": json.dumps(results["config"], indent=2, ensure_ascii=False).split("\n"),
     }
-
-
-def clinical_of(results: Results) -> dict[str, Any] | None:
-    """The clinical test, with defaults for fields that older results lack; None if there is none."""
-    found = results["clinical"]
-    return found and {"unusable": [], "doubtful": [], **found, "source": place(found["source"])}
 
 
 def baselines(results: Results) -> list[str]:
@@ -143,12 +137,14 @@ def extremes(results: Results) -> dict[str, int]:
     return {"best": best, "worst": worst} if best != worst else {"best": best}
 
 
-def ranked(results: Results, part: str) -> dict[str, dict[str, Any]]:
-    """Values by "group" or "class": methods in table order, parts by AUROC, highest first."""
-    parts = results[f"per_{part}"]
-    own = parts[reference_of(results)]
+def ranked(
+    found: Mapping[str, Mapping[str, Any]], reference: str, methods: Iterable[str]
+) -> dict[str, dict[str, Any]]:
+    """Values by group or class of those of `methods` that have them, the reference's highest AUROC first."""
+    own = found.get(reference, {})
     order = sorted(own, key=lambda name: (-own[name]["mean"], name))
-    return {method: {name: parts[method][name] for name in order} for method in ordered(parts)}
+    kept = [method for method in methods if order and method in found]
+    return {method: {name: found[method][name] for name in order} for method in kept}
 
 
 def groups_of_classes(results: Results) -> dict[str, str]:
@@ -157,19 +153,11 @@ def groups_of_classes(results: Results) -> dict[str, str]:
     return {name: group for group, names in groups.items() for name in names if name != positive}
 
 
-def axis_names(sheet: Mapping[str, Any]) -> list[str]:
-    """Axes of a robustness sheet in display order; unknown ones last, by name."""
-    return [*(name for name in AXES if name in sheet["axes"]), *sorted(sheet["axes"].keys() - AXES.keys())]
-
-
-def axis_title(name: str) -> str:
-    return AXES.get(name, name)
-
-
-def axes(results: Results) -> dict[str, Any]:
-    """Map title -> axis of the robustness sheet, in display order; empty without a sheet."""
-    sheet = results["robustness"]
-    return {axis_title(name): sheet["axes"][name] for name in axis_names(sheet)} if sheet else {}
+def axes(sheet: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """Map name -> (title, axis) of a robustness sheet, in display order; unknown ones last, by name."""
+    found = sheet["axes"]
+    names = [*(name for name in AXES if name in found), *sorted(found.keys() - AXES.keys())]
+    return {name: (AXES.get(name, name), found[name]) for name in names}
 
 
 def coverage(row: Mapping[str, Any]) -> float:
@@ -185,15 +173,11 @@ def error_rate(side: Mapping[str, int]) -> float | None:
 def sides(table: Mapping[str, Mapping[str, int]], positive: str) -> dict[str, dict[str, int]]:
     """Sum the decisions over classes: the training class ("own") and all "others"."""
     kinds = ("n", "mpox_like", "cannot_tell", "not_mpox_like")
-
-    def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-        found = list(counts)
-        return {kind: sum(each[kind] for each in found) for kind in kinds}
-
-    return {
-        "own": total(each for name, each in table.items() if name == positive),
-        "others": total(each for name, each in table.items() if name != positive),
-    }
+    found = {side: dict.fromkeys(kinds, 0) for side in ("own", "others")}
+    for name, counts in table.items():
+        for kind in kinds:
+            found["own" if name == positive else "others"][kind] += counts[kind]
+    return found
 
 
 def facts(results: Results) -> dict[str, Any]:
@@ -233,9 +217,3 @@ def _decision(results: Results) -> dict[str, Any]:
             for name, rule in decision["alternatives"].items()
         ],
     }
-
-
-def _times(wall: Mapping[str, Any]) -> dict[str, str]:
-    times = {f"train, fold {number}": seconds for number, seconds in enumerate(wall["train"])}
-    times |= {name: wall[name] for name in ("evaluate", "total")}
-    return {name: duration(seconds) for name, seconds in times.items()}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mim_jax.data.containers import signature
 from mim_jax.data.images import decode_image
-from mim_jax.data.signatures import signature
 from tests.data.pictures import noise, reason
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from mim_jax.report.model_card import model_card
+from mim_jax.report.report import model_card
 from tests.invented import HOSTILE, evaluated
 
 yaml = pytest.importorskip("yaml", reason="front matter is read by another implementation")

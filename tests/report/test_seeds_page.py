@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from mim_jax.report.seeds import write_seeds
+from mim_jax.report.report import write_seeds
 from tests.invented import HOSTILE, Page, evaluated
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from mim_jax.data.container_limits import MAX_SCANS
+from mim_jax.data.containers import MAX_SCANS
 from mim_jax.data.images import MAX_PIXELS, UnusableImage, decode_image
 
 TAIL = 4096  # offset in a TIFF of the data that its tags point to

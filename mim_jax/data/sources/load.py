@@ -63,10 +63,8 @@ def load_sources(
             f"size={size}, per_class={per_class} and seed={seed}: size must be at least 1 "
             "pixel, the others at least 0"
         )
-    plans = [
-        _plan(source, folder, data_dir, size, per_class, seed, min_side)
-        for source, folder in sorted(folders.items())
-    ]
+    how = {"size": size, "min_side": min_side, "per_class": per_class, "seed": seed}
+    plans = [_plan(source, folder, data_dir, **how) for source, folder in sorted(folders.items())]
     _check_labels(plans, positive)
 
     report = _count_images(plans, progress) if progress else None
@@ -80,11 +78,9 @@ def load_clinical(
     size: int,
     positive: str = "mpox",
     min_side: int = MIN_SIDE,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Load a clinical set without mpox, one folder per class (hospital, normal), as `load_sources` does."""
-    plan = _plan("clinical", folder, data_dir, size, 0, 0, min_side)
-    return _join([_load(plan, positive, _count_images([plan], progress) if progress else None)])
+    return _join([_load(_plan("clinical", folder, data_dir, size=size, min_side=min_side), positive, None)])
 
 
 def count_differences(dataset: Dataset) -> list[str]:
@@ -131,25 +127,16 @@ class _Plan:
     folder: Path
     contents: Contents
     data_dir: Path
-    size: int
-    per_class: int
-    seed: int
-    min_side: int
+    options: dict[str, int]  # of `mim_jax.data.sources.tfds.configuration`
 
 
 def _plan(
-    source: str,
-    folder: str | os.PathLike[str],
-    data_dir: str | os.PathLike[str],
-    size: int,
-    per_class: int,
-    seed: int,
-    min_side: int,
+    source: str, folder: str | os.PathLike[str], data_dir: str | os.PathLike[str], **options: int
 ) -> _Plan:
-    path, prepared = Path(folder).expanduser(), Path(data_dir).expanduser()
+    path = Path(folder).expanduser()
     if source not in CLASSES:  # Nothing is drawn: unused options must not cause a second preparation.
-        per_class = seed = 0
-    return _Plan(source, path, read_layout(source, path), prepared, size, per_class, seed, min_side)
+        options |= {"per_class": 0, "seed": 0}
+    return _Plan(source, path, read_layout(source, path), Path(data_dir).expanduser(), options)
 
 
 def _check_labels(plans: list[_Plan], positive: str) -> None:
@@ -168,31 +155,29 @@ def _check_labels(plans: list[_Plan], positive: str) -> None:
         )
 
 
-def _count_images(plans: list[_Plan], progress: Callable[[int, int], None]) -> Callable[[int], None]:
-    """Make a function that counts the images of all sources for `progress`, replaced ones included."""
+def _count_images(plans: list[_Plan], progress: Callable[[int, int], None]) -> Callable[[], None]:
+    """Make a function that counts an image of any source for `progress`, replaced ones included."""
     total = sum(
-        min(count, plan.per_class or count)
+        min(count, plan.options["per_class"] or count)
         for plan in plans
         for count in Counter(entry.label for entry in plan.contents.entries).values()
     )
     done = 0
 
-    def report(count: int) -> None:
+    def report() -> None:
         nonlocal done
-        done += count
+        done += 1
         progress(done, max(total, done))
 
     return report
 
 
-def _load(plan: _Plan, positive: str, report: Callable[[int], None] | None) -> Dataset:
+def _load(plan: _Plan, positive: str, report: Callable[[], None] | None) -> Dataset:
     # Imported here, because TFDS takes half a second to import and only these sources need it.
     from mim_jax.data.sources import tfds as builders
 
     builder_class = builders.BUILDERS[plan.source]
-    config = builders.configuration(
-        size=plan.size, min_side=plan.min_side, per_class=plan.per_class, seed=plan.seed
-    )
+    config = builders.configuration(**plan.options)
     where = plan.data_dir / plan.source / config.name / str(builder_class.VERSION)
     mark = fingerprint(plan.folder, plan.contents.entries)
     with _quiet():
@@ -202,9 +187,6 @@ def _load(plan: _Plan, positive: str, report: Callable[[int], None] | None) -> D
         # Only after verification: a TFDS builder reads its files when it is created.
         examples = list(builder_class(data_dir=plan.data_dir, config=config).as_data_source(builders.SPLIT))
     examples.sort(key=lambda example: example["name"])
-    images = np.zeros((len(examples), plan.size, plan.size, 3), dtype=np.uint8)
-    for i, example in enumerate(examples):
-        images[i] = example["image"]
     labels, groups, names = (
         [example[key].decode() for example in examples] for key in ("label", "group", "name")
     )
@@ -214,7 +196,7 @@ def _load(plan: _Plan, positive: str, report: Callable[[int], None] | None) -> D
         return tuple((f"{source}/{printable(name)}", words) for name, words in items)
 
     return Dataset(
-        images=images,
+        images=np.stack([example["image"] for example in examples]),
         labels=np.array(labels, dtype=str),
         # An image without a known group is a group of its own.
         groups=np.array(
@@ -230,11 +212,10 @@ def _load(plan: _Plan, positive: str, report: Callable[[int], None] | None) -> D
     )
 
 
-def _prepare(builder: Any, plan: _Plan, where: Path, mark: str, report: Callable[[int], None] | None) -> None:
+def _prepare(builder: Any, plan: _Plan, where: Path, mark: str, report: Callable[[], None] | None) -> None:
     import tensorflow_datasets as tfds
 
-    if report:
-        builder.on_image = lambda: report(1)
+    builder.on_image = report
     # TFDS requires a download folder, although nothing is downloaded.
     with tempfile.TemporaryDirectory() as downloads:
         builder.download_and_prepare(
@@ -298,21 +279,16 @@ def _quiet() -> Iterator[None]:
 
 
 def _join(parts: list[Dataset]) -> Dataset:
-    def joined(name: str) -> np.ndarray:
-        return np.concatenate([getattr(part, name) for part in parts])
-
-    return Dataset(
-        images=joined("images"),
-        labels=joined("labels"),
-        groups=joined("groups"),
-        names=joined("names"),
-        source=", ".join(part.source for part in parts),
-        positive=parts[0].positive,
-        grouped=True,
-        unusable=tuple(sorted(item for part in parts for item in part.unusable)),
-        passed_over=tuple(sorted(item for part in parts for item in part.passed_over)),
-        group_problems=tuple(sorted(item for part in parts for item in part.group_problems)),
-    )
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("images", "labels", "groups", "names")
+    }
+    lists: dict[str, Any] = {
+        name: tuple(sorted(item for part in parts for item in getattr(part, name)))
+        for name in ("unusable", "passed_over", "group_problems")
+    }
+    source = ", ".join(part.source for part in parts)
+    return Dataset(**arrays, source=source, positive=parts[0].positive, grouped=True, **lists)
 
 
 def _number(count: int) -> str:

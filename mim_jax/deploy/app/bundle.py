@@ -35,7 +35,6 @@ from mim_jax.measure import METRICS
 from mim_jax.train import workdir
 
 FORMAT = 2
-CALIBRATION_FORMAT = 2
 FILES = "files.json"
 GOLDEN_IMAGES = 4  # each delays the start of the page by the time of one score
 # Constants of `mim_jax.data.quality` for the page's gate.
@@ -63,9 +62,10 @@ def export_run(path: str | os.PathLike[str], *, fold: int) -> list[str]:
     """
     root = Path(path).expanduser().resolve()
     detector = load(root, fold=fold)
-    found = workdir.read_json(root / "calibration.json") if (root / "calibration.json").exists() else {}
+    saved = root / workdir.CALIBRATION
+    found = workdir.read_json(saved) if saved.exists() else {}
     # Older files, without calibration scores, have a threshold without a guarantee.
-    calibration = found["alone"][fold] if found.get("format") == CALIBRATION_FORMAT else None
+    calibration = found["alone"][fold] if found.get("format") == workdir.CALIBRATION_FORMAT else None
     notice = detector.notice or None
     results = workdir.read_json(root / "results.json") if (root / "results.json").exists() else {}
     told: dict[str, Any] = {"calibration": calibration, "notice": notice, "evaluated": accuracy(results)}

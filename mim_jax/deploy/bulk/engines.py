@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mim_jax.deploy.bulk.inputs import Item
-from mim_jax.deploy.bulk.worker import AT_ONCE, Done, Job, Worker
+from mim_jax.deploy.bulk.worker import AT_ONCE, Done, Job, Worker, in_order
 
 Parts = Iterator[tuple[int, list[Item]]]
 CPUS = 4  # per actor: threads share the detector's memory, processes do not share Python's lock
@@ -33,19 +33,9 @@ def score_here(job: Job, parts: Parts) -> Iterator[Done]:
     """Score parts in this process."""
     worker = Worker(job)
     worker.load()
-    running = set[Future[Done]]()
     with ThreadPoolExecutor(AT_ONCE, "part") as pool:
         try:
-            while True:
-                for part, items in parts:
-                    running.add(pool.submit(worker.score, part, items))
-                    if len(running) == AT_ONCE:
-                        break
-                if not running:
-                    return
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for each in done:
-                    yield each.result()
+            yield from in_order(pool, lambda part: worker.score(*part), parts, ahead=AT_ONCE - 1)
         finally:
             worker.close()
 
@@ -137,7 +127,8 @@ class _Crew:
         cpus, there = total.get("CPU", 0), total.get("GPU", 0)
         self.gpus = there >= 1 if gpus is None else gpus
         # The size of a cluster's machines is unknown while it has none.
-        threads = int(cpus // there) if self.gpus and there else min(CPUS, self._largest() or CPUS)
+        alive = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        threads = int(cpus // there) if self.gpus and there else min(CPUS, max(alive, default=0) or CPUS)
         job = dataclasses.replace(job, threads=max(1, threads))
         self.kind = ray.remote(Worker).options(
             num_cpus=job.threads, num_gpus=1 if self.gpus else 0, max_concurrency=AT_ONCE
@@ -241,9 +232,3 @@ class _Crew:
             raise
         except self.ray.exceptions.RayError:
             return None
-
-    def _largest(self) -> int:
-        """Return the number of CPUs of the largest machine; 0 if there is none."""
-        return max(
-            (int(node["Resources"].get("CPU", 0)) for node in self.ray.nodes() if node["Alive"]), default=0
-        )

@@ -233,9 +233,3 @@ def _bytes_of(path: str, column: str, start: int) -> Iterator[bytes | None]:
 def _spelled(path: str) -> bytes:
     """Encode a path as the file system does; file names need not be UTF-8."""
     return path.encode("utf-8", "surrogateescape")
-
-
-def count_changes(before: Inputs, now: Inputs) -> tuple[int, int]:
-    """Count the paths added and the paths removed since the list was made."""
-    there, here = (set(each.items["path"].to_pylist()) for each in (before, now))
-    return len(here - there), len(there - here)

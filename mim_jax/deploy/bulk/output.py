@@ -74,7 +74,8 @@ class Output:
 
     def finished(self) -> set[int]:
         """Return the parts that exist, are complete and belong to this run."""
-        there = [part for part in _parts(self.root) if part in self.parts]
+        matched = filter(None, map(_PART.fullmatch, _names(self.root)))
+        there = [int(each[1]) for each in matched if int(each[1]) in self.parts]
         with ThreadPoolExecutor(_LOOKS) as pool:
             whole = pool.map(self._is_whole, there)
             return {part for part, good in zip(there, whole, strict=True) if good}
@@ -168,8 +169,3 @@ def _names(root: str) -> list[str]:
     files, name = storage.locate(root)
     found = files.get_file_info(fs.FileSelector(name, allow_not_found=True))
     return sorted(each.base_name for each in found if not each.base_name.startswith("."))
-
-
-def _parts(root: str) -> list[int]:
-    matched = (_PART.fullmatch(name) for name in _names(root))
-    return [int(each[1]) for each in matched if each]

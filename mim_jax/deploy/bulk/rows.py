@@ -1,11 +1,11 @@
 """One row per image: read, hash, decode, check by the gate, score, decide. Also used by `--mode=score`."""
 
+import functools
 import hashlib
 import itertools
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from mim_jax.data.quality import Gate
 from mim_jax.decide.decision import Assessment, Decision, assess, unusable
 from mim_jax.decide.novelty_detector import NoveltyDetector
 from mim_jax.deploy.bulk import storage
+from mim_jax.deploy.bulk.worker import in_order
 
 Given = tuple[str, str, bytes | None]  # path, reason why it cannot be read or "", bytes if already read
 BATCHES = 2  # batches scored in one call
@@ -70,7 +71,7 @@ def score_files(
             yield from score_files(detector, files, gate=gate, pool=thread, ahead=ahead)
         return
     alpha = detector.calibration.miss_rate if detector.calibration else 0.1
-    decoded = _decode_ahead(detector, files, gate, pool, ahead)
+    decoded = in_order(pool, functools.partial(_decode, detector, gate), files, ahead=ahead)
     while some := list(itertools.islice(decoded, BATCHES * batch_size())):
         images = [image for _, _, image in some if isinstance(image, np.ndarray)]
         scores, assessed = {}, list[Assessment]()
@@ -92,23 +93,7 @@ def score_files(
 Decoded = tuple[str, Facts, np.ndarray | UnusableImage]
 
 
-def _decode_ahead(
-    detector: NoveltyDetector, files: Iterable[Given], gate: Gate, pool: Executor, ahead: int
-) -> Iterator[Decoded]:
-    waiting = deque[Future[Decoded]]()
-    try:
-        for each in files:
-            waiting.append(pool.submit(_decode, detector, each, gate))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-def _decode(detector: NoveltyDetector, given: Given, gate: Gate) -> Decoded:
+def _decode(detector: NoveltyDetector, gate: Gate, given: Given) -> Decoded:
     """Decode a file as `detector.read` does, and return its properties as well."""
     path, reason, data = given
     began, facts, sides = time.perf_counter(), Facts(), list[int]()

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mim_jax.data.quality import Gate
-from mim_jax.decide.decision import Calibration
 from mim_jax.decide.novelty_detector import NoveltyDetector
 from mim_jax.deploy import format
 from mim_jax.deploy.bulk import engines, inputs, output, storage, worker
-from mim_jax.deploy.bulk.inputs import Inputs, Item
+from mim_jax.deploy.bulk.inputs import Item
 from mim_jax.deploy.bulk.output import Output
 from mim_jax.train.workdir import differences
 
@@ -81,7 +80,9 @@ def claim(
     }
     if before is None:
         listed = inputs.find_inputs(source, column)
-        return output.begin(root, about | {"inputs": _describe(listed)}, listed)
+        source, column, count = listed.source, listed.column, len(listed)
+        held = {"source": source, "column": column, "count": count, "digest": listed.digest}
+        return output.begin(root, about | {"inputs": held}, listed)
     same = {"source": storage.absolute(source), "column": column or before.about["inputs"]["column"]}
     if found := differences(before.about, about | {"inputs": same}, _FREE):
         raise ValueError(
@@ -91,10 +92,6 @@ def claim(
     _compare_lists(before, source, column, tell)
     output.clear(root)
     return before
-
-
-def _describe(listed: Inputs) -> dict[str, Any]:
-    return {"source": listed.source, "column": listed.column, "count": len(listed), "digest": listed.digest}
 
 
 def _compare_lists(before: Output, source: str, column: str, tell: Callable[[str], None]) -> None:
@@ -108,7 +105,8 @@ def _compare_lists(before: Output, source: str, column: str, tell: Callable[[str
     if now.digest == before.about["inputs"]["digest"]:
         return
     there = output.inputs_of(before)
-    come, gone = inputs.count_changes(there, now)
+    paths, paths_now = (set(each.items["path"].to_pylist()) for each in (there, now))
+    come, gone = len(paths_now - paths), len(paths - paths_now)
     if gone == len(there) or source.lower().endswith(inputs.TABLES):
         raise ValueError(
             f"--input={source} has changed since the run in {before.root} began ({come:,} paths are new, "
@@ -158,9 +156,3 @@ def score(
             f"{len(lost)} parts were written but are not in {found.root}: all nodes must write into the "
             "same folder, on a shared disk or in a bucket"
         )
-
-
-def calibration_of(found: Output) -> Calibration | None:
-    """Return the calibration of a run's detector."""
-    saved = found.about["calibration"]
-    return Calibration.from_json(saved) if saved else None

@@ -118,21 +118,21 @@ def _expression(pattern: str) -> str:
     return "".join(parts).removesuffix("/")
 
 
-def read_image(path: str, *, max_bytes: int = MAX_BYTES) -> bytes:
+def read_image(path: str) -> bytes:
     """Read the bytes of an image; `UnusableImage` if the file is missing, not readable or too large."""
     if "://" not in path:
-        return read_bytes(path, max_bytes=max_bytes)
+        return read_bytes(path)
     try:
         files, name = locate(path)
         with files.open_input_stream(name) as stream:
-            data: bytes = stream.read(max_bytes + 1)
+            data: bytes = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise UnusableImage("no such file") from None
     # Catch everything: each provider raises its own errors, and no file may stop a run.
     except Exception as error:
         raise UnusableImage(f"not readable ({one_line(error)})") from None
-    if len(data) > max_bytes:
-        raise UnusableImage(f"a file of more than {max_bytes:,} bytes, which is the most that is allowed")
+    if len(data) > MAX_BYTES:
+        raise UnusableImage(f"a file of more than {MAX_BYTES:,} bytes, which is the most that is allowed")
     return data
 
 

@@ -3,11 +3,12 @@
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mim_jax.deploy.bulk.inputs import Item
 from mim_jax.deploy.bulk.output import Output
@@ -15,6 +16,8 @@ from mim_jax.deploy.bulk.output import Output
 if TYPE_CHECKING:
     from mim_jax.decide.novelty_detector import NoveltyDetector
 
+Given = TypeVar("Given")
+Result = TypeVar("Result")
 AT_ONCE = 2  # parts scored concurrently: while one is written, the other's images are decoded
 AHEAD = 4  # images read ahead, per thread
 
@@ -112,6 +115,23 @@ class Worker:
     def close(self) -> None:
         """Cancel all pending decoding."""
         self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+def in_order(
+    pool: Executor, work: Callable[[Given], Result], items: Iterable[Given], *, ahead: int
+) -> Iterator[Result]:
+    """Yield the results of `work` on the items, in order, with up to `ahead` more begun."""
+    waiting = deque[Future[Result]]()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def is_export(path: str) -> bool:

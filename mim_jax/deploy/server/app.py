@@ -109,18 +109,15 @@ class Failure(BaseModel):
 
 
 _FAILURES: dict[int | str, dict[str, Any]] = {
-    400: {
-        "model": Failure,
-        "description": "Malformed request: an incomplete form, or a host name that is not allowed.",
-    },
-    413: {"model": Failure, "description": "The upload is too large."},
-    415: {"model": Failure, "description": "The request is not multipart/form-data."},
-    422: {
-        "model": Failure,
-        "description": "The form must have exactly one field, a file named `image`.",
-    },
-    500: {"model": Failure, "description": "The scorer failed on this image."},
-    503: {"model": Failure, "description": "Too slow or too busy; try again later."},
+    status: {"model": Failure, "description": words}
+    for status, words in {
+        400: "Malformed request: an incomplete form, or a host name that is not allowed.",
+        413: "The upload is too large.",
+        415: "The request is not multipart/form-data.",
+        422: "The form must have exactly one field, a file named `image`.",
+        500: "The scorer failed on this image.",
+        503: "Too slow or too busy; try again later.",
+    }.items()
 }
 
 
@@ -313,14 +310,8 @@ class _Files(StaticFiles):
         except OSError:  # a name that is too long, a circular link, no permission to read
             return "", None
 
-    def file_response(
-        self,
-        full_path: str | os.PathLike[str],
-        stat_result: os.stat_result,
-        scope: Scope,
-        status_code: int = 200,
-    ) -> Response:
-        response = super().file_response(full_path, stat_result, scope, status_code)
+    def file_response(self, full_path: str | os.PathLike[str], *details: Any, **more: Any) -> Response:
+        response = super().file_response(full_path, *details, **more)
         kind = _TYPES.get(Path(full_path).suffix.lower())
         if kind:
             response.headers["content-type"] = kind

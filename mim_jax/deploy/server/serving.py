@@ -6,9 +6,8 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any, Protocol
 
 import h11
 import jax
@@ -18,23 +17,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mim_jax.data.images import MIN_SIDE
 from mim_jax.data.quality import Gate
+from mim_jax.decide.novelty_detector import NoveltyDetector
 from mim_jax.deploy.server.app import HEADERS, LOOPBACK, create_app
 
 
-class Scorer(Protocol):
-    """The part of a `NoveltyDetector` that the server needs."""
-
-    @property
-    def image_size(self) -> int: ...
-
-    @property
-    def min_side(self) -> int: ...
-
-    def assess(self, images: Any, *, alpha: float) -> Sequence[Any]: ...
-
-
 def serve(
-    scorer: Scorer,
+    detector: NoveltyDetector,
     *,
     alpha: float,
     gate: Gate,
@@ -46,7 +34,7 @@ def serve(
     """Serve until interrupted.
 
     Args:
-      scorer: any `NoveltyDetector`.
+      detector: scores the images.
       alpha: share of mpox that may be missed, as in `NoveltyDetector.assess`.
       gate: checks that an image must pass.
       folder: folder of the app; None = only the scorer.
@@ -58,11 +46,11 @@ def serve(
       ValueError: the folder is not an app, or the server cannot listen on the address.
     """
     local = host in LOOPBACK
-    assess = functools.partial(scorer.assess, alpha=alpha)
+    assess = functools.partial(detector.assess, alpha=alpha)
     app = create_app(
         assess,
-        image_size=scorer.image_size,
-        min_side=max(MIN_SIDE, scorer.min_side),
+        image_size=detector.image_size,
+        min_side=max(MIN_SIDE, detector.min_side),
         gate=gate,
         folder=folder,
         versions={"mim_jax": version("mim-jax"), "jax": jax.__version__},
@@ -84,7 +72,7 @@ def serve(
                 f"warning: anyone who can reach {host} can use this server, which has no authentication "
                 "and no TLS: put a proxy that has both in front of it"
             )
-        assess(np.zeros((1, scorer.image_size, scorer.image_size, 3), np.uint8))
+        assess(np.zeros((1, detector.image_size, detector.image_size, 3), np.uint8))
         name = f"[{host}]" if ":" in host else host
         tell(f"serving: http://{name}:{listener.getsockname()[1]}/ (Ctrl+C to stop)")
         # No access log: it would record who asked, and when. No warnings: every malformed request or form

@@ -6,7 +6,7 @@ the training images. **High means mpox-like.** Every sign was fixed before any t
 AUROC below one half stays below one half.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
@@ -25,9 +25,9 @@ def laplacian_variance(images: np.ndarray) -> np.ndarray:
     An image of constant luma, whose variance of 0 counts as 1e-12, scores 27.6.
     """
     _check_images(images, "images")
-    variances = [_laplacian_variances(_to_luma(block)) for block in _blocks(images)]
+    variances = _by_block(lambda block: _laplacian_variances(_to_luma(block)), images)
     # A single pixel that differs by one level of blue from a flat image still gives 8e-11 at a side of 224.
-    return -np.log(np.maximum(np.concatenate([np.zeros(0), *variances]), 1e-12))
+    return -np.log(np.maximum(variances, 1e-12))
 
 
 def brightness(images: np.ndarray) -> np.ndarray:
@@ -37,8 +37,8 @@ def brightness(images: np.ndarray) -> np.ndarray:
     about mpox itself makes a photograph dark.
     """
     _check_images(images, "images")
-    means = [_to_luma(block).reshape(len(block), -1).mean(axis=1) for block in _blocks(images)]
-    return -np.concatenate([np.zeros(0), *means]) / (1000 * 255)
+    means = _by_block(lambda block: _to_luma(block).reshape(len(block), -1).mean(axis=1), images)
+    return -means / (1000 * 255)
 
 
 def color_mahalanobis(images: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -54,9 +54,9 @@ def color_mahalanobis(images: np.ndarray, train: np.ndarray) -> np.ndarray:
 
     _check_images(images, "images")
     _check_images(train, "train", least=2)
-    known = _color_moments(train)
+    known = _by_block(_color_moments, train, 6)
     covariance = ledoit_wolf(known)[0] + 1e-9 * np.eye(known.shape[1])
-    away = _color_moments(images) - known.mean(axis=0)
+    away = _by_block(_color_moments, images, 6) - known.mean(axis=0)
     # With the covariance L L', the distance is the length of L^-1 x. It is computed per image, so that the
     # last bit of a score does not depend on the other images.
     whiten = np.linalg.inv(np.linalg.cholesky(covariance))
@@ -70,11 +70,15 @@ def color_neighbors(images: np.ndarray, train: np.ndarray, k: int = 3) -> np.nda
     makes them sqrt(2) times the Hellinger distance: 0 for the same colours, sqrt(2) for no shared colour. A
     training image would count as its own neighbour: score held-out images only.
     """
+    # SciPy takes a while to import, and only this score needs it.
+    from scipy.spatial.distance import cdist
+
     if k < 1:
         raise ValueError(f"k must be at least 1 neighbour, got {k}")
     _check_images(images, "images")
     _check_images(train, "train", least=k)
-    return -_nearest_distance(_color_roots(images), _color_roots(train), k)
+    distances = cdist(*(_by_block(_color_roots, each, BINS**3) for each in (images, train)))
+    return -np.partition(distances, k - 1, axis=1)[:, :k].mean(axis=1)
 
 
 STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
@@ -85,23 +89,16 @@ STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 }
 
 
-def _blocks(images: np.ndarray) -> Iterator[np.ndarray]:
-    """Iterate over a few images at a time, so that their float or index planes stay in the CPU cache."""
-    return (images[start : start + BLOCK] for start in range(0, len(images), BLOCK))
+def _by_block(measure: Callable[[np.ndarray], np.ndarray], images: np.ndarray, *size: int) -> np.ndarray:
+    """Measure a few images at a time, so that their float or index planes stay in the CPU cache."""
+    blocks = [measure(images[start : start + BLOCK]) for start in range(0, len(images), BLOCK)]
+    return np.concatenate([np.zeros((0, *size)), *blocks])
 
 
 def _to_luma(images: np.ndarray) -> np.ndarray:
     """Luma `[B, S, S]` int32 in thousandths of a level: whole numbers, so sums of it are exact."""
     red, green, blue = (images[..., channel].astype(np.int32) for channel in range(3))
     return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
-
-
-def _nearest_distance(points: np.ndarray, known: np.ndarray, k: int) -> np.ndarray:
-    """Mean Euclidean distance of `[N, F]` to the `k` nearest of `[T, F]`, T at least `k`: float64 `[N]`."""
-    # SciPy takes a while to import, and only `color_neighbors` needs it.
-    from scipy.spatial.distance import cdist
-
-    return np.partition(cdist(points, known), k - 1, axis=1)[:, :k].mean(axis=1)
 
 
 def _laplacian_variances(luma: np.ndarray) -> np.ndarray:
@@ -116,23 +113,17 @@ def _laplacian_variances(luma: np.ndarray) -> np.ndarray:
 def _color_moments(images: np.ndarray) -> np.ndarray:
     """Mean and standard deviation of each channel in [0, 1]: float64 `[N, 6]`."""
     levels = np.arange(256) / 255
-    moments = [np.zeros((0, 6))]
-    for block in _blocks(images):
-        shares = np.stack([_histogram(block[..., channel], 256) for channel in range(3)], axis=1)
-        mean = np.sum(shares * levels, axis=-1)
-        variance = np.sum(shares * (levels - mean[..., None]) ** 2, axis=-1)
-        moments.append(np.concatenate([mean, np.sqrt(variance)], axis=1))
-    return np.concatenate(moments)
+    shares = np.stack([_histogram(images[..., channel], 256) for channel in range(3)], axis=1)
+    mean = np.sum(shares * levels, axis=-1)
+    variance = np.sum(shares * (levels - mean[..., None]) ** 2, axis=-1)
+    return np.concatenate([mean, np.sqrt(variance)], axis=1)
 
 
 def _color_roots(images: np.ndarray) -> np.ndarray:
     """Square roots of the joint histograms: float64 `[N, 216]`, each of length 1."""
     coarse = (np.arange(256) * BINS // 256).astype(np.uint8)
-    roots = [np.zeros((0, BINS**3))]
-    for block in _blocks(images):
-        red, green, blue = (coarse[block[..., channel]] for channel in range(3))
-        roots.append(np.sqrt(_histogram((red * BINS + green) * BINS + blue, BINS**3)))
-    return np.concatenate(roots)
+    red, green, blue = (coarse[images[..., channel]] for channel in range(3))
+    return np.sqrt(_histogram((red * BINS + green) * BINS + blue, BINS**3))
 
 
 def _histogram(values: np.ndarray, bins: int) -> np.ndarray:

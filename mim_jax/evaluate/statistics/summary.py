@@ -105,7 +105,6 @@ def summarize(
         for name, names in (class_groups or {}).items()
         if np.isin(classes, list(names)).any()
     }
-    others = [name for name in methods if name != reference]
     return {
         "auroc": {
             "augmented": {
@@ -124,13 +123,11 @@ def summarize(
         "differences": {
             name: {
                 key: _mean(samples[reference][key].minus(samples[name][own]), least=-1.0)
-                for key, own in (
-                    [(metric, metric) for metric in reported[name]]
-                    if leading[name] == primary
-                    else [(primary, leading[name])]
-                )
+                for own in reported[name]
+                for key in [own if leading[name] == primary else primary]
             }
-            for name in others
+            for name in methods
+            if name != reference
         },
         "operating": {name: _operating(folds, leading[name], draws) for name, folds in augmented.items()},
     }
@@ -188,10 +185,8 @@ def _mean(samples: AurocSamples, *, least: float) -> dict[str, float | None]:
 
 def _operating(folds: Folds, metric: str, draws: Resamples) -> dict[str, Any]:
     values = [operating_points(fold.similarities[metric], fold.positive) for fold in folds]
-    means = OperatingPoints(*(np.mean(arrays, axis=0) for arrays in zip(*values, strict=True)))
-    resampled = OperatingPoints(
-        *(np.mean(array, axis=0) for array in resampled_operating_points(folds, metric, draws))
-    )
+    means = (np.mean(arrays, axis=0) for arrays in zip(*values, strict=True))
+    resampled = (np.mean(array, axis=0) for array in resampled_operating_points(folds, metric, draws))
 
     def row(value: np.ndarray, column: np.ndarray) -> dict[str, float | None]:
         low, high = percentile_interval(column, draws.groups)
@@ -204,13 +199,8 @@ def _operating(folds: Folds, metric: str, draws: Resamples) -> dict[str, Any]:
         }
 
     return {
-        "average_precision": row(means.average_precision, resampled.average_precision),
-        "sensitivity_at_specificity": rows(
-            means.sensitivity_at_specificity, resampled.sensitivity_at_specificity
-        ),
-        "specificity_at_sensitivity": rows(
-            means.specificity_at_sensitivity, resampled.specificity_at_sensitivity
-        ),
+        name: rows(mean, column) if np.ndim(mean) else row(mean, column)
+        for name, mean, column in zip(OperatingPoints._fields, means, resampled, strict=True)
     }
 
 

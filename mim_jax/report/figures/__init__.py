@@ -10,7 +10,7 @@ from mim_jax.evaluate.method_names import DETECTORS, method_name, ordered
 from mim_jax.evaluate.mim import Evaluated
 from mim_jax.evaluate.scores import ScoredImages
 from mim_jax.evaluate.statistics.auroc import roc
-from mim_jax.report.figures import charts, maps, pictures
+from mim_jax.report.figures import charts, pictures
 from mim_jax.report.sections import (
     baselines,
     extremes,
@@ -52,10 +52,9 @@ def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
         if curves:
             pngs[f"roc_{end}"] = charts.roc_figure(curves, aurocs, notice=notice)
     for part in ("group", "class"):
-        if results[f"per_{part}"].get(reference_of(results)):
-            parts = ranked(results, part)
+        if values := ranked(results[f"per_{part}"], reference_of(results), shown):
             pngs[f"per_{part}"] = charts.interval_figure(
-                {method: parts[method] for method in shown if method in parts},
+                values,
                 xlabel=f"AUROC against each {part}, {SCORE_NAMES[metric]}",
                 notice=notice,
             )
@@ -90,7 +89,7 @@ def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
             ("unlike_training", found.unlike.positive),
             ("unlike_others", ~found.unlike.positive),
         ):
-            pngs[name] = maps.unlike_figure(found.unlike, np.flatnonzero(own), notice=notice)
+            pngs[name] = pictures.unlike_figure(found.unlike, np.flatnonzero(own), notice=notice)
     epochs = [row for row in found.history if row.get("event") == "epoch"]
     if epochs:
         for name, (ylabel, columns) in TRAINING_CURVES.items():

@@ -54,7 +54,7 @@ def blank(height: float, notice: str) -> Figure:
     return figure
 
 
-def legend_above(figure: Figure, axes: Any) -> None:
+def legend_above(axes: Any) -> None:
     """Put the legend in rows above the axes, unless it has a single entry."""
     _, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:

@@ -16,7 +16,8 @@ from mim_jax.decide.decision import SCORE_NAMES, Calibration
 from mim_jax.evaluate.method_names import method_name, ordered
 from mim_jax.report.figures import canvas
 from mim_jax.report.format import verdict
-from mim_jax.report.sections import axis_names, axis_title, coverage, error_rate, leading
+from mim_jax.report.sections import axes as sheet_axes
+from mim_jax.report.sections import coverage, error_rate, leading
 
 
 def roc_figure(
@@ -34,7 +35,7 @@ def roc_figure(
             axes.plot(false_rate, true_rate, **style, linewidth=1.4 if index else 2.2, label=label)
         axes.set_xlabel("false positive rate (others called mpox-like)")
         axes.set_ylabel("true positive rate (mpox found)")
-        canvas.legend_above(figure, axes)
+        canvas.legend_above(axes)
         return canvas.png(figure)
 
 
@@ -64,7 +65,7 @@ def interval_figure(
             [f"{canvas.drawable(name, 22)} ({value['n']})" for name, value in first.items()],
         )
         axes.grid(axis="x")
-        canvas.legend_above(figure, axes)
+        canvas.legend_above(axes)
         return canvas.png(figure)
 
 
@@ -159,7 +160,7 @@ def curve_figure(
                 )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid()
-        canvas.legend_above(figure, axes)
+        canvas.legend_above(axes)
         return canvas.png(figure)
 
 
@@ -193,7 +194,7 @@ def reliability_figure(rows: Sequence[Mapping[str, Any]], *, positive: str, noti
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
         axes.grid()
-        canvas.legend_above(figure, axes)
+        canvas.legend_above(axes)
         return canvas.png(figure)
 
 
@@ -213,7 +214,7 @@ def coverage_figure(rows: Sequence[Mapping[str, Any]], *, positive: str, notice:
             if pairs:
                 axes.plot(*zip(*pairs, strict=True), label=label, linewidth=1.4, **canvas.series(index))
         axes.grid()
-        canvas.legend_above(figure, axes)
+        canvas.legend_above(axes)
         return canvas.png(figure)
 
 
@@ -233,19 +234,19 @@ def noise_sweep_figure(clinical: Mapping[str, Any], *, notice: str = "") -> byte
         for index, (name, words) in enumerate(curves.items()):
             _band(axes, sweep["sigmas"], sweep[name], index, words)
         axes.grid()
-        canvas.legend_above(figure, axes)
+        canvas.legend_above(axes)
         return canvas.png(figure)
 
 
 def robustness_figure(sheet: Mapping[str, Any], *, notice: str = "") -> bytes:
     """One panel per axis: AUROC with interval, missed mpox and others not ruled out, against strength."""
-    names = axis_names(sheet)
-    lines = -(-(len(names) + 1) // 2)  # one more cell for the legend
+    shown = sheet_axes(sheet)
+    lines = -(-(len(shown) + 1) // 2)  # one more cell for the legend
     with matplotlib.rc_context(canvas.STYLE):
         figure = canvas.blank(1.75 * lines, notice)
         cells = figure.subplots(lines, 2, sharey=True, squeeze=False).ravel()
-        for name, axes in zip(names, cells, strict=False):
-            axis, plain = sheet["axes"][name], 1.0 if name == "mask_size" else 0.0
+        for (name, (title, axis)), axes in zip(shown.items(), cells, strict=False):
+            plain = 1.0 if name == "mask_size" else 0.0
             strengths, entries = [plain, *axis["strengths"]], [sheet["plain"], *axis["entries"]]
             _band(axes, strengths, [entry["auroc"] for entry in entries], 0, "AUROC")
             for index, (share, words) in enumerate(
@@ -255,15 +256,15 @@ def robustness_figure(sheet: Mapping[str, Any], *, notice: str = "") -> bytes:
                 if None not in values:
                     axes.plot(strengths, values, **canvas.series(index), linewidth=1.4, label=words)
             axes.axhline(0.5, color="#999999", linewidth=0.8)
-            axes.set_title(canvas.drawable(axis_title(name), 22), loc="left", pad=3)
+            axes.set_title(canvas.drawable(title, 22), loc="left", pad=3)
             axes.set_xlabel(textwrap.fill(canvas.drawable(axis["unit"], 80), 36), fontsize=7)
             axes.set_ylim(0, 1)
             if strengths[-1] < strengths[0]:
                 axes.invert_xaxis()
             axes.grid()
-        for axes in cells[len(names) :]:
+        for axes in cells[len(shown) :]:
             axes.set_axis_off()
-        cells[len(names)].legend(*cells[0].get_legend_handles_labels(), loc="center")
+        cells[len(shown)].legend(*cells[0].get_legend_handles_labels(), loc="center")
         return canvas.png(figure)
 
 
@@ -311,7 +312,7 @@ def drift_figure(
             shares = 100 * np.histogram(values, edges)[0] / len(values)
             upper.stairs(shares, edges, fill=not index, color=canvas.COLORS[1 if index else 6], label=label)
         upper.set_xlabel(f"{SCORE_NAMES[calibration.metric]}, high = mpox-like")
-        canvas.legend_above(figure, upper)
+        canvas.legend_above(upper)
         upper.set_ylabel("images, %")
         # Cumulative, because p-values from a small calibration are coarse and histogram bins would show it.
         lower.plot([0, 1], [0, 100], color="#999999", linewidth=0.8)

@@ -1,4 +1,7 @@
-"""Figure 5 of the paper: test images with their masked, inpainted and difference images, as PNG bytes."""
+"""Figure 5 of the paper: test images with their masked, inpainted and difference images, as PNG bytes.
+
+Also test images with maps of where a frozen network finds them unlike the training class.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from mim_jax.evaluate.panels import KINDS, Panels
+from mim_jax.evaluate.panels import KINDS, Panels, UnlikeImages
 from mim_jax.report.figures import canvas
 
 DIFFERENCE_SCALE = 0.25  # absolute difference drawn in the brightest colour
@@ -16,7 +19,7 @@ DIFFERENCE_SCALE = 0.25  # absolute difference drawn in the brightest colour
 # three bytes, and base64 adds a third: with all other figures the page stays under 6 MB.
 _PANEL_ROWS = 6
 _PHOTOGRAPH_PIXELS = 900_000
-
+_PAIRS = 5  # pairs of image and map in a row
 
 # The stages of an image: title, colour map (None for photographs), value of its last colour. In both maps
 # bright means unlike, as in the app, which draws similarities in cividis from 1 to 0.
@@ -143,3 +146,28 @@ def cell_side(panels: Panels) -> int:
     # nothing and the similarity map a third: about 2.9 images.
     count, size = max(1, len(panels.images)), panels.images.shape[1]
     return max(48, min(size, 200, math.isqrt(int(_PHOTOGRAPH_PIXELS / (2.9 * count)))))
+
+
+def unlike_figure(found: UnlikeImages, rows: np.ndarray, *, notice: str = "") -> bytes:
+    """Pairs of image and map: dark = like the training class, bright = unlike it."""
+    lines = -(-len(rows) // _PAIRS)
+    gap, text, top = 0.05, 0.3, 0.3 if notice else 0.06  # inches
+    side = (canvas.WIDTH - gap * (2 * _PAIRS - 1)) / (2 * _PAIRS)
+    width, height = canvas.WIDTH, top + lines * (side + text)
+    with matplotlib.rc_context(canvas.STYLE):
+        figure = Figure(figsize=(width, height), dpi=150)
+        figure.text(0, 1 - 0.13 / height, notice, fontsize=7.5, **canvas.NOTICE_STYLE)
+        for number, row in enumerate(rows):
+            line, column = divmod(number, _PAIRS)
+            bottom = height - top - line * (side + text) - side
+            for place, (picture, colors) in enumerate(
+                ((found.images[row], None), (found.maps[row], "magma"))
+            ):
+                left = (2 * column + place) * (side + gap)
+                axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+                axes.imshow(picture, cmap=colors, vmin=0, vmax=None if colors is None else 1)
+                axes.set_axis_off()
+            words = f"{found.scores[row]:.2f}  {canvas.drawable(found.classes[row], 20)}"
+            left = 2 * column * (side + gap) / width
+            figure.text(left, (bottom - 0.14) / height, words, fontsize=7)
+        return canvas.png(figure)
