@@ -27,8 +27,6 @@ from mim_jax.train.checkpoints import parameter_hash
 from mim_jax.train.config import parse
 from mim_jax.train.workdir import read_json, write_json
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")  # like the launched runs, whose programs are cached
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
@@ -322,7 +320,7 @@ def test_a_run_is_served(finished):
     pytest.importorskip("fastapi")
     photograph = BytesIO()
     Image.fromarray(lesions.render("mpox", 0, size=48)).save(photograph, "PNG")
-    server = start("launch.py", "--mode=serve", f"--workdir={finished}", "--port=0", **QUICKLY)
+    server = start("launch.py", "--mode=serve", f"--workdir={finished}", "--port=0")
     try:
         line = next(line for line in server.stderr if line.startswith("serving: "))
         head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'

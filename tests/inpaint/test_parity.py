@@ -11,7 +11,6 @@ from mim_jax.inpaint import gan, inference
 from mim_jax.inpaint.networks import ContextEncoder, PatchDiscriminator
 
 torch = pytest.importorskip("torch")
-torch.set_num_threads(1)  # for small arrays more threads only wait for each other
 
 from benchmarks import torch_twin  # noqa: E402 (needs torch)
 
