@@ -79,7 +79,15 @@ def score_conditions(
     score = _scorer(models, like or models[0])
     parts: list[Scores] = []  # metric -> [conditions, models, images]
     for part, index, real in _batches(images, first, batch):
-        rows = [score(_corrupt(key, part, c.strength, index, c.corruption), c) for c in conditions]
+        here = jax.device_put(part)  # once for all conditions
+        rows = []
+        for condition in conditions:
+            name, strength = condition.corruption, condition.strength
+            if CORRUPTIONS[name].on_host:
+                made = _as_float(CORRUPTIONS[name](key, part, strength, index=index))
+            else:
+                made = _corrupted(key, here, np.float32(strength), index, name=name)
+            rows.append(score(made, condition))
         parts.append({m: np.stack([np.asarray(r[m], np.float64)[:, :real] for r in rows]) for m in rows[0]})
         if progress:
             progress(real * len(models))
@@ -108,13 +116,7 @@ def _scorer(models: Sequence[Any], like: Any) -> Callable[[jax.Array, Condition]
     return score
 
 
-def _corrupt(key: jax.Array, images: np.ndarray, strength: float, index: np.ndarray, name: str) -> jax.Array:
-    """Corrupt images, uint8 or float in [0, 1]; the result is float32 for every corruption."""
-    corruption = CORRUPTIONS[name]
-    if corruption.on_host:
-        images = corruption(key, images, strength, index=index)
-        name, strength = "noise", 0.0  # which changes nothing
-    return _corrupted(key, images, np.float32(strength), index, name=name)
+_as_float = jax.jit(pixels.as_float)
 
 
 @functools.partial(jax.jit, static_argnames="name")
