@@ -85,7 +85,7 @@ def bulk(
                     address=address or "",
                     actors=actors,
                     gpus={"cpu": False, "gpu": True}.get(device),
-                    prepare=functools.partial(prepare, device),
+                    prepare=functools.partial(prepare, device, any_thread=True),
                     tell=tell,
                 ):
                     bar.update(part.rows)

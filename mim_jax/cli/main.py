@@ -70,7 +70,7 @@ def execute(
 
             on_ray = bulk.check(output=output, **of_bulk)
         if not on_ray:  # Ray forks, and a process that has started JAX does not survive a fork
-            prepare(device)
+            prepare(device, any_thread=mode in ("bulk", "serve"))
         if output and mode not in ("score", "bulk"):
             raise ValueError(f"--output belongs to --mode=score and bulk, not to --mode={mode}: leave it out")
         if mode == "bulk":

@@ -29,9 +29,14 @@ def say(text: str, stream: TextIO | None = None) -> None:
             os.dup2(nowhere.fileno(), stream.fileno())
 
 
-def prepare(device: str) -> None:
-    """Set up a computing process: device, dtype promotion, compilation cache and reuse of freed memory."""
-    keep_freed_memory()  # first: threads started earlier may have their own arenas
+def prepare(device: str, *, any_thread: bool = False) -> None:
+    """Set up a computing process: device, dtype promotion, compilation cache and reuse of freed memory.
+
+    Args:
+      device: "cpu", "gpu" or "auto", as for `choose_device`.
+      any_thread: whether other threads than the main one compute; see `keep_freed_memory`.
+    """
+    keep_freed_memory(any_thread=any_thread)  # first: see there
     choose_device(device)
     # Not JAX_NUMPY_DTYPE_PROMOTION=strict: Optax and dm-pix do not run under it.
     jax.config.update("jax_numpy_dtype_promotion", "standard")

@@ -5,10 +5,17 @@ glibc maps each large block from the kernel, which zeroes every page again. Bloc
 their pages; but one small block that outlives a dispatch can split the free space, and then the heap grows by
 the next buffer. So blocks of 1 GiB and more are still mapped, and if the heap would have to grow for a
 smaller one, its free pages are returned to the system first.
+
+glibc gives threads heaps ("arenas") of their own, of at most 64 MiB each, and maps larger blocks of these
+threads anew. So either the main thread, which has the one heap without this limit, allocates the arrays, or
+all threads share that heap. Sharing has a price: compiling fragments the heap, and XLA's threads wait for its
+lock, in compiling and later in every dispatch.
 """
 
 import ctypes
 import platform
+
+import jax
 
 # glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -18,14 +25,15 @@ SPARE = 2**22  # bytes reserved in addition to the block
 _kept: ctypes.CDLL | None = None  # the C library, once it keeps freed memory
 
 
-def keep_freed_memory(largest: int = LARGEST) -> bool:
+def keep_freed_memory(largest: int = LARGEST, *, any_thread: bool = False) -> bool:
     """Make this process reuse freed memory permanently; return whether it does.
 
-    Call it before JAX has a device, whose threads allocate the arrays of scoring: threads started earlier may
-    use arenas of their own, which map each large block anew. Scoring then takes 1.25 times as long.
+    Call it before JAX has a device: threads started earlier may have heaps of their own.
 
     Args:
       largest: largest block to keep, in bytes.
+      any_thread: whether other threads than the main one call JAX's programs, as a server's do; then all
+        threads share one heap. Otherwise programs on the CPU run in the thread that calls them.
     """
     global _kept
     if platform.libc_ver()[0] != "glibc":
@@ -38,7 +46,10 @@ def keep_freed_memory(largest: int = LARGEST) -> bool:
     if not libc.mallopt(_M_MMAP_THRESHOLD, largest):
         return False
     libc.mallopt(_M_TRIM_THRESHOLD, largest)
-    libc.mallopt(_M_ARENA_MAX, 1)  # all threads share the heap: other arenas are too small, and would map
+    if any_thread:
+        libc.mallopt(_M_ARENA_MAX, 1)
+    else:
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
     _kept = libc
     return True
 

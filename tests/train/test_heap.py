@@ -72,11 +72,19 @@ for _ in range(4):
     libc.free(block)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+# Whether a program is done when its call returns.
+PROGRAMS = """
+from mim_jax.cli import runtime
+runtime.prepare("cpu")
+import jax, jax.numpy as jnp
+work = jax.jit(lambda x: jax.lax.fori_loop(0, 50, lambda _, y: y @ y, x))
+print(all(work(work(jnp.eye(500))).is_ready() for _ in range(5)))
+"""
 # glibc's own account of its arenas, after threads have computed something.
 ARENAS = """
 import ctypes, sys
 from mim_jax.cli import runtime
-runtime.prepare("cpu")
+runtime.prepare("cpu", any_thread=True)
 import jax, jax.numpy as jnp
 work = jax.jit(lambda x: jnp.sort(jnp.outer(x, x), axis=0).sum())
 jax.block_until_ready([work(jnp.arange(1000.0)) for _ in range(3)])
@@ -108,13 +116,19 @@ def test_a_heap_that_keeps_every_block_grows(tmp_path):
     assert any(growth(str(tmp_path / str(trial)), "unbounded") > 1.1 for trial in range(5))
 
 
-def test_all_threads_share_the_heap(tmp_path):
+def test_all_threads_share_the_heap_if_any_may_compute(tmp_path):
     """JAX's threads allocate the arrays of scoring; separate arenas would map them each time."""
     done = subprocess.run(
         [sys.executable, "-c", ARENAS, str(tmp_path / "arenas.xml")], stderr=subprocess.PIPE
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "arenas.xml").read_text().count("<heap nr=") == 1
+
+
+def test_programs_run_in_the_thread_that_calls_them():
+    """The main thread's: its heap is the only one that holds large blocks."""
+    done = subprocess.run([sys.executable, "-c", PROGRAMS], capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
 
 
 def test_later_dispatches_use_the_pages_of_the_first():
