@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from mim_jax.inpaint.recomputing import again, is_worth_it
+from mim_jax.inpaint.recomputing import with_large_matrix
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -118,7 +118,8 @@ def _conv_matrix(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> 
     if stride == 1 and 4 * features < x.shape[-1]:
         return _conv_by_sums(x, kernel, padding)
     form = functools.partial(_conv_of_windows, stride=stride, padding=padding)
-    return again(form)(x, kernel) if taps > 1 and is_worth_it(x) else form(x, kernel)
+    elements = x.size // stride**2 * taps**2
+    return with_large_matrix(form, x, kernel, elements=elements, stored=taps > 1)
 
 
 def _conv_of_windows(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -201,6 +202,12 @@ _conv_by_sums.defvjp(_sums_forward, _sums_backward)
 
 
 def _conv_transpose_matrix(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    form = functools.partial(_sum_of_products, stride=stride, padding=padding)
+    elements = x.size // x.shape[-1] * (kernel.size // x.shape[-1])
+    return with_large_matrix(form, x, kernel, elements=elements, stored=False)
+
+
+def _sum_of_products(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     batch, height, width, channels = x.shape
     taps, features = kernel.shape[0], kernel.shape[-1]
     blocks = -(-taps // stride)  # kernel taps a = stride * block + phase

@@ -138,6 +138,16 @@ def instance_norm(x: jax.Array, activation: Activation = _same) -> jax.Array:
     return lean(normalize)(x)
 
 
+@jax.custom_jvp
 def leaky_relu(x: jax.Array) -> jax.Array:
-    """LeakyReLU with slope 0.2 (Flax's default is 0.01)."""
+    """LeakyReLU with slope 0.2 (Flax's default is 0.01).
+
+    Its gradient is computed from its output, which has the sign of `x`, so that `x` need not be stored.
+    """
     return nn.leaky_relu(x, 0.2)
+
+
+@leaky_relu.defjvp
+def _leaky_relu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    y = leaky_relu(*primals)
+    return y, jnp.where(y >= 0, tangents[0], 0.2 * tangents[0])

@@ -1,4 +1,4 @@
-"""Layers whose gradient recomputes them, so that intermediate values need not be stored: less memory.
+"""Less memory for large arrays: layers whose gradient recomputes them, and products in parts of the batch.
 
 `flax.linen.remat` does this if the compiler keeps both computations apart. XLA for CPU drops the barrier
 between them and merges them again. Here a layer's inputs pass through a branch that is always taken, which
@@ -19,7 +19,8 @@ from jax import export, lax
 
 Layer = TypeVar("Layer", bound=Callable[..., nn.Module])
 
-LARGE = 2**26  # bytes from which memory matters more than time
+LARGE = 2**26  # bytes of an input from which memory matters more than time
+LARGEST = 2**29  # bytes of the largest matrix written out for a product
 _inside: ContextVar[bool] = ContextVar("inside", default=False)  # in a recomputed function
 _NEVER = np.int32(0x7FC0_1234)  # the bits of a NaN that no arithmetic produces
 
@@ -46,22 +47,82 @@ def _lifted(fn: Callable[..., Any]) -> Any:
     return lift.pack(inner, (True,), (True,), (True,), name="recomputed")
 
 
-def is_worth_it(x: jax.Array) -> bool:
-    """Whether to recompute results of this array: it is large, and no enclosing function is recomputed."""
-    if _inside.get() or any(map(export.is_symbolic_dim, x.shape)):  # an export for any batch has no gradients
-        return False
-    return x.size * x.dtype.itemsize >= LARGE
-
-
 def lean(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function like `fn` that on a CPU is `again(fn)` if its first argument `is_worth_it`."""
+    """Return a function like `fn` that on a CPU is `again(fn)` if its first argument is large.
+
+    Not if an enclosing function is recomputed anyway.
+    """
 
     def call(x: jax.Array, *rest: Any) -> Any:
-        if not is_worth_it(x):
+        if _inside.get() or _any_size(x) or x.size * x.dtype.itemsize < LARGE:
             return fn(x, *rest)
         return lax.platform_dependent(x, *rest, cpu=again(fn), default=fn)
 
     return call
+
+
+def with_large_matrix(
+    form: Callable[[jax.Array, jax.Array], jax.Array],
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    elements: int,
+    stored: bool,
+) -> jax.Array:
+    """Return `form(x, kernel)`, for a convolution that writes out a matrix for the whole batch.
+
+    If the matrix is large, gradients recompute it instead of storing it. A matrix of more than `LARGEST`
+    bytes is written out for one part of the batch after the other.
+
+    Args:
+      form: convolution of images `[B, ...]`, each on its own.
+      x: its input.
+      kernel: its kernel.
+      elements: size of the matrix.
+      stored: whether gradients need the matrix.
+    """
+    if _any_size(x):
+        return form(x, kernel)
+    size = elements * x.dtype.itemsize
+    parts = next(n for n in range(1, len(x) + 1) if len(x) % n == 0 and (size <= n * LARGEST or n == len(x)))
+    if parts > 1:
+        return _in_parts(form, parts)(x, kernel)
+    recompute = stored and size >= 2 * LARGE and not _inside.get()
+    return (again(form) if recompute else form)(x, kernel)
+
+
+def _in_parts(form: Callable[[jax.Array, jax.Array], jax.Array], parts: int) -> Any:
+    """Return `form` computed, and recomputed for gradients, for one part of the batch after the other."""
+
+    def part(n: int, x: jax.Array) -> jax.Array:
+        return lax.slice_in_dim(x, n * len(x) // parts, (n + 1) * len(x) // parts)
+
+    @jax.custom_vjp
+    def whole(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        y = [form(part(0, x), kernel)]
+        for n in range(1, parts):
+            y.append(form(_hidden(x, y[-1], functools.partial(part, n)), kernel))
+        return jnp.concatenate(y)
+
+    def forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        return whole(x, kernel), (x, kernel)
+
+    def backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x, kernel = saved
+        found: list[Any] = []
+        for n in range(parts):
+            own = _hidden(x, found[-1] if found else dy, functools.partial(part, n))
+            found.append(jax.vjp(form, own, kernel)[1](part(n, dy)))
+        dx, dkernel = zip(*found, strict=True)
+        return jnp.concatenate(dx), sum(dkernel[1:], start=dkernel[0])
+
+    whole.defvjp(forward, backward)
+    return whole
+
+
+def _any_size(x: jax.Array) -> bool:
+    """Whether the shape has unknown dimensions: an export for any batch, which has no gradients."""
+    return any(map(export.is_symbolic_dim, x.shape))
 
 
 def again(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,14 +149,28 @@ def again(fn: Callable[..., Any]) -> Callable[..., Any]:
     return functools.wraps(fn)(whole)
 
 
-def _hidden(tree: Any, gradient: Any) -> Any:
-    """Return the arrays of `tree` in a way that XLA cannot see through, once `gradient` is available."""
-    first = jax.tree.leaves(gradient)[0].reshape(-1)[0].astype(jnp.float32)
+def _hidden(tree: Any, after: Any, take: Callable[[jax.Array], jax.Array] = lambda x: x) -> Any:
+    """Return `take` of the arrays of `tree`, once `after` is available, in a way that XLA cannot see through.
+
+    Args:
+      tree: arrays; those of integers are returned as they are.
+      after: arrays that are computed before.
+      take: function of an array.
+    """
+    first = sum(leaf.reshape(-1)[0].astype(jnp.float32) for leaf in jax.tree.leaves(after))
     bits = lax.bitcast_convert_type(first, jnp.int32)
     leaves, shape = jax.tree.flatten(tree)
     real = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    passed = [leaves[i] for i in real]
-    passed = lax.cond(bits != _NEVER, lambda x: x, lambda x: jax.tree.map(jnp.zeros_like, x), passed)
+
+    def taken(leaves: list[jax.Array]) -> list[jax.Array]:
+        return [take(leaf) for leaf in leaves]
+
+    passed = lax.cond(
+        bits != _NEVER,
+        taken,
+        lambda leaves: jax.tree.map(jnp.zeros_like, taken(leaves)),
+        [leaves[i] for i in real],
+    )
     for i, leaf in zip(real, passed, strict=True):
         leaves[i] = leaf
     return jax.tree.unflatten(shape, leaves)

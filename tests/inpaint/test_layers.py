@@ -76,6 +76,15 @@ def test_transposed_convolution_as_matrix_product(case):
     np.testing.assert_allclose(y, expected[:, inner, inner], atol=1e-5)
 
 
+def test_leaky_relu_and_its_gradient():
+    x = jnp.array([-3.0, -1e-30, -0.0, 0.0, 1e-30, 2.0])
+    y, tangent = jax.jvp(layers.leaky_relu, (x,), (jnp.full(6, 5.0),))
+    np.testing.assert_array_equal(y, jnp.array([-0.6, -2e-31, 0, 0, 1e-30, 2]))
+    np.testing.assert_array_equal(tangent, [1, 1, 5, 5, 5, 5])
+    gradient = jax.grad(lambda x: jnp.sum(5 * layers.leaky_relu(x)))(x)
+    np.testing.assert_array_equal(gradient, tangent)
+
+
 def test_instance_norm_does_not_mix_samples():
     x = jax.random.normal(jax.random.key(0), (4, 6, 6, 3))
     whole = layers.instance_norm(x)
