@@ -64,6 +64,15 @@ def at_the_door(images: Any) -> Any:
     return np.asanyarray(as_array(images)) if single else images
 
 
+def on_device(batch: Any) -> Any:
+    """Put a batch on the device, and wait until it is there.
+
+    A program on the CPU runs in the thread that calls it only if its inputs are ready, which matters for
+    memory: see `mim_jax.train.heap`.
+    """
+    return jax.block_until_ready(jax.device_put(batch))
+
+
 def collect(score: Callable[[np.ndarray], Any], batches: Iterable[tuple[np.ndarray, int]], empty: Any) -> Any:
     """Score padded batches and join the results, as float64, along the last axis (the images).
 

@@ -20,7 +20,7 @@ import numpy as np
 
 import mim_jax
 from mim_jax.data import weight_files
-from mim_jax.data.batches import Images, check_batch, collect, padded_batches
+from mim_jax.data.batches import Images, check_batch, collect, on_device, padded_batches
 from mim_jax.decide.decision import Calibration
 from mim_jax.decide.novelty_detector import NoveltyDetector, describe
 from mim_jax.deploy import format
@@ -179,7 +179,7 @@ class ExportedDetector(NoveltyDetector):
 
     def _score_bytes(self, batch: np.ndarray) -> list[jax.Array]:
         _check_bytes(batch)  # before JAX converts other floats to float32
-        return self._score(self.arrays, batch)
+        return self._score(self.arrays, on_device(batch))
 
     @functools.cached_property
     def _score(self) -> Callable[[Any, np.ndarray], list[jax.Array]]:

@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from mim_jax import mask
-from mim_jax.data.batches import padded_batches
+from mim_jax.data.batches import on_device, padded_batches
 from mim_jax.measure import images as pixels
 
 
@@ -69,7 +69,8 @@ def inpaint_all(
     shape = images.shape if images.ndim == 4 else (1, *images.shape)
     batches = padded_batches(images, size=shape[1])
     done = [
-        np.asarray(_composite(generator, variables, batch, mask_size, margin))[:n] for batch, n in batches
+        np.asarray(_composite(generator, variables, on_device(batch), mask_size, margin))[:n]
+        for batch, n in batches
     ]
     return np.concatenate(done) if done else np.zeros(shape, np.float32)
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mim_jax import mask
+from mim_jax.data.batches import on_device
 
 TELEA_RADIUS = 3  # pixels; the value of OpenCV's own example of this method
 
@@ -79,7 +80,7 @@ def telea_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) -> ja
         done = pool.map(paint, channels.reshape(-1, size, size))
         for patch, painted in zip(patches.reshape(-1, mask_size, mask_size), done, strict=True):
             patch[:] = painted / np.float32(65535)
-    return jnp.asarray(np.moveaxis(patches, 1, -1))
+    return on_device(np.moveaxis(patches, 1, -1))
 
 
 FILLS: dict[str, Callable[[jax.Array, tuple[int, int], int], jax.Array]] = {

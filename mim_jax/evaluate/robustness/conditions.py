@@ -15,6 +15,7 @@ import numpy as np
 from flax import linen as nn
 
 from mim_jax import mask
+from mim_jax.data.batches import on_device
 from mim_jax.detector import Detector
 from mim_jax.evaluate.robustness.corruptions import CORRUPTIONS
 from mim_jax.evaluate.scores import two_sides
@@ -79,12 +80,12 @@ def score_conditions(
     score = _scorer(models, like or models[0])
     parts: list[Scores] = []  # metric -> [conditions, models, images]
     for part, index, real in _batches(images, first, batch):
-        here = jax.device_put(part)  # once for all conditions
+        here = on_device(part)  # once for all conditions
         rows = []
         for condition in conditions:
             name, strength = condition.corruption, condition.strength
             if CORRUPTIONS[name].on_host:
-                made = _as_float(CORRUPTIONS[name](key, part, strength, index=index))
+                made = on_device(_as_float(CORRUPTIONS[name](key, part, strength, index=index)))
             else:
                 made = _corrupted(key, here, np.float32(strength), index, name=name)
             rows.append(score(made, condition))
