@@ -76,8 +76,9 @@ def test_the_package_stays_small():
     # mistakes on the command line, and the command from any folder, 500 and 4; counts by bit planes, 50 and
     # 1; a table of backbones apart from their type, 0 and 1; bulk scoring (inputs, buckets, rows, parts that
     # survive kills, this process or Ray, summary and drift), 1,800 and 9; initial weights drawn in one loop,
-    # 110 and 1; TensorBoard's events apart, because their package imports PyTorch, 20 and 1.
-    assert sum(lines.values()) <= 23_550
+    # 110 and 1; TensorBoard's events apart, because their package imports PyTorch, 20 and 1; large matrices
+    # in parts of the batch, and programs that run in the main thread, 100 and 0.
+    assert sum(lines.values()) <= 23_650
     with_code = [path for path in PATHS if len(ast.parse(path.read_text()).body) > 1]  # not just a docstring
     assert len(with_code) <= 144
 

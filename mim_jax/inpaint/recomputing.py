@@ -1,8 +1,8 @@
 """Less memory for large arrays: layers whose gradient recomputes them, and products in parts of the batch.
 
-`flax.linen.remat` does this if the compiler keeps both computations apart. XLA for CPU drops the barrier
-between them and merges them again. Here a layer's inputs pass through a branch that is always taken, which
-XLA cannot know, and which depends on the incoming gradient.
+`flax.linen.remat` recomputes too, if the compiler keeps both computations apart. XLA for CPU drops the
+barrier between them and merges them again. Here a layer's inputs pass through a branch that is always taken,
+which XLA cannot know, and which depends on the incoming gradient.
 """
 
 import functools
@@ -84,7 +84,7 @@ def with_large_matrix(
     if _any_size(x):
         return form(x, kernel)
     size = elements * x.dtype.itemsize
-    parts = next(n for n in range(1, len(x) + 1) if len(x) % n == 0 and (size <= n * LARGEST or n == len(x)))
+    parts = min(-(-size // LARGEST), len(x))
     if parts > 1:
         return _in_parts(form, parts)(x, kernel)
     recompute = stored and size >= 2 * LARGE and not _inside.get()
@@ -92,7 +92,10 @@ def with_large_matrix(
 
 
 def _in_parts(form: Callable[[jax.Array, jax.Array], jax.Array], parts: int) -> Any:
-    """Return `form` computed, and recomputed for gradients, for one part of the batch after the other."""
+    """Return `form` computed, and recomputed for gradients, for one part of the batch after the other.
+
+    A loop would do too, but XLA allocates and clears its results long before they are needed.
+    """
 
     def part(n: int, x: jax.Array) -> jax.Array:
         return lax.slice_in_dim(x, n * len(x) // parts, (n + 1) * len(x) // parts)

@@ -33,7 +33,8 @@ def keep_freed_memory(largest: int = LARGEST, *, any_thread: bool = False) -> bo
     Args:
       largest: largest block to keep, in bytes.
       any_thread: whether other threads than the main one call JAX's programs, as a server's do; then all
-        threads share one heap. Otherwise programs on the CPU run in the thread that calls them.
+        threads share one heap. Otherwise programs on the CPU whose inputs are ready run in the thread that
+        calls them.
     """
     global _kept
     if platform.libc_ver()[0] != "glibc":

@@ -93,7 +93,9 @@ def test_layers_of_large_images_are_the_same_in_less_memory(monkeypatch):
     plain, held = run()
     monkeypatch.setattr(recomputing, "LARGE", 2**16)
     other, less = run()
-    monkeypatch.setattr(recomputing, "LARGEST", 2**22)  # matrices of 4 to 10 MB
+    monkeypatch.setattr(
+        recomputing, "LARGEST", 2**22
+    )  # matrices of 4 to 10 MB: up to three parts of four images
     parts, least = run()
     rounding = 1e-6 * max(np.abs(leaf).max() for leaf in jax.tree.leaves(plain))
     for found in (other, parts):
