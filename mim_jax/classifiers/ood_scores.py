@@ -16,7 +16,7 @@ from scipy.special import logsumexp, softmax
 from sklearn.covariance import ledoit_wolf_shrinkage
 
 from mim_jax.classifiers.step import normalize
-from mim_jax.data.batches import Images, collect, on_device, padded_batches
+from mim_jax.data.batches import Images, collect, padded_batches
 
 SCORE_NAMES = {
     "probability": "probability of mpox",
@@ -209,8 +209,7 @@ class Classifier:
         run = functools.partial(_outputs, self.variables, network=self.network)
         one = jax.ShapeDtypeStruct((1, self.image_size, self.image_size, 3), np.uint8)
         empty = tuple(np.zeros((shape.shape[0], 0)) for shape in jax.eval_shape(run, one))
-        batches = padded_batches(images, size=self.image_size)
-        logits, features = collect(lambda batch: run(on_device(batch)), batches, empty)
+        logits, features = collect(run, padded_batches(images, size=self.image_size), empty)
         return logits.T, features.T
 
     def scores(self, images: Images, fitted: Fitted) -> dict[str, np.ndarray]:

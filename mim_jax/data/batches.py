@@ -73,13 +73,13 @@ def on_device(batch: Any) -> Any:
     return jax.block_until_ready(jax.device_put(batch))
 
 
-def collect(score: Callable[[np.ndarray], Any], batches: Iterable[tuple[np.ndarray, int]], empty: Any) -> Any:
+def collect(score: Callable[[jax.Array], Any], batches: Iterable[tuple[np.ndarray, int]], empty: Any) -> Any:
     """Score padded batches and join the results, as float64, along the last axis (the images).
 
     The next batch is read while the device computes the current one.
 
     Args:
-      score: function of one padded batch that returns a tree of arrays `[..., B]`.
+      score: function of one padded batch, on the device, that returns a tree of arrays `[..., B]`.
       batches: batches as `padded_batches` yields them.
       empty: result if there are no batches.
     """
@@ -90,7 +90,7 @@ def collect(score: Callable[[np.ndarray], Any], batches: Iterable[tuple[np.ndarr
         return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[..., :real], scores)
 
     for batch, real in batches:
-        begun = score(batch), real
+        begun = score(on_device(batch)), real
         if waiting:
             parts.append(fetch(*waiting))
         waiting = begun

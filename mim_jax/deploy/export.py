@@ -8,7 +8,7 @@ folder came over an untrusted channel.
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ import numpy as np
 
 import mim_jax
 from mim_jax.data import weight_files
-from mim_jax.data.batches import Images, check_batch, collect, on_device, padded_batches
+from mim_jax.data.batches import Images, check_batch, collect, padded_batches
 from mim_jax.decide.decision import Calibration
 from mim_jax.decide.novelty_detector import NoveltyDetector, describe
 from mim_jax.deploy import format
@@ -173,16 +173,18 @@ class ExportedDetector(NoveltyDetector):
 
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
         """Compute each metric by fold, float64 `[folds, N]`; images as for `score_samples`, but uint8."""
-        batches = padded_batches(images, size=self.image_size)
-        empty = [np.zeros((self.folds, 0)) for _ in self.metrics]
-        return dict(zip(self.metrics, collect(self._score_bytes, batches, empty), strict=True))
 
-    def _score_bytes(self, batch: np.ndarray) -> list[jax.Array]:
-        _check_bytes(batch)  # before JAX converts other floats to float32
-        return self._score(self.arrays, on_device(batch))
+        def checked() -> Iterator[tuple[np.ndarray, int]]:
+            for batch, real in padded_batches(images, size=self.image_size):
+                _check_bytes(batch)  # before JAX converts other floats to float32
+                yield batch, real
+
+        empty = [np.zeros((self.folds, 0)) for _ in self.metrics]
+        scores = collect(functools.partial(self._score, self.arrays), checked(), empty)
+        return dict(zip(self.metrics, scores, strict=True))
 
     @functools.cached_property
-    def _score(self) -> Callable[[Any, np.ndarray], list[jax.Array]]:
+    def _score(self) -> Callable[[Any, jax.Array], list[jax.Array]]:
         return jax.jit(lambda arrays, batch: list(self.exported.call(arrays, batch)))
 
 

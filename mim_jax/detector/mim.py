@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from mim_jax import mask
-from mim_jax.data.batches import Images, check_batch, collect, on_device, padded_batches
+from mim_jax.data.batches import Images, check_batch, collect, padded_batches
 from mim_jax.decide.decision import Calibration
 from mim_jax.decide.novelty_detector import NoveltyDetector, describe
 from mim_jax.detector.calibration import calibrated, chosen_folds, read_decision
@@ -155,10 +155,9 @@ class Detector(NoveltyDetector):
         return self._every_hole(images, (self.measure,))[0]._asdict()
 
     def _every_hole(self, images: Images, measures: tuple[Measure, ...]) -> tuple[Similarities, ...]:
-        def score(batch: np.ndarray) -> tuple[Similarities, ...]:
+        def score(batch: jax.Array) -> tuple[Similarities, ...]:
             settings = self.mask_size, self.margin, measures
-            here = on_device(batch)  # once for all folds
-            folds = [_hole_similarities(self.generator, v, here, *settings) for v in self.variables]
+            folds = [_hole_similarities(self.generator, v, batch, *settings) for v in self.variables]
             return jax.tree.map(lambda *scores: jnp.stack(scores, axis=1), *folds)
 
         none = Similarities(*np.zeros((len(METRICS), measures[0].holes, len(self.variables), 0)))
@@ -192,11 +191,10 @@ def measure_filled(
     The fill is called outside the compiled program, because some fills run on the host.
     """
 
-    def score(batch: np.ndarray) -> Similarities:
+    def score(batch: jax.Array) -> Similarities:
         offset = mask.center_offset(batch.shape[1], mask_size)
-        here = on_device(batch)
-        patches = fill(pixels.as_float(here), offset, mask_size)
-        return _patch_similarities(here, patches, mask_size, measure)
+        patches = fill(pixels.as_float(batch), offset, mask_size)
+        return _patch_similarities(batch, patches, mask_size, measure)
 
     empty = Similarities(*np.zeros((len(METRICS), 0)))
     return collect(score, padded_batches(images, size=images.shape[1]), empty)._asdict()

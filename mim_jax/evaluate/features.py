@@ -107,7 +107,7 @@ def score_inpaintings(
     recorder.start("features of inpaintings", total=sum(map(len, parts)))
     program = jax.jit(lambda weights, x, y: feature_hbd(replace(backbone, weights=weights), x, y))
 
-    def compare(model: Detector, batch: np.ndarray) -> jax.Array:
+    def compare(model: Detector, batch: jax.Array) -> jax.Array:
         return program(backbone.weights, batch, model.inpaint(batch))
 
     def score(model: Detector, images: np.ndarray) -> np.ndarray:

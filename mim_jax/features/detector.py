@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mim_jax.data.batches import Images, check_batch, collect, on_device, padded_batches
+from mim_jax.data.batches import Images, check_batch, collect, padded_batches
 from mim_jax.decide.decision import Calibration
 from mim_jax.decide.novelty_detector import NoveltyDetector, describe
 from mim_jax.features.backbone import Apply, Backbone
@@ -161,8 +161,7 @@ def describe_images(
     describe = functools.partial(_describe, backbone.apply, tuple(components), backbone.weights)
     none = jax.eval_shape(describe, jax.ShapeDtypeStruct((1, *(backbone.image_size,) * 2, 3), jnp.uint8))
     empty = jax.tree.map(lambda leaf: np.zeros((leaf.shape[0], 0)), none)
-    batches = padded_batches(images, size=backbone.image_size)
-    found = collect(lambda batch: describe(on_device(batch)), batches, empty)
+    found = collect(describe, padded_batches(images, size=backbone.image_size), empty)
     return jax.tree.map(lambda leaf: np.ascontiguousarray(leaf.T, np.float32), found)
 
 
@@ -187,7 +186,7 @@ def score_batches(detector: Any, program: Program, images: Images) -> dict[str, 
     score_batch, variables = program
     empty = {name: np.zeros((detector.folds, 0)) for name in detector.metrics}
     batches = padded_batches(images, size=detector.image_size)
-    found = collect(lambda batch: score_batch(variables, on_device(batch)), batches, empty)
+    found = collect(lambda batch: score_batch(variables, batch), batches, empty)
     return {name: found[name] for name in detector.metrics}  # `jax.jit` sorts names
 
 

@@ -160,7 +160,8 @@ def _hidden(tree: Any, after: Any, take: Callable[[jax.Array], jax.Array] = lamb
       after: arrays that are computed before.
       take: function of an array.
     """
-    first = sum(leaf.reshape(-1)[0].astype(jnp.float32) for leaf in jax.tree.leaves(after))
+    known = [leaf for leaf in jax.tree.leaves(after) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    first = sum(leaf.reshape(-1)[0].astype(jnp.float32) for leaf in known)
     bits = lax.bitcast_convert_type(first, jnp.int32)
     leaves, shape = jax.tree.flatten(tree)
     real = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]

@@ -93,9 +93,8 @@ def test_layers_of_large_images_are_the_same_in_less_memory(monkeypatch):
     plain, held = run()
     monkeypatch.setattr(recomputing, "LARGE", 2**16)
     other, less = run()
-    monkeypatch.setattr(
-        recomputing, "LARGEST", 2**22
-    )  # matrices of 4 to 10 MB: up to three parts of four images
+    # Matrices have 4 to 10 MB: up to three parts of four images.
+    monkeypatch.setattr(recomputing, "LARGEST", 2**22)
     parts, least = run()
     rounding = 1e-6 * max(np.abs(leaf).max() for leaf in jax.tree.leaves(plain))
     for found in (other, parts):
