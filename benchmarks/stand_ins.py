@@ -50,7 +50,7 @@ def ssim(*_: Any) -> Any:
 
 
 class _Unread:
-    """A TensorBoard event or part of one, as an empty record, because the benchmarks never read it."""
+    """A TensorBoard event, part of one or its writer, all empty: the benchmarks never read them."""
 
     START = 0
     Value = Image = lambda *_, **__: None
@@ -61,6 +61,9 @@ class _Unread:
     def SerializeToString(self) -> bytes:
         return b""
 
+    def write(self, data: bytes) -> None:
+        pass
+
 
 MODULES: dict[str, dict[str, Any]] = {
     "ml_collections": {"ConfigDict": ConfigDict},
@@ -70,11 +73,14 @@ MODULES: dict[str, dict[str, Any]] = {
         "adjust_saturation": adjust_saturation,
         "ssim": ssim,
     },
-    "tensorboardX": {"__path__": []},
-    "tensorboardX.proto": {"__path__": []},
-    "tensorboardX.proto.event_pb2": {"Event": _Unread, "SessionLog": _Unread},
-    "tensorboardX.proto.summary_pb2": {"Summary": _Unread},
-    "tensorboardX.record_writer": {"masked_crc32c": lambda data: 0},
+    "tensorboard": {"__path__": []},
+    "tensorboard.compat": {"__path__": []},
+    "tensorboard.compat.proto": {"__path__": []},
+    "tensorboard.compat.proto.event_pb2": {"Event": _Unread, "SessionLog": _Unread},
+    "tensorboard.compat.proto.summary_pb2": {"Summary": _Unread},
+    "tensorboard.summary": {"__path__": []},
+    "tensorboard.summary.writer": {"__path__": []},
+    "tensorboard.summary.writer.record_writer": {"RecordWriter": _Unread},
 }
 
 

@@ -1,19 +1,22 @@
 """Live records of a run: metrics.jsonl, TensorBoard events and a progress bar."""
 
+import io
 import json
 import os
+import socket
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
-
-if TYPE_CHECKING:
-    from mim_jax.train.tensorboard import Events
-
 
 _IN_A_LOG = "{desc}: {n_fmt} of {total_fmt} done, {elapsed} so far, {remaining} left{postfix}"
 
@@ -59,9 +62,6 @@ class Recorder:
 
     def rewind(self, role: str, fold: int, epoch: int, step: int) -> None:
         """Delete records of this training of `fold` after `epoch`, whose last update is `step`."""
-        # Imported here, because tensorboardX imports PyTorch if installed: a second or two, and 200 MB.
-        from mim_jax.train.tensorboard import Events
-
         where = self._tensorboard / _title(role, fold)
         self._events[role, fold] = Events(where, purge_step=step + 1)
         if not self.path.exists():
@@ -119,6 +119,41 @@ class Recorder:
     def _write(self, event: Mapping[str, Any]) -> None:
         with self.path.open("a") as file:
             file.write(json.dumps(event) + "\n")
+
+
+class Events:
+    """A file of TensorBoard events; every call appends one and closes the file.
+
+    No thread buffers events that a crash or a full disk would lose.
+    """
+
+    def __init__(self, folder: Path, *, purge_step: int):
+        """Begin a file in `folder`, made if missing; it voids events of older files from `purge_step` on."""
+        folder.mkdir(parents=True, exist_ok=True)
+        # TensorBoard reads files in the order of their names.
+        self._path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+        self._write(Event(file_version="brain.Event:2"), 0)
+        self._write(Event(session_log=SessionLog(status=SessionLog.START)), purge_step)
+
+    def scalars(self, metrics: Mapping[str, float], step: int) -> None:
+        """Append some numbers at a step."""
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+        self._write(Event(summary=Summary(value=values)), step)
+
+    def image(self, tag: str, image: np.ndarray, step: int) -> None:
+        """Append a picture, uint8 `[H, W, 3]`."""
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        height, width, _ = image.shape
+        picture = Summary.Image(
+            height=height, width=width, colorspace=3, encoded_image_string=file.getvalue()
+        )
+        self._write(Event(summary=Summary(value=[Summary.Value(tag=tag, image=picture)])), step)
+
+    def _write(self, event: Event, step: int) -> None:
+        event.wall_time, event.step = time.time(), step
+        with self._path.open("ab") as file:
+            RecordWriter(file).write(event.SerializeToString())
 
 
 def _title(role: str, fold: int) -> str:

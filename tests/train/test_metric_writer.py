@@ -5,10 +5,9 @@ import struct
 
 import numpy as np
 from PIL import Image
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-from mim_jax.train.metric_writer import Recorder
-from mim_jax.train.tensorboard import Events
+from mim_jax.train.metric_writer import Events, Recorder
 
 
 def castagnoli(data):
