@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
-from mim_jax.inpaint.convolution import max_pool
 from mim_jax.inpaint.layers import BatchNorm, Conv, kaiming_normal
 from mim_jax.inpaint.recomputing import recomputed
 
@@ -90,3 +90,32 @@ def _uniform(bound: float) -> nn.initializers.Initializer:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return draw
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """3x3 maximum, stride 2, padding 1: `[B, H, W, C]` gives `[B, (H + 1) // 2, (W + 1) // 2, C]`.
+
+    If maxima tie in a window, the first in row order gets the gradient, as in `torch.nn.MaxPool2d(3, 2, 1)`.
+    """
+    return lax.platform_dependent(x, cpu=_max_pool_slices, default=_max_pool_lax)
+
+
+def _max_pool_lax(x: jax.Array) -> jax.Array:
+    return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+
+
+def _max_pool_slices(x: jax.Array) -> jax.Array:
+    """Maximum along rows, then columns, by plain slices: the gradient of `_max_pool_lax` is a scatter."""
+    pads = ((0, 0), (1, 1 + x.shape[1] % 2), (1, 1 + x.shape[2] % 2), (0, 0))
+    x = jnp.pad(x, pads, constant_values=-jnp.inf)
+    x = x.reshape(x.shape[0], x.shape[1], x.shape[2] // 2, 2, x.shape[3])
+    even, odd = x[:, :, :, 0], x[:, :, :, 1]
+    x = _first_max(_first_max(even[:, :, :-1], odd[:, :, :-1]), even[:, :, 1:])
+    x = x.reshape(x.shape[0], x.shape[1] // 2, 2, x.shape[2], x.shape[3])
+    even, odd = x[:, :, 0], x[:, :, 1]
+    return _first_max(_first_max(even[:, :-1], odd[:, :-1]), even[:, 1:])
+
+
+def _first_max(a: jax.Array, b: jax.Array) -> jax.Array:
+    # `jnp.maximum` would split the gradient between equal values; NaN stays NaN.
+    return jnp.where((a >= b) | jnp.isnan(a), a, b)

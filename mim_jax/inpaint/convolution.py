@@ -15,7 +15,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import lax
 
 from mim_jax.inpaint.recomputing import with_large_matrix
@@ -43,14 +42,6 @@ def depthwise(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> 
     """Depthwise cross-correlation: `[B, H, W, C]` with `[k, k, 1, C]`; output sizes as for `conv`."""
     forms: dict[str, Callable[..., jax.Array]] = {"cpu": _depthwise_sums, "default": _depthwise_lax}
     return lax.platform_dependent(x, kernel, **_bind(forms, stride, padding))
-
-
-def max_pool(x: jax.Array) -> jax.Array:
-    """3x3 maximum, stride 2, padding 1: `[B, H, W, C]` gives `[B, (H + 1) // 2, (W + 1) // 2, C]`.
-
-    If maxima tie in a window, the first in row order gets the gradient, as in `torch.nn.MaxPool2d(3, 2, 1)`.
-    """
-    return lax.platform_dependent(x, cpu=_max_pool_slices, default=_max_pool_lax)
 
 
 def pointwise_then_transpose(
@@ -125,37 +116,53 @@ def _conv_matrix(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> 
 def _conv_of_windows(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     taps, features = kernel.shape[0], kernel.shape[-1]
     batch, channels = x.shape[0], x.shape[-1]
-    columns = _windows(x, taps, stride, padding)
+    columns = _rows_of_windows(x, taps, stride, padding)
     out_height, out_width = columns[0].shape[1:3]
-    matrix = jnp.concatenate(columns, axis=-1).reshape(batch * out_height * out_width, taps * taps * channels)
+    # XLA copies slices to concatenate them, but not to stack them: that is faster if they are wide.
+    join = jnp.stack if taps % stride == 0 and stride * channels >= 64 else jnp.concatenate
+    matrix = join(columns, axis=3).reshape(batch * out_height * out_width, taps * taps * channels)
     rows = product(matrix, kernel.reshape(-1, features))
     return rows.reshape(batch, out_height, out_width, features)
 
 
 def _windows(x: jax.Array, taps: int, stride: int, padding: int) -> list[jax.Array]:
     """Pixels under each tap (a, b): windows[taps * a + b][:, i, j] = padded[:, s i + a, s j + b]."""
-    height, width = ((n + 2 * padding - taps) // stride + 1 for n in x.shape[1:3])
-    phases = _split_phases(x, stride, padding, taps)
+    channels = x.shape[-1]
     return [
-        phases[a % stride][b % stride][
-            :, a // stride : a // stride + height, b // stride : b // stride + width
-        ]
-        for a in range(taps)
-        for b in range(taps)
+        row[..., first : first + channels]
+        for row in _rows_of_windows(x, taps, stride, padding)
+        for first in range(0, row.shape[-1], channels)
     ]
 
 
-def _split_phases(x: jax.Array, stride: int, padding: int, taps: int) -> list[list[jax.Array]]:
-    """Strided slices as plain ones: phases[a][b][:, i, j] = padded[:, stride * i + a, stride * j + b]."""
-    if stride == 1:
-        return [[jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))]]
-    batch, height, width, channels = x.shape
-    # Padding at the far side is rounded up, so that every phase has the same size.
-    far = [padding + (-(n + 2 * padding)) % stride for n in (height, width)]
-    padded = jnp.pad(x, ((0, 0), (padding, far[0]), (padding, far[1]), (0, 0)))
-    rows, columns = padded.shape[1] // stride, padded.shape[2] // stride
-    blocks = padded.reshape(batch, rows, stride, columns, stride, channels)
-    return [[blocks[:, :, a, :, b] for b in range(stride)] for a in range(stride)]
+def _rows_of_windows(x: jax.Array, taps: int, stride: int, padding: int) -> list[jax.Array]:
+    """Windows as in `_windows`, side by side for the taps (a, b) that share a row and a block of columns.
+
+    Columns s j + b of a block, b from 0 to s - 1, are neighbours in memory. One copy of all of them takes
+    less time, and less compiling, than one copy for each.
+    """
+    batch, *sides, channels = x.shape
+    height, width = ((n + 2 * padding - taps) // stride + 1 for n in sides)
+    # The far side ends with the last block under a window: padded, or cut if no window reaches it.
+    far = [
+        stride * (out + (taps - 1) // stride) - n - padding
+        for n, out in zip(sides, (height, width), strict=True)
+    ]
+    zero = jnp.zeros((), x.dtype)
+    padded = lax.pad(x, zero, ((0, 0, 0), (padding, far[0], 0), (padding, far[1], 0), (0, 0, 0)))
+    rows, columns = (n // stride for n in padded.shape[1:3])
+    blocks = padded.reshape(batch, rows, stride, columns, stride * channels)
+    phases = [blocks[:, :, q] for q in range(stride)]
+    return [
+        phases[a % stride][
+            :,
+            a // stride : a // stride + height,
+            b // stride : b // stride + width,
+            : min(stride, taps - b) * channels,
+        ]
+        for a in range(taps)
+        for b in range(0, taps, stride)
+    ]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -279,27 +286,6 @@ def _depthwise_backward(
 
 
 _depthwise_sums.defvjp(_depthwise_forward, _depthwise_backward)
-
-
-def _max_pool_lax(x: jax.Array) -> jax.Array:
-    return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-
-
-def _max_pool_slices(x: jax.Array) -> jax.Array:
-    """Maximum along rows, then columns, by plain slices: the gradient of `_max_pool_lax` is a scatter."""
-    pads = ((0, 0), (1, 1 + x.shape[1] % 2), (1, 1 + x.shape[2] % 2), (0, 0))
-    x = jnp.pad(x, pads, constant_values=-jnp.inf)
-    x = x.reshape(x.shape[0], x.shape[1], x.shape[2] // 2, 2, x.shape[3])
-    even, odd = x[:, :, :, 0], x[:, :, :, 1]
-    x = _first_max(_first_max(even[:, :, :-1], odd[:, :, :-1]), even[:, :, 1:])
-    x = x.reshape(x.shape[0], x.shape[1] // 2, 2, x.shape[2], x.shape[3])
-    even, odd = x[:, :, 0], x[:, :, 1]
-    return _first_max(_first_max(even[:, :-1], odd[:, :-1]), even[:, 1:])
-
-
-def _first_max(a: jax.Array, b: jax.Array) -> jax.Array:
-    # `jnp.maximum` would split the gradient between equal values; NaN stays NaN.
-    return jnp.where((a >= b) | jnp.isnan(a), a, b)
 
 
 @jax.custom_vjp

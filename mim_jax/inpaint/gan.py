@@ -93,16 +93,14 @@ def init_state(key: jax.Array, config: GanConfig) -> AdversarialState:
     """Draw fresh networks and optimiser states; errors as in `check_patch`."""
     check_patch(config)
     generator_key, discriminator_key = jax.random.split(key)
-    images, patches = (
-        jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-        for side in (config.image_size, config.mask_size)
-    )
+    images, patches = (jnp.zeros((1, side, side, 3)) for side in (config.image_size, config.mask_size))
 
     def init() -> tuple[Any, Any]:
-        variables = config.generator.lazy_init(generator_key, images, train=True)
-        return variables, config.discriminator.lazy_init(discriminator_key, patches)["params"]
+        variables = config.generator.init(generator_key, images, train=True)
+        return variables, config.discriminator.init(discriminator_key, patches)["params"]
 
-    variables, discriminator_params = initial.together(init)
+    # As one program, from which XLA removes the networks' outputs.
+    variables, discriminator_params = jax.jit(lambda: initial.together(init))()
     return AdversarialState(
         step=jnp.zeros((), jnp.int32),
         generator_params=variables["params"],

@@ -34,7 +34,7 @@ def gaussian(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, m
 def together(init: Callable[[], T]) -> T:
     """Return the result of `init()`, with all `gaussian` draws of its layers made in one loop.
 
-    `init` is called twice, so it should compute nothing else, as in `flax.linen.Module.lazy_init`.
+    `init` is called twice: trace it, so that XLA removes what else it computes.
     """
     asked = list[tuple[jax.Array, tuple[int, ...], float]]()
 

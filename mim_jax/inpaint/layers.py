@@ -150,4 +150,4 @@ def leaky_relu(x: jax.Array) -> jax.Array:
 @leaky_relu.defjvp
 def _leaky_relu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     y = leaky_relu(*primals)
-    return y, jnp.where(y >= 0, tangents[0], 0.2 * tangents[0])
+    return y, jax.lax.select(y >= 0, tangents[0], 0.2 * tangents[0])

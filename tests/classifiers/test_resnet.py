@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from against_torchvision import check_against, count, drawn, import_torchvision, lively
 
+from mim_jax.classifiers import resnet
 from mim_jax.classifiers.resnet import Bottleneck, ResNet50
-from mim_jax.inpaint import convolution
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -92,10 +92,10 @@ def test_both_forms_of_max_pool_are_pytorchs(side):
     pooled = torch.nn.functional.max_pool2d(batch, 3, stride=2, padding=1)
     weights = np.random.default_rng(1).standard_normal(tuple(pooled.shape), np.float32)
     pooled.backward(torch.from_numpy(weights))
-    for form in (convolution._max_pool_lax, convolution._max_pool_slices):
+    for form in (resnet._max_pool_lax, resnet._max_pool_slices):
         value, gradient = jax.jit(lambda x, y, form=form: (form(x), jax.vjp(form, x)[1](y)[0]))(
             x, weights.transpose(0, 2, 3, 1)
         )
         np.testing.assert_array_equal(value, pooled.detach().permute(0, 2, 3, 1).numpy())
         np.testing.assert_allclose(gradient, batch.grad.permute(0, 2, 3, 1).numpy(), atol=1e-6)
-    assert np.isnan(convolution.max_pool(jnp.asarray(x).at[0, 3, 3, 0].set(jnp.nan))[0, 1:3, 1:3, 0]).all()
+    assert np.isnan(resnet.max_pool(jnp.asarray(x).at[0, 3, 3, 0].set(jnp.nan))[0, 1:3, 1:3, 0]).all()
