@@ -207,9 +207,7 @@ class Classifier:
     def outputs(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
         """Logits `[N, C]` and features `[N, F]`, float64; images as for MIM's `score_samples`."""
         run = functools.partial(_outputs, self.variables, network=self.network)
-        one = jax.ShapeDtypeStruct((1, self.image_size, self.image_size, 3), np.uint8)
-        empty = tuple(np.zeros((shape.shape[0], 0)) for shape in jax.eval_shape(run, one))
-        logits, features = collect(run, padded_batches(images, size=self.image_size), empty)
+        logits, features = collect(run, padded_batches(images, size=self.image_size))
         return logits.T, features.T
 
     def scores(self, images: Images, fitted: Fitted) -> dict[str, np.ndarray]:

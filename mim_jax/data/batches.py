@@ -30,8 +30,8 @@ def batch_size() -> int:
 def padded_batches(images: Images, *, size: int) -> Iterator[tuple[np.ndarray, int]]:
     """Yield batches of `batch_size()`, the last padded with zeros, each with its number of real images.
 
-    Holds at most one batch of an iterable, so a generator may read any number of files. `size` is the side
-    that the images must have.
+    Holds at most one batch of an iterable, so a generator may read any number of files. If there are no
+    images, one batch of zeros shows the shape of a result. `size` is the side that the images must have.
 
     Raises:
       ValueError: wrong shape or dtype, two dtypes in one iterable, or floats outside [0, 1].
@@ -42,7 +42,7 @@ def padded_batches(images: Images, *, size: int) -> Iterator[tuple[np.ndarray, i
         array = images
         array = array[None] if array.ndim == 3 else array
         check_batch(array, size, wanted="[N, {0}, {0}, 3] or one [{0}, {0}, 3]", found=np.shape(images))
-        starts = range(0, len(array), most)
+        starts = range(0, max(len(array), 1), most)
         batches: Iterator[np.ndarray] = (array[start : start + most] for start in starts)
     else:
         batches = _stacked(iter(images), size, most)
@@ -73,15 +73,14 @@ def on_device(batch: Any) -> Any:
     return jax.block_until_ready(jax.device_put(batch))
 
 
-def collect(score: Callable[[jax.Array], Any], batches: Iterable[tuple[np.ndarray, int]], empty: Any) -> Any:
+def collect(score: Callable[[jax.Array], Any], batches: Iterable[tuple[np.ndarray, int]]) -> Any:
     """Score padded batches and join the results, as float64, along the last axis (the images).
 
     The next batch is read while the device computes the current one.
 
     Args:
       score: function of one padded batch, on the device, that returns a tree of arrays `[..., B]`.
-      batches: batches as `padded_batches` yields them.
-      empty: result if there are no batches.
+      batches: batches as `padded_batches` yields them, at least one.
     """
     parts = []
     waiting: tuple[Any, int] | None = None
@@ -94,8 +93,7 @@ def collect(score: Callable[[jax.Array], Any], batches: Iterable[tuple[np.ndarra
         if waiting:
             parts.append(fetch(*waiting))
         waiting = begun
-    if not waiting:
-        return empty
+    assert waiting
     parts.append(fetch(*waiting))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=-1), *parts)
 
@@ -127,6 +125,8 @@ def _stacked(images: Iterator[np.ndarray], size: int, most: int) -> Iterator[np.
             if image.dtype != dtype:
                 raise ValueError(f"images must have one dtype, got {dtype} and {image.dtype}: convert them")
         yield np.stack(few)
+    if dtype is None:
+        yield np.zeros((0, size, size, 3), np.uint8)
 
 
 def check_batch(

@@ -179,8 +179,7 @@ class ExportedDetector(NoveltyDetector):
                 _check_bytes(batch)  # before JAX converts other floats to float32
                 yield batch, real
 
-        empty = [np.zeros((self.folds, 0)) for _ in self.metrics]
-        scores = collect(functools.partial(self._score, self.arrays), checked(), empty)
+        scores = collect(functools.partial(self._score, self.arrays), checked())
         return dict(zip(self.metrics, scores, strict=True))
 
     @functools.cached_property

@@ -160,8 +160,7 @@ class Detector(NoveltyDetector):
             folds = [_hole_similarities(self.generator, v, batch, *settings) for v in self.variables]
             return jax.tree.map(lambda *scores: jnp.stack(scores, axis=1), *folds)
 
-        none = Similarities(*np.zeros((len(METRICS), measures[0].holes, len(self.variables), 0)))
-        return collect(score, padded_batches(images, size=self.image_size), (none,) * len(measures))
+        return collect(score, padded_batches(images, size=self.image_size))
 
     def inpaint(self, images: Any, *, fold: int = 0) -> np.ndarray:
         """Inpaint the centre of images by one fold's generator: float32 in [0, 1], `[N, S, S, 3]`.
@@ -196,8 +195,7 @@ def measure_filled(
         patches = fill(pixels.as_float(batch), offset, mask_size)
         return _patch_similarities(batch, patches, mask_size, measure)
 
-    empty = Similarities(*np.zeros((len(METRICS), 0)))
-    return collect(score, padded_batches(images, size=images.shape[1]), empty)._asdict()
+    return collect(score, padded_batches(images, size=images.shape[1]))._asdict()
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4, 5))

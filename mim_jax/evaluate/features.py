@@ -112,7 +112,7 @@ def score_inpaintings(
 
     def score(model: Detector, images: np.ndarray) -> np.ndarray:
         batches = padded_batches(images, size=images.shape[1])
-        return collect(functools.partial(compare, model), batches, np.zeros(0))
+        return collect(functools.partial(compare, model), batches)
 
     found = []
     for part, model in zip(parts, models, strict=True):

@@ -157,11 +157,8 @@ def describe_images(
     backbone: Backbone, images: Images, components: Sequence[str] = (FEATURES,)
 ) -> dict[str, dict[str, np.ndarray]]:
     """Compute histograms of images by component and layer, float32 `[N, C]` each."""
-
     describe = functools.partial(_describe, backbone.apply, tuple(components), backbone.weights)
-    none = jax.eval_shape(describe, jax.ShapeDtypeStruct((1, *(backbone.image_size,) * 2, 3), jnp.uint8))
-    empty = jax.tree.map(lambda leaf: np.zeros((leaf.shape[0], 0)), none)
-    found = collect(describe, padded_batches(images, size=backbone.image_size), empty)
+    found = collect(describe, padded_batches(images, size=backbone.image_size))
     return jax.tree.map(lambda leaf: np.ascontiguousarray(leaf.T, np.float32), found)
 
 
@@ -184,9 +181,8 @@ def compiled(detector: Any) -> Program:
 def score_batches(detector: Any, program: Program, images: Images) -> dict[str, np.ndarray]:
     """Score images in batches with a detector's `compiled` program: float64 `[folds, N]` by metric."""
     score_batch, variables = program
-    empty = {name: np.zeros((detector.folds, 0)) for name in detector.metrics}
     batches = padded_batches(images, size=detector.image_size)
-    found = collect(lambda batch: score_batch(variables, batch), batches, empty)
+    found = collect(lambda batch: score_batch(variables, batch), batches)
     return {name: found[name] for name in detector.metrics}  # `jax.jit` sorts names
 
 

@@ -48,8 +48,7 @@ def unlikeness(detector: FeatureDetector, images: Images) -> np.ndarray:
     reference, size = detector.references[FEATURES], detector.image_size
 
     draw = functools.partial(_draw, detector.backbone.apply, detector.backbone.weights, reference)
-    empty = np.zeros((size, size, 0))
-    return np.moveaxis(collect(draw, padded_batches(images, size=size), empty), -1, 0).astype(np.float32)
+    return np.moveaxis(collect(draw, padded_batches(images, size=size)), -1, 0).astype(np.float32)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -66,13 +66,12 @@ def inpaint_all(
     >>> inpaint_all(UNet(width=1), variables, images, mask_size=16).shape
     (1, 32, 32, 3)
     """
-    shape = images.shape if images.ndim == 4 else (1, *images.shape)
-    batches = padded_batches(images, size=shape[1])
+    batches = padded_batches(images, size=images.shape[-2])
     done = [
         np.asarray(_composite(generator, variables, on_device(batch), mask_size, margin))[:n]
         for batch, n in batches
     ]
-    return np.concatenate(done) if done else np.zeros(shape, np.float32)
+    return np.concatenate(done)
 
 
 def abstract_variables(generator: nn.Module, image_size: int) -> Any:

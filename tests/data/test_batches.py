@@ -71,10 +71,12 @@ def test_collect_joins_along_the_last_axis():
     def score(batch):
         return {"sum": batch.sum(axis=(1, 2, 3)), "folds": np.stack([batch[:, 0, 0, 0]] * 2)}
 
-    found = collect(score, padded_batches(images(41), size=4), {})
+    found = collect(score, padded_batches(images(41), size=4))
     np.testing.assert_array_equal(found["sum"], images(41).sum(axis=(1, 2, 3)))
     assert found["folds"].shape == (2, 41) and found["folds"].dtype == np.float64
-    assert collect(score, padded_batches(images(0), size=4), "nothing") == "nothing"
+    for none in (images(0), iter([])):
+        found = collect(score, padded_batches(none, size=4))
+        assert found["sum"].shape == (0,) and found["folds"].shape == (2, 0)
 
 
 @pytest.mark.parametrize(
