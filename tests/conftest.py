@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch's threads wait for each
 
 import jax
 import pytest
+from jax._src import compiler
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # A background shell ignores SIGINT, and child processes would inherit that; some tests interrupt theirs.
@@ -23,13 +24,22 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(scope="module")
 def compiled_quickly():
-    """Compile in a third of the time, into slower programs. Not for tests of the exact bits that users get.
+    """Compile in a tenth of the time, into slower programs. Not for tests of the exact bits that users get.
 
     The last bits of results differ: compile both sides of a comparison this way.
     """
     before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", True)
-    yield
+    options = compiler.get_compile_options
+
+    def changed(*args, env_options_overrides=None, **rest):
+        more = {"xla_cpu_use_fusion_emitters": False, **(env_options_overrides or {})}
+        return options(*args, env_options_overrides=more, **rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        # JAX has no public setting for XLA's options in a process that runs already.
+        patch.setattr(compiler, "get_compile_options", changed)
+        yield
     jax.config.update("jax_disable_most_optimizations", before)
 
 

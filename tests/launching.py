@@ -7,7 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 1200  # seconds; only ends a hang, far more than a loaded machine needs
-QUICKLY = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # like the fixture compiled_quickly
+# Like the fixture compiled_quickly.
+QUICKLY = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}
 # A run of MIM that takes seconds.
 TINY = {
     "data.image_size": 32,

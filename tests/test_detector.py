@@ -18,6 +18,8 @@ from mim_jax.deploy.bulk.rows import score_files
 from mim_jax.inpaint.inference import network_fill
 from mim_jax.measure.similarity import Measure
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SIZE, HOLE = 24, 12
 
 

@@ -12,8 +12,6 @@ from flax import linen as nn
 from mim_jax.classifiers.step import ClassifierConfig, classification_step
 from mim_jax.train.epochs import init_state, run_epochs
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)

@@ -19,7 +19,10 @@ from tests.deploy.small import SIZE, make_combined, make_detector, make_features
 
 pytest.importorskip("jax2onnx", reason="jax2onnx is not installed: see docs/deploy.md")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install '.[app]'")
-pytestmark = pytest.mark.skipif(chromium.find() is None, reason="no Chromium: see docs/deploy.md")
+pytestmark = [
+    pytest.mark.skipif(chromium.find() is None, reason="no Chromium: see docs/deploy.md"),
+    pytest.mark.usefixtures("compiled_quickly"),
+]
 
 from mim_jax.deploy.app import bundle, program  # noqa: E402 - they need ONNX
 

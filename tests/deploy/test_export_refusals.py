@@ -7,6 +7,8 @@ from mim_jax.data import weight_files
 from mim_jax.deploy import export, format
 from tests.deploy.exports import REMOVED, exchange, images, refused, rewrite
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.mark.parametrize("name", [format.CONFIG, format.WEIGHTS, format.SCORER, format.GOLDEN])
 def test_a_changed_or_missing_file_is_named(copy, name):

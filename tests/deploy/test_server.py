@@ -20,6 +20,8 @@ from mim_jax.deploy.server.scoring_queue import Busy, ScoringQueue
 from tests.deploy.small import make_combined
 from tests.launching import LIMIT
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SIZE = 32
 
 

@@ -11,6 +11,8 @@ from mim_jax.evaluate.robustness import corruptions
 from mim_jax.evaluate.robustness.corruptions import CORRUPTIONS
 from mim_jax.measure.similarity import similarities
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SIZE = 48
 KEY = jax.random.key(3)
 

@@ -8,6 +8,8 @@ import scipy.sparse.linalg
 
 from mim_jax.evaluate.baselines.inpainting import FILLS, harmonic_fill, mean_fill, telea_fill
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 def sparse_solution(image: np.ndarray, offset: tuple[int, int], mask_size: int) -> np.ndarray:
     """The discrete Laplace equation of one channel `[S, S]`, solved by sparse elimination in float64."""

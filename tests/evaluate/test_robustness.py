@@ -21,6 +21,8 @@ from mim_jax.features.backbone import Backbone
 from mim_jax.features.detector import fit_detector
 from mim_jax.measure.similarity import METRICS, Measure, similarities
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SIZE, HOLE = 32, 16
 
 

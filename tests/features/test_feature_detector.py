@@ -13,6 +13,8 @@ from mim_jax.features.detector import COLOR, FEATURES, FeatureDetector, describe
 from mim_jax.features.histograms import channel_histograms, color_histogram, feature_hbd
 from mim_jax.features.unlikeness import unlikeness
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SIZE = 16
 
 

@@ -11,6 +11,8 @@ from sklearn.neighbors import NearestNeighbors
 from mim_jax.features import one_class
 from mim_jax.measure import histogram
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 RNG = np.random.default_rng(0)
 LAYERS = {"shallow": 12, "deep": 40}  # fewer and more channels than there are training images
 GROUPS = np.arange(36) // 2

@@ -13,6 +13,8 @@ from mim_jax.train.config import parse
 from mim_jax.train.epochs import init_state
 from mim_jax.train.mim import make_gan
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 class Network(nn.Module):
     """Weights of several blocks, of one block, and of a few numbers, with and without a mean."""

@@ -9,6 +9,8 @@ import pytest
 
 from mim_jax.inpaint import convolution, layers
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 # (side, features in, features out, taps, stride, padding): every shape of layer that the networks have, and
 # odd sizes.
 CONVOLUTIONS = [

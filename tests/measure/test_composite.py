@@ -8,6 +8,8 @@ import pytest
 from mim_jax.measure.similarity import composite_similarities, similarities
 from tests.measure.examples import image_like
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.mark.parametrize(
     "options", [{}, {"window": "global"}, {"filter_size": 5, "bins": 32, "per_channel": True}]

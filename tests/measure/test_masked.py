@@ -11,6 +11,8 @@ import pytest
 from mim_jax.measure.similarity import hbd, mae, mse, psnr
 from mim_jax.measure.ssim import ms_ssim, ssim
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 rng = np.random.default_rng(0)
 X, Y = rng.random((2, 3, 20, 20, 3), np.float32)
 MASK = (rng.random((20, 20)) > 0.3).astype(np.float32)

@@ -11,6 +11,8 @@ from mim_jax.measure.each import each_p
 from mim_jax.measure.similarity import composite_similarities, hbd, mae, mse, similarities, ssim_hbd
 from mim_jax.measure.ssim import ssim
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 X, Y = np.random.default_rng(0).random((2, 4, 12, 12, 1), np.float32)
 small_ssim = functools.partial(ssim, filter_size=5)
 joint = functools.partial(ssim_hbd, filter_size=5)

@@ -100,7 +100,7 @@ def on_eight(begun, tmp_path_factory):
     placed, split = tmp_path_factory.mktemp("eight") / "placed", tmp_path_factory.mktemp("split")
     shutil.copytree(begun, placed)
     flags = "--xla_force_host_platform_device_count=8"
-    finish(call(on_eight_devices, placed, split, XLA_FLAGS=flags))
+    finish(call(on_eight_devices, placed, split, XLA_FLAGS=f"{QUICKLY['XLA_FLAGS']} {flags}"))
     return placed, split
 
 
