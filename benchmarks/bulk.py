@@ -1,7 +1,7 @@
 """Bulk scoring on Ray and in one process: images per second, CPU time, memory, bytes of output per row.
 
 python -m benchmarks.bulk --rows 5000 20000
-python -m benchmarks.bulk --rows 20000 --detector=runs/skin/exported --engines ray --device=gpu
+python -m benchmarks.bulk --rows 20000 --full-size --engines ray --device=gpu
 
 The images are generated JPEG files of 224 pixels. Each engine scores them in its own processes, one engine
 after the other, for each number of rows. The rate excludes starting, loading and compiling: it is measured
@@ -15,7 +15,9 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+from benchmarks.results import write_json
 from mim_jax.deploy.bulk.engines import available_cpus, has_ray
 from mim_jax.deploy.bulk.output import ROWS
 from mim_jax.deploy.bulk.worker import AT_ONCE
@@ -23,6 +25,7 @@ from tests.launching import has_ended
 from tests.stress.bulk import begin, descendants, make_export, make_photos
 
 EVERY = 0.5  # seconds between two samples of memory
+FULL_SIZE = {"size": 224, "width": 64, "channels": 4000}  # the networks of configs/mim.py
 
 
 def memory(process: int) -> float:
@@ -71,8 +74,8 @@ class Watch:
             time.sleep(EVERY)
 
 
-def measure(root: Path, engine: str, rows: int, device: str, turn: int) -> float:
-    """Score with an engine, print a row of the table, and return images per second."""
+def measure(root: Path, engine: str, rows: int, device: str, turn: int) -> dict[str, Any]:
+    """Score with an engine, and print and return a row of the table."""
     output = root / f"{engine}_{rows}_{turn}"
     flags = [f"--device={device}", *(["--actors=0"] if engine == "here" else [])]
     began = time.perf_counter()
@@ -84,12 +87,10 @@ def measure(root: Path, engine: str, rows: int, device: str, turn: int) -> float
     rate = (rows - AT_ONCE * ROWS) / (last - first)
     most = " | ".join(f"{watch.most[each]:.0f}" for each in ("driver", "worker", "all"))
     size = sum(path.stat().st_size for path in output.glob("part-*")) / rows
-    cpu = 1000 * sum(watch.cpu.values()) / rows
-    print(
-        f"| {engine} | {rows:,} | {first - began:.0f} | {rate:.1f} | {cpu:.1f} | {most} | {size:.0f} |",
-        flush=True,
-    )
-    return rate
+    cpu, start = 1000 * sum(watch.cpu.values()) / rows, first - began
+    print(f"| {engine} | {rows:,} | {start:.0f} | {rate:.1f} | {cpu:.1f} | {most} | {size:.0f} |", flush=True)
+    found = {"start_s": start, "images_per_s": rate, "cpu_ms_per_image": cpu, "memory_mb": watch.most}
+    return {"system": engine, "rows": rows, **found, "bytes_per_row": size}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -98,27 +99,34 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--engines", nargs="+", default=["here", "ray"] if has_ray() else ["here"])
     parser.add_argument("--turns", type=int, default=1, help="runs of each engine, alternating")
     parser.add_argument("--detector", type=Path, default=None, help="an export (default: a small one)")
+    parser.add_argument("--full-size", action="store_true", help="export the networks of configs/mim.py")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path, help="file for the results")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
+        detector = str(options.detector or ("full-size" if options.full_size else "small"))
         if options.detector:
             (root / "export").symlink_to(options.detector.absolute())
         else:
-            make_export(root / "export")
+            make_export(root / "export", **(FULL_SIZE if options.full_size else {}))
         for rows in options.rows:
             make_photos(root / f"photos_{rows}", rows)
         files = [path.stat().st_size for path in (root / f"photos_{options.rows[0]}").iterdir()]
         print(f"{available_cpus()} cores; files of {sum(files) / len(files):,.0f} bytes on average")
         print("| engine | rows | start, s | images/s | CPU ms/image | MB driver | worker | all | bytes/row |")
         print("|---|---|---|---|---|---|---|---|---|")
+        found: list[dict[str, Any]] = []
         for rows in options.rows:
             rates: dict[str, list[float]] = {engine: [] for engine in options.engines}
             for turn in range(options.turns):
                 for engine in options.engines[
                     :: -1 if turn % 2 else 1
                 ]:  # alternate the order, because the load of other work varies
-                    rates[engine].append(measure(root, engine, rows, options.device, turn))
+                    row = measure(root, engine, rows, options.device, turn)
+                    found.append({"detector": detector, **row})
+                    rates[engine].append(found[-1]["images_per_s"])
+                    write_json(options.json, {"cores": available_cpus()}, found)
             if len(rates) == 2:
                 ratio = sum(rates["ray"]) / sum(rates["here"])
                 print(f"ray / here at {rows:,} rows: {ratio:.2f}", flush=True)

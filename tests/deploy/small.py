@@ -17,8 +17,8 @@ from mim_jax.measure.similarity import Measure
 SIZE = 64
 
 
-def make_detector(generator="context_encoder", **measure):
-    options = {"width": 8, "bottleneck": "pointwise", "bottleneck_channels": 40}
+def make_detector(generator="context_encoder", *, size=SIZE, width=8, channels=40, **measure):
+    options = {"width": width, "bottleneck": "pointwise", "bottleneck_channels": channels}
     network = make_generator(generator, options, dtype=jnp.float32)
     rng = np.random.default_rng(0)
 
@@ -28,9 +28,9 @@ def make_detector(generator="context_encoder", **measure):
         spread = 1.5 / np.sqrt(np.prod(leaf.shape[:3]) / 4) if path[-1].key == "kernel" else 0.1
         return jnp.asarray(rng.normal(0, spread, leaf.shape), jnp.float32)
 
-    variables = jax.tree_util.tree_map_with_path(draw, abstract_variables(network, SIZE))
-    model = {"generator": generator, "options": options, "image_size": SIZE, "mask_size": SIZE // 2}
-    return Detector(network, [variables], SIZE, SIZE // 2, 0.7, "invented", Measure(**measure), model)
+    variables = jax.tree_util.tree_map_with_path(draw, abstract_variables(network, size))
+    model = {"generator": generator, "options": options, "image_size": size, "mask_size": size // 2}
+    return Detector(network, [variables], size, size // 2, 0.7, "invented", Measure(**measure), model)
 
 
 def small_network(weights, images):

@@ -46,10 +46,10 @@ def make_photos(folder: Path, count: int, side: int = 224) -> None:
             path.write_bytes(path.read_bytes()[:1000])
 
 
-def make_export(folder: Path) -> None:
-    """Export a small detector with random weights, calibrated on drawn images of mpox."""
-    detector = make_detector()
-    images = np.stack([lesions.render("mpox", 10_000 + number, size=SIZE) for number in range(40)])
+def make_export(folder: Path, *, size: int = SIZE, **network: int) -> None:
+    """Export a detector with random weights, calibrated on drawn images of mpox; a small one by default."""
+    detector = make_detector(size=size, **network)
+    images = np.stack([lesions.render("mpox", 10_000 + number, size=size) for number in range(40)])
     scores = tuple(np.sort(detector.score_samples(images)).tolist())
     words = {"origin": "drawn images", "promise": "Nothing is promised.", "band": "Nor here."}
     calibration = Calibration("ssim_hbd", "mpox", "calibrated", 0.1, (scores,), scores[3], None, **words)
