@@ -178,8 +178,9 @@ def format_table(environment: Mapping[str, Any], rows: Sequence[Mapping[str, Any
 
 def _losses(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     table = np.array([row["losses"] for row in rows]).T
-    lines = [f"{'update':>6}" + "".join(f"{row['system']:>13}" for row in rows)]
-    lines += [f"{n + 1:6}" + "".join(f"{value:13.6f}" for value in line) for n, line in enumerate(table)]
+    width = 2 + max(len(row["system"]) for row in rows)
+    lines = ["update" + "".join(f"{row['system']:>{width}}" for row in rows)]
+    lines += [f"{n + 1:6}" + "".join(f"{value:{width}.6f}" for value in line) for n, line in enumerate(table)]
     if len(rows) > 1:
         first = rows[0]
         apart = np.abs(table / table[:, :1] - 1).max(0)[1:]
