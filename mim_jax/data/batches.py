@@ -39,8 +39,7 @@ def padded_batches(images: Images, *, size: int) -> Iterator[tuple[np.ndarray, i
     most = batch_size()
     images = at_the_door(images)
     if isinstance(images, np.ndarray):
-        array = images
-        array = array[None] if array.ndim == 3 else array
+        array = images[None] if images.ndim == 3 else images
         check_batch(array, size, wanted="[N, {0}, {0}, 3] or one [{0}, {0}, 3]", found=np.shape(images))
         starts = range(0, max(len(array), 1), most)
         batches: Iterator[np.ndarray] = (array[start : start + most] for start in starts)

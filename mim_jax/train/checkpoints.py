@@ -75,6 +75,8 @@ class FoldCheckpoints:
             max_to_keep=None if read_only else keep,
             create=False,
             multiprocessing_options=alone,
+            # Otherwise processes that save at once mix up their signals, numbered in each, kept in one place.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
         )

@@ -145,12 +145,31 @@ def as_one_of_two(path, coordinator, process):
     sys.exit(status)
 
 
-def two(path):
+def two(path, function=as_one_of_two):
     workdir.write_json(path / "config.json", configuration(), sealed=True)  # of the run in this folder
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    return [call(as_one_of_two, path, address, k) for k in range(2)]
+    return [call(function, path, address, k) for k in range(2)]
+
+
+def save_often(path, coordinator, process):
+    """Run in each of two processes."""
+    jax.distributed.initialize(coordinator, 2, int(process))
+    with small_networks():
+        one = mim.trainings(build(), Path(path))[int(process)]
+        state = one.init()
+    with FoldCheckpoints(one.folder) as checkpoints:
+        for step in range(1, 11):
+            checkpoints.save(state.replace(step=state.step + step), one.model)
+    jax.distributed.shutdown()
+
+
+def test_two_processes_may_save_at_the_same_time(tmp_path):
+    finish(*two(tmp_path, save_often))
+    for fold in range(2):
+        with FoldCheckpoints(tmp_path / f"fold_{fold}" / "checkpoints", read_only=True) as checkpoints:
+            assert checkpoints.latest_step() == 10
 
 
 def test_two_processes_train_and_report_as_one(alone, begun, tmp_path):
