@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import write_json
+from configs.mim import get_config
 from mim_jax.deploy.bulk.engines import available_cpus, has_ray
 from mim_jax.deploy.bulk.output import ROWS
 from mim_jax.deploy.bulk.worker import AT_ONCE
@@ -25,7 +26,13 @@ from tests.launching import has_ended
 from tests.stress.bulk import begin, descendants, make_export, make_photos
 
 EVERY = 0.5  # seconds between two samples of memory
-FULL_SIZE = {"size": 224, "width": 64, "channels": 4000}  # the networks of configs/mim.py
+
+
+def full_size() -> dict[str, int]:
+    """Size of the networks of configs/mim.py."""
+    config = get_config()
+    width, channels = config.generator.width, config.generator.bottleneck_channels
+    return {"size": config.data.image_size, "width": width, "channels": channels}
 
 
 def memory(process: int) -> float:
@@ -109,7 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
         if options.detector:
             (root / "export").symlink_to(options.detector.absolute())
         else:
-            make_export(root / "export", **(FULL_SIZE if options.full_size else {}))
+            make_export(root / "export", **(full_size() if options.full_size else {}))
         for rows in options.rows:
             make_photos(root / f"photos_{rows}", rows)
         files = [path.stat().st_size for path in (root / f"photos_{options.rows[0]}").iterdir()]
@@ -118,17 +125,16 @@ def main(arguments: list[str] | None = None) -> None:
         print("|---|---|---|---|---|---|---|---|---|")
         found: list[dict[str, Any]] = []
         for rows in options.rows:
-            rates: dict[str, list[float]] = {engine: [] for engine in options.engines}
+            rates = dict.fromkeys(options.engines, 0.0)  # sum over the turns
             for turn in range(options.turns):
-                for engine in options.engines[
-                    :: -1 if turn % 2 else 1
-                ]:  # alternate the order, because the load of other work varies
+                # The order alternates, because the load of other work varies.
+                for engine in options.engines[:: -1 if turn % 2 else 1]:
                     row = measure(root, engine, rows, options.device, turn)
+                    rates[engine] += row["images_per_s"]
                     found.append({"detector": detector, **row})
-                    rates[engine].append(found[-1]["images_per_s"])
                     write_json(options.json, {"cores": available_cpus()}, found)
             if len(rates) == 2:
-                ratio = sum(rates["ray"]) / sum(rates["here"])
+                ratio = rates["ray"] / rates["here"]
                 print(f"ray / here at {rows:,} rows: {ratio:.2f}", flush=True)
 
 
