@@ -115,47 +115,27 @@ def _decode(detector: NoveltyDetector, gate: Gate, given: Given) -> Decoded:
     return path, replace(facts, seconds=time.perf_counter() - began), image
 
 
-def schema(metrics: Sequence[str]) -> pa.Schema:
-    """Return the columns of a part; all but `seconds` depend only on inputs, detector, gate and version."""
-    shared = pa.dictionary(pa.int8(), pa.string())
-    return pa.schema(
-        [
-            ("id", pa.int64()),
-            ("path", pa.string()),
-            ("sha256", pa.string()),
-            ("bytes", pa.int64()),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            *((metric, pa.float64()) for metric in metrics),
-            ("score", pa.float64()),
-            ("p_value", pa.float64()),
-            ("decision", shared),
-            ("reason", pa.string()),
-            ("detector", shared),
-            ("version", shared),
-            ("seconds", pa.float32()),
-        ]
-    )
-
-
 def to_table(rows: Sequence[ScoredFile], *, start: int, metrics: Sequence[str], detector: str) -> pa.Table:
-    """Convert rows to a table; `start` is the id of the first, `detector` the detector's digest."""
+    """Convert rows to a table; `start` is the id of the first, `detector` the detector's digest.
+
+    All columns but `seconds` depend only on inputs, detector, gate and version.
+    """
     found = [row.assessment for row in rows]
+    shared = pa.dictionary(pa.int8(), pa.string())
     columns = {
-        "id": range(start, start + len(rows)),
-        "path": [row.path.encode("utf-8", "backslashreplace").decode() for row in rows],
-        "sha256": [row.facts.sha256 for row in rows],
-        "bytes": [row.facts.size for row in rows],
-        "width": [row.facts.width for row in rows],
-        "height": [row.facts.height for row in rows],
-        **{metric: [each.similarities.get(metric) for each in found] for metric in metrics},
-        "score": [each.score for each in found],
-        "p_value": [each.p_value for each in found],
-        "decision": [str(each.decision) for each in found],
-        "reason": [" ".join(each.reasons) for each in found],
-        "detector": [detector] * len(rows),
-        "version": [mim_jax.__version__] * len(rows),
-        "seconds": [row.facts.seconds for row in rows],
+        "id": (range(start, start + len(rows)), pa.int64()),
+        "path": ([row.path.encode("utf-8", "backslashreplace").decode() for row in rows], pa.string()),
+        "sha256": ([row.facts.sha256 for row in rows], pa.string()),
+        "bytes": ([row.facts.size for row in rows], pa.int64()),
+        "width": ([row.facts.width for row in rows], pa.int32()),
+        "height": ([row.facts.height for row in rows], pa.int32()),
+        **{metric: ([each.similarities.get(metric) for each in found], pa.float64()) for metric in metrics},
+        "score": ([each.score for each in found], pa.float64()),
+        "p_value": ([each.p_value for each in found], pa.float64()),
+        "decision": ([str(each.decision) for each in found], shared),
+        "reason": ([" ".join(each.reasons) for each in found], pa.string()),
+        "detector": ([detector] * len(rows), shared),
+        "version": ([mim_jax.__version__] * len(rows), shared),
+        "seconds": ([row.facts.seconds for row in rows], pa.float32()),
     }
-    wanted = schema(metrics)
-    return pa.table([pa.array(columns[each.name], each.type) for each in wanted], schema=wanted)
+    return pa.table({name: pa.array(values, type_) for name, (values, type_) in columns.items()})
