@@ -23,6 +23,16 @@ from mim_jax.deploy.app import bundle
 STATIC = Path(mim_jax.deploy.app.__file__).parent / "static"
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
 
+# The RGB bytes `input.rgb` of width and height `input.picture`, as a picture that the page reads.
+PICTURE = """{
+  width: input.picture[0],
+  height: input.picture[1],
+  read: (left, top, columns, rows) => Uint8ClampedArray.from({ length: 4 * columns * rows }, (_, i) => {
+    const pixel = i >> 2, row = top + Math.floor(pixel / columns), column = left + (pixel % columns);
+    return i % 4 === 3 ? 255 : input.rgb[3 * (row * input.picture[0] + column) + (i % 4)];
+  }),
+}"""
+
 
 def run(script, data):
     """Value of a JavaScript expression that may use the page's modules and `input`, here `data`."""
@@ -61,10 +71,7 @@ def test_the_page_reduces_pictures_as_pillow_does(width, height, size, box):
         "box": {"left": left, "top": top, "side": side},
         "size": size,
     }
-    script = (
-        "Array.from(resize.resize(resize.pictureOf(Uint8Array.from(input.rgb), ...input.picture), "
-        "input.box, input.size, 7))"
-    )
+    script = f"Array.from(resize.resize({PICTURE}, input.box, input.size, 7))"
     found = np.array(run(script, data), np.uint8).reshape(size, size, 3)
     np.testing.assert_array_equal(found, np.asarray(expected))
 

@@ -19,22 +19,19 @@ function cubic(x) {
 function taps(begin, side, size, length) {
   const start = Math.fround(begin); // Pillow stores boxes in single precision
   const scale = Math.fround(Math.fround(begin + side) - start) / size;
-  const stretch = Math.max(scale, 1);
+  const stretch = Math.max(scale, 1), step = 1 / stretch;
   const support = SUPPORT * stretch;
   return Array.from({ length: size }, (_, place) => {
     const center = start + (place + 0.5) * scale;
     const first = Math.max(Math.trunc(center - support + 0.5), 0);
     const count = Math.min(Math.trunc(center + support + 0.5), length) - first;
-    const weights = new Float64Array(count);
-    let sum = 0;
-    const step = 1 / stretch;
-    for (let k = 0; k < count; k++) sum += weights[k] = cubic((k + first - center + 0.5) * step);
-    const whole = new Int32Array(count);
-    for (let k = 0; k < count; k++) {
-      const weight = (sum === 0 ? weights[k] : weights[k] / sum) * (1 << BITS);
-      whole[k] = Math.trunc(weight + (weight < 0 ? -0.5 : 0.5));
-    }
-    return { first, weights: whole };
+    const shares = Float64Array.from({ length: count }, (_, k) => cubic((k + first - center + 0.5) * step));
+    const sum = shares.reduce((total, share) => total + share, 0);
+    const weights = Int32Array.from(shares, (share) => {
+      const weight = (sum === 0 ? share : share / sum) * (1 << BITS);
+      return Math.trunc(weight + (weight < 0 ? -0.5 : 0.5));
+    });
+    return { first, weights };
   });
 }
 
@@ -83,22 +80,4 @@ export function resize(picture, box, size, rowsAtOnce = 128) {
     }
   }
   return result;
-}
-
-// Wraps RGB bytes as a picture.
-export function pictureOf(rgb, width, height) {
-  return {
-    width,
-    height,
-    read(left, top, columns, rows) {
-      const rgba = new Uint8ClampedArray(4 * columns * rows).fill(255);
-      for (let y = 0; y < rows; y++) {
-        for (let x = 0; x < columns; x++) {
-          const from = 3 * ((top + y) * width + left + x);
-          rgba.set(rgb.subarray(from, from + 3), 4 * (y * columns + x));
-        }
-      }
-      return rgba;
-    },
-  };
 }
