@@ -1,6 +1,5 @@
 """One detector that combines MIM, a frozen network and colour histograms."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,20 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mim_jax.data.batches import Images, check_batch
+from mim_jax.data.batches import check_batch
 from mim_jax.data.resize import shrink
 from mim_jax.decide.decision import Calibration
-from mim_jax.decide.novelty_detector import NoveltyDetector, describe
+from mim_jax.decide.novelty_detector import describe
 from mim_jax.detector.mim import Detector
-from mim_jax.features.detector import (
-    COLOR,
-    FEATURES,
-    FeatureDetector,
-    Program,
-    PureScorer,
-    compiled,
-    score_batches,
-)
+from mim_jax.features.detector import COLOR, FEATURES, BatchScorer, FeatureDetector, PureScorer
 from mim_jax.features.one_class import Units
 from mim_jax.measure import METRICS
 from mim_jax.measure import images as pixels
@@ -34,7 +25,7 @@ def join_scores(mim: Any, units: Units, found: Mapping[str, Any]) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
-class CombinedDetector(NoveltyDetector):
+class CombinedDetector(BatchScorer):
     """MIM, a frozen network and colour histograms, averaged with equal weight.
 
     Each score is standardised by its distribution on the training class: network and colours on training
@@ -92,17 +83,11 @@ class CombinedDetector(NoveltyDetector):
         units = Units(*(np.concatenate(values) for values in zip(*(d.units for d in detectors), strict=True)))
         return CombinedDetector(mim, features, units)
 
-    @property
-    def networks(self) -> Any:
-        """Weights; a calibration is tied to the detector by their hash."""
-        return self.pure()[1]
-
     def of_fold(self, fold: int) -> "CombinedDetector":
         """The detector of a single fold, without the calibration of all folds."""
         one = slice(fold, fold + 1)
-        mim = replace(self.mim, variables=self.mim.variables[one], threshold=None, calibration=None)
         units = Units(*(values[one] for values in self.units))
-        return CombinedDetector(mim, self.features.of_fold(fold), units)
+        return CombinedDetector(self.mim.of_fold(fold), self.features.of_fold(fold), units)
 
     def pure(self, *, each_fold: bool = False) -> tuple[PureScorer, Any]:
         """The scorer as `(fn, variables)`, for use inside your own `jit`; as `FeatureDetector.pure`."""
@@ -120,15 +105,6 @@ class CombinedDetector(NoveltyDetector):
             return scores if each_fold else {name: jnp.mean(each, axis=0) for name, each in scores.items()}
 
         return fn, {"mim": mim_variables, "features": feature_variables, "units": self.units}
-
-    def similarities(self, images: Images) -> dict[str, np.ndarray]:
-        """Each of `metrics` for each fold, float64 `[folds, N]`; images as in `score_samples`."""
-        return score_batches(self, self.program, images)
-
-    @functools.cached_property
-    def program(self) -> Program:
-        """The compiled scorer of all folds, and its variables."""
-        return compiled(self)
 
     def units_of_mim(self) -> list[float]:
         """The units of a single-fold detector as plain floats: median and spread."""

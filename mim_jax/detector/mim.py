@@ -16,14 +16,11 @@ from mim_jax import mask
 from mim_jax.data.batches import Images, check_batch, collect, padded_batches
 from mim_jax.decide.decision import Calibration
 from mim_jax.decide.novelty_detector import NoveltyDetector, describe
-from mim_jax.detector.calibration import calibrated, chosen_folds, read_decision
-from mim_jax.inpaint.inference import abstract_variables, inpaint_all, network_fill
-from mim_jax.inpaint.networks import make_generator
+from mim_jax.inpaint.inference import inpaint_all, network_fill
 from mim_jax.measure import METRICS
 from mim_jax.measure import images as pixels
 from mim_jax.measure.host import checked_range
 from mim_jax.measure.similarity import Measure, Similarities
-from mim_jax.train import workdir
 
 # images [B, S, S, 3], offset, M -> patches [B, M, M, 3]
 Fill = Callable[[jax.Array, tuple[int, int], int], jax.Array]
@@ -104,18 +101,21 @@ class Detector(NoveltyDetector):
           ValueError: not a workdir; no such fold; a checkpoint that is missing, damaged or of another
             network; or a run that decides by another detector.
         """
+        from mim_jax.detector.workdir import load_workdir, read_decision  # they build detectors
+
         root = Path(path).expanduser().resolve()
-        kind, found = read_decision(root)
+        kind, _ = read_decision(root)
         if kind != "mim":
             raise ValueError(
                 f"{root} decides by the detector {kind!r}, not by MIM alone: load it with mim_jax.load(path)"
             )
-        loaded = load_networks(root, fold=fold)
-        if found is None:
-            return replace(loaded, notice=workdir.read_notice(root))
-        measure = Measure(**found["measure"])
-        complete: Detector = calibrated(loaded, root, found, loaded.variables, fold=fold, measure=measure)
-        return complete
+        loaded: Any = load_workdir(root, fold=fold)
+        return loaded
+
+    def of_fold(self, fold: int) -> "Detector":
+        """The detector of a single fold, without the calibration of all folds."""
+        variables = self.variables[fold : fold + 1]
+        return replace(self, variables=variables, threshold=None, calibration=None)
 
     def pure(self, *, each_fold: bool = False) -> tuple[Callable[[Any, jax.Array], Similarities], Any]:
         """The scorer as `(fn, variables)`, for use inside your own `jit`.
@@ -226,22 +226,3 @@ def _patch_similarities(
     images: jax.Array, patches: jax.Array, mask_size: int, measure: Measure
 ) -> Similarities:
     return measure.compare(images, patches, mask.center_offset(images.shape[1], mask_size))
-
-
-def load_networks(root: Path, *, fold: int | None = None) -> Detector:
-    """Load the generators of a workdir's folds from their checkpoints, as a detector without calibration."""
-    # Orbax takes a second to import, and scoring arrays does not need it.
-    from mim_jax.train.checkpoints import FoldCheckpoints
-
-    model: dict[str, Any] = {}
-    variables = []
-    for k in chosen_folds(root, fold):
-        with FoldCheckpoints(root / f"fold_{k}" / "checkpoints", read_only=True) as checkpoints:
-            model = checkpoints.model()
-            if "generator" not in model:
-                raise ValueError(f"{root} is a classifier's workdir: scoring needs a MIM workdir")
-            generator = make_generator(model["generator"], model["options"], dtype=jnp.float32)
-            variables.append(
-                checkpoints.generator_variables(abstract_variables(generator, model["image_size"]))
-            )
-    return Detector(generator, variables, model["image_size"], model["mask_size"], model=model)

@@ -1,5 +1,6 @@
 """The detector without training: feature histograms of a frozen network, compared with training images."""
 
+import abc
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,34 @@ Program = tuple[Callable[..., Any], Any]  # a jitted `PureScorer`, and its varia
 FEATURES, COLOR, BOTH = "features", "color", "features_color"
 
 
+class BatchScorer(NoveltyDetector):
+    """Base class of detectors that score images by one program: `pure`, compiled for all folds."""
+
+    @abc.abstractmethod
+    def pure(self, *, each_fold: bool = False) -> tuple[PureScorer, Any]:
+        """Return the scorer as `(fn, variables)`, for use inside other code's `jit`."""
+
+    @property
+    def networks(self) -> Any:
+        """Weights; a calibration is tied to the detector by their hash."""
+        return self.pure()[1]
+
+    @functools.cached_property
+    def program(self) -> Program:
+        """Scorer of each fold and its variables; cached, so that it is compiled once."""
+        fn, variables = self.pure(each_fold=True)
+        return jax.jit(fn), variables
+
+    def similarities(self, images: Images) -> dict[str, np.ndarray]:
+        """Compute each of `metrics` by fold, float64 `[folds, N]`; images as for `score_samples`."""
+        score_batch, variables = self.program
+        batches = padded_batches(images, size=self.image_size)
+        found = collect(lambda batch: score_batch(variables, batch), batches)
+        return {name: found[name] for name in self.metrics}  # `jax.jit` sorts names
+
+
 @dataclass(frozen=True, eq=False)
-class FeatureDetector(NoveltyDetector):
+class FeatureDetector(BatchScorer):
     """A frozen network, the training images' feature histograms, and a threshold.
 
     >>> halves = Backbone("mine", lambda weights, images: {"halves": images[:, ::2, ::2]}, image_size=8)
@@ -84,11 +111,6 @@ class FeatureDetector(NoveltyDetector):
         }
         return FeatureDetector(first.backbone, references, first.metric)
 
-    @property
-    def networks(self) -> Any:
-        """Weights; a calibration is tied to the detector by their hash."""
-        return self.pure()[1]
-
     def pure(self, *, each_fold: bool = False) -> tuple[PureScorer, Any]:
         """Return the scorer as `(fn, variables)`, for use inside other code's `jit`.
 
@@ -107,15 +129,6 @@ class FeatureDetector(NoveltyDetector):
             return _averaged(with_join(found), each_fold)
 
         return fn, {"backbone": backbone.weights, "references": dict(self.references)}
-
-    def similarities(self, images: Images) -> dict[str, np.ndarray]:
-        """Compute each of `metrics` by fold, float64 `[folds, N]`; images as for `score_samples`."""
-        return score_batches(self, self.program, images)
-
-    @functools.cached_property
-    def program(self) -> Program:
-        """Scorer of each fold and its variables; cached, so that it is compiled once."""
-        return compiled(self)
 
 
 def fit_detector(
@@ -170,20 +183,6 @@ def _describe(
     backbone = Backbone("", apply, images.shape[1], weights)
     # The image axis goes last, where `collect` concatenates.
     return {name: jax.tree.map(jnp.transpose, histograms(backbone, images, name)) for name in components}
-
-
-def compiled(detector: Any) -> Program:
-    """Return the jitted scorer of each fold and its variables; detectors cache it to compile it once."""
-    fn, variables = detector.pure(each_fold=True)
-    return jax.jit(fn), variables
-
-
-def score_batches(detector: Any, program: Program, images: Images) -> dict[str, np.ndarray]:
-    """Score images in batches with a detector's `compiled` program: float64 `[folds, N]` by metric."""
-    score_batch, variables = program
-    batches = padded_batches(images, size=detector.image_size)
-    found = collect(lambda batch: score_batch(variables, batch), batches)
-    return {name: found[name] for name in detector.metrics}  # `jax.jit` sorts names
 
 
 def histograms(backbone: Backbone, images: jax.Array, component: str) -> dict[str, jax.Array]:

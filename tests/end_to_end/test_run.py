@@ -20,7 +20,7 @@ from mim_jax import Detector, load_exported, load_image
 from mim_jax.cli import main, runs, score
 from mim_jax.data.images import decode_image
 from mim_jax.data.synthetic import lesions
-from mim_jax.detector.mim import load_networks
+from mim_jax.detector.workdir import load_networks
 from mim_jax.evaluate.baselines.image_statistics import STATISTICS
 from mim_jax.evaluate.baselines.inpainting import FILLS
 from mim_jax.train.checkpoints import parameter_hash
