@@ -8,6 +8,7 @@ checkpoint at the end of a run, so the same command would write every row again.
 
 import contextlib
 import dataclasses
+import importlib.util
 import logging
 import os
 import signal
@@ -42,8 +43,6 @@ def score_here(job: Job, parts: Parts) -> Iterator[Done]:
 
 def has_ray() -> bool:
     """Whether Ray is installed."""
-    import importlib.util
-
     return importlib.util.find_spec("ray") is not None
 
 
@@ -87,22 +86,17 @@ def score_on_ray(
       ValueError: no such cluster, or a worker cannot load the detector.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address:
         # Binds Ray's ports to loopback, as on Windows and macOS; else they are open on every interface.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        memory = 2**28 + sum(map(len, job.files.values()))
+        options |= {"num_cpus": available_cpus(), "include_dashboard": False, "object_store_memory": memory}
     import ray
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if not address:
-        size = sum(map(len, job.files.values()))
-        quiet |= {
-            "num_cpus": available_cpus(),
-            "include_dashboard": False,
-            "object_store_memory": 2**28 + size,
-        }
     asked_to_stop = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address or "local", **quiet)
+        ray.init(address or "local", **options)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, asked_to_stop)  # Ray's handler would end this process with a dump
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -226,9 +220,8 @@ class _Crew:
         try:
             return future.result()
         except self.ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, ValueError | OSError):
-                raise cause from None
+            if isinstance(error.cause, ValueError | OSError):
+                raise error.cause from None
             raise
         except self.ray.exceptions.RayError:
             return None

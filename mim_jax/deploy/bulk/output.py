@@ -131,9 +131,8 @@ def find(root: str) -> Output | None:
 def begin(root: str, about: Mapping[str, Any], given: Inputs) -> Output:
     """Set up a folder as the output of a run."""
     storage.write(f"{root}/{LIST}", inputs.pack(given))
-    found = Output(root, about)
     storage.write(f"{root}/{RUN}", (json.dumps(about, indent=1, sort_keys=True) + "\n").encode())
-    return found
+    return Output(root, about)
 
 
 def inputs_of(output: Output) -> Inputs:

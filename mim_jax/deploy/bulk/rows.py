@@ -6,7 +6,8 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -96,23 +97,24 @@ Decoded = tuple[str, Facts, np.ndarray | UnusableImage]
 def _decode(detector: NoveltyDetector, gate: Gate, given: Given) -> Decoded:
     """Decode a file as `detector.read` does, and return its properties as well."""
     path, reason, data = given
-    began, facts, sides = time.perf_counter(), Facts(), list[int]()
+    began, known = time.perf_counter(), dict[str, Any]()
     image: np.ndarray | UnusableImage
     try:
         if reason:
             raise UnusableImage(reason)
         data = storage.read_image(path) if data is None else data
         if len(data) <= MAX_BYTES:  # longer data may be incomplete
-            facts = Facts(hashlib.sha256(data).hexdigest(), len(data))
-        size, least = detector.image_size, detector.min_side
+            known |= {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
         image = decode_image(
-            data, size=size, gate=gate, min_side=least, on_header=lambda *each: sides.extend(each)
+            data,
+            size=detector.image_size,
+            gate=gate,
+            min_side=detector.min_side,
+            on_header=lambda width, height: known.update(width=width, height=height),
         )
     except UnusableImage as error:
         image = error
-    if sides:
-        facts = replace(facts, width=sides[0], height=sides[1])
-    return path, replace(facts, seconds=time.perf_counter() - began), image
+    return path, Facts(**known, seconds=time.perf_counter() - began), image
 
 
 def to_table(rows: Sequence[ScoredFile], *, start: int, metrics: Sequence[str], detector: str) -> pa.Table:

@@ -56,8 +56,7 @@ def _connect(scheme: str, authority: str) -> tuple[fs.FileSystem, str]:
     where = f"{scheme}://{authority}"
     if scheme in _OF_PYARROW:
         try:
-            found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(where)
-            return found
+            return fs.FileSystem.from_uri(where)
         except (OSError, ValueError) as error:
             raise ValueError(f"{where} cannot be reached: {one_line(error)}") from error
     try:

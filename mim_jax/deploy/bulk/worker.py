@@ -104,13 +104,12 @@ class Worker:
             pool=self.pool,
             ahead=max(AHEAD * self.job.threads, rows.BATCHES * rows.batch_size()),
         )
-        found = list(scored)
         table = rows.to_table(
-            found, start=output.ids(part).start, metrics=about["metrics"], detector=about["detector"]
+            list(scored), start=output.ids(part).start, metrics=about["metrics"], detector=about["detector"]
         )
         output.write(part, table)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return Done(part, len(found), peak)
+        return Done(part, table.num_rows, peak)
 
     def close(self) -> None:
         """Cancel all pending decoding."""
