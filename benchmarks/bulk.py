@@ -17,9 +17,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from joblib import cpu_count
+
 from benchmarks.results import write_json
 from configs.mim import get_config
-from mim_jax.deploy.bulk.engines import available_cpus, has_ray
+from mim_jax.deploy.bulk.engines import has_ray
 from mim_jax.deploy.bulk.output import ROWS
 from mim_jax.deploy.bulk.worker import AT_ONCE
 from tests.launching import has_ended
@@ -120,7 +122,7 @@ def main(arguments: list[str] | None = None) -> None:
         for rows in options.rows:
             make_photos(root / f"photos_{rows}", rows)
         files = [path.stat().st_size for path in (root / f"photos_{options.rows[0]}").iterdir()]
-        print(f"{available_cpus()} cores; files of {sum(files) / len(files):,.0f} bytes on average")
+        print(f"{cpu_count()} cores; files of {sum(files) / len(files):,.0f} bytes on average")
         print("| engine | rows | start, s | images/s | CPU ms/image | MB driver | worker | all | bytes/row |")
         print("|---|---|---|---|---|---|---|---|---|")
         found: list[dict[str, Any]] = []
@@ -132,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
                     row = measure(root, engine, rows, options.device, turn)
                     rates[engine] += row["images_per_s"]
                     found.append({"detector": detector, **row})
-                    write_json(options.json, {"cores": available_cpus()}, found)
+                    write_json(options.json, {"cores": cpu_count()}, found)
             if len(rates) == 2:
                 ratio = rates["ray"] / rates["here"]
                 print(f"ray / here at {rows:,} rows: {ratio:.2f}", flush=True)

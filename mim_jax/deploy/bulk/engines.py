@@ -6,7 +6,6 @@ killed, and vice versa; and a finished run is recognized before Ray starts, wher
 checkpoint at the end of a run, so the same command would write every row again.
 """
 
-import contextlib
 import dataclasses
 import importlib.util
 import logging
@@ -17,8 +16,9 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Any
+
+from joblib import cpu_count
 
 from mim_jax.deploy.bulk.inputs import Item
 from mim_jax.deploy.bulk.worker import AT_ONCE, Done, Job, Worker, in_order
@@ -44,23 +44,6 @@ def score_here(job: Job, parts: Parts) -> Iterator[Done]:
 def has_ray() -> bool:
     """Whether Ray is installed."""
     return importlib.util.find_spec("ray") is not None
-
-
-def available_cpus() -> int:
-    """Count the CPU cores that this process may use; a container may have fewer than its machine.
-
-    >>> available_cpus() >= 1
-    True
-    """
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # cgroups v2, then v1
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(count, int(quota) // int(period)))
-    with contextlib.suppress(OSError, ValueError):
-        root = Path("/sys/fs/cgroup/cpu")
-        quota, period = ((root / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        return max(1, min(count, int(quota) // int(period))) if int(quota) > 0 else count
-    return count
 
 
 def score_on_ray(
@@ -91,7 +74,7 @@ def score_on_ray(
         # Binds Ray's ports to loopback, as on Windows and macOS; else they are open on every interface.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         memory = 2**28 + sum(map(len, job.files.values()))
-        options |= {"num_cpus": available_cpus(), "include_dashboard": False, "object_store_memory": memory}
+        options |= {"num_cpus": cpu_count(), "include_dashboard": False, "object_store_memory": memory}
     import ray
 
     asked_to_stop = signal.getsignal(signal.SIGTERM)

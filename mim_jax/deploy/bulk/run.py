@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from joblib import cpu_count
+
 from mim_jax.data.quality import Gate
 from mim_jax.decide.novelty_detector import NoveltyDetector
 from mim_jax.deploy import format
@@ -142,7 +144,7 @@ def score(
     """Score the unfinished parts, on Ray or in this process, and yield each when it is written."""
     left = pending(found, done)
     if not on_ray:
-        job = worker.Job(found, detector, threads=engines.available_cpus())
+        job = worker.Job(found, detector, threads=cpu_count())
         yield from engines.score_here(job, left)
     else:
         files = {}
