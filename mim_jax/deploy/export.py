@@ -8,7 +8,7 @@ folder came over an untrusted channel.
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,17 +132,14 @@ class ExportedDetector(NoveltyDetector):
 
     @property
     def image_size(self) -> int:  # type: ignore[override]
-        """Side of the input images, in pixels."""
         return self.about.image_size
 
     @property
     def metric(self) -> str:  # type: ignore[override]
-        """Name of the score used for decisions."""
         return self.about.metric
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of all scores."""
         return self.about.metrics
 
     @property
@@ -164,8 +161,8 @@ class ExportedDetector(NoveltyDetector):
 
         def fn(variables: Any, images: jax.Array) -> Any:
             check_batch(images, self.image_size)
-            _check_bytes(images)
-            every = [jnp.mean(scores, axis=0) for scores in self.exported.call(variables, images)]
+            scores = self.exported.call(variables, _bytes_only(images))
+            every = [jnp.mean(each, axis=0) for each in scores]
             named = dict(zip(self.metrics, every, strict=True))
             return Similarities(**named) if self.about.kind == "mim" else named
 
@@ -173,13 +170,9 @@ class ExportedDetector(NoveltyDetector):
 
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
         """Compute each metric by fold, float64 `[folds, N]`; images as for `score_samples`, but uint8."""
-
-        def checked() -> Iterator[tuple[np.ndarray, int]]:
-            for batch, real in padded_batches(images, size=self.image_size):
-                _check_bytes(batch)  # before JAX converts other floats to float32
-                yield batch, real
-
-        scores = collect(functools.partial(self._score, self.arrays), checked())
+        batches = padded_batches(images, size=self.image_size)
+        checked = ((_bytes_only(batch), real) for batch, real in batches)
+        scores = collect(functools.partial(self._score, self.arrays), checked)
         return dict(zip(self.metrics, scores, strict=True))
 
     @functools.cached_property
@@ -277,6 +270,8 @@ def load_exported(path: str | os.PathLike[str], *, digest: str | None = None) ->
     return loaded
 
 
-def _check_bytes(images: np.ndarray | jax.Array) -> None:
+def _bytes_only(images: Any) -> Any:
+    """Return the images; ValueError unless they are uint8. To call before JAX turns float64 into float32."""
     if images.dtype != np.uint8:
         raise ValueError(f"an exported scorer takes uint8 images, not {images.dtype}: round(255 * image)")
+    return images

@@ -6,6 +6,7 @@ bottleneck and the following transposed convolution, so their product replaces b
 parameters instead of 40.4. Results differ only by rounding.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,25 +33,24 @@ class FoldedContextEncoder(nn.Module):
         if train:
             raise ValueError("a folded network has no statistics to train: train it before folding")
         check_image_size("context_encoder", masked.shape[1], 32)
-        w = self.width
+        w, conv = self.width, functools.partial(Conv, dtype=self.dtype)
         x = masked.astype(self.dtype)
         for layer, features in enumerate((w, w, 2 * w, 4 * w, 8 * w)):
-            x = Conv(features, 4, stride=2, padding=1, dtype=self.dtype, name=f"encoder_{layer}")(x)
-            x = leaky_relu(x)
+            x = leaky_relu(conv(features, 4, stride=2, padding=1, name=f"encoder_{layer}")(x))
         if self.bottleneck == "global":
             side = x.shape[1]
-            x = leaky_relu(Conv(self.bottleneck_channels, side, dtype=self.dtype, name="bottleneck")(x))
-            x = nn.relu(Conv(8 * w, side, transpose=True, dtype=self.dtype, name="bottleneck_out")(x))
+            x = leaky_relu(conv(self.bottleneck_channels, side, name="bottleneck")(x))
+            x = nn.relu(conv(8 * w, side, transpose=True, name="bottleneck_out")(x))
         elif self.bottleneck == "channelwise_fc":
             x = ChannelwiseDense(dtype=self.dtype, name="channelwise_fc")(x)
         for layer, features in enumerate((8 * w, 4 * w, 2 * w, w)):
-            sizes: dict[str, Any] = {"dtype": self.dtype, "name": f"decoder_{layer}"}
+            name = f"decoder_{layer}"
             if layer or self.bottleneck == "global":
-                x = Conv(features, 4, stride=2, padding=1, transpose=True, **sizes)(x)
+                x = conv(features, 4, stride=2, padding=1, transpose=True, name=name)(x)
             else:
-                x = TransposeWithMap(features, 4, **sizes)(x)
+                x = TransposeWithMap(features, 4, dtype=self.dtype, name=name)(x)
             x = nn.relu(x)
-        x = Conv(3, 3, padding=1, dtype=self.dtype, name="to_rgb")(x)
+        x = conv(3, 3, padding=1, name="to_rgb")(x)
         return jnp.tanh(x.astype(jnp.float32))
 
 

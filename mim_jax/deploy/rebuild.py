@@ -28,7 +28,6 @@ def describe(detector: NoveltyDetector) -> dict[str, Any]:
       ValueError: the detector is of a kind that cannot be exported, has no folds, has weights or a threshold
         that are not finite, or a `model` that does not describe its generator.
     """
-    described: dict[str, Any] = {}
     match detector:
         case Detector():
             kind, described = "mim", _describe_mim(detector)
@@ -118,7 +117,9 @@ def _build_mim(found: format.ExportContents, named: dict[str, np.ndarray], **dec
         generator = make_generator(found.model["generator"], found.model["options"], dtype=jnp.float32)
         wanted = abstract_variables(generator, size)
         painted = abstract_patch(generator, wanted, size)
-        folds = _unflatten(named)
+        found_folds = unflatten_dict(named, sep="/")
+        # A network that has no statistics has no arrays of them.
+        folds = [{"params": {}, "batch_stats": {}} | found_folds[k] for k in sorted(found_folds, key=int)]
     _check_weights(folds, wanted)
     if painted != (1, found.mask_size, found.mask_size, 3):
         raise ValueError(
@@ -142,9 +143,7 @@ def _build_features(
             "program with mim_jax.load_exported"
         ) from error
     weights = jax.tree.map(jnp.asarray, unflatten_dict(arrays.under(named, "backbone/"), sep="/"))
-    references = saved.unflatten(
-        {key: jnp.asarray(array) for key, array in arrays.under(named, "references/").items()}
-    )
+    references = saved.unflatten(jax.tree.map(jnp.asarray, arrays.under(named, "references/")))
     backbone = Backbone(name, apply, size, weights, about["digest"], about["source"])
     with format.faults_named(found.root / format.WEIGHTS):
         detector = FeatureDetector(backbone, references, about["metric"], **decides)
@@ -177,12 +176,3 @@ def _check_weights(weights: list[Any], wanted: Any) -> None:
                 f"fold {fold} does not fit the network of {format.CONFIG}: {names[0]} is "
                 f"{found.get(names[0])}, expected {expected.get(names[0])}"
             )
-
-
-def _unflatten(named: dict[str, np.ndarray]) -> list[Any]:
-    """Rebuild MIM's weights, one tree per fold, in order.
-
-    A collection without arrays, such as the statistics of a network that has none, is added as empty.
-    """
-    folds = unflatten_dict(named, sep="/")
-    return [{"params": {}, "batch_stats": {}} | folds[name] for name in sorted(folds, key=int)]

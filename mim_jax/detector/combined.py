@@ -59,7 +59,6 @@ class CombinedDetector(BatchScorer):
 
     @property
     def image_size(self) -> int:  # type: ignore[override]
-        """Side of the input images in pixels."""
         return self.features.image_size
 
     @property

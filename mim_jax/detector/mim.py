@@ -66,12 +66,10 @@ class Detector(NoveltyDetector):
 
     @property
     def metric(self) -> str:  # type: ignore[override]
-        """Name of the deciding similarity."""
         return self.measure.metric
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the five similarities."""
         return METRICS
 
     @property

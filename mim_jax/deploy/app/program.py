@@ -6,6 +6,7 @@ forms for accelerators, which have no scatter, without calls or branches. `shrin
 fewer bits; they are widened when the program loads, so that arithmetic stays float32.
 """
 
+import contextlib
 import functools
 import logging
 import warnings
@@ -110,10 +111,8 @@ def _bind(primitive: Any, inputs: Sequence[Any], params: dict[str, Any], known: 
     if params.get("new_dtype") == jnp.bfloat16:
         params = {**params, "new_dtype": np.dtype(np.float32)}
     # A number broadcast to an image stays an operation, so that the file holds only the number.
-    if known and primitive.name != "broadcast_in_dim":
-        with jax.ensure_compile_time_eval():
-            results = primitive.bind(*inputs, **params)
-    else:
+    early = known and primitive.name != "broadcast_in_dim"
+    with jax.ensure_compile_time_eval() if early else contextlib.nullcontext():
         results = primitive.bind(*inputs, **params)
     return results if primitive.multiple_results else [results]
 
