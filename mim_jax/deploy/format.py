@@ -42,8 +42,7 @@ GOLDEN_TOLERANCE = 1e-3
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary folder to write into, and rename it to `path` if the block succeeds.
 
-    Raises:
-      ValueError: `path` exists, or is below a file.
+    ValueError if `path` exists, or is below a file.
     """
     target = Path(path).expanduser().resolve()
     exists = f"{target} exists: export into a new folder, or remove it first"

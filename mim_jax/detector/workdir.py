@@ -65,10 +65,7 @@ def load_workdir(path: str | os.PathLike[str], *, fold: int | None = None) -> No
 def read_decision(root: Path) -> tuple[str, dict[str, Any] | None]:
     """Read which detector decides, "mim", "features" or "combined", and its calibration.
 
-    The calibration is None if the run has not been evaluated yet.
-
-    Raises:
-      ValueError: the run was evaluated, but its calibration is missing or of another version.
+    It is None before an evaluation; ValueError if it is missing after one, or of another version.
     """
     if (root / workdir.CALIBRATION).exists():
         found = workdir.read_calibration(root)

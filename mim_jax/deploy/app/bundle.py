@@ -57,8 +57,7 @@ class Summary:
 def export_run(path: str | os.PathLike[str], *, fold: int) -> list[str]:
     """Write `app/` into a finished workdir, and return lines that describe it.
 
-    Raises:
-      ValueError: as for `mim_jax.load` and `export_app`.
+    ValueError as for `mim_jax.load` and `export_app`.
     """
     root = Path(path).expanduser().resolve()
     detector = load(root, fold=fold)

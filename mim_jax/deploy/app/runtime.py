@@ -20,8 +20,7 @@ TIMEOUT = 300  # seconds
 def fetch() -> tuple[bytes, bytes]:
     """Fetch the script and the WebAssembly of the CPU backend.
 
-    Raises:
-      ValueError: npm is missing or fails, or the package does not have the expected hash.
+    ValueError if npm is missing or fails, or the package does not have the expected hash.
     """
     npm = shutil.which("npm")
     if npm is None:

@@ -55,11 +55,9 @@ def score_on_ray(
     gpus: bool | None,
     tell: Callable[[str], None],
 ) -> Iterator[Done]:
-    """Score parts on Ray.
+    """Score parts on Ray, where `job.threads` is replaced by the number of CPUs that an actor gets.
 
     Args:
-      job: job for every actor; `threads` is replaced by the number of CPUs that an actor gets.
-      parts: parts to score, with their inputs.
       address: address of a cluster; "" = start Ray on this machine.
       actors: number of actors; None = as many as the cluster has room for, also as it grows.
       gpus: whether each actor uses a GPU; None = yes if the cluster has one now.

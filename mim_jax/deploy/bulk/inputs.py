@@ -26,17 +26,11 @@ Item = tuple[str, str]  # path, and the reason why it cannot be read, or ""
 
 @dataclass(frozen=True)
 class Inputs:
-    """A list of inputs in a fixed order.
+    """A list of inputs in a fixed order."""
 
-    Attributes:
-      source: absolute path or URI that the list was made from.
-      column: column with the image bytes, if tables hold the images; "" = the paths are paths of files.
-      items: table of `path`, as bytes of the file system, and `reason`, why it cannot be read; row = id.
-    """
-
-    source: str
-    column: str
-    items: pa.Table
+    source: str  # absolute path or URI that the list was made from
+    column: str  # column with the image bytes, if tables hold the images; "" = the paths are paths of files
+    items: pa.Table  # `path`, as bytes of the file system, and `reason`, why it cannot be read; row = id
 
     def __len__(self) -> int:
         return int(self.items.num_rows)

@@ -33,15 +33,10 @@ _LOOKS = 16  # parts whose footers are read concurrently
 
 @dataclass(frozen=True)
 class Output:
-    """The output folder of one run.
+    """The output folder of one run."""
 
-    Attributes:
-      root: path or URI of the folder.
-      about: description of the inputs, detector and settings in plain values, as in `_run.json`.
-    """
-
-    root: str
-    about: Mapping[str, Any]
+    root: str  # path or URI of the folder
+    about: Mapping[str, Any]  # the inputs, detector and settings in plain values, as in `_run.json`
 
     @property
     def name(self) -> str:
@@ -107,8 +102,7 @@ class Output:
 def find(root: str) -> Output | None:
     """Find the run that a folder belongs to; None if the folder is new or empty.
 
-    Raises:
-      ValueError: the folder holds something else, or a run of another format.
+    ValueError if it holds something else, or a run of another format.
     """
     text = storage.read(f"{root}/{RUN}")
     if text is None:

@@ -21,7 +21,7 @@ from mim_jax.decide.novelty_detector import NoveltyDetector
 from mim_jax.deploy.bulk import storage
 from mim_jax.deploy.bulk.worker import in_order
 
-Given = tuple[str, str, bytes | None]  # path, reason why it cannot be read or "", bytes if already read
+Given = tuple[str, str, bytes | None]  # path, reason why it cannot be read or "", bytes or None to read it
 BATCHES = 2  # batches scored in one call
 
 
@@ -58,14 +58,9 @@ def score_files(
     pool: Executor | None = None,
     ahead: int = 16,
 ) -> Iterator[ScoredFile]:
-    """Score files that pass the gate, in order, with at most a few batches in memory.
+    """Score files in order, with at most a few batches in memory; those that fail the gate are unusable.
 
-    Args:
-      detector: detector to score with.
-      files: (path, reason why it cannot be read or "", its bytes or None to read the path).
-      gate: checks that an image must pass; files that fail are yielded as unusable.
-      pool: executor that reads and decodes; None = a separate thread.
-      ahead: number of files to read ahead.
+    The executor `pool` reads and decodes up to `ahead` files ahead; None = a separate thread.
     """
     if pool is None:
         with ThreadPoolExecutor(1, "decoding") as thread:

@@ -22,11 +22,7 @@ _FREE = ("rows", "inputs.count", "inputs.digest", "calibration")
 
 
 def describe_detector(path: str, *, digest: str | None) -> dict[str, Any]:
-    """Describe an export or a workdir as in `_run.json`.
-
-    Raises:
-      ValueError: as for `mim_jax.load`; or the digest is of another export.
-    """
+    """Describe an export or a workdir as in `_run.json`; ValueError as for `mim_jax.load`."""
     if worker.is_export(path):
         return _describe_detector(format.digest(path), format.read(path, digest=digest))
     # Loading a workdir runs JAX, which must not run in this process, because Ray forks it.

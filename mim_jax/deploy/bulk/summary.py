@@ -34,11 +34,7 @@ class Batch:
 
 
 def summarise(output: Output) -> Batch:
-    """Count the rows of a finished run, one part at a time.
-
-    Raises:
-      ValueError: a part is damaged.
-    """
+    """Count the rows of a finished run, one part at a time; ValueError if a part is damaged."""
     decisions, reasons = Counter[str](), Counter[str]()
     slowest: list[tuple[float, str]] = []
     scores, p_values = [np.empty(0)], [np.empty(0)]

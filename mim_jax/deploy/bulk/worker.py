@@ -24,21 +24,14 @@ AHEAD = 4  # images read ahead, per thread
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to know.
+    """What a worker needs to know."""
 
-    Attributes:
-      output: output folder and description of the run.
-      detector: path of a workdir or an export.
-      files: file name -> content of the export, which the worker may have no access to; empty for a workdir.
-      threads: number of images decoded at a time.
-      prepare: called to configure the process before JAX computes.
-    """
-
-    output: Output
-    detector: str
+    output: Output  # output folder and description of the run
+    detector: str  # path of a workdir or an export
+    # File name -> content of the export, which the worker may have no access to; empty for a workdir.
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
-    threads: int = 1
-    prepare: Callable[[], None] | None = None
+    threads: int = 1  # images decoded at a time
+    prepare: Callable[[], None] | None = None  # configures the process before JAX computes
 
 
 @dataclass(frozen=True)

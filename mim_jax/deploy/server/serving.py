@@ -34,9 +34,7 @@ def serve(
     """Serve until interrupted.
 
     Args:
-      detector: scores the images.
       alpha: share of mpox that may be missed, as in `NoveltyDetector.assess`.
-      gate: checks that an image must pass.
       folder: folder of the app; None = only the scorer.
       host: address to listen on; any but a loopback address causes a warning.
       port: port to listen on; 0 = any free port.
