@@ -60,15 +60,15 @@ def execute(
             raise ValueError(f"--mode={mode} runs in one process: leave --coordinator out")
         if profile and mode not in ("run", "train"):
             raise ValueError(f"--profile records training, and --mode={mode} does not train: leave it out")
-        if mode != "bulk" and (given := [name for name, value in of_bulk.items() if value is not None]):
-            raise ValueError(f"--{given[0]} belongs to --mode=bulk, not to --mode={mode}: leave it out")
-        if mode == "bulk" and workdir:
-            raise ValueError("--mode=bulk takes its detector from --detector: leave --workdir out")
         on_ray = False
         if mode == "bulk":
             from mim_jax.cli import bulk  # only here: it imports pyarrow
 
+            if workdir:
+                raise ValueError("--mode=bulk takes its detector from --detector: leave --workdir out")
             on_ray = bulk.check(output=output, **of_bulk)
+        elif given := [name for name, value in of_bulk.items() if value is not None]:
+            raise ValueError(f"--{given[0]} belongs to --mode=bulk, not to --mode={mode}: leave it out")
         if not on_ray:  # Ray forks, and a process that has started JAX does not survive a fork
             prepare(device, any_thread=mode in ("bulk", "serve"))
         if output and mode not in ("score", "bulk"):

@@ -80,8 +80,9 @@ def _trace(
     structure = jax.tree.structure(variables)
 
     def scorer(named: dict[str, jax.Array], images: jax.Array) -> tuple[jax.Array, ...]:
-        scores = by_name(fn(jax.tree.unflatten(structure, [named[name] for name in shapes]), images))
-        return tuple(scores[metric] for metric in metrics)
+        scores = fn(jax.tree.unflatten(structure, [named[name] for name in shapes]), images)
+        found = scores._asdict() if isinstance(scores, Similarities) else scores
+        return tuple(found[metric] for metric in metrics)
 
     # In tree order.
     shapes = {
@@ -92,11 +93,6 @@ def _trace(
     # Equal scores on every device matter more here than the speed of low-precision products.
     with jax.default_matmul_precision("highest"):
         return jax.export.export(jax.jit(scorer), platforms=PLATFORMS)(shapes, images)
-
-
-def by_name(scores: Any) -> dict[str, Any]:
-    """Return the scores of a pure scorer as a dictionary; MIM's scorer returns `Similarities`."""
-    return scores._asdict() if isinstance(scores, Similarities) else scores
 
 
 def golden_images(size: int) -> np.ndarray:

@@ -80,7 +80,7 @@ def read_decision(root: Path) -> tuple[str, dict[str, Any] | None]:
 
 def chosen_folds(root: Path, fold: int | None) -> list[int]:
     """The folds to load: all, or only `fold`; ValueError if there is no such fold."""
-    folds = range(workdir.fold_count(root))
+    folds = range(workdir.read_config(root)["data"]["folds"])
     if fold is not None and fold not in folds:
         raise ValueError(f"{root} has folds 0 to {len(folds) - 1}, not {fold}")
     return list(folds) if fold is None else [fold]

@@ -179,17 +179,15 @@ def accuracy(results: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         reference, metric = results.get("reference", "mim"), results["decision"]["metric"]
         found, positive = results["auroc"]["augmented"][reference][metric], results["data"]["positive"]
-        passed = {
-            name: (count["mpox_like"] + count["cannot_tell"]) / count["n"]
+        unseparated = sorted(
+            name
             for name, count in results["decision"]["table"].items()
-            if name != positive and count["n"]
-        }
-        told: dict[str, Any] = {"auroc": found["mean"], "low": found["low"], "high": found["high"]}
-        folds = len(found["folds"])
+            if name != positive and count["mpox_like"] + count["cannot_tell"] > count["n"] / 2
+        )
+        told = {"auroc": found["mean"], "low": found["low"], "high": found["high"]}
+        return {"positive": positive, **told, "folds": len(found["folds"]), "unseparated": unseparated}
     except KeyError:
         return None
-    unseparated = sorted(name for name, share in passed.items() if share > 0.5)
-    return {"positive": positive, **told, "folds": folds, "unseparated": unseparated}
 
 
 def describe(detector: NoveltyDetector, images: np.ndarray, kind: str) -> dict[str, Any]:

@@ -4,7 +4,9 @@ The list is made once, at the first start of a run, and stored in its output fol
 is the row's id, so a path that is given twice is scored twice.
 """
 
+import bisect
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -208,20 +210,15 @@ def _bytes_of(path: str, column: str, start: int) -> Iterator[bytes | None]:
     """Yield the bytes in a column, from row `start` on."""
     with storage.open_file(path) as file:
         table = pq.ParquetFile(file, pre_buffer=False)  # pre-buffering would hold whole row groups
-        skip, groups = start, list[int]()
-        for group in range(table.metadata.num_row_groups):
-            count = table.metadata.row_group(group).num_rows
-            if not groups and skip >= count:
-                skip -= count
-            else:
-                groups.append(group)
-        for batch in table.iter_batches(batch_size=READ_AT_ONCE, row_groups=groups, columns=[column]):
-            if skip >= batch.num_rows:
-                skip -= batch.num_rows
-                continue
-            for value in batch.column(0).slice(skip).to_pylist():
-                yield value["bytes"] if isinstance(value, dict) else value
-            skip = 0
+        about = table.metadata
+        counts = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
+        first = bisect.bisect_right(list(itertools.accumulate(counts)), start)  # group that holds the row
+        groups = list(range(first, len(counts)))
+        batches = table.iter_batches(batch_size=READ_AT_ONCE, row_groups=groups, columns=[column])
+        values = (value for batch in batches for value in batch.column(0))
+        for value in itertools.islice(values, start - sum(counts[:first]), None):
+            found = value.as_py()
+            yield found["bytes"] if isinstance(found, dict) else found
 
 
 def _spelled(path: str) -> bytes:

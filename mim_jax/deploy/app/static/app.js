@@ -124,17 +124,15 @@ async function choose(input) {
   const side = Math.min(picture.width, picture.height);
   box = { left: (picture.width - side) / 2, top: (picture.height - side) / 2, side };
   at("zoom").value = 0;
-  at("zoom").disabled = side <= leastSide();
+  at("zoom").disabled = side <= app.least_side;
   show("crop");
   drawCrop();
 }
 
-const leastSide = () => app.least_side;
-
 // Limits the zoom, so that the picture is not enlarged for the model and the square is not too small.
 function zoomTo(share) {
   const whole = Math.min(picture.width, picture.height);
-  const closest = Math.min(Math.max(leastSide(), Math.min(app.image_size, whole)), whole);
+  const closest = Math.min(Math.max(app.least_side, Math.min(app.image_size, whole)), whole);
   const side = whole * (closest / whole) ** share;
   moveTo(box.left + (box.side - side) / 2, box.top + (box.side - side) / 2, side);
 }
@@ -197,7 +195,7 @@ function listenToCrop() {
 
 async function check() {
   const side = Math.round(box.side);
-  if (side < leastSide()) return showUnusable([sentence("too_small", { side, least: leastSide() })]);
+  if (side < app.least_side) return showUnusable([sentence("too_small", { side, least: app.least_side })]);
   const limits = app.gate;
   const found = measure(resize(picture, box, limits.SIDE), limits.SIDE, limits);
   const faults = findFaults(found, limits);
