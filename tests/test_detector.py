@@ -1,6 +1,7 @@
 """The detector: several holes, margins, streams, decisions, and the images that it accepts."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -141,7 +142,9 @@ def test_read_applies_the_same_gate_as_scoring(tmp_path):
     assert model.assess(model.read(paths[1])) == assessed[1:2]
     np.testing.assert_array_equal(model.read(paths[0]), load_image(paths[0], size=SIZE))
     # Scoring files passes the same gate: same reasons, same scores.
-    scored = score_files(model, [(str(path), "", None) for path in paths], gate=Gate())
+    with ThreadPoolExecutor(1) as pool:
+        given = [(str(path), "", None) for path in paths]
+        scored = list(score_files(model, given, gate=Gate(), pool=pool))
     assert [one.assessment for one in scored] == assessed
     every_check_off = Gate(*[False] * len(dataclasses.fields(Gate)))
     assert isinstance(model.read(paths[1], gate=every_check_off), np.ndarray)

@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,7 @@ from mim_jax.train.config import Experiment
 from mim_jax.train.settings import Settings
 from mim_jax.train.workdir import check_empty
 
-
-@dataclass(frozen=True, eq=False)
-class _Claimed:
-    """A run whose folder is claimed and whose images are loaded."""
-
-    experiment: Experiment
-    path: Path
+Claimed = tuple[Experiment, Path]  # a run whose images are loaded, and its claimed folder
 
 
 def run(
@@ -41,21 +35,22 @@ def run(
     began = time.perf_counter()
     method = _method(settings)
     with _claim([settings], [workdir], method, training=training, evaluation=evaluation) as (claimed,):
+        experiment, path = claimed
         if evaluation and devices.is_first():
             from mim_jax.evaluate.methods import advice
 
-            if sentence := advice(claimed.experiment):  # before hours are spent
+            if sentence := advice(experiment):  # before hours are spent
                 say(f"mim_jax: {sentence}", sys.stderr)
         if training:
             _train([claimed], method, profile=profile)
         with devices.barrier():
             if not evaluation and devices.is_first():
-                say(f"trained: {claimed.path}; evaluate it with --mode=evaluate")
+                say(f"trained: {path}; evaluate it with --mode=evaluate")
             if evaluation and devices.is_first():
                 from mim_jax.train.metric_writer import Recorder
 
-                with Recorder(claimed.path) as recorder:
-                    page = _evaluate_and_report(claimed.experiment, claimed.path, recorder, began)
+                with Recorder(path) as recorder:
+                    page = _evaluate_and_report(experiment, path, recorder, began)
                 say(f"report: {page}")
     return 0
 
@@ -93,13 +88,13 @@ def _claim(
     *,
     training: bool,
     evaluation: bool,
-) -> Iterator[list[_Claimed]]:
+) -> Iterator[list[Claimed]]:
     """Claim the folders, which the first process locks against other runs, and load the images."""
     from mim_jax.train import workdir as folders
     from mim_jax.train.metric_writer import merge_events
     from mim_jax.train.trainer import find_device_groups
 
-    def claim(settings: Settings, workdir: str, held: contextlib.ExitStack) -> _Claimed:
+    def claim(settings: Settings, workdir: str, held: contextlib.ExitStack) -> Claimed:
         first = devices.is_first()
         if first:
             if not training and not (Path(workdir).expanduser() / "config.json").exists():
@@ -113,7 +108,7 @@ def _claim(
         path = folders.claim(workdir, settings.given, data) if first else folders.share(workdir, data)
         if first:
             merge_events(path)  # left by processes that were stopped
-        return _Claimed(experiment, path)
+        return experiment, path
 
     if evaluation and (frozen := runs[0].features):  # check now: its weights are needed only after hours
         from mim_jax.evaluate.features import checked_backbone
@@ -132,32 +127,33 @@ def _claim(
         yield claimed
 
 
-def _train(runs: Sequence[_Claimed], method: config.Method, *, profile: bool) -> None:
+def _train(runs: Sequence[Claimed], method: config.Method, *, profile: bool) -> None:
     """Train the unfinished folds of several runs at once."""
     from mim_jax.train import trainer
     from mim_jax.train.metric_writer import Recorder, merge_events
 
     with devices.barrier(), contextlib.ExitStack() as stack:
         trainings = []
-        record = Profile(runs[0].path / "profile")
-        recorders = [stack.enter_context(Recorder(one.path, process=jax.process_index())) for one in runs]
-        for one, recorder in zip(runs, recorders, strict=True):
-            name = f"seed {one.experiment.settings.seed}, " if len(runs) > 1 else ""
+        first, folder = runs[0]
+        record = Profile(folder / "profile")
+        recorders = [stack.enter_context(Recorder(path, process=jax.process_index())) for _, path in runs]
+        for (experiment, path), recorder in zip(runs, recorders, strict=True):
+            name = f"seed {experiment.settings.seed}, " if len(runs) > 1 else ""
             trainings += [
                 replace(training, title=name + training.title, recorder=recorder)
-                for training in method.trainings(one.experiment, one.path)
+                for training in method.trainings(experiment, path)
             ]
         if devices.is_first():
-            _say_resumed(trainings, runs[0].experiment.settings.training.epochs)
+            _say_resumed(trainings, first.settings.training.epochs)
         wrap: dict[str, Callable[..., Any]] = {"wrap": record.wrap} if profile else {}
-        trainer.train(trainings, runs[0].experiment.settings.training, recorders[0], **wrap)
+        trainer.train(trainings, first.settings.training, recorders[0], **wrap)
         if profile:
             few = "none, because no program was dispatched twice: train more epochs or use a new workdir"
             say(f"profile: {record.folder if record.done else few}")
     with devices.barrier():
         if devices.is_first():
-            for one in runs:
-                merge_events(one.path)
+            for _, path in runs:
+                merge_events(path)
 
 
 def _say_resumed(trainings: Sequence[Any], epochs: int) -> None:

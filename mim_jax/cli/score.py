@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +48,8 @@ def format_table(rows: Sequence[ScoredFile], detector: NoveltyDetector) -> str:
 def write_table(path: Path, rows: Sequence[ScoredFile], *, metrics: Sequence[str], folds: int) -> None:
     """Write one row per file: decision, reasons, p-value, mean of each metric, each metric of each fold."""
     names = [(metric, k) for metric in metrics for k in range(folds)]
-    header = [
-        "file",
-        "decision",
-        "reason",
-        "p_value",
-        *metrics,
-        *(f"{metric}_fold_{k}" for metric, k in names),
-    ]
-    table: list[list[Any]] = [header]
+    header = ["file", "decision", "reason", "p_value", *metrics]
+    table: list[list[Any]] = [header + [f"{metric}_fold_{k}" for metric, k in names]]
     for row in rows:
         found = row.assessment
         values: list[float] = []
@@ -81,8 +75,9 @@ def score(settings: Settings, workdir: str, paths: Sequence[str], *, output: str
     files = find_files(paths)
     detector = load_workdir(workdir)
     given = ((path, reason, None) for path, reason in files)
-    found = score_files(detector, given, gate=settings.data.gate)
-    rows = list(tqdm(found, total=len(files), desc="scoring", unit="image", disable=None))
+    with ThreadPoolExecutor(1, "decoding") as pool:
+        found = score_files(detector, given, gate=settings.data.gate, pool=pool)
+        rows = list(tqdm(found, total=len(files), desc="scoring", unit="image", disable=None))
     # Write the file first, so that no trouble with the console loses the work.
     trouble = None
     try:

@@ -223,11 +223,6 @@ def read_notice(root: Path) -> str:
     return "" if data.get("root") or any(data.get("sources", {}).values()) else NOTICE
 
 
-def fold_count(root: Path) -> int:
-    """Number of folds of a workdir's run."""
-    return int(read_config(root)["data"]["folds"])
-
-
 def read_calibration(root: Path) -> dict[str, Any]:
     """Read calibration.json; ValueError if another version wrote it."""
     found = read_json(root / CALIBRATION)

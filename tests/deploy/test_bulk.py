@@ -180,10 +180,10 @@ def test_a_table_that_goes_away_is_a_reason_for_each_of_its_rows(photos, exporte
     data = [(photos / "inner" / f"{number} é.png").read_bytes() for number in range(6)]
     pq.write_table(pa.table({"image": data}), tmp_path / "a.parquet")
     found = inputs.find_inputs(str(tmp_path / "a.parquet"), "image")
-    given = list(inputs.with_bytes(found.part(2, 5), "image"))
+    given = list(inputs.with_bytes(found.part(range(2, 5)), "image"))
     assert [each[2] for each in given] == data[2:5]
     (tmp_path / "a.parquet").unlink()
-    assert all("not readable" in reason for _, reason, _ in inputs.with_bytes(found.part(0, 3), "image"))
+    assert all("not readable" in reason for _, reason, _ in inputs.with_bytes(found.part(range(3)), "image"))
 
 
 def test_what_is_missing_or_damaged_is_scored_again_and_nothing_else(photos, exported, whole, tmp_path):

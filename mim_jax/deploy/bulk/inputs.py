@@ -37,9 +37,9 @@ class Inputs:
     def __len__(self) -> int:
         return int(self.items.num_rows)
 
-    def part(self, start: int, stop: int) -> list[Item]:
-        """Return the inputs with ids from `start` to `stop - 1`."""
-        rows = self.items.slice(start, stop - start)
+    def part(self, ids: range) -> list[Item]:
+        """Return the inputs with these ids."""
+        rows = self.items.slice(ids.start, len(ids))
         paths = [path.decode("utf-8", "surrogateescape") for path in rows["path"].to_pylist()]
         return list(zip(paths, rows["reason"].to_pylist(), strict=True))
 

@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,17 +55,13 @@ def score_files(
     files: Iterable[Given],
     *,
     gate: Gate,
-    pool: Executor | None = None,
+    pool: Executor,
     ahead: int = 16,
 ) -> Iterator[ScoredFile]:
     """Score files in order, with at most a few batches in memory; those that fail the gate are unusable.
 
-    The executor `pool` reads and decodes up to `ahead` files ahead; None = a separate thread.
+    The executor `pool` reads and decodes up to `ahead` files ahead.
     """
-    if pool is None:
-        with ThreadPoolExecutor(1, "decoding") as thread:
-            yield from score_files(detector, files, gate=gate, pool=thread, ahead=ahead)
-        return
     alpha = detector.calibration.miss_rate if detector.calibration else 0.1
     decoded = in_order(pool, functools.partial(_decode, detector, gate), files, ahead=ahead)
     while some := list(itertools.islice(decoded, BATCHES * batch_size())):

@@ -13,7 +13,6 @@ from mim_jax.data.quality import Gate
 from mim_jax.decide.novelty_detector import NoveltyDetector
 from mim_jax.deploy import format
 from mim_jax.deploy.bulk import engines, inputs, output, storage, worker
-from mim_jax.deploy.bulk.inputs import Item
 from mim_jax.deploy.bulk.output import Output
 from mim_jax.train.workdir import differences
 
@@ -77,10 +76,9 @@ def claim(
         "versions": worker.versions(),
     }
     if before is None:
-        listed = inputs.find_inputs(source, column)
-        source, column, count = listed.source, listed.column, len(listed)
-        held = {"source": source, "column": column, "count": count, "digest": listed.digest}
-        return output.begin(root, about | {"inputs": held}, listed)
+        given = inputs.find_inputs(source, column)
+        held = {"source": given.source, "column": given.column, "count": len(given), "digest": given.digest}
+        return output.begin(root, about | {"inputs": held}, given)
     same = {"source": storage.absolute(source), "column": column or before.about["inputs"]["column"]}
     if found := differences(before.about, about | {"inputs": same}, _FREE):
         raise ValueError(
@@ -116,15 +114,6 @@ def _compare_lists(before: Output, source: str, column: str, tell: Callable[[str
         tell(f"{gone:,} files were removed since this run began: those not yet scored are rows that say so")
 
 
-def pending(found: Output, done: set[int]) -> Iterator[tuple[int, list[Item]]]:
-    """Yield the unfinished parts, with their inputs."""
-    listed = output.inputs_of(found)
-    for part in found.parts:
-        if part not in done:
-            ids = found.ids(part)
-            yield part, listed.part(ids.start, ids.stop)
-
-
 def score(
     found: Output,
     done: set[int],
@@ -138,7 +127,8 @@ def score(
     tell: Callable[[str], None],
 ) -> Iterator[worker.Done]:
     """Score the unfinished parts, on Ray or in this process, and yield each when it is written."""
-    left = pending(found, done)
+    listed = output.inputs_of(found)
+    left = ((part, listed.part(found.ids(part))) for part in found.parts if part not in done)
     if not on_ray:
         job = worker.Job(found, detector, threads=cpu_count())
         yield from engines.score_here(job, left)
