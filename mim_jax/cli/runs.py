@@ -100,7 +100,9 @@ def _claim(
             if not training and not (Path(workdir).expanduser() / "config.json").exists():
                 raise ValueError(f"{workdir} is not the workdir of a run: train it first with --mode=train")
             held.enter_context(folders.hold(folders.check(workdir, settings.given)))
-        experiment = build(settings, method, clinical=evaluation and first)
+        with _reading(settings) as progress:
+            experiment = config.build(settings, method, clinical=evaluation and first, progress=progress)
+        _say_problems(experiment.dataset)
         if evaluation:
             images.check_negatives(experiment.dataset)
         data = {"digest": experiment.dataset.digest(), "images": len(experiment.dataset)}
@@ -187,14 +189,6 @@ def _run_seeds(settings: Settings, workdir: str, *, training: bool, evaluation: 
         results = {folder.name: read_json(folder / "results.json") for folder in folders}
         say(f"report of all seeds: {write_seeds(folders[0].parent, results)}")
     return 0
-
-
-def build(settings: Settings, method: config.Method, *, clinical: bool) -> Experiment:
-    """Build the experiment, and print the source of the images and any problems with them."""
-    with _reading(settings) as progress:
-        experiment = config.build(settings, method, clinical=clinical, progress=progress)
-    _say_problems(experiment.dataset)
-    return experiment
 
 
 @contextlib.contextmanager

@@ -138,7 +138,6 @@ class Detector(NoveltyDetector):
         return fn, tuple(self.variables)
 
     def similarities(self, images: Images) -> dict[str, np.ndarray]:
-        """Each metric for each fold, float64 `[folds, N]`; images as in `score_samples`."""
         return self.measured(images, (self.measure,))[0]
 
     def measured(self, images: Images, measures: Sequence[Measure]) -> tuple[dict[str, np.ndarray], ...]:

@@ -35,6 +35,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mim_jax.data.images import MIN_SIDE, UnusableImage, decode_image
 from mim_jax.data.quality import Gate
+from mim_jax.decide.decision import unusable
 from mim_jax.deploy.server.scoring_queue import Busy, ScoringQueue
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
@@ -181,8 +182,7 @@ def create_app(
             try:
                 image = await loop.run_in_executor(app.state.decoders, decode, data)
             except UnusableImage as error:
-                nothing: dict[str, Any] = {"score": None, "similarities": {}, "p_value": None}
-                return Answer(**nothing, decision="unusable", reasons=[error.reason], versions=versions_shown)
+                return Answer(**dataclasses.asdict(unusable(error.reason)), versions=versions_shown)
         found = await asyncio.wrap_future(app.state.scorer.submit(image))
         return Answer(**dataclasses.asdict(found), versions=versions_shown)
 

@@ -179,7 +179,6 @@ class Connection(H11Protocol):
     def _forget_reading(self) -> None:
         if self._reading_ends is not None:
             self._reading_ends.cancel()
-            self._reading_ends = None
 
     def _end_if_unread(self) -> None:
         if self.transport.get_write_buffer_size():

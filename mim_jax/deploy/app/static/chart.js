@@ -28,16 +28,13 @@ export function drawScale({ score, scores, lower, upper, text }) {
   svg.append(element("line", { class: "axis", x1: LEFT, x2: WIDTH - LEFT, y1: BASE, y2: BASE }));
 
   // The threshold labels extend away from each other if there is room.
-  const label = (value, y, words, kind, wanted) => {
-    const x = place(value), room = words.length * LETTER * (wanted === "middle" ? 0.5 : 1);
-    const anchor = wanted !== "start" && x < room ? "start" : wanted !== "end" && x > WIDTH - room ? "end" : wanted;
-    svg.append(element("text", { class: kind, x, y, "text-anchor": anchor }, words));
-  };
   const mark = (value, words, kind, y, wanted) => {
     if (!Number.isFinite(value)) return;
-    const bottom = y > BASE ? BASE + 6 : BASE;
-    svg.append(element("line", { class: kind, x1: place(value), x2: place(value), y1: TOP, y2: bottom }));
-    label(value, y, `${words} ${number(value, 3)}`, kind, wanted);
+    const x = place(value), label = `${words} ${number(value, 3)}`;
+    svg.append(element("line", { class: kind, x1: x, x2: x, y1: TOP, y2: y > BASE ? BASE + 6 : BASE }));
+    const room = label.length * LETTER * (wanted === "middle" ? 0.5 : 1);
+    const anchor = wanted !== "start" && x < room ? "start" : wanted !== "end" && x > WIDTH - room ? "end" : wanted;
+    svg.append(element("text", { class: kind, x, y, "text-anchor": anchor }, label));
   };
   mark(lower, text.threshold, "limit", TOP - 19, Number.isFinite(upper) ? "end" : "middle");
   mark(upper, text.upper, "limit", TOP - 5, "start");

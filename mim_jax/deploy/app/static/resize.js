@@ -55,16 +55,11 @@ export function resize(picture, box, size, rowsAtOnce = 128) {
     for (let y = 0; y < count; y++) {
       for (let x = 0; x < size; x++) {
         const { first, weights } = across[x];
-        let red = HALF, green = HALF, blue = HALF, at = 4 * (y * columns + first - left);
-        for (let k = 0; k < weights.length; k++, at += 4) {
-          red += pixels[at] * weights[k];
-          green += pixels[at + 1] * weights[k];
-          blue += pixels[at + 2] * weights[k];
+        for (let channel = 0; channel < 3; channel++) {
+          let sum = HALF, at = 4 * (y * columns + first - left) + channel;
+          for (let k = 0; k < weights.length; k++, at += 4) sum += pixels[at] * weights[k];
+          narrow[3 * ((begin + y) * size + x) + channel] = byte(sum);
         }
-        const to = 3 * ((begin + y) * size + x);
-        narrow[to] = byte(red);
-        narrow[to + 1] = byte(green);
-        narrow[to + 2] = byte(blue);
       }
     }
   }
