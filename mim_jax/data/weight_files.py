@@ -3,7 +3,9 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import jax
 import ml_dtypes  # JAX's own dependency: NumPy has no bfloat16
 import numpy as np
 import safetensors
@@ -46,3 +48,9 @@ def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{path} is not a safetensors file, or is damaged ({error}): fetch it again"
         ) from error
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """Flatten a tree to arrays by name, such as "0/params/down_0/kernel" for a list of folds."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from mim_jax.data import weight_files
@@ -38,12 +37,6 @@ def read_arrays(path: Path, kind: str, folds: int) -> dict[str, np.ndarray]:
             "config.json says: fetch it again"
         )
     return arrays
-
-
-def flatten(tree: Any) -> dict[str, Any]:
-    """Flatten a tree to arrays by name, such as "0/params/down_0/kernel" for a list of folds."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def under(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from mim_jax.data.batches import Images, check_batch, collect, padded_batches
 from mim_jax.decide.decision import Calibration
 from mim_jax.decide.novelty_detector import NoveltyDetector, describe
 from mim_jax.deploy import format
-from mim_jax.deploy.arrays import flatten
 from mim_jax.measure.similarity import Similarities
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def export(detector: NoveltyDetector, path: str | os.PathLike[str]) -> str:
     with format.new_folder(path) as folder:
         config = described(detector)
         fn, variables = detector.pure(each_fold=True)  # type: ignore[attr-defined] # every described kind has it
-        named = flatten(variables)
+        named = weight_files.flatten(variables)
         scorer = _trace(fn, variables, detector.metrics, detector.image_size)
         (folder / format.SCORER).write_bytes(scorer.serialize())
         images = golden_images(detector.image_size)
@@ -86,7 +85,8 @@ def _trace(
 
     # In tree order.
     shapes = {
-        name: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype) for name, leaf in flatten(variables).items()
+        name: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype)
+        for name, leaf in weight_files.flatten(variables).items()
     }
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.uint8)

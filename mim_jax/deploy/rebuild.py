@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
+from mim_jax.data import weight_files
 from mim_jax.decide.novelty_detector import NoveltyDetector
 from mim_jax.deploy import arrays, format
 from mim_jax.detector import CombinedDetector, Detector
@@ -120,7 +121,7 @@ def _build_mim(found: format.ExportContents, named: dict[str, np.ndarray], **dec
         found_folds = unflatten_dict(named, sep="/")
         # A network that has no statistics has no arrays of them.
         folds = [{"params": {}, "batch_stats": {}} | found_folds[k] for k in sorted(found_folds, key=int)]
-    _check_weights(folds, wanted)
+    _check_weights(named, [wanted] * len(folds))
     if painted != (1, found.mask_size, found.mask_size, 3):
         raise ValueError(
             f"{where} says mask_size={found.mask_size}, but its network fills in "
@@ -165,14 +166,13 @@ def _build_features(
     return detector
 
 
-def _check_weights(weights: list[Any], wanted: Any) -> None:
-    """Raise ValueError unless every fold has the arrays of `wanted`, a tree of shapes and dtypes."""
-    expected = {name: (leaf.shape, leaf.dtype) for name, leaf in arrays.flatten([wanted]).items()}
-    for fold, variables in enumerate(weights):
-        found = {name: (leaf.shape, leaf.dtype) for name, leaf in arrays.flatten([variables]).items()}
-        if found != expected:
-            names = sorted(name for name in expected | found if expected.get(name) != found.get(name))
-            raise ValueError(
-                f"fold {fold} does not fit the network of {format.CONFIG}: {names[0]} is "
-                f"{found.get(names[0])}, expected {expected.get(names[0])}"
-            )
+def _check_weights(named: dict[str, np.ndarray], wanted: list[Any]) -> None:
+    """Raise ValueError unless the arrays are those of `wanted`, a tree of shapes and dtypes for each fold."""
+    found = {name: (array.shape, array.dtype) for name, array in named.items()}
+    expected = {name: (leaf.shape, leaf.dtype) for name, leaf in weight_files.flatten(wanted).items()}
+    differ = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+    if differ:
+        raise ValueError(
+            f"fold {differ[0].partition('/')[0]} does not fit the network of {format.CONFIG}: {differ[0]} is "
+            f"{found.get(differ[0])}, expected {expected.get(differ[0])}"
+        )

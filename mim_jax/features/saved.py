@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from mim_jax.data import weight_files
 from mim_jax.features.backbone import Backbone
@@ -19,7 +19,8 @@ ARRAYS, ABOUT = "features.safetensors", "features.json"
 
 def save(root: Path, detector: FeatureDetector, *, weights: str) -> None:
     """Write a detector's reference data to a workdir; `weights` is the file with its network's weights."""
-    weight_files.save(root / ARRAYS, flatten(detector.references))
+    arrays = weight_files.flatten(detector.references)
+    weight_files.save(root / ARRAYS, {name: np.asarray(leaf, np.float32) for name, leaf in arrays.items()})
     about = {"weights": weights, **describe_backbone(detector.backbone), "metric": detector.metric}
     workdir.write_json(root / ABOUT, about, sealed=True)
 
@@ -56,26 +57,10 @@ def check_digest(backbone: Backbone, digest: str, where: Path) -> None:
         )
 
 
-def flatten(references: Mapping[str, Reference]) -> dict[str, np.ndarray]:
-    """Flatten references to arrays by name, such as "features/gallery/pool_1"."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path({n: r._asdict() for n, r in references.items()})
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf, np.float32)
-        for path, leaf in leaves
-    }
-
-
 def unflatten(arrays: Mapping[str, Any]) -> dict[str, Reference]:
-    """Rebuild references from the arrays of `flatten`; ValueError if an array is missing."""
-    trees: dict[str, Any] = {}
-    for name, array in arrays.items():
-        *path, last = name.split("/")
-        node = trees
-        for part in path:
-            node = node.setdefault(part, {})
-        node[last] = array
+    """Rebuild references from arrays by name, "features/gallery/pool_1"; ValueError if one is missing."""
     try:
-        return {name: _reference(tree) for name, tree in trees.items()}
+        return {name: _reference(tree) for name, tree in unflatten_dict(arrays, sep="/").items()}
     except (KeyError, TypeError) as error:
         raise ValueError(f"the arrays of a feature detector cannot be read ({error!r}): refit it") from error
 

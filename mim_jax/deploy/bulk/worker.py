@@ -138,7 +138,7 @@ def digest_of(detector: Any) -> str:
 
     import numpy as np
 
-    from mim_jax.deploy.arrays import flatten
+    from mim_jax.data.weight_files import flatten
     from mim_jax.deploy.rebuild import describe
 
     found = hashlib.sha256(json.dumps(describe(detector), sort_keys=True, default=float).encode())
