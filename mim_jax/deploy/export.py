@@ -111,8 +111,7 @@ class ExportedDetector(NoveltyDetector):
 
     exported: jax.export.Exported  # the program, called as `exported.call(arrays, images)`
     arrays: dict[str, jax.Array]  # its arrays by name
-    # an image whose score is strictly greater is like the training class; None = not calibrated
-    threshold: float | None
+    threshold: float | None  # None = not calibrated
     threshold_origin: str  # what the threshold was fitted on, for people to read
     calibration: Calibration | None  # used by `assess` to decide; None = not calibrated
     about: format.ExportContents  # kind, sizes, metrics, versions, hashes

@@ -83,10 +83,7 @@ def fold(generator: nn.Module, variables: Mapping[str, Any], *, image_size: int)
     """
     if not isinstance(generator, ContextEncoder):
         return generator, variables
-    params = {
-        name: {key: np.asarray(leaf, np.float64) for key, leaf in layer.items()}
-        for name, layer in variables["params"].items()
-    }
+    params = dict(jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"]))
     stats = variables["batch_stats"]
     if generator.bottleneck != "global":
         params["decoder_0"] = _composed(params.pop("bottleneck"), params["decoder_0"], image_size // 32)
@@ -96,10 +93,8 @@ def fold(generator: nn.Module, variables: Mapping[str, Any], *, image_size: int)
     folded = FoldedContextEncoder(
         generator.width, generator.bottleneck, generator.bottleneck_channels, generator.dtype
     )
-    return folded, {
-        "params": jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params),
-        "batch_stats": {},
-    }
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+    return folded, {"params": params, "batch_stats": {}}
 
 
 def _composed(

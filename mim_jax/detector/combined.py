@@ -84,8 +84,7 @@ class CombinedDetector(BatchScorer):
 
     def of_fold(self, fold: int) -> "CombinedDetector":
         """The detector of a single fold, without the calibration of all folds."""
-        one = slice(fold, fold + 1)
-        units = Units(*(values[one] for values in self.units))
+        units = Units(*(values[fold : fold + 1] for values in self.units))
         return CombinedDetector(self.mim.of_fold(fold), self.features.of_fold(fold), units)
 
     def pure(self, *, each_fold: bool = False) -> tuple[PureScorer, Any]:

@@ -42,9 +42,8 @@ def summarise(output: Output) -> Batch:
     for table in output.read("path", "bytes", "score", "p_value", "decision", "reason", "seconds"):
         decided = table["decision"].to_pylist()
         decisions.update(decided)
-        refused = [each == Decision.UNUSABLE for each in decided]
-        texts = table["reason"].to_pylist()
-        reasons.update(_head(text) for text, bad in zip(texts, refused, strict=True) if bad)
+        explained = zip(decided, table["reason"].to_pylist(), strict=True)
+        reasons.update(_head(reason) for decision, reason in explained if decision == Decision.UNUSABLE)
         timed = zip(table["seconds"].to_pylist(), table["path"].to_pylist(), strict=True)
         slowest = heapq.nlargest(SLOWEST, [*slowest, *timed])
         size += sum(each or 0 for each in table["bytes"].to_pylist())

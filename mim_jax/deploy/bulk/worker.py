@@ -1,5 +1,8 @@
 """Worker that scores parts, in this process or as a Ray actor on any machine; `load` imports JAX."""
 
+import hashlib
+import importlib.metadata
+import json
 import os
 import platform
 import tempfile
@@ -9,6 +12,8 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from mim_jax.deploy.bulk.inputs import Item
 from mim_jax.deploy.bulk.output import Output
@@ -133,11 +138,6 @@ def is_export(path: str) -> bool:
 
 def digest_of(detector: Any) -> str:
     """Compute the SHA-256 of the description and arrays of a detector that is not exported."""
-    import hashlib
-    import json
-
-    import numpy as np
-
     from mim_jax.data.weight_files import flatten
     from mim_jax.deploy.rebuild import describe
 
@@ -152,8 +152,6 @@ def digest_of(detector: Any) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that the numbers in a row depend on."""
-    import importlib.metadata
-
     import mim_jax
 
     names = ("jax", "jaxlib", "numpy", "pillow")
