@@ -300,15 +300,13 @@ def serve(settings: Settings, workdir: str, *, app: str | None, host: str, port:
         raise ValueError(
             f'--mode=serve needs the package {error.name}: install the [app] extra, pip install ".[app]"'
         ) from None
-    from mim_jax.decide.thresholds import Rule
     from mim_jax.detector import load_workdir
 
     detector = load_workdir(workdir)
-    wanted = settings.mim.rule.miss_rate if settings.mim else Rule().miss_rate
     own = Path(workdir).expanduser().resolve() / "app"
     serving.serve(
         detector,
-        alpha=detector.calibration.miss_rate if detector.calibration else wanted,
+        alpha=detector.calibration.miss_rate if detector.calibration else 0.1,  # else nothing is decided
         gate=settings.data.gate,
         folder=Path(app).expanduser() if app else own if own.is_dir() else None,
         host=host,

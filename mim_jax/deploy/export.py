@@ -156,9 +156,8 @@ class ExportedDetector(NoveltyDetector):
 
         def fn(variables: Any, images: jax.Array) -> Any:
             check_batch(images, self.image_size)
-            scores = self.exported.call(variables, _bytes_only(images))
-            every = [jnp.mean(each, axis=0) for each in scores]
-            named = dict(zip(self.metrics, every, strict=True))
+            every = self.exported.call(variables, _bytes_only(images))
+            named = {name: jnp.mean(each, axis=0) for name, each in zip(self.metrics, every, strict=True)}
             return Similarities(**named) if self.about.kind == "mim" else named
 
         return fn, self.arrays

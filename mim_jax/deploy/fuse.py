@@ -48,22 +48,21 @@ class FoldedContextEncoder(nn.Module):
             if layer or self.bottleneck == "global":
                 x = conv(features, 4, stride=2, padding=1, transpose=True, name=name)(x)
             else:
-                x = TransposeWithMap(features, 4, dtype=self.dtype, name=name)(x)
+                x = TransposeWithMap(features, dtype=self.dtype, name=name)(x)
             x = nn.relu(x)
         x = conv(3, 3, padding=1, name="to_rgb")(x)
         return jnp.tanh(x.astype(jnp.float32))
 
 
 class TransposeWithMap(nn.Module):
-    """Transposed convolution (stride 2, padding 1) with a separate bias for each output position."""
+    """Transposed convolution (4 taps, stride 2, padding 1) with a bias for each output position."""
 
     features: int
-    taps: int
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (self.taps, self.taps, x.shape[-1], self.features)
+        shape = (4, 4, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.normal(0.02), shape, jnp.float32)
         y = conv_transpose(x.astype(self.dtype), kernel.astype(self.dtype), stride=2, padding=1)
         bias = self.param("bias", nn.initializers.zeros_init(), y.shape[1:], jnp.float32)

@@ -191,7 +191,7 @@ def shrink(model: onnx.ModelProto, kind: str, *, training: int = 0) -> onnx.Mode
             kept.append(tensor)
             continue
         if known or kind == "float16" or (kind == "mixed" and array.size < LARGE):
-            stored = _halved(array)
+            stored: tuple[np.ndarray, ...] = (array.astype(np.float16),)
         else:
             stored = _quantised(array, GROUP if kind == "mixed" else array.shape[-2])
         parts = dict(zip(("stored", "factor"), stored, strict=False))
@@ -229,14 +229,10 @@ def _is_kernel(array: np.ndarray) -> bool:
     return array.ndim > 2 or not any(np.allclose(array.sum(axis=axis), 1, atol=1e-3) for axis in (0, 1))
 
 
-def _halved(array: np.ndarray) -> tuple[np.ndarray, ...]:
-    return (array.astype(np.float16),)
-
-
 def _quantised(array: np.ndarray, group: int) -> tuple[np.ndarray, ...]:
     inputs, features = array.shape[-2:]
     if inputs < FEWEST_INPUTS:
-        return _halved(array)
+        return (array.astype(np.float16),)
     if inputs > group and inputs % group == 0:
         array = array.reshape(*array.shape[:-2], inputs // group, group, features)
     factor = np.abs(array).max(axis=-2, keepdims=True) / 127

@@ -90,9 +90,8 @@ def _mim_view(detector: Detector) -> Callable[[jax.Array], tuple[Shown, Shown]]:
         windows = jnp.mean(ssim(as_float(image), inpainted, return_map=True), axis=-1)
         before = (size - len(windows)) // 2
         edge = (before, size - len(windows) - before)
-        painted = jnp.round(255 * jnp.clip(inpainted, 0, 1)).astype(jnp.uint8)
         return joined._asdict(), {
-            "inpainted": painted,
+            "inpainted": jnp.round(255 * jnp.clip(inpainted, 0, 1)).astype(jnp.uint8),
             "map": jnp.pad(windows, (edge, edge), constant_values=1.0),
         }
 

@@ -26,24 +26,17 @@ BATCHES = 2  # batches scored in one call
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Properties of a file that do not depend on its pixels; None if it could not be read."""
+class ScoredFile:
+    """A file, its assessment and its properties; None where it could not be read."""
 
+    path: str
+    assessment: Assessment
+    similarities: dict[str, list[float]] = field(default_factory=dict)  # one per fold; empty if unusable
     sha256: str | None = None
     size: int | None = None  # bytes
     width: int | None = None  # pixels, as stored
     height: int | None = None
     seconds: float = 0.0  # to read and decode it
-
-
-@dataclass(frozen=True)
-class ScoredFile:
-    """A file, its assessment, and its similarities, `metric -> one per fold`; empty if unusable."""
-
-    path: str
-    assessment: Assessment
-    similarities: dict[str, list[float]] = field(default_factory=dict)
-    facts: Facts = Facts()
 
     @property
     def usable(self) -> bool:
@@ -75,37 +68,37 @@ def score_files(
         column = 0
         for path, facts, image in some:
             if isinstance(image, UnusableImage):
-                yield ScoredFile(path, unusable(image.reason), facts=facts)
+                yield ScoredFile(path, unusable(image.reason), **facts)
                 continue
             own = {metric: [float(value) for value in scores[metric][:, column]] for metric in scores}
-            yield ScoredFile(path, assessed[column], own, facts)
+            yield ScoredFile(path, assessed[column], own, **facts)
             column += 1
 
 
-Decoded = tuple[str, Facts, np.ndarray | UnusableImage]
+Decoded = tuple[str, dict[str, Any], np.ndarray | UnusableImage]  # path, properties as in `ScoredFile`, image
 
 
 def _decode(detector: NoveltyDetector, gate: Gate, given: Given) -> Decoded:
     """Decode a file as `detector.read` does, and return its properties as well."""
     path, reason, data = given
-    began, known = time.perf_counter(), dict[str, Any]()
+    began, facts = time.perf_counter(), dict[str, Any]()
     image: np.ndarray | UnusableImage
     try:
         if reason:
             raise UnusableImage(reason)
         data = storage.read_image(path) if data is None else data
         if len(data) <= MAX_BYTES:  # longer data may be incomplete
-            known |= {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+            facts |= {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
         image = decode_image(
             data,
             size=detector.image_size,
             gate=gate,
             min_side=detector.min_side,
-            on_header=lambda width, height: known.update(width=width, height=height),
+            on_header=lambda width, height: facts.update(width=width, height=height),
         )
     except UnusableImage as error:
         image = error
-    return path, Facts(**known, seconds=time.perf_counter() - began), image
+    return path, facts | {"seconds": time.perf_counter() - began}, image
 
 
 def to_table(rows: Sequence[ScoredFile], *, start: int, metrics: Sequence[str], detector: str) -> pa.Table:
@@ -118,10 +111,10 @@ def to_table(rows: Sequence[ScoredFile], *, start: int, metrics: Sequence[str], 
     columns = {
         "id": (range(start, start + len(rows)), pa.int64()),
         "path": ([row.path.encode("utf-8", "backslashreplace").decode() for row in rows], pa.string()),
-        "sha256": ([row.facts.sha256 for row in rows], pa.string()),
-        "bytes": ([row.facts.size for row in rows], pa.int64()),
-        "width": ([row.facts.width for row in rows], pa.int32()),
-        "height": ([row.facts.height for row in rows], pa.int32()),
+        "sha256": ([row.sha256 for row in rows], pa.string()),
+        "bytes": ([row.size for row in rows], pa.int64()),
+        "width": ([row.width for row in rows], pa.int32()),
+        "height": ([row.height for row in rows], pa.int32()),
         **{metric: ([each.similarities.get(metric) for each in found], pa.float64()) for metric in metrics},
         "score": ([each.score for each in found], pa.float64()),
         "p_value": ([each.p_value for each in found], pa.float64()),
@@ -129,6 +122,6 @@ def to_table(rows: Sequence[ScoredFile], *, start: int, metrics: Sequence[str], 
         "reason": ([" ".join(each.reasons) for each in found], pa.string()),
         "detector": ([detector] * len(rows), shared),
         "version": ([mim_jax.__version__] * len(rows), shared),
-        "seconds": ([row.facts.seconds for row in rows], pa.float32()),
+        "seconds": ([row.seconds for row in rows], pa.float32()),
     }
     return pa.table({name: pa.array(values, type_) for name, (values, type_) in columns.items()})

@@ -43,7 +43,6 @@ class Job:
 class Done:
     """A part that has been written."""
 
-    part: int
     rows: int
     peak: int  # peak memory of its process, bytes
 
@@ -107,7 +106,7 @@ class Worker:
         )
         output.write(part, table)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return Done(part, table.num_rows, peak)
+        return Done(table.num_rows, peak)
 
     def close(self) -> None:
         """Cancel all pending decoding."""

@@ -96,10 +96,8 @@ async function begin() {
   fillTexts();
   at("hole").hidden = !app.mim_size;
   if (app.mim_size) at("hole").style.inset = `${(100 * app.offset[0]) / app.mim_size}%`;
-  if (app.notice) {
-    at("notice").textContent = app.notice;
-    at("notice").hidden = false;
-  }
+  at("notice").textContent = app.notice;
+  at("notice").hidden = !app.notice;
   show("start");
   const kept = await keepOffline();
   scorer = startScorer();
