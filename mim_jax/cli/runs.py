@@ -230,18 +230,15 @@ def check_data(settings: Settings) -> int:
 
     with _reading(settings) as progress:
         dataset = images.load_dataset(settings, progress)
-    folds, trouble = None, None
+    folds = None
     try:
         groups = dataset.groups[dataset.positives]
         how: dict[str, Any] = {"seed": settings.seed, "grouped": settings.data.grouped}
         folds = make_folds(groups, folds=settings.data.folds, **how)
-    except ValueError as error:  # too few images for the folds: print the rest first
-        trouble = error
-    say(inspection.format_inspection(inspection.inspect(dataset, positive=dataset.positive, folds=folds)))
-    for sentence in dataset.remarks:
-        say(sentence)
-    if trouble:
-        raise trouble
+    finally:  # with too few images for the folds, the rest comes before the error
+        say(inspection.format_inspection(inspection.inspect(dataset, positive=dataset.positive, folds=folds)))
+        for sentence in dataset.remarks:
+            say(sentence)
     return UNUSABLE_FILES if dataset.unusable else 0
 
 

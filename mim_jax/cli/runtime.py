@@ -32,9 +32,7 @@ def say(text: str, stream: TextIO | None = None) -> None:
 def prepare(device: str, *, any_thread: bool = False) -> None:
     """Set up a computing process: device, dtype promotion, compilation cache and reuse of freed memory.
 
-    Args:
-      device: "cpu", "gpu" or "auto", as for `choose_device`.
-      any_thread: whether other threads than the main one compute; see `keep_freed_memory`.
+    `any_thread` says whether other threads than the main one compute; see `keep_freed_memory`.
     """
     keep_freed_memory(any_thread=any_thread)  # first: see there
     choose_device(device)
@@ -44,7 +42,7 @@ def prepare(device: str, *, any_thread: bool = False) -> None:
 
 
 def choose_device(device: str) -> None:
-    """Choose JAX's device; ValueError if the one requested, also by JAX_PLATFORMS, is not found."""
+    """Choose "cpu", "gpu" or "auto"; ValueError if the one requested, also by JAX_PLATFORMS, is not found."""
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     asked = "--device=gpu" if device == "gpu" else f"JAX_PLATFORMS={jax.config.values['jax_platforms']}"

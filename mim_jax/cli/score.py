@@ -79,16 +79,14 @@ def score(settings: Settings, workdir: str, paths: Sequence[str], *, output: str
         found = score_files(detector, given, gate=settings.data.gate, pool=pool)
         rows = list(tqdm(found, total=len(files), desc="scoring", unit="image", disable=None))
     # Write the file first, so that no trouble with the console loses the work.
-    trouble = None
     try:
         write_table(table, rows, metrics=detector.metrics, folds=detector.folds)
     except OSError as error:
-        trouble = error.strerror
-    say(format_table(rows, detector))
-    if trouble:
         raise ValueError(
-            f"{table} cannot be written ({trouble}): the table above is complete; name another file with "
-            "--output=FILE.csv to keep every metric of every fold"
-        )
+            f"{table} cannot be written ({error.strerror}): the table above is complete; name another file "
+            "with --output=FILE.csv to keep every metric of every fold"
+        ) from error
+    finally:
+        say(format_table(rows, detector))
     say(f"every metric of every fold: {table}")
     return UNUSABLE_FILES if not all(row.usable for row in rows) else 0

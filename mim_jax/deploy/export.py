@@ -143,7 +143,6 @@ class ExportedDetector(NoveltyDetector):
 
     @property
     def min_side(self) -> int:
-        """Smallest shorter side, in pixels, of an image that can be scored."""
         return self.about.mask_size or self.image_size // 2
 
     def pure(self) -> tuple[Callable[[Any, jax.Array], Any], Any]:

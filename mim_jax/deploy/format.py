@@ -164,8 +164,7 @@ def digest(path: str | os.PathLike[str]) -> str:
 def read(path: str | os.PathLike[str], *, digest: str | None = None) -> ExportContents:
     """Verify an export and read everything but its program.
 
-    Raises:
-      ValueError: as for `verify`; or a field is missing, of the wrong type or impossible.
+    ValueError as for `verify`; or if a field is missing, of the wrong type or impossible.
     """
     manifest = verify(path, digest=digest)
     root = Path(path).expanduser()

@@ -35,12 +35,10 @@ class Detector(NoveltyDetector):
       variables: {"params", "batch_stats"} of each fold.
       image_size: side of the input images in pixels.
       mask_size: side of the hole in pixels.
-      threshold: an image whose score is strictly greater is like the training class; None = not calibrated.
       threshold_origin: a phrase that names the data the threshold was fitted on.
       measure: the metric and its options.
       model: name and options of the generator, and both sizes, as an export needs them.
-      calibration: the rule and thresholds that `assess` applies; None = not calibrated.
-      notice: a sentence added to every assessment, e.g. that the training images are synthetic; "" = none.
+      threshold, calibration, notice: as in `NoveltyDetector`.
     """
 
     generator: nn.Module

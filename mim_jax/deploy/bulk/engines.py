@@ -38,7 +38,7 @@ def score_here(job: Job, parts: Parts) -> Iterator[Done]:
         try:
             yield from in_order(pool, lambda part: worker.score(*part), parts, ahead=AT_ONCE - 1)
         finally:
-            worker.close()
+            worker.pool.shutdown(wait=False, cancel_futures=True)
 
 
 def has_ray() -> bool:

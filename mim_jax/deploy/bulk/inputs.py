@@ -108,17 +108,15 @@ def _of_files(source: str, files: Sequence[Item], column: str) -> Inputs:
         if column:
             raise ValueError(f"--column={column} needs a table, but --input={source} is not one: omit it")
         return Inputs(source, "", _table(files))
-    rows: list[Item] = []
-    held = set[bool]()
-    for path, _ in files:
-        found, inside = _read_table(path, column or COLUMN)
-        rows += found
-        held.add(inside)
+    column = column or COLUMN
+    tables = [_read_table(path, column) for path, _ in files]
+    rows = [row for found, _ in tables for row in found]
+    held = {inside for _, inside in tables}
     if len(held) != 1:
-        raise ValueError(f"--input={source}: the column {column or COLUMN} holds bytes in some files only")
+        raise ValueError(f"--input={source}: the column {column} holds bytes in some files only")
     if not rows:
         raise ValueError(f"--input={source} has no rows")
-    return Inputs(source, (column or COLUMN) if held == {True} else "", _table(rows))
+    return Inputs(source, column if True in held else "", _table(rows))
 
 
 def _read_table(path: str, column: str) -> tuple[list[Item], bool]:

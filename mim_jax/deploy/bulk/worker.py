@@ -108,10 +108,6 @@ class Worker:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return Done(table.num_rows, peak)
 
-    def close(self) -> None:
-        """Cancel all pending decoding."""
-        self.pool.shutdown(wait=False, cancel_futures=True)
-
 
 def in_order(
     pool: Executor, work: Callable[[Given], Result], items: Iterable[Given], *, ahead: int
