@@ -1,6 +1,7 @@
 """Shared settings: implicit rank promotion is an error, so that a broadcasting slip cannot pass unseen."""
 
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ import pytest
 from jax._src import compiler
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+gc.set_threshold(50_000)  # as `mim_jax.cli.runtime.prepare` does: a tenth of the time of tests that trace
 # A background shell ignores SIGINT, and child processes would inherit that; some tests interrupt theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
