@@ -76,9 +76,9 @@ def run(given: Mapping[str, Any], folder: Path, device: str) -> dict[str, Any]:
       the deciding metric; "scored": number of images scored; "device".
     """
     from mim_jax.cli.runtime import choose_device, use_compilation_cache
-    from mim_jax.evaluate import test_set
     from mim_jax.evaluate.folds import load_folds
     from mim_jax.evaluate.statistics.summary import summarize
+    from mim_jax.evaluate.test_set import make_test_set
     from mim_jax.train import config, mim, trainer
     from mim_jax.train.heap import keep_freed_memory
     from mim_jax.train.metric_writer import Recorder
@@ -100,12 +100,12 @@ def run(given: Mapping[str, Any], folder: Path, device: str) -> dict[str, Any]:
     folds = load_folds(experiment, folder)
     clock.lap("load")
     options, seed = settings.evaluation, settings.seed
-    images = test_set.make_test_set(dataset, mode=options.augmentation, seed=seed)
-    scored = []
-    for fold in folds:
-        part = test_set.tested(images, dataset, fold.split)
-        scores = {name: each[0] for name, each in fold.detector.similarities(images.images[part]).items()}
-        scored.append(test_set.scored_images(dataset, images, part, scores))
+    test_set = make_test_set(dataset, experiment.splits, mode=options.augmentation, seed=seed)
+    scores = []
+    for fold, part in zip(folds, test_set.parts, strict=True):
+        found = fold.detector.similarities(test_set.images[part])
+        scores.append({name: values[0] for name, values in found.items()})
+    scored = test_set.scored(scores)
     clock.lap("score")
     metric = mim.mim_settings(settings).measure.metric
     table = summarize({"mim": scored}, primary=metric, resamples=options.resamples, seed=seed)

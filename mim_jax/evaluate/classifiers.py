@@ -23,7 +23,7 @@ from mim_jax.evaluate.robustness import sheet
 from mim_jax.evaluate.robustness.conditions import areas
 from mim_jax.evaluate.saved_run import SavedRun, read_run
 from mim_jax.evaluate.scores import ScoredImages, two_sides, write_scores
-from mim_jax.evaluate.test_set import grouped, make_test_set, scored_images, tested
+from mim_jax.evaluate.test_set import grouped, make_test_set
 from mim_jax.train import trainer, workdir
 from mim_jax.train.checkpoints import parameter_hash
 from mim_jax.train.config import Experiment
@@ -57,19 +57,17 @@ def evaluate(
     started = time.perf_counter()
     settings, dataset = experiment.settings, experiment.dataset
     own, options = classifier_settings(settings), settings.evaluation
-    test_set = make_test_set(dataset, mode=options.augmentation, seed=settings.seed)
-    parts = [tested(test_set, dataset, split) for split in experiment.splits]
-    recorder.start("scoring", total=sum(map(len, parts)))
-    folds, rows = load_folds(experiment, path), []
-    for fold, part in zip(folds, parts, strict=True):
-        scored = dataclasses.replace(
-            scored_images(dataset, test_set, part, fold.scores(test_set.images[part])),
-            seen=np.isin(test_set.index[part], fold.split.seen),
-        )
-        _write(path, "scores.csv", fold.split.index, own.name, scored)
-        rows.append(_describe_split(dataset, settings.data.known, fold.split, scored))
+    test_set = make_test_set(dataset, experiment.splits, mode=options.augmentation, seed=settings.seed)
+    recorder.start("scoring", total=sum(map(len, test_set.parts)))
+    folds, scores, rows = load_folds(experiment, path), [], []
+    for fold, part in zip(folds, test_set.parts, strict=True):
+        scores.append(fold.scores(test_set.images[part]))
         recorder.advance(len(part))
     recorder.finish()
+    for fold, part, scored in zip(folds, test_set.parts, test_set.scored(scores), strict=True):
+        marked = dataclasses.replace(scored, seen=np.isin(test_set.index[part], fold.split.seen))
+        _write(path, "scores.csv", fold.split.index, own.name, marked)
+        rows.append(_describe_split(dataset, settings.data.known, fold.split, marked))
     history = [event for event in read_events(path / "metrics.jsonl") if event["event"] == "epoch"]
     variables = [fold.network.variables for fold in folds]
     clinical = experiment.clinical

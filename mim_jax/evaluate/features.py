@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -12,7 +12,7 @@ from mim_jax.data.batches import batch_size, collect, in_pieces, padded_batches
 from mim_jax.detector import CombinedDetector, Detector
 from mim_jax.detector.combined import join_scores
 from mim_jax.evaluate.scores import ScoredImages
-from mim_jax.evaluate.test_set import TestSet, scored_images
+from mim_jax.evaluate.test_set import TestSet
 from mim_jax.features.backbone import Backbone
 from mim_jax.features.backbones import load_backbone
 from mim_jax.features.cache import described
@@ -34,18 +34,13 @@ from mim_jax.train.settings import FeatureSettings
 COMBINED = "combined"
 
 
-@dataclass(frozen=True, eq=False)
-class FeatureScores:
-    """A feature detector of all folds, and its scores of the test images."""
-
-    detector: FeatureDetector
-    scores: Mapping[str, np.ndarray]  # score name -> float64 `[folds, n]`, over all images of the test set
-
-
 def score_features(
     experiment: Experiment, own: FeatureSettings, test_set: TestSet, recorder: Recorder
-) -> FeatureScores:
-    """Fit the frozen network's scores on each fold's training images, and score the test set by every fold.
+) -> tuple[FeatureDetector, list[dict[str, np.ndarray]]]:
+    """Fit the frozen network's scores on each fold's training images, and score the fold's test images.
+
+    Returns:
+      The detector of all folds; for each fold, score name -> float64, one score per test image.
 
     Raises:
       ValueError: unusable weights, a backbone for another image size, or too few training images.
@@ -59,7 +54,7 @@ def score_features(
     recorder.finish()
     found |= describe_images(backbone, images, (COLOR,))
     # The unaugmented images of the training class, in the order of the dataset.
-    original = np.flatnonzero((dataset.labels[test_set.index] == dataset.positive) & (test_set.copy == 0))
+    original = np.flatnonzero(test_set.table.positive & (test_set.table.copies == 0))
     known = original[np.argsort(test_set.index[original])]
     detector = fit_detector(
         backbone,
@@ -71,7 +66,11 @@ def score_features(
         seed=settings.seed,
         described={name: {k: v[known] for k, v in layers.items()} for name, layers in found.items()},
     )
-    return FeatureScores(detector, _score(detector.references, found))
+    scores = _score(detector.references, found)
+    return detector, [
+        {name: values[fold, part] for name, values in scores.items()}
+        for fold, part in enumerate(test_set.parts)
+    ]
 
 
 def checked_backbone(settings: FeatureSettings) -> Backbone:
@@ -85,26 +84,11 @@ def checked_backbone(settings: FeatureSettings) -> Backbone:
     return backbone
 
 
-def by_fold(
-    experiment: Experiment, test_set: TestSet, parts: Sequence[np.ndarray], values: np.ndarray, name: str
-) -> list[ScoredImages]:
-    """Each fold's test images with the score `name`, taken from `values` of all images `[folds, n]`."""
-    return [
-        scored_images(experiment.dataset, test_set, part, {name: values[fold, part]})
-        for fold, part in enumerate(parts)
-    ]
-
-
 def score_inpaintings(
-    experiment: Experiment,
-    backbone: Backbone,
-    test_set: TestSet,
-    parts: Sequence[np.ndarray],
-    models: Sequence[Detector],
-    recorder: Recorder,
+    backbone: Backbone, test_set: TestSet, models: Sequence[Detector], recorder: Recorder
 ) -> list[ScoredImages]:
     """Compare each fold's test images with their inpaintings in frozen-network features (`feature_hbd`)."""
-    recorder.start("features of inpaintings", total=sum(map(len, parts)))
+    recorder.start("features of inpaintings", total=sum(map(len, test_set.parts)))
     program = jax.jit(lambda weights, x, y: feature_hbd(replace(backbone, weights=weights), x, y))
 
     def compare(model: Detector, batch: jax.Array) -> jax.Array:
@@ -114,34 +98,33 @@ def score_inpaintings(
         batches = padded_batches(images, size=images.shape[1])
         return collect(functools.partial(compare, model), batches)
 
-    found = []
-    for part, model in zip(parts, models, strict=True):
-        values = in_pieces(functools.partial(score, model), test_set.images[part], recorder.advance)
-        found.append(scored_images(experiment.dataset, test_set, part, {"score": values}))
+    found = [
+        {"score": in_pieces(functools.partial(score, model), test_set.images[part], recorder.advance)}
+        for part, model in zip(test_set.parts, models, strict=True)
+    ]
     recorder.finish()
-    return found
+    return test_set.scored(found)
 
 
 def combine(
-    found: FeatureScores,
+    features: FeatureDetector,
+    scores: Sequence[Mapping[str, np.ndarray]],
     experiment: Experiment,
-    parts: Sequence[np.ndarray],
     models: Sequence[Detector],
     mim: Sequence[ScoredImages],
 ) -> tuple[list[CombinedDetector], list[ScoredImages]]:
     """Combine each fold's MIM, whose scored test images are `mim`, with the frozen network and colours.
 
-    Returns:
-      The combined detector of each fold, and its test images with the combined score.
+    `scores` are those of the network and colours by fold. Returns the combined detector of each fold, and its
+    test images with the combined score.
     """
     detectors, joined = [], []
-    for fold, (part, model, images) in enumerate(zip(parts, models, mim, strict=True)):
+    for fold, (model, images) in enumerate(zip(models, mim, strict=True)):
         # Standardised on MIM's own training images: held-out ones would need another training.
         own = model.score_samples(experiment.dataset.images[experiment.splits[fold].train])
         units = units_of([own[None]])
-        detector = CombinedDetector(model, found.detector.of_fold(fold), Units(*(u[:, 0] for u in units)))
-        parts_of = {name: scores[fold, part] for name, scores in found.scores.items()}
-        combined = join_scores(images.similarities[model.metric], detector.units, parts_of)
+        detector = CombinedDetector(model, features.of_fold(fold), Units(*(u[:, 0] for u in units)))
+        combined = join_scores(images.similarities[model.metric], detector.units, scores[fold])
         joined.append(replace(images, similarities={COMBINED: combined}))
         detectors.append(detector)
     return detectors, joined

@@ -61,26 +61,21 @@ def held_out_error(dataset: Dataset, folds: Sequence[TrainedFold]) -> dict[str, 
     return {"images": [len(fold.split.held_out) for fold in folds], "folds": errors, "mean": mean}
 
 
-def describe_splits(
-    dataset: Dataset, splits: Sequence[Split], test_set: TestSet, parts: Sequence[np.ndarray]
-) -> list[dict[str, Any]]:
-    """Count the images that each fold of MIM trains and tests on (the paper's Table 1).
-
-    `parts` holds, for each fold, the positions of its test images in the test set.
-    """
-    positive = dataset.labels[test_set.index] == dataset.positive
+def describe_splits(dataset: Dataset, splits: Sequence[Split], test_set: TestSet) -> list[dict[str, Any]]:
+    """Count the images that each fold of MIM trains and tests on (the paper's Table 1)."""
+    positive, augmented = test_set.table.positive, test_set.table.augmented
     return [
         {
             "fold": split.index,
             "train": len(split.train),
             "held_out": len(split.held_out),
             "test": len(split.test),
-            "augmented": int(np.sum(positive[part] & test_set.augmented[part])),
+            "augmented": int(np.sum(positive[part] & augmented[part])),
             "negatives": int(np.sum(~positive[part])),
             "train_groups": len(np.unique(dataset.groups[split.train])),
             "test_groups": len(np.unique(dataset.groups[split.test])),
         }
-        for split, part in zip(splits, parts, strict=True)
+        for split, part in zip(splits, test_set.parts, strict=True)
     ]
 
 

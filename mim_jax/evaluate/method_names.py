@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 REFERENCE = "mim"  # the method that all others are compared with
 DETECTORS = ("mim", "features", "features_color", "combined")  # methods that may decide
+VARIANTS = ("holes_mean", "holes_min", "mask_region", "feature_hbd")  # other uses of MIM's own networks
 # The detectors, the baselines, the variants of MIM, then the classifiers.
 METHOD_NAMES = {
     "mim": "MIM",

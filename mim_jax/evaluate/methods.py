@@ -6,10 +6,9 @@ method sees a test image before scoring it. `advice` warns if they would take lo
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
-import numpy as np
 
 from mim_jax import detector
 from mim_jax.data.augment import COPIES
@@ -21,14 +20,12 @@ from mim_jax.evaluate.baselines.image_statistics import STATISTICS
 from mim_jax.evaluate.baselines.inpainting import FILLS
 from mim_jax.evaluate.folds import TrainedFold
 from mim_jax.evaluate.scores import ScoredImages
-from mim_jax.evaluate.test_set import TestSet, scored_images
+from mim_jax.evaluate.test_set import TestSet
 from mim_jax.measure.similarity import REDUCTIONS, Measure
 from mim_jax.measure.ssim import Options
 from mim_jax.train.config import Experiment
 from mim_jax.train.metric_writer import Recorder
 from mim_jax.train.mim import mim_settings
-
-Scores = Mapping[str, np.ndarray]
 
 _ROBUSTNESS = 46  # scores per image and model on the robustness sheet
 # Fills x pixels x width^2, to which a network's multiplications are proportional. A run with 36,104 fills at
@@ -37,45 +34,32 @@ MUCH = 1e12
 
 
 def score_methods(
-    dataset: Dataset,
-    test_set: TestSet,
-    parts: Sequence[np.ndarray],
-    folds: Sequence[TrainedFold],
-    *,
-    more_holes: int,
-    recorder: Recorder,
-) -> tuple[dict[str, list[ScoredImages]], list[str]]:
-    """Score each fold's test images, at positions `parts` of the test set, by every method that inpaints.
+    test_set: TestSet, folds: Sequence[TrainedFold], *, more_holes: int, recorder: Recorder
+) -> dict[str, list[ScoredImages]]:
+    """Score each fold's test images by every method that inpaints: name -> one `ScoredImages` per fold.
 
-    Both results are empty without folds, i.e. if nothing is inpainted. `more_holes` above 1 adds the variants
-    "holes_mean" and "holes_min".
-
-    Returns:
-      name -> one `ScoredImages` per fold, "mim" first, then the baselines, then the variants; and the names
-      of the variants.
+    "mim" is first, then the baselines, then the variants. The result is empty without folds, i.e. if nothing
+    is inpainted. `more_holes` above 1 adds the variants "holes_mean" and "holes_min".
     """
     if not folds:
-        return {}, []
+        return {}
     measure = folds[0].detector.measure
-    sizes = [len(part) for part in parts]
+    scored = sum(map(len, test_set.parts))
     networks = list(folds[0].networks)
     # The default window of SSIM must fit into the hole.
     with_region = measure.region == "image" and folds[0].detector.mask_size >= Options().filter_size
     # Progress counts holes filled and compared, so that the remaining time can be predicted.
     rounds = 1 + len(networks) + (more_holes if more_holes > 1 else 0)
-    recorder.start("scoring", total=rounds * sum(sizes) + len(FILLS) * len(test_set.images))
-
-    def split_up(by_fold: Sequence[Scores]) -> list[ScoredImages]:
-        return [scored_images(dataset, test_set, p, s) for p, s in zip(parts, by_fold, strict=True)]
+    recorder.start("scoring", total=rounds * scored + len(FILLS) * len(test_set.images))
 
     def by_network(models: Sequence[Detector], measures: Sequence[Measure]) -> list[list[ScoredImages]]:
         """For each measure, the scored images of each fold."""
         found = []
-        for model, part in zip(models, parts, strict=True):
+        for model, part in zip(models, test_set.parts, strict=True):
             score = functools.partial(model.measured, measures=measures)
             found.append(in_pieces(score, test_set.images[part], recorder.advance))
         return [
-            split_up([{m: s[0] for m, s in scores.items()} for scores in by_fold])
+            test_set.scored({m: s[0] for m, s in scores.items()} for scores in by_fold)
             for by_fold in zip(*found, strict=True)
         ]
 
@@ -88,55 +72,47 @@ def score_methods(
             detector.measure_filled, fill, mask_size=folds[0].detector.mask_size, measure=measure
         )
         scores = in_pieces(score, test_set.images, recorder.advance)
-        methods[name] = split_up([{m: values[part] for m, values in scores.items()} for part in parts])
+        methods[name] = test_set.scored({m: s[part] for m, s in scores.items()} for part in test_set.parts)
     for name in networks:
         (methods[name],) = by_network([fold.networks[name] for fold in folds], [measure])
-    variants = []
     if more_holes > 1:
-        several = _several_holes(test_set, parts, folds, more_holes, recorder)
-        for reduce, by_fold in several.items():
-            variants.append(f"holes_{reduce}")
-            methods[f"holes_{reduce}"] = split_up(by_fold)
+        methods |= _several_holes(test_set, folds, more_holes, recorder)
     if region:
-        variants.append("mask_region")
         (methods["mask_region"],) = region
     recorder.finish()
-    return methods, variants
+    return methods
 
 
 def score_statistics(
-    dataset: Dataset, test_set: TestSet, parts: Sequence[np.ndarray], splits: Sequence[Split]
+    dataset: Dataset, test_set: TestSet, splits: Sequence[Split]
 ) -> dict[str, list[ScoredImages]]:
     """Score each fold's test images by the baselines without inpainting: name -> one entry per fold."""
     train = [dataset.images[split.train] for split in splits]
     return {
-        name: [
-            scored_images(dataset, test_set, part, {"score": statistic(test_set.images[part], own)})
-            for part, own in zip(parts, train, strict=True)
-        ]
+        name: test_set.scored(
+            {"score": statistic(test_set.images[part], own)}
+            for part, own in zip(test_set.parts, train, strict=True)
+        )
         for name, statistic in STATISTICS.items()
     }
 
 
 def _several_holes(
-    test_set: TestSet,
-    parts: Sequence[np.ndarray],
-    folds: Sequence[TrainedFold],
-    holes: int,
-    recorder: Recorder,
-) -> dict[str, list[Scores]]:
-    """Scores of each fold by reduction; every hole is filled once for all reductions."""
-    found: dict[str, list[Scores]] = {reduce: [] for reduce in REDUCTIONS}
-    for fold, part in zip(folds, parts, strict=True):
+    test_set: TestSet, folds: Sequence[TrainedFold], holes: int, recorder: Recorder
+) -> dict[str, list[ScoredImages]]:
+    """Score by several holes, each filled once for all reductions: "holes_mean" and "holes_min"."""
+    every = []
+    for part, fold in zip(test_set.parts, folds, strict=True):
         measure = dataclasses.replace(fold.detector.measure, holes=holes)
         model = dataclasses.replace(fold.detector, measure=measure)
-        every = in_pieces(
+        found = in_pieces(
             model.hole_similarities, test_set.images[part], lambda n: recorder.advance(holes * n)
         )
-        scores = {m: s[:, 0] for m, s in every.items()}
-        for reduce in found:
-            found[reduce].append(Measure(reduce=reduce).reduced(scores))
-    return found
+        every.append({m: s[:, 0] for m, s in found.items()})
+    return {
+        f"holes_{reduce}": test_set.scored(Measure(reduce=reduce).reduced(scores) for scores in every)
+        for reduce in REDUCTIONS
+    }
 
 
 def count_fills(experiment: Experiment) -> int:

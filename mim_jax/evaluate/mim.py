@@ -15,13 +15,13 @@ from mim_jax.decide.decision import RULES, SCORE_NAMES
 from mim_jax.detector import CombinedDetector, Detector
 from mim_jax.evaluate import controls, decisions, features, metadata
 from mim_jax.evaluate.folds import load_folds
-from mim_jax.evaluate.method_names import REFERENCE, method_name
+from mim_jax.evaluate.method_names import REFERENCE, VARIANTS, method_name
 from mim_jax.evaluate.methods import score_methods, score_statistics
 from mim_jax.evaluate.panels import Panels, UnlikeImages, choose_panels, choose_unlike
 from mim_jax.evaluate.robustness import sheet
 from mim_jax.evaluate.scores import ScoredImages, write_scores
 from mim_jax.evaluate.statistics.summary import summarize
-from mim_jax.evaluate.test_set import TestSet, grouped, make_test_set, tested
+from mim_jax.evaluate.test_set import TestSet, grouped, make_test_set
 from mim_jax.features import saved
 from mim_jax.features.detector import BOTH, FEATURES
 from mim_jax.measure import METRICS
@@ -63,16 +63,13 @@ def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: f
     measured = mim_settings(settings).measure.metric
     folds = load_folds(experiment, path) if settings.detector != "features" else []
     options, seed = settings.evaluation, settings.seed
-    test_set = make_test_set(dataset, mode=options.augmentation, seed=seed)
-    parts = [tested(test_set, dataset, split) for split in experiment.splits]
-    methods, variants = score_methods(
-        dataset, test_set, parts, folds, more_holes=options.more_holes, recorder=recorder
-    )
-    methods |= score_statistics(dataset, test_set, parts, experiment.splits)
+    test_set = make_test_set(dataset, experiment.splits, mode=options.augmentation, seed=seed)
+    methods = score_methods(test_set, folds, more_holes=options.more_holes, recorder=recorder)
+    methods |= score_statistics(dataset, test_set, experiment.splits)
     models: list[Any] = [fold.detector for fold in folds]
     reference, metric = REFERENCE, measured
     if own := settings.features:
-        reference, models = _score_features(experiment, own, path, test_set, parts, methods, models, recorder)
+        reference, models = _score_features(experiment, own, path, test_set, methods, models, recorder)
         metric = reference if reference != REFERENCE else metric
 
     scored = time.perf_counter()
@@ -101,7 +98,7 @@ def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: f
     results = {
         **metadata.describe_run(method_name(reference), experiment),
         "reference": reference,
-        "splits": metadata.describe_splits(dataset, experiment.splits, test_set, parts),
+        "splits": metadata.describe_splits(dataset, experiment.splits, test_set),
         "paper": {name: list(values) for name, values in metadata.PAPER_AUROC.items()},
         "training": {
             "epochs": settings.training.epochs if folds else 0,
@@ -113,7 +110,7 @@ def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: f
             "parameter_hash": hashes,
         },
         **summary,
-        "variants": [*variants, *(name for name in ("feature_hbd",) if name in methods)],
+        "variants": [name for name in VARIANTS if name in methods],
         "held_out": metadata.held_out_error(dataset, folds),
         "decision": decision,
         **stress,
@@ -126,12 +123,12 @@ def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: f
     }
     workdir.write_json(path / "results.json", results, sealed=True)
     painters = [fold.detector for fold in folds]
-    panels = choose_panels(test_set, painters, methods[reference], parts, metric=metric)
+    panels = choose_panels(test_set, painters, methods[reference], metric=metric)
     mim = [event for event in history if event["role"] == "mim"]
     unlike = None
     networks = [getattr(model, "features", model) for model in models]
     if reference != REFERENCE and "nearest" in networks[0].references[FEATURES].kinds:
-        unlike = choose_unlike(test_set, networks, methods[reference], parts, metric=metric)
+        unlike = choose_unlike(test_set, networks, methods[reference], metric=metric)
     return Evaluated(results=results, methods=methods, history=mim, panels=panels, unlike=unlike)
 
 
@@ -140,31 +137,30 @@ def _score_features(
     own: FeatureSettings,
     path: Path,
     test_set: TestSet,
-    parts: Sequence[np.ndarray],
     methods: dict[str, list[ScoredImages]],
     networks: Sequence[Detector],
     recorder: Recorder,
 ) -> tuple[str, list[Any]]:
     """Save the feature detector and add its scores to `methods`; return the deciding one, its detectors."""
     decides = experiment.settings.detector
-    found = features.score_features(experiment, own, test_set, recorder)
-    saved.save(path, found.detector, weights=own.weights)
+    detector, scores = features.score_features(experiment, own, test_set, recorder)
+    saved.save(path, detector, weights=own.weights)
     for name in (FEATURES, BOTH):
-        methods[name] = features.by_fold(experiment, test_set, parts, found.scores[name], name)
+        methods[name] = test_set.scored({name: each[name]} for each in scores)
     combined: list[Any] = []
     if networks:
-        combined, joined = features.combine(found, experiment, parts, networks, methods[REFERENCE])
-        methods[features.COMBINED] = joined
+        combined, methods[features.COMBINED] = features.combine(
+            detector, scores, experiment, networks, methods[REFERENCE]
+        )
         if own.inpaintings:
             methods["feature_hbd"] = features.score_inpaintings(
-                experiment, found.detector.backbone, test_set, parts, networks, recorder
+                detector.backbone, test_set, networks, recorder
             )
     if decides == "combined":
         return features.COMBINED, combined
     if decides == "features":
         metric = BOTH if own.color else FEATURES
-        alone = [replace(found.detector.of_fold(k), metric=metric) for k in range(len(parts))]
-        return metric, alone
+        return metric, [replace(detector.of_fold(k), metric=metric) for k in range(detector.folds)]
     return REFERENCE, list(networks)
 
 

@@ -53,17 +53,15 @@ def choose_panels(
     test_set: TestSet,
     models: Sequence[Detector],
     scored: Sequence[ScoredImages],
-    parts: Sequence[np.ndarray],
     *,
     metric: str,
-    extremes: int = 4,
 ) -> Panels:
     """Choose the images of Figure 5: median scores, and the best and worst positives and negatives.
 
     `models` holds one inpainting detector per fold; it is empty if nothing is inpainted.
     """
-    chosen = _choose(scored, metric, extremes)
-    about = _described(test_set.images, parts, scored, chosen, metric)
+    chosen = _choose(scored, metric, 4)
+    about = _described(test_set, test_set.images, scored, chosen, metric)
     images = about["images"]
     inpainted = np.zeros(images.shape, np.float32)
     for fold, model in enumerate(models):
@@ -97,7 +95,6 @@ def choose_unlike(
     test_set: TestSet,
     detectors: Sequence[FeatureDetector],
     scored: Sequence[ScoredImages],
-    parts: Sequence[np.ndarray],
     *,
     metric: str,
 ) -> UnlikeImages:
@@ -106,7 +103,7 @@ def choose_unlike(
     `detectors` holds one detector per fold.
     """
     whole = test_set.images if test_set.large is None else test_set.large
-    about = _described(whole, parts, scored, _choose(scored, metric, 2), metric)
+    about = _described(test_set, whole, scored, _choose(scored, metric, 2), metric)
     maps = np.zeros(about["images"].shape[:3], np.float32)
     for fold in np.unique(about["folds"]):
         rows = about["folds"] == fold
@@ -115,21 +112,21 @@ def choose_unlike(
 
 
 def _described(
+    test_set: TestSet,
     images: np.ndarray,
-    parts: Sequence[np.ndarray],
     scored: Sequence[ScoredImages],
     chosen: Sequence[tuple[int, int, str]],
     metric: str,
 ) -> dict[str, Any]:
     """The chosen ones of `images`, with the name, class, score, fold and side of each."""
-    pick = [scored[fold].select(np.array([i])) for fold, i, _ in chosen]
+    index = np.array([test_set.parts[fold][i] for fold, i, _ in chosen])
     return {
-        "images": np.stack([images[parts[fold][i]] for fold, i, _ in chosen]),
-        "names": np.array([item.names[0] for item in pick]),
-        "classes": np.array([item.classes[0] for item in pick]),
-        "scores": np.array([item.similarities[metric][0] for item in pick]),
+        "images": images[index],
+        "names": test_set.table.names[index],
+        "classes": test_set.table.classes[index],
+        "scores": np.array([scored[fold].similarities[metric][i] for fold, i, _ in chosen]),
         "folds": np.array([fold for fold, _, _ in chosen]),
-        "positive": np.array([item.positive[0] for item in pick]),
+        "positive": test_set.table.positive[index],
     }
 
 

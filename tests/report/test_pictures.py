@@ -87,9 +87,8 @@ def test_panels_of_a_detector_that_inpaints_nothing_are_chosen_by_score():
         similarities={"features": np.array([0.1, 0.9, 0.2, 0.8, 0.3, 0.7])},
     )
     images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 16, 16, 3), np.uint8)
-    chosen = choose_panels(
-        SimpleNamespace(images=images), [], [scored], [np.arange(6)], metric="features", extremes=1
-    )
+    test_set = SimpleNamespace(images=images, table=scored, parts=[np.arange(6)])
+    chosen = choose_panels(test_set, [], [scored], metric="features")
     assert chosen.inpainted is None and chosen.maps is None
     kinds = [
         (kind, own, name) for kind, own, name in zip(chosen.kind, chosen.positive, chosen.names, strict=True)

@@ -69,10 +69,10 @@ def test_negatives_of_a_positive_patient_are_not_tested():
     dataset = invented(images, ["mpox", "mpox", "nv", "nv", "bkl"], ["a", "b", "b", "c", "d"])
     assert dataset.shared_negatives.tolist() == [2]
     assert dataset.tested_negatives.tolist() == [3, 4]
-    images = test_set.make_test_set(dataset, mode="fixed", seed=0)
     none = np.array([], int)
     split = Split(0, np.array([0]), np.zeros(1, np.int32), none, np.array([1]), none)
-    part = test_set.tested(images, dataset, split)
+    images = test_set.make_test_set(dataset, [split], mode="fixed", seed=0)
+    (part,) = images.parts
     assert set(images.index[part].tolist()) == {1, 3, 4}
     assert np.sum(images.index[part] == 1) == 5
 
