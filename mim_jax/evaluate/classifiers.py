@@ -149,7 +149,7 @@ def _clinical(
     size = settings.data.image_size
     others = grouped(clinical, np.arange(count), size=size)
     positives = [grouped(experiment.dataset, fold.split.test, size=size) for fold in folds]
-    drawn = sheet.draw_clinical(positives, count, **noise)
+    drawn = sheet.draw_clinical(positives, count, seed=settings.seed)
     recorder.start("clinical test", total=2 * len(folds) * count)
     upper, lower = [], []
     for number, (fold, images) in enumerate(zip(folds, drawn, strict=True)):

@@ -26,6 +26,7 @@ from mim_jax.measure import images as pixels
 from mim_jax.measure.similarity import Measure, Similarities
 
 Scores = dict[str, np.ndarray]  # each metric, float64 [conditions, N]
+BATCH = 16  # images per batch; at least 2, because a batch of one rounds differently on a CPU
 
 
 class Condition(NamedTuple):
@@ -57,15 +58,13 @@ def score_conditions(
     *,
     key: jax.Array,
     first: int = 0,
-    batch: int = 16,
     progress: Callable[[int], None] | None = None,
     like: Any = None,
 ) -> list[Scores]:
     """Compute each metric of every image in every condition, for each model: float64 `[conditions, N]`.
 
-    Hole conditions do not apply to detectors other than MIM.
-
-    The region "mask" is the whole trained hole in all conditions.
+    Hole conditions do not apply to detectors other than MIM. The region "mask" is the whole trained hole in
+    all conditions.
 
     Args:
       models: single-fold detectors that differ only in their variables.
@@ -73,13 +72,12 @@ def score_conditions(
       conditions: the conditions to score in.
       key: key of the noise; the noise of image i depends only on `key` and `first + i`.
       first: number of the first image.
-      batch: images per batch; the last batch is padded to avoid recompilation.
       progress: called with the number of images scored since the last call, summed over models.
       like: detector whose compiled program is reused for detectors other than MIM; None = the first model.
     """
     score = _scorer(models, like or models[0])
     parts: list[Scores] = []  # metric -> [conditions, models, images]
-    for part, index, real in _batches(images, first, batch):
+    for part, index, real in _batches(images, first):
         here = on_device(part)  # once for all conditions
         rows = []
         for condition in conditions:
@@ -132,7 +130,6 @@ def score_folds(
     conditions: Sequence[Condition],
     *,
     seed: int,
-    batch: int,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[list[Scores], list[Scores]]:
     """Score each fold's own positives, and the shared negatives by every fold's model.
@@ -140,16 +137,15 @@ def score_folds(
     Every image has its own noise, the same for all models.
 
     Raises:
-      ValueError: models and images that do not match, or a side without images.
+      ValueError: a side without images.
     """
-    _check(models, positives, negatives, batch)
+    sides = {"negatives": negatives} | {f"positives of fold {k}": own for k, own in enumerate(positives)}
+    for name, side in sides.items():
+        if not len(side.images):
+            raise ValueError(f"there are no {name}: AUROC needs images of both sides in every fold")
+    key = jax.random.key(seed)
     score = functools.partial(
-        score_conditions,
-        conditions=conditions,
-        key=jax.random.key(seed),
-        batch=batch,
-        progress=progress,
-        like=models[0],
+        score_conditions, conditions=conditions, key=key, progress=progress, like=models[0]
     )
     upper, first = [], len(negatives.images)
     for model, own in zip(models, positives, strict=True):
@@ -208,51 +204,10 @@ def _similarities(
     return measure.compare(images, patches, offset)
 
 
-def _batches(images: np.ndarray, first: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Yield batches padded with zeros to `size`, the image numbers, and the number of real images."""
-    for start in range(0, len(images), size):
-        part = images[start : start + size]
-        padding = np.zeros((size - len(part), *part.shape[1:]), part.dtype)
-        index = np.arange(first + start, first + start + size, dtype=np.int32)
+def _batches(images: np.ndarray, first: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Yield batches padded with zeros to `BATCH`, the image numbers, and the number of real images."""
+    for start in range(0, len(images), BATCH):
+        part = images[start : start + BATCH]
+        padding = np.zeros((BATCH - len(part), *part.shape[1:]), part.dtype)
+        index = np.arange(first + start, first + start + BATCH, dtype=np.int32)
         yield np.concatenate((part, padding)), index, len(part)
-
-
-def _check(
-    models: Sequence[Detector], positives: Sequence[GroupedImages], negatives: GroupedImages, batch: int
-) -> None:
-    if not models or len(models) != len(positives):
-        raise ValueError(
-            f"{len(models)} models for {len(positives)} sets of positives: give every model its test set"
-        )
-    first = models[0]
-    for index, model in enumerate(models):
-        if model.folds != 1:
-            raise ValueError(
-                f"detector {index} holds {model.folds} folds, expected one: load single folds with "
-                "mim_jax.load(path, fold=k)"
-            )
-        kinds = [_kind(m) for m in (first, model)]
-        if kinds[0] != kinds[1]:
-            raise ValueError(
-                f"detectors 0 and {index} differ in network, image size, mask size or measure: use one run's"
-            )
-    if batch < 2:
-        # On a CPU a batch of one rounds differently from larger batches.
-        raise ValueError(f"batch={batch} is too small: score at least 2 images at once")
-    sides = {"negatives": negatives} | {f"positives of fold {k}": own for k, own in enumerate(positives)}
-    shape = (first.image_size, first.image_size, 3)
-    for name, (images, groups) in sides.items():
-        if not len(images):
-            raise ValueError(f"there are no {name}: AUROC needs images of both sides in every fold")
-        if images.shape[1:] != shape:
-            raise ValueError(f"the {name} must be [N, {shape[0]}, {shape[1]}, 3], got {images.shape}")
-        if len(groups) != len(images):
-            raise ValueError(
-                f"the {name} are {len(images)} images with {len(groups)} groups: give one per image"
-            )
-
-
-def _kind(model: Any) -> tuple[Any, ...]:
-    if isinstance(model, Detector):
-        return model.generator, model.image_size, model.mask_size, model.measure
-    return type(model), model.image_size, model.metrics

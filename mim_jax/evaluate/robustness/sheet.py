@@ -11,13 +11,12 @@ import jax
 import numpy as np
 
 from mim_jax.detector import Detector
-from mim_jax.evaluate.robustness.conditions import Condition, GroupedImages, areas, score_folds
+from mim_jax.evaluate.robustness.conditions import BATCH, Condition, GroupedImages, areas, score_folds
 from mim_jax.evaluate.robustness.corruptions import CORRUPTIONS
 from mim_jax.evaluate.scores import ScoredImages, two_sides
 
 POSITIONS = (0.2, 0.4, 0.6, 0.8, 1.0)  # positions of the hole, 0 = centre; see `Condition`
 SIDES = (0.9, 0.8, 0.65, 0.5, 0.35)  # sides of the pasted patch, 1 = the hole; see `Condition`
-BATCH = 16  # images per batch when noise is added
 SIGMAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)  # standard deviations of the noise sweep, values in [0, 1]
 
 
@@ -28,7 +27,6 @@ def robustness_sheet(
     thresholds: Sequence[float | None],
     *,
     limit: int | None = None,
-    batch: int = 16,
     resamples: int = 2000,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
@@ -56,20 +54,14 @@ def robustness_sheet(
         share of other images above it; shares are None if there is no threshold.
 
     Raises:
-      ValueError: models, images or thresholds that do not match, a side without images, a limit below 1.
+      ValueError: a side without images.
     """
-    if len(thresholds) != len(models):
-        raise ValueError(
-            f"{len(thresholds)} thresholds for {len(models)} folds: give one per fold, None = no threshold"
-        )
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit={limit} leaves no image: give 1 or more, or None for all images")
     generator = np.random.default_rng(seed)
     own = [_limited(generator, images, limit) for images in positives]
     others = _limited(generator, negatives, limit)
     axes = _axes(holes=isinstance(models[0], Detector))
     conditions = [Condition(), *(condition for _, _, row in axes.values() for condition in row)]
-    scores = score_folds(models, own, others, conditions, seed=seed, batch=batch, progress=progress)
+    scores = score_folds(models, own, others, conditions, seed=seed, progress=progress)
     metric = models[0].metric
     upper, lower = ([fold[metric] for fold in side] for side in scores)
     entries = [
@@ -106,7 +98,6 @@ def clinical_test(
     negatives: GroupedImages,
     *,
     sigma: float = 0.05,
-    batch: int = 16,
     resamples: int = 2000,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
@@ -123,7 +114,6 @@ def clinical_test(
       positives: mpox test images of each fold.
       negatives: the other images, shared by all folds.
       sigma: standard deviation of the noise, values in [0, 1].
-      batch: images per batch, at least 2.
       resamples: number of cluster-bootstrap resamples; all copies and images of a group are drawn together.
       seed: seed of draws, noise and resamples. An image has the same noise at every strength.
       progress: called with the number of images scored since the last call, summed over models.
@@ -137,14 +127,12 @@ def clinical_test(
       2. The scores behind "auroc", one table per fold: the drawn images, then the clinical images.
 
     Raises:
-      ValueError: models and images that do not match, a side without images, a negative sigma.
+      ValueError: a side without images.
     """
     count = len(negatives.images)
-    drawn = draw_clinical(positives, count, sigma=sigma, seed=seed)
+    drawn = draw_clinical(positives, count, seed=seed)
     conditions = [Condition("noise", strength) for strength in (sigma, *SIGMAS)]
-    upper, lower = score_folds(
-        models, drawn, negatives, conditions, seed=seed, batch=batch, progress=progress
-    )
+    upper, lower = score_folds(models, drawn, negatives, conditions, seed=seed, progress=progress)
     clean, swept = 1 + SIGMAS.index(0.0), list(range(1, 1 + len(SIGMAS)))
 
     def compare(metric: str, noisy: list[int], against: list[int]) -> list[dict[str, Any]]:
@@ -180,12 +168,8 @@ def clinical_test(
     return values, scored
 
 
-def draw_clinical(
-    positives: Sequence[GroupedImages], count: int, *, sigma: float, seed: int
-) -> list[GroupedImages]:
+def draw_clinical(positives: Sequence[GroupedImages], count: int, *, seed: int) -> list[GroupedImages]:
     """Draw `count` mpox test images for each fold, in shuffled rounds without repetition in a round."""
-    if not 0 <= sigma < np.inf:
-        raise ValueError(f"sigma={sigma} is not a standard deviation: give 0 or more, for values in [0, 1]")
     generator = np.random.default_rng(seed)
     return [own.take(_rounds(generator, len(own.images), count)) for own in positives]
 
