@@ -1,7 +1,7 @@
 """Choose the test images that the report shows, with their inpaintings."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,35 +18,36 @@ KINDS = ("typical", "best", "worst")
 
 
 @dataclass(frozen=True, eq=False)
-class Panels:
-    """Test images, with their inpaintings if the detector inpaints."""
+class Chosen:
+    """Test images to show, `n` in number."""
 
     images: np.ndarray  # uint8, or float in [0, 1], `[n, S, S, 3]`
+    names: np.ndarray  # str `[n]`
+    classes: np.ndarray  # str `[n]`
+    scores: np.ndarray  # the deciding metric by the model of the fold that tests the image, `[n]`
+    folds: np.ndarray  # int `[n]`, from 0
+    positive: np.ndarray  # bool `[n]`, True = training class
+
+
+@dataclass(frozen=True, eq=False)
+class Panels(Chosen):
+    """Test images, with their inpaintings if the detector inpaints."""
+
     inpainted: np.ndarray | None  # the composites, float in [0, 1], `[n, S, S, 3]`
     offset: tuple[int, int]  # (row, column) of the hole's first pixel
     mask_size: int  # side of the hole in pixels; 0 = none
-    names: np.ndarray  # str `[n]`
-    classes: np.ndarray  # str `[n]`
-    scores: np.ndarray  # the deciding metric by the fold's model, `[n]`
-    folds: np.ndarray  # int `[n]`, from 0
-    positive: np.ndarray  # bool `[n]`, True = training class
     # str `[n]`: "typical" (median score), "best" (highest scores of positives or negatives), "worst" (lowest)
     kind: np.ndarray
     # float `[n, S, S]`: local SSIM of original and inpainted, each window's value at its centre, mean of the
     # channels, 1 where no window is centred
     maps: np.ndarray | None
 
-    def __post_init__(self) -> None:
-        for name in {field.name for field in fields(self)} - {"offset", "mask_size"}:
-            values = getattr(self, name)
-            found = len(self.images) if values is None else len(values)
-            if found != len(self.images):
-                raise ValueError(
-                    f"{name} has {found} entries for {len(self.images)} images: one per image is needed"
-                )
-        unknown = sorted(set(map(str, self.kind)) - set(KINDS))
-        if unknown:
-            raise ValueError(f"unknown kind of panel {unknown[0]!r}: use one of {', '.join(KINDS)}")
+
+@dataclass(frozen=True, eq=False)
+class UnlikeImages(Chosen):
+    """Test images with maps of where a frozen network finds them unlike the training class."""
+
+    maps: np.ndarray  # float `[n, S, S]` in [0, 1], 1 = unlike
 
 
 def choose_panels(
@@ -76,19 +77,6 @@ def choose_panels(
         kind=np.array([kind for _, _, kind in chosen]),
         maps=similarity_maps(images, inpainted) if models else None,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class UnlikeImages:
-    """Test images with maps of where a frozen network finds them unlike the training class."""
-
-    images: np.ndarray  # uint8 `[n, S, S, 3]`
-    maps: np.ndarray  # float `[n, S, S]` in [0, 1], 1 = unlike
-    names: np.ndarray  # str `[n]`
-    classes: np.ndarray  # str `[n]`
-    scores: np.ndarray  # deciding score by the fold that tests the image, `[n]`
-    folds: np.ndarray  # int `[n]`, from 0
-    positive: np.ndarray  # bool `[n]`, True = training class
 
 
 def choose_unlike(
