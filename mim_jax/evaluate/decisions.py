@@ -207,9 +207,10 @@ def _observed(
 ) -> dict[str, Any]:
     missed: list[bool] = []
     alarms: dict[str, list[bool]] = {}
-    sides = {"training": [0, 0, 0], "others": [0, 0, 0]}
+    sides = {"training": np.zeros(3, int), "others": np.zeros(3, int)}
     for fold, cutoff in zip(scored, cutoffs, strict=True):
-        judged = fold.select(fold.plain & cutoff.judges(fold))
+        decided = judge(fold.select(fold.plain), cutoff)
+        judged = decided.select(decided.decisions != "")
         values = judged.similarities[metric]
         own = judged.select(judged.positive)
         lowest = per_group(own, values[judged.positive], np.minimum)
@@ -220,18 +221,15 @@ def _observed(
                 highest = per_group(judged.select(mask), values[mask], np.maximum)
                 alarms.setdefault(name, [])
                 alarms[name] += [cutoff.decide(score) is Decision.MPOX_LIKE for score in highest.tolist()]
-        for score, positive in zip(values.tolist(), judged.positive.tolist(), strict=True):
-            decision = cutoff.decide(score)
+        for decision, positive in zip(judged.decisions.tolist(), judged.positive.tolist(), strict=True):
             wrong = Decision.NOT_MPOX_LIKE if positive else Decision.MPOX_LIKE
             count = sides["training" if positive else "others"]
-            count[0] += 1
-            count[1] += decision is not Decision.CANNOT_TELL
-            count[2] += decision is wrong
+            count += (1, decision != Decision.CANNOT_TELL, decision == wrong)
     return {
         "missed": _share(missed),
         "false_alarms": {name: _share(hits) for name, hits in sorted(alarms.items())},
         **{
-            name: dict(zip(("images", "decided", "wrong"), count, strict=True))
+            name: dict(zip(("images", "decided", "wrong"), count.tolist(), strict=True))
             for name, count in sides.items()
         },
     }

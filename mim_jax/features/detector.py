@@ -126,7 +126,8 @@ class FeatureDetector(BatchScorer):
                 name: score(reference, histograms(network, images, name))
                 for name, reference in variables["references"].items()
             }
-            return _averaged(with_join(found), each_fold)
+            scores = with_join(found)
+            return scores if each_fold else {name: jnp.mean(each, axis=0) for name, each in scores.items()}
 
         return fn, {"backbone": backbone.weights, "references": dict(self.references)}
 
@@ -193,7 +194,3 @@ def histograms(backbone: Backbone, images: jax.Array, component: str) -> dict[st
 def with_join(scores: dict[str, Any]) -> dict[str, Any]:
     """Add the mean of the component scores if there are both components."""
     return scores | {BOTH: (scores[FEATURES] + scores[COLOR]) / 2} if COLOR in scores else scores
-
-
-def _averaged(scores: dict[str, jax.Array], each_fold: bool) -> dict[str, jax.Array]:
-    return scores if each_fold else {name: jnp.mean(values, axis=0) for name, values in scores.items()}

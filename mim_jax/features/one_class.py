@@ -108,7 +108,8 @@ def fit(
     gallery = {layer: np.asarray(values, np.float32) for layer, values in sorted(histograms.items())}
     groups = np.asarray(groups, str)
     least = NEIGHBORS + 1 if "cosine" in kinds else 2
-    rows, held_out = [], []  # training images of each fold, then of each of its inner folds
+    rows = []  # training images of each fold, then of each of its inner folds
+    held_out = []  # for each fold, the images that its inner folds hold out
     for own in training:
         inner = make_folds(groups[own], folds=INNER_FOLDS, seed=seed)
         if min(len(fold.train) for fold in inner) < least:
@@ -117,15 +118,14 @@ def fit(
                 f"that {', '.join(kinds)} need: add images, or use fewer folds"
             )
         rows += [own, *(own[fold.train] for fold in inner)]
-        held_out += [own[fold.test] for fold in inner]
+        held_out.append([own[fold.test] for fold in inner])
     made = {kind: {layer: _FITS[kind](values, rows) for layer, values in gallery.items()} for kind in kinds}
     raw = np.asarray(_raw_scores(gallery, made, gallery), np.float64)  # [K, rows, T]
     step = 1 + INNER_FOLDS
-    own_scores = []
-    for fold in range(len(training)):
-        tests = held_out[fold * INNER_FOLDS : (fold + 1) * INNER_FOLDS]
-        parts = [raw[:, fold * step + 1 + k, test] for k, test in enumerate(tests)]
-        own_scores.append(np.concatenate(parts, axis=1))
+    own_scores = [
+        np.concatenate([raw[:, fold * step + 1 + k, test] for k, test in enumerate(tests)], axis=1)
+        for fold, tests in enumerate(held_out)
+    ]
     units = units_of(own_scores)
     joined = [
         np.mean((scores - median[:, None]) / spread[:, None], axis=0, keepdims=True)

@@ -97,11 +97,9 @@ def _text(value: object) -> object:
 
 def _markdown(value: object) -> str:
     """Escape a value from outside for markdown."""
-    return (
-        value
-        if isinstance(value, Markup)
-        else re.sub(r"([\\`*_{}\[\]<>()#+!|~&])", r"\\\1", printable(value))
-    )
+    if isinstance(value, Markup):
+        return value
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&])", r"\\\1", printable(value))
 
 
 def _code(value: object) -> str:

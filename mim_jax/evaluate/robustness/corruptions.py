@@ -99,10 +99,11 @@ def crop(image: jax.Array, share: jax.Array | float) -> jax.Array:
 class Corruption:
     """One kind of corruption, for batches."""
 
-    apply: Callable[[Any, Any, Any], Any]  # key, image `[S, S, 3]`, strength -> image
+    apply: Callable[..., Any]  # image `[S, S, 3]`, strength -> image; a random one takes a key first
     unit: str  # unit of the strengths, as shown in the report
     strengths: tuple[float, float, float, float, float]  # increasing; 0 would be the identity
     on_host: bool = False  # NumPy arrays in and out, never traced
+    random: bool = False
 
     def __call__(self, key: jax.Array, images: Any, strength: jax.Array | float, *, index: Any) -> Any:
         """Corrupt images `[B, S, S, 3]`, float in [0, 1], at one strength for all.
@@ -113,46 +114,37 @@ class Corruption:
         if self.on_host:
             if strength == 0 or not len(images):
                 return images
-            return np.stack([self.apply(key, image, strength) for image in np.asarray(images)])
+            return np.stack([self.apply(image, strength) for image in np.asarray(images)])
         strength = jnp.asarray(strength, jnp.float32)
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
-        changed = jax.vmap(self.apply, in_axes=(0, 0, None))(keys, images, strength)
+        if self.random:
+            keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
+            changed = jax.vmap(self.apply, in_axes=(0, 0, None))(keys, images, strength)
+        else:
+            changed = jax.vmap(self.apply, in_axes=(0, None))(images, strength)
         return jnp.where(strength == 0, images, changed)
 
 
 CORRUPTIONS: dict[str, Corruption] = {
-    "noise": Corruption(gaussian_noise, "standard deviation, values in [0, 1]", (0.02, 0.05, 0.1, 0.2, 0.3)),
+    "noise": Corruption(
+        gaussian_noise, "standard deviation, values in [0, 1]", (0.02, 0.05, 0.1, 0.2, 0.3), random=True
+    ),
     "blur": Corruption(
-        lambda key, image, strength: gaussian_blur(image, strength / 100 * image.shape[0]),
+        lambda image, strength: gaussian_blur(image, strength / 100 * image.shape[0]),
         "standard deviation, % of the image's side",
         (0.4, 0.8, 1.2, 2.0, 3.0),
     ),
     "jpeg": Corruption(
-        lambda key, image, strength: jpeg(image, 100 - round(strength)),
+        lambda image, strength: jpeg(image, 100 - round(strength)),
         "100 - quality of libjpeg",
         (20.0, 50.0, 70.0, 80.0, 90.0),
         on_host=True,
     ),
-    "brightness": Corruption(
-        lambda key, image, strength: darken(image, strength),
-        "share of every value taken away",
-        (0.1, 0.2, 0.3, 0.4, 0.5),
-    ),
+    "brightness": Corruption(darken, "share of every value taken away", (0.1, 0.2, 0.3, 0.4, 0.5)),
     "white_balance": Corruption(
-        lambda key, image, strength: white_balance(image, strength),
-        "stops between red and blue, to the warm side",
-        (0.2, 0.4, 0.6, 0.8, 1.0),
+        white_balance, "stops between red and blue, to the warm side", (0.2, 0.4, 0.6, 0.8, 1.0)
     ),
-    "rotation": Corruption(
-        lambda key, image, strength: rotate(image, strength),
-        "degrees, counterclockwise",
-        (5.0, 10.0, 20.0, 30.0, 45.0),
-    ),
-    "crop": Corruption(
-        lambda key, image, strength: crop(image, strength),
-        "share of the side cut away, then enlarged",
-        (0.05, 0.1, 0.2, 0.3, 0.5),
-    ),
+    "rotation": Corruption(rotate, "degrees, counterclockwise", (5.0, 10.0, 20.0, 30.0, 45.0)),
+    "crop": Corruption(crop, "share of the side cut away, then enlarged", (0.05, 0.1, 0.2, 0.3, 0.5)),
 }
 
 

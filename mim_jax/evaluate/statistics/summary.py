@@ -100,11 +100,6 @@ def summarize(
     }
     classes = np.unique(np.concatenate([fold.classes[~fold.positive] for fold in augmented[reference]]))
     members = {name: [name] for name in classes.tolist()}
-    groups = {
-        name: list(names)
-        for name, names in (class_groups or {}).items()
-        if np.isin(classes, list(names)).any()
-    }
     return {
         "auroc": {
             "augmented": {
@@ -119,7 +114,7 @@ def summarize(
             },
         },
         "per_class": parts(augmented, members, leading, resamples=resamples, seed=seed),
-        "per_group": parts(augmented, groups, leading, resamples=resamples, seed=seed),
+        "per_group": parts(augmented, class_groups or {}, leading, resamples=resamples, seed=seed),
         "differences": {
             name: {
                 key: _mean(samples[reference][key].minus(samples[name][own]), least=-1.0)

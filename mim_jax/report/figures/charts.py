@@ -174,21 +174,17 @@ def reliability_figure(rows: Sequence[Mapping[str, Any]], *, positive: str, noti
         figure = canvas.blank(3.6, notice)
         axes = figure.add_subplot(xlabel="guaranteed rate", ylabel="observed rate")
         axes.plot([0, max(rates)], [0, max(rates)], color="#999999", linewidth=0.8)
-        missed = [row["missed"] for row in rows]
-        values = [each["value"] for each in missed]
-        ends = [
-            [each["value"] - each["low"] for each in missed],
-            [each["high"] - each["value"] for each in missed],
-        ]
+        low, value, high = (
+            np.array([row["missed"][name] for row in rows]) for name in ("low", "value", "high")
+        )
         label = f"{canvas.drawable(positive, 18)} missed"
-        axes.errorbar(rates, values, ends, label=label, lw=2, capsize=2, **canvas.series(0))
-        families = sorted({name for row in rows for name in row["false_alarms"]})
+        axes.errorbar(
+            rates, value, (value - low, high - value), label=label, lw=2, capsize=2, **canvas.series(0)
+        )
+        alarms = {row["rate"]: row["false_alarms"] for row in rows}
+        families = sorted({name for found in alarms.values() for name in found})
         for index, name in enumerate(families, start=1):
-            pairs = [
-                (row["rate"], row["false_alarms"][name]["value"])
-                for row in rows
-                if name in row["false_alarms"]
-            ]
+            pairs = [(rate, found[name]["value"]) for rate, found in alarms.items() if name in found]
             label = f"alarms, {canvas.drawable(name, 18)}"
             axes.plot(*zip(*pairs, strict=True), label=label, linewidth=1.2, **canvas.series(index))
         axes.set_xlim(left=0)
