@@ -212,11 +212,7 @@ def _clinical(runs: Mapping[str, SavedRun]) -> Methods:
     """Scores of the clinical test, empty unless every run has one."""
     if any(run.clinical is None for run in runs.values()):
         return {}
-    return {
-        _method(run, name, score): _alone(run.clinical or [], score)
-        for name, run in runs.items()
-        for score in _scores(run)
-    }
+    return _methods({n: replace(run, folds=run.clinical or [], baselines={}) for n, run in runs.items()})
 
 
 def _count(runs: Sequence[SavedRun], known: Sequence[str]) -> list[dict[str, int]]:

@@ -88,10 +88,8 @@ def network_name(run: SavedRun) -> str:
     settings = workdir.flatten(run.results["config"])
     if run.method.startswith("features"):
         return f"{method_name(run.method)} ({settings['features.backbone']})"
-    width, size = (
-        settings.get("generator.width" if run.is_mim else "classifier.width"),
-        settings["data.image_size"],
-    )
+    width = settings.get("generator.width" if run.is_mim else "classifier.width")
+    size = settings["data.image_size"]
     full = _PAPER_WIDTH.get(run.method, width)
     parts = [] if width in (None, full) else [f"width {width / full:g}"]
     parts += [] if size == _PAPER_SIZE else [f"{size} px"]

@@ -117,9 +117,8 @@ def _draw(comparison: Mapping[str, Any], runs: Sequence[SavedRun], *, notice: st
     first |= {name for name, method in comparison["methods"].items() if method["run"] is None}
     pngs = {
         "aurocs": charts.forest_figure(
-            {name: own[SCORE] for name, own in aurocs.items() if name in first},
-            titles=titles,
-            reference=comparison["reference"],
+            {titles[name]: own[SCORE] for name, own in aurocs.items() if name in first},
+            reference=titles[comparison["reference"]],
             base=0.5,
             xlabel="AUROC (line: chance)",
             notice=notice,

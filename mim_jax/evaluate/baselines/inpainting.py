@@ -24,7 +24,6 @@ TELEA_RADIUS = 3  # pixels; the value of OpenCV's own example of this method
 def mean_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) -> jax.Array:
     """Fill the hole with the mean colour of the rest of the image, channel by channel."""
     size = _check(images, offset, mask_size)
-    _check_something_is_left(size, mask_size)
     kept = 1 - mask.box_mask(offset, size=size, mask_size=mask_size)
     sums = jax.lax.map(  # image by image, as in `_both_axes`
         lambda image: jnp.sum(image * kept, axis=(0, 1), keepdims=True), images.astype(jnp.float32)
@@ -45,9 +44,17 @@ def harmonic_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) ->
     form: Chan and Shen, "Mathematical models for local nontexture inpaintings", SIAM Journal on Applied
     Mathematics, 2001.
     """
-    _check_ring(_check(images, offset, mask_size), offset, mask_size)
+    size = _check(images, offset, mask_size)
+    if min(offset) < 1 or max(offset) + mask_size + 1 > size:
+        raise ValueError(
+            f"a hole of {mask_size} at {tuple(offset)} touches the border of a {size}x{size} image: "
+            "this fill needs pixels all around it, move it inside or make it smaller"
+        )
     ring = _ring(images.astype(jnp.float32), offset, mask_size)
-    level = _middle(ring)
+    # The equations hold for u plus any constant, and values centred on 0 have smaller rounding errors. A mean
+    # would work too, but its last bit can change with the size of the batch.
+    low, high = (extreme(ring, axis=(1, 2), keepdims=True) for extreme in (jnp.min, jnp.max))
+    level = (low + high) / 2
     return level + _inverse_laplacian(_spread(ring - level))
 
 
@@ -64,7 +71,6 @@ def telea_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) -> ja
     import cv2
 
     size = _check(images, offset, mask_size)
-    _check_something_is_left(size, mask_size)
     row, column = offset
     hidden = np.zeros((size, size), np.uint8)
     hidden[row : row + mask_size, column : column + mask_size] = 1
@@ -98,16 +104,6 @@ def _ring(images: jax.Array, offset: tuple[int, int], mask_size: int) -> jax.Arr
     return sides[:, :, 1:-1]
 
 
-def _middle(ring: jax.Array) -> jax.Array:
-    """Middle of the ring's range, `[B, 1, 1, C]`.
-
-    The equations hold for u plus any constant, and values centred on 0 have smaller rounding errors. A mean
-    would work too, but its last bit can change with the size of the batch.
-    """
-    low, high = (extreme(ring, axis=(1, 2), keepdims=True) for extreme in (jnp.min, jnp.max))
-    return (low + high) / 2
-
-
 def _spread(sides: jax.Array) -> jax.Array:
     """Zeros `[B, M, M, C]`, with the sides `[B, 4, M, C]` added to the adjacent edge pixels."""
     top, bottom, left, right = jnp.unstack(sides, axis=1)
@@ -117,8 +113,11 @@ def _spread(sides: jax.Array) -> jax.Array:
 
 def _inverse_laplacian(planes: jax.Array) -> jax.Array:
     """Solve -D u = planes `[B, M, M, C]`, where D is the five-point Laplacian with zero boundary values."""
-    transform, eigenvalues = _sine_transform(planes.shape[1])
+    place = np.arange(1, planes.shape[1] + 1)
+    frequency = np.pi * place / (len(place) + 1)
+    transform = np.sqrt(2 / (len(place) + 1)) * np.sin(np.outer(frequency, place))  # orthonormal (DST-I)
     sine = jnp.asarray(transform, jnp.float32)
+    eigenvalues = 2 - 2 * np.cos(frequency)
     scale = (eigenvalues[:, None] + eigenvalues[None, :])[None, :, :, None]
     return _both_axes(sine, _both_axes(sine, planes) / jnp.asarray(scale, jnp.float32))
 
@@ -132,15 +131,8 @@ def _both_axes(sine: jax.Array, planes: jax.Array) -> jax.Array:
     )
 
 
-def _sine_transform(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The orthonormal sine transform (DST-I) `[size, size]`, and `e_k` of `harmonic_fill`, `[size]`."""
-    frequency = np.pi * np.arange(1, size + 1) / (size + 1)
-    sine = np.sqrt(2 / (size + 1)) * np.sin(np.outer(frequency, np.arange(1, size + 1)))
-    return sine, 2 - 2 * np.cos(frequency)
-
-
 def _check(images: jax.Array, offset: tuple[int, int], mask_size: int) -> int:
-    """Return the side of the images; ValueError if images or hole do not fit."""
+    """Return the side of the images; ValueError if images or hole do not fit, or nothing is left to see."""
     if images.ndim != 4 or images.shape[1] != images.shape[2]:
         raise ValueError(f"images must be [B, S, S, C], got {images.shape}")
     if not jnp.issubdtype(images.dtype, jnp.floating):
@@ -152,21 +144,9 @@ def _check(images: jax.Array, offset: tuple[int, int], mask_size: int) -> int:
             f"a hole of {mask_size} at {tuple(offset)} reaches outside a {size}x{size} image: offsets 0 to "
             f"{size - mask_size} are possible"
         )
-    return size
-
-
-def _check_something_is_left(size: int, mask_size: int) -> None:
     if mask_size == size:
         raise ValueError(
             f"mask_size={mask_size} hides the whole image: no pixel is left to fill from, choose a "
             "smaller one"
         )
-
-
-def _check_ring(size: int, offset: tuple[int, int], mask_size: int) -> None:
-    """Raise ValueError unless pixels of the image surround the hole."""
-    if min(offset) < 1 or max(offset) + mask_size + 1 > size:
-        raise ValueError(
-            f"a hole of {mask_size} at {tuple(offset)} touches the border of a {size}x{size} image: "
-            "this fill needs pixels all around it, move it inside or make it smaller"
-        )
+    return size

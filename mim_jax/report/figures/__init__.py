@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from mim_jax.decide.decision import SCORE_NAMES
+from mim_jax.evaluate.decisions import OTHERS, families
 from mim_jax.evaluate.method_names import DETECTORS, method_name, ordered
 from mim_jax.evaluate.mim import Evaluated
 from mim_jax.evaluate.scores import ScoredImages
@@ -104,7 +105,6 @@ def _forests(results: Mapping[str, Any], *, notice: str) -> dict[str, bytes]:
     detectors = [method for method in ordered(aurocs) if method in DETECTORS and method != reference]
     shown = [reference, *detectors, *baselines(results)]
     about: dict[str, Any] = {
-        "titles": {method: method_name(method) for method in aurocs},
         "reference": reference,
         "notice": notice,
     }
@@ -134,16 +134,12 @@ def _scores_by_group(
 
     Keys: the training class, then the groups of other classes, whose images every fold scores.
     """
-    groups, positive, rest = groups_of_classes(results), results["data"]["positive"], "other classes"
-    series: dict[str, list[float]] = {name: [] for name in (positive, *groups.values(), rest)}
-    images: dict[str, set[str]] = {name: set() for name in series}
-    for fold in folds:
-        plain = fold.originals()
-        values = plain.similarities[results["decision"]["metric"]].tolist()
-        columns = (plain.classes.tolist(), plain.positive.tolist(), plain.names.tolist(), values)
-        for label, own, name, value in zip(*columns, strict=True):
-            part = positive if own else groups.get(label, rest)
-            series[part].append(value)
-            images[part].add(name)
-    found = {part: np.array(values) for part, values in series.items() if values}
-    return found, {part: len(names) for part, names in images.items()}
+    data, metric = results["data"], results["decision"]["metric"]
+    plain = [fold.originals() for fold in folds]
+    names = np.concatenate([fold.names for fold in plain])
+    values = np.concatenate([fold.similarities[metric] for fold in plain])
+    others = families(np.concatenate([fold.classes for fold in plain]), data["class_groups"])
+    parts = np.where(np.concatenate([fold.positive for fold in plain]), data["positive"], others)
+    order = dict.fromkeys((data["positive"], *groups_of_classes(results).values(), OTHERS))
+    series = {part: values[parts == part] for part in order if np.any(parts == part)}
+    return series, {part: len(np.unique(names[parts == part])) for part in series}

@@ -72,7 +72,6 @@ def interval_figure(
 def forest_figure(
     estimates: Mapping[str, Mapping[str, Any]],
     *,
-    titles: Mapping[str, str],
     reference: str,
     base: float,
     xlabel: str,
@@ -94,7 +93,7 @@ def forest_figure(
             axes.hlines(row, own["low"], own["high"], color=color, linewidth=2.6)
             undecided = verdict(own, base)[0].startswith("not")
             axes.plot(own["mean"], row, "o", color=color, mfc="white" if undecided else color, markersize=5)
-        axes.set_yticks(range(len(estimates)), [canvas.drawable(titles[name], 36) for name in estimates])
+        axes.set_yticks(range(len(estimates)), [canvas.drawable(method_name(name), 36) for name in estimates])
         for label, method in zip(axes.get_yticklabels(), estimates, strict=True):
             label.set_fontweight("bold" if method == reference else "normal")
         axes.grid(axis="x")
