@@ -125,13 +125,11 @@ def cross_p_values(folds: Sequence[Scores], scores: Sequence[Scores]) -> np.ndar
 
 def counts_not_above(folds: Sequence[Scores], scores: Sequence[Scores]) -> np.ndarray:
     """Count, for each new image, the calibration scores not above its own, over all folds: int `[N]`."""
-    return np.sum(
-        [
-            np.searchsorted(np.sort(_checked(known)), _checked(new), side="right")
-            for known, new in zip(folds, scores, strict=True)
-        ],
-        axis=0,
-    )
+    counts = [
+        np.searchsorted(np.sort(_checked(known)), _checked(new), side="right")
+        for known, new in zip(folds, scores, strict=True)
+    ]
+    return np.sum(counts, axis=0)
 
 
 def proven_rate(alpha: float, *, count: int, folds: int) -> float:

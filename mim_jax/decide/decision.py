@@ -135,14 +135,11 @@ def conformal_guarantee(positive: str, alpha: float, *, count: int, folds: int) 
             f"{count} cases of {positive} cannot guarantee a miss rate of {percent(alpha)}: at least "
             f"{least_count(alpha)} are needed."
         )
-    if folds == 1:
-        rate, source = f"at most {percent(alpha)}", "split conformal"
-    else:
+    rate, source = f"at most {percent(alpha)}", "split conformal"
+    if folds > 1:
         proven = percent(round(proven_rate(alpha, count=count, folds=folds), 3))
-        rate, source = (
-            f"about {percent(alpha)}",
-            f"cross-conformal, {folds} folds; the proven bound is {proven}",
-        )
+        rate = f"about {percent(alpha)}"
+        source = f"cross-conformal, {folds} folds; the proven bound is {proven}"
     return (
         f"The expected miss rate is {rate} for {positive} cases exchangeable with the {count} calibrated on "
         f"({source}). The guarantee does not transfer to other cameras, clinics or populations."

@@ -123,22 +123,17 @@ def _origin(found: FittingScores, rule: Rule, positive: str) -> str:
 
 
 def _guarantee(found: FittingScores, rule: Rule, positive: str) -> str:
-    folds, count = len(found.lowest), sum(map(len, found.lowest))
-    if rule.name == "calibrated":
-        rate = certified_rate(count, allowed_rank(rule.miss_rate, count), confidence=rule.confidence)
-        words = (
-            f" The threshold misses at most {percent(round(rate, 3))} of {positive} like those calibrated "
-            f"on, with {percent(rule.confidence)} confidence, from {count} cases"
-        )
-        guaranteed = conformal_guarantee(positive, rule.miss_rate, count=count, folds=folds) + words
-    elif rule.name == "certified":
-        guaranteed = (
-            f"The threshold misses at most {percent(rule.miss_rate)} of {positive} like those calibrated on, "
-            f"with {percent(rule.confidence)} confidence, from {count} cases"
-        )
-    else:
+    if rule.name not in ("calibrated", "certified"):
         return "It guarantees nothing about new images."
-    return guaranteed + ("." if folds == 1 else f", treating the {folds} models as one.")
+    folds, count = len(found.lowest), sum(map(len, found.lowest))
+    rate, expected = rule.miss_rate, ""
+    if rule.name == "calibrated":
+        expected = conformal_guarantee(positive, rate, count=count, folds=folds) + " "
+        rate = round(certified_rate(count, allowed_rank(rate, count), confidence=rule.confidence), 3)
+    return (
+        f"{expected}The threshold misses at most {percent(rate)} of {positive} like those calibrated on, "
+        f"with {percent(rule.confidence)} confidence, from {count} cases"
+    ) + ("." if folds == 1 else f", treating the {folds} models as one.")
 
 
 def _band(
@@ -187,7 +182,8 @@ def certificate(count: int, *, miss_rate: float, confidence: float) -> int:
     """
     from scipy.special import betainc
 
-    _check_shares(miss_rate, confidence)
+    check_share("miss_rate", miss_rate)
+    check_share("confidence", confidence)
     # I_a(k, n - k + 1) falls as k rises.
     if rank := bisect_right(
         range(1, count + 1), -confidence, key=lambda k: -betainc(k, count - k + 1, miss_rate)
@@ -210,7 +206,8 @@ def images_needed(*, miss_rate: float, confidence: float, rank: int = 1) -> int:
     """
     from scipy.special import betainc
 
-    _check_shares(miss_rate, confidence)
+    check_share("miss_rate", miss_rate)
+    check_share("confidence", confidence)
     if rank < 1:
         raise ValueError(f"rank must be at least 1, got {rank}")
     if rank == 1:
@@ -239,11 +236,6 @@ def certified_rate(count: int, rank: int, *, confidence: float) -> float:
     if not 1 <= rank <= count:
         raise ValueError(f"rank must lie between 1 and the {count} scores, got {rank}")
     return float(betaincinv(rank, count - rank + 1, confidence))
-
-
-def _check_shares(miss_rate: float, confidence: float) -> None:
-    check_share("miss_rate", miss_rate)
-    check_share("confidence", confidence)
 
 
 def youden_threshold(scores: np.ndarray, positive: np.ndarray) -> float:

@@ -38,10 +38,6 @@ class TrainedClassifier:
     network: Classifier
     fitted: ood_scores.Fitted
 
-    def scores(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Compute every score of `ood_scores.SCORES`: name -> float64 `[N]`."""
-        return self.network.scores(images, self.fitted)
-
 
 def evaluate(
     experiment: Experiment, path: Path, recorder: Recorder, *, began: float
@@ -61,7 +57,7 @@ def evaluate(
     recorder.start("scoring", total=sum(map(len, test_set.parts)))
     folds, scores, rows = load_folds(experiment, path), [], []
     for fold, part in zip(folds, test_set.parts, strict=True):
-        scores.append(fold.scores(test_set.images[part]))
+        scores.append(fold.network.scores(test_set.images[part], fold.fitted))
         recorder.advance(len(part))
     recorder.finish()
     for fold, part, scored in zip(folds, test_set.parts, test_set.scored(scores), strict=True):
@@ -154,8 +150,8 @@ def _clinical(
     upper, lower = [], []
     for number, (fold, images) in enumerate(zip(folds, drawn, strict=True)):
         noisy = sheet.add_noise(images.images, first=(1 + number) * count, **noise)
-        upper.append(fold.scores(noisy))
-        lower.append(fold.scores(others.images))
+        upper.append(fold.network.scores(noisy, fold.fitted))
+        lower.append(fold.network.scores(others.images, fold.fitted))
         joined = {name: np.concatenate((upper[-1][name], lower[-1][name])) for name in ood_scores.SCORES}
         scored = two_sides(joined, images.groups, others.groups)
         _write(path, "clinical.csv", fold.split.index, classifier_settings(settings).name, scored)

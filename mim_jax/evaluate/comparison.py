@@ -189,10 +189,8 @@ def _alone(
 
 def _seen(runs: Sequence[SavedRun]) -> list[np.ndarray]:
     """For each fold, a mask of the negatives whose group any of the runs was trained on."""
-    return [
-        np.any(marks, axis=0)
-        for marks in zip(*([fold.seen for fold in run.folds] for run in runs), strict=True)
-    ]
+    marks = zip(*([fold.seen for fold in run.folds] for run in runs), strict=True)
+    return [np.any(each, axis=0) for each in marks]
 
 
 def _open(classifiers: Mapping[str, SavedRun], known: Sequence[str]) -> Methods:

@@ -15,7 +15,7 @@ import numpy as np
 import mim_jax
 from mim_jax.data.dataset import NOTICE, Dataset
 from mim_jax.data.folds import Split
-from mim_jax.data.synthetic import lesions
+from mim_jax.data.synthetic.lesions import CLASS_GROUPS
 from mim_jax.evaluate.folds import TrainedFold
 from mim_jax.evaluate.test_set import TestSet
 from mim_jax.measure import similarity
@@ -35,11 +35,8 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "dm-pix", "num
 
 def class_groups(dataset: Dataset) -> dict[str, list[str]]:
     """The paper's groups of classes, restricted to the other classes present in this dataset."""
-    present = dataset.class_counts()
-    groups = {
-        name: [label for label in labels if label in present and label != dataset.positive]
-        for name, labels in lesions.CLASS_GROUPS.items()
-    }
+    others = dataset.class_counts().keys() - {dataset.positive}
+    groups = {name: [each for each in labels if each in others] for name, labels in CLASS_GROUPS.items()}
     return {name: labels for name, labels in groups.items() if labels}
 
 

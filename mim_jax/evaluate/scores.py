@@ -75,11 +75,8 @@ class ScoredImages:
     def select(self, mask: np.ndarray) -> "ScoredImages":
         """Select the images at `mask` (bool `[n]`, or indices)."""
         columns = {name: column[mask] for name, column in self._columns()}
-        return replace(
-            self,
-            **columns,
-            similarities={metric: scores[mask] for metric, scores in self.similarities.items()},
-        )
+        similarities = {metric: scores[mask] for metric, scores in self.similarities.items()}
+        return replace(self, **columns, similarities=similarities)
 
     def originals(self) -> "ScoredImages":
         """The plain test set, without augmented copies."""
@@ -112,16 +109,9 @@ def write_scores(
     `scores` lists the score columns in order; a score that a method lacks is left empty. The column "seen" is
     written if `seen` is true.
     """
-    before = [name for name in COLUMNS if name not in ("decisions", "seen")]
-    after = ["decisions", "seen"] if seen else ["decisions"]
-    header = [
-        "fold",
-        "method",
-        *(COLUMNS[name] for name in before),
-        *scores,
-        *(COLUMNS[name] for name in after),
-    ]
-    rows: list[Sequence[Any]] = [header]
+    before = {name: column for name, column in COLUMNS.items() if name not in ("decisions", "seen")}
+    after = {name: COLUMNS[name] for name in (("decisions", "seen") if seen else ("decisions",))}
+    rows: list[Sequence[Any]] = [["fold", "method", *before.values(), *scores, *after.values()]]
     for method, images in methods.items():
         columns = [getattr(images, name).tolist() for name in before]
         columns += [

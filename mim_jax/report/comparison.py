@@ -98,15 +98,11 @@ def _shown_parts(comparison: Mapping[str, Any], part: str) -> dict[str, dict[str
 def _by_score(comparison: Mapping[str, Any], view: str) -> dict[str, list[str]]:
     """Map each score to the methods that the view ranks by it: one per classifier, in run order."""
     held = comparison["views"][view]["auroc"]["augmented"]
-    methods = {
-        score: [
-            name
-            for name, method in comparison["methods"].items()
-            if method["score"] == score and name in held
-        ]
-        for score in SCORES
-    }
-    return {score: names for score, names in methods.items() if names}
+    found: dict[str, list[str]] = {}
+    for name, method in comparison["methods"].items():
+        if name in held and method["score"] in SCORES:
+            found.setdefault(method["score"], []).append(name)
+    return found
 
 
 def _draw(comparison: Mapping[str, Any], runs: Sequence[SavedRun], *, notice: str) -> dict[str, bytes]:

@@ -41,7 +41,7 @@ def sections(results: Results) -> dict[str, Any]:
     augmented, positive = results["auroc"]["augmented"], data["positive"]
     groups = groups_of_classes(results)
     of_positive = data["classes"].get(positive, 0)
-    order = metrics(augmented[reference])
+    order = [name for name in SCORE_NAMES if name in augmented[reference]]
     names = {  # methods scored by their own score instead of the metric are marked
         name: method_name(name) + ("" if metric in augmented[name] else " *") for name in ordered(augmented)
     }
@@ -102,11 +102,6 @@ def outcomes(results: Results) -> dict[str, int]:
     metric = results["decision"]["metric"]
     found = Counter(verdict(results["differences"][name][metric])[0] for name in baselines(results))
     return {words: found[words] for words in reversed(VERDICTS) if found[words]}
-
-
-def metrics(values: Mapping[str, Any]) -> list[str]:
-    """The metrics among the keys, in the order of the tables."""
-    return [metric for metric in SCORE_NAMES if metric in values]
 
 
 def leading(values: Mapping[str, Any], metric: str) -> Any:

@@ -54,11 +54,8 @@ def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
             pngs[f"roc_{end}"] = charts.roc_figure(curves, aurocs, notice=notice)
     for part in ("group", "class"):
         if values := ranked(results[f"per_{part}"], reference_of(results), shown):
-            pngs[f"per_{part}"] = charts.interval_figure(
-                values,
-                xlabel=f"AUROC against each {part}, {SCORE_NAMES[metric]}",
-                notice=notice,
-            )
+            label = f"AUROC against each {part}, {SCORE_NAMES[metric]}"
+            pngs[f"per_{part}"] = charts.interval_figure(values, xlabel=label, notice=notice)
     pngs |= _forests(results, notice=notice)
     series, images = _scores_by_group(results, methods[reference_of(results)])
     if series:
@@ -104,10 +101,7 @@ def _forests(results: Mapping[str, Any], *, notice: str) -> dict[str, bytes]:
     aurocs, differences = results["auroc"]["augmented"], results["differences"]
     detectors = [method for method in ordered(aurocs) if method in DETECTORS and method != reference]
     shown = [reference, *detectors, *baselines(results)]
-    about: dict[str, Any] = {
-        "reference": reference,
-        "notice": notice,
-    }
+    about: dict[str, Any] = {"reference": reference, "notice": notice}
     pngs = {
         "aurocs": charts.forest_figure(
             {method: leading(aurocs[method], metric) for method in shown},

@@ -60,10 +60,8 @@ def interval_figure(
             label = canvas.drawable(method_name(method), 24)
             style: dict[str, Any] = {"color": color, "markerfacecolor": "white" if index else color}
             axes.plot(mean, rows, canvas.MARKERS[index % 4], **style, markersize=5, label=label)
-        axes.set_yticks(
-            range(len(first)),
-            [f"{canvas.drawable(name, 22)} ({value['n']})" for name, value in first.items()],
-        )
+        names = [f"{canvas.drawable(name, 22)} ({value['n']})" for name, value in first.items()]
+        axes.set_yticks(range(len(first)), names)
         axes.grid(axis="x")
         canvas.legend_above(axes)
         return canvas.png(figure)
