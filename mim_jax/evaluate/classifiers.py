@@ -45,10 +45,8 @@ def evaluate(
     """Score the test images of a run and compute every table.
 
     Writes `fold_k/scores.csv`, `fold_k/clinical.csv` and `results.json` to the workdir `path`. `began` is the
-    `time.perf_counter` at the start of the run. Returns `compare` of this run alone, and the run in a list.
-
-    Raises:
-      ValueError: a fold has not finished training.
+    `time.perf_counter` at the start of the run. Returns `compare` of this run alone, and the run in a list;
+    ValueError if a fold has not finished training.
     """
     started = time.perf_counter()
     settings, dataset = experiment.settings, experiment.dataset
@@ -94,8 +92,7 @@ def evaluate(
 def load_folds(experiment: Experiment, path: Path) -> list[TrainedClassifier]:
     """Restore the trained folds, and fit the scores on each fold's training images.
 
-    Raises:
-      ValueError: a fold has not finished training, or its checkpoint is missing or damaged.
+    ValueError if a checkpoint is missing, unfinished or damaged.
     """
     settings = experiment.settings
     network, folds = make_network(settings, dtype=jnp.float32), []

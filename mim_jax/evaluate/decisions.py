@@ -72,10 +72,8 @@ def calibrate(
     mean score of several folds, are approximate: scores of different models are only roughly exchangeable.
 
     `scored` holds the test images of each fold, with the same images of other classes in the same order;
-    `class_groups` maps names to classes, and false alarms are bounded in each of these groups.
-
-    Raises:
-      ValueError: the folds tested different images of other classes, or an unknown rule.
+    `class_groups` maps names to classes, and false alarms are bounded in each of these groups. ValueError if
+    the folds tested different images of other classes, or the rule is unknown.
     """
     if rule.name not in thresholds.LOWER:
         raise ValueError(f"unknown decision rule {rule.name!r}: choose one of {', '.join(thresholds.LOWER)}")

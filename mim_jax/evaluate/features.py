@@ -39,11 +39,8 @@ def score_features(
 ) -> tuple[FeatureDetector, list[dict[str, np.ndarray]]]:
     """Fit the frozen network's scores on each fold's training images, and score the fold's test images.
 
-    Returns:
-      The detector of all folds; for each fold, score name -> float64, one score per test image.
-
-    Raises:
-      ValueError: unusable weights, a backbone for another image size, or too few training images.
+    Returns the detector of all folds; for each fold, score name -> float64, one score per test image.
+    ValueError if weights are unusable, the backbone takes another image size, or training images are too few.
     """
     settings, dataset = experiment.settings, experiment.dataset
     backbone = checked_backbone(own)

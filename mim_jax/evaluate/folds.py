@@ -29,11 +29,7 @@ class TrainedFold:
 
 
 def load_folds(experiment: Experiment, path: Path) -> list[TrainedFold]:
-    """Restore the folds that `mim_jax.train.mim.trainings` saved in a workdir.
-
-    Raises:
-      ValueError: a fold has not finished training, or its checkpoint is missing or damaged.
-    """
+    """Restore the trained folds of a workdir; ValueError if one is unfinished, missing or damaged."""
     # Neither shapes nor initial values depend on the number of steps: one program serves every fold.
     config = make_gan(experiment.settings, steps=1)
     return [_load_fold(experiment.settings, path, split, config) for split in experiment.splits]

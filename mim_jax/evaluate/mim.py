@@ -53,10 +53,8 @@ def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: f
     The results name the deciding method under "reference": MIM, a frozen network or both combined.
 
     Writes `fold_k/scores.csv`, `fold_k/clinical.csv`, `calibration.json` and `results.json` to the workdir
-    `path`. `began` is the `time.perf_counter` at the start of the run.
-
-    Raises:
-      ValueError: a fold has not finished training.
+    `path`. `began` is the `time.perf_counter` at the start of the run. ValueError if a fold has not finished
+    training.
     """
     started = time.perf_counter()
     settings, dataset = experiment.settings, experiment.dataset

@@ -37,11 +37,7 @@ class SavedRun:
 
 
 def read_run(path: str | Path) -> SavedRun:
-    """Read the workdir of a finished run.
-
-    Raises:
-      ValueError: no results, a missing or damaged score file, or a fold without scores.
-    """
+    """Read the workdir of a finished run; ValueError if results or scores are missing or damaged."""
     path = Path(path)
     if not (path / "results.json").exists():
         raise ValueError(

@@ -50,11 +50,7 @@ class Backbone:
 
 
 def weights_file(name: str, path: str, wanted: str) -> Path:
-    """Return the path of a backbone's weights file; `wanted` describes that file in error messages.
-
-    Raises:
-      ValueError: no path is given, or the file does not exist.
-    """
+    """Return the path of a weights file; ValueError, which describes the `wanted` file, if there is none."""
     if not path:
         raise ValueError(
             f"the backbone {name} comes without weights: give {wanted} with --config.features.weights=FILE"

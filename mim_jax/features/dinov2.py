@@ -37,9 +37,7 @@ def load(path: str) -> Backbone:
     """Load the network from a safetensors file with the published tensor names.
 
     Position embeddings of any other patch grid (the published file has 37 x 37) are interpolated to 16 x 16.
-
-    Raises:
-      ValueError: the file is missing, damaged or of another network.
+    ValueError if the file is missing, damaged or of another network.
     """
     file = weights_file(NAME, path, FILE)
     return Backbone(NAME, features, IMAGE_SIZE, _read(file), file_digest(file), SOURCE)

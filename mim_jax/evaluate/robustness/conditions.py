@@ -70,8 +70,7 @@ def score_conditions(
       models: single-fold detectors that differ only in their variables.
       images: uint8 or float in [0, 1], `[N, S, S, 3]`.
       conditions: the conditions to score in.
-      key: key of the noise; the noise of image i depends only on `key` and `first + i`.
-      first: number of the first image.
+      key, first: the noise of image i depends only on `key` and `first + i`.
       progress: called with the number of images scored since the last call, summed over models.
       like: detector whose compiled program is reused for detectors other than MIM; None = the first model.
     """
@@ -134,10 +133,7 @@ def score_folds(
 ) -> tuple[list[Scores], list[Scores]]:
     """Score each fold's own positives, and the shared negatives by every fold's model.
 
-    Every image has its own noise, the same for all models.
-
-    Raises:
-      ValueError: a side without images.
+    Every image has its own noise, the same for all models. ValueError if a side has no images.
     """
     sides = {"negatives": negatives} | {f"positives of fold {k}": own for k, own in enumerate(positives)}
     for name, side in sides.items():

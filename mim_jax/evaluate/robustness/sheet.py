@@ -37,7 +37,7 @@ def robustness_sheet(
     all other images above the lower threshold, called mpox-like or undecided: a corruption that raises every
     score misses nothing and rules nothing out. A hole larger than the trained one cannot be inpainted, so
     sizes are shares of it. With a `limit`, the AUROC of uncorrupted images is for the drawn images only.
-    Arguments are those of `clinical_test`, and:
+    Arguments and errors are those of `clinical_test`, and:
 
     Args:
       thresholds: for each fold, the score that mpox-like images must strictly exceed; None = no threshold.
@@ -52,9 +52,6 @@ def robustness_sheet(
         "high", "folds"}, "missed": {"mean", "folds"}, "false_alarms": {"mean", "folds"}}: means over folds,
         the 95 % interval of the cluster bootstrap, the share of mpox not above the fold's threshold, and the
         share of other images above it; shares are None if there is no threshold.
-
-    Raises:
-      ValueError: a side without images.
     """
     generator = np.random.default_rng(seed)
     own = [_limited(generator, images, limit) for images in positives]
@@ -107,7 +104,8 @@ def clinical_test(
     For each fold, as many mpox test images are drawn as there are clinical images, in shuffled rounds: no
     image is repeated before all others are drawn. Each drawn copy gets its own Gaussian noise, clipped. The
     paper states no sigma and adds noise to mpox only. Noise is hard to inpaint, so mpox scores fall for a
-    reason unrelated to disease; the sweep therefore also has noise on both sides.
+    reason unrelated to disease; the sweep therefore also has noise on both sides. ValueError if a side has no
+    images.
 
     Args:
       models: one single-fold detector per fold.
@@ -125,9 +123,6 @@ def clinical_test(
       "both": [7 areas]} of the primary metric, with noise on mpox alone and on both sides. An area is
       {"mean", "low", "high", "folds": [floats]}.
       2. The scores behind "auroc", one table per fold: the drawn images, then the clinical images.
-
-    Raises:
-      ValueError: a side without images.
     """
     count = len(negatives.images)
     drawn = draw_clinical(positives, count, seed=seed)

@@ -89,13 +89,11 @@ class Estimate(NamedTuple):
 def share_estimate(hits: int, count: int) -> Estimate:
     """Share of `count` independent cases, with its exact interval (Clopper and Pearson, Biometrika, 1934).
 
-    The bounds are quantiles of Beta(hits, count - hits + 1) and Beta(hits + 1, count - hits).
+    The bounds are quantiles of Beta(hits, count - hits + 1) and Beta(hits + 1, count - hits). ValueError if
+    there is no case, or if there are more hits than cases.
 
     >>> [round(end, 3) for end in share_estimate(0, 10)]
     [0.0, 0.0, 0.308]
-
-    Raises:
-      ValueError: no case, or more hits than cases.
     """
     if not 0 <= hits <= count or not count:
         raise ValueError(f"a share needs at least one case, and 0 <= hits <= cases: got {hits} of {count}")
@@ -231,10 +229,8 @@ def draw_groups(folds: Sequence[ScoredImages], *, resamples: int = 2000, seed: i
     The folds' positives are disjoint, while most or all negatives are scored by every fold's model: what
     the folds share is shared in the draws too. Negative groups are drawn among those tested by the same
     folds, so no fold is left without negatives. A group with both positives and negatives is drawn
-    separately for each side.
-
-    Raises:
-      ValueError: no folds, a fold without positives or negatives, or a group that is NaN or None.
+    separately for each side. ValueError without folds, if a fold lacks positives or negatives, or if a group
+    is NaN or None.
     """
     if not folds:
         raise ValueError("no folds were given: at least one is needed")

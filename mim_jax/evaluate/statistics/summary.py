@@ -51,8 +51,7 @@ def summarize(
       metrics: the metrics to report; None = all that the reference holds.
       primary: the metric of the breakdowns and of the operating points.
       reference: the method that all others are compared with; it must hold `primary`.
-      resamples: number of bootstrap resamples.
-      seed: seed of the resamples.
+      resamples, seed: number of bootstrap resamples, and their seed.
       class_groups: name -> classes, for the breakdown by group; None = no such breakdown.
 
     Returns:
@@ -253,6 +252,8 @@ def _check_methods(methods: Mapping[str, Folds], reference: str) -> None:
 def summarize_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Summarise runs that differ only in their seed: the spread of each mean over trainings.
 
+    ValueError without results, or if they do not hold the same methods and metrics.
+
     Args:
       results: one result per seed, each with "auroc" and "differences" as `summarize` returns them.
 
@@ -260,13 +261,9 @@ def summarize_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
       "auroc": {"augmented" | "plain": {method: {metric: {"mean", "min", "max", "std", "seeds"}}}} and
       "differences": {method: {metric: the same}}, where "seeds" holds each run's mean over its folds, in the
       given order, and "std" is their population standard deviation, as in all tables.
-
-    Raises:
-      ValueError: no results, or results that do not hold the same methods and metrics.
     """
     if not results:
         raise ValueError("no results were given: one for each seed is needed")
-
     return {
         "auroc": {
             kind: _distribution([result["auroc"][kind] for result in results], f"{kind} AUROCs")
