@@ -83,8 +83,7 @@ def tones(scored: Sequence[ScoredImages], dataset: Dataset) -> dict[str, Any]:
     tone = dict(zip(dataset.names.tolist(), map(skin_tone, dataset.images), strict=True))
     rows = [
         (tone[name], positive, decision)
-        for fold in scored
-        for plain in [fold.originals()]
+        for plain in map(ScoredImages.originals, scored)
         for name, positive, decision in zip(plain.names, plain.positive, plain.decisions, strict=True)
         if decision
     ]

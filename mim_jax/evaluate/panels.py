@@ -38,9 +38,7 @@ class Panels(Chosen):
     mask_size: int  # side of the hole in pixels; 0 = none
     # str `[n]`: "typical" (median score), "best" (highest scores of positives or negatives), "worst" (lowest)
     kind: np.ndarray
-    # float `[n, S, S]`: local SSIM of original and inpainted, each window's value at its centre, mean of the
-    # channels, 1 where no window is centred
-    maps: np.ndarray | None
+    maps: np.ndarray | None  # `similarity_maps` of original and inpainted, `[n, S, S]`
 
 
 @dataclass(frozen=True, eq=False)

@@ -258,10 +258,8 @@ def units_of(scores: Sequence[np.ndarray]) -> Units:
 
 def _fit_members(gallery: np.ndarray, rows: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """Mark each row's own training images: 1 = own, 0 = other."""
-    members = np.zeros((len(rows), len(gallery)), np.float32)
-    for row, own in enumerate(rows):
-        members[row, own] = 1
-    return {"members": members}
+    places = np.arange(len(gallery))
+    return {"members": np.stack([np.isin(places, own) for own in rows]).astype(np.float32)}
 
 
 _FITS = {"nearest": _fit_members, "mahalanobis": _fit_mahalanobis, "cosine": _fit_members}

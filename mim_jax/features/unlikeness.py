@@ -6,9 +6,8 @@ by the Hellinger distance to the nearest training image. So no data is needed be
 A window is about a quarter of the image wide, and at least three positions: a single position has no spread,
 and a histogram of its features would not be comparable with those of the training images.
 
-The scale is the score's: distance minus the median of whole held-out training images, divided by their
-interquartile range. A window is a smaller sample than an image, so windows of training-class images are above
-0 as well.
+The scale is the score's, in interquartile ranges above the median of whole held-out training images. A window
+is a smaller sample than an image, so windows of training-class images are above 0 as well.
 """
 
 import functools
@@ -46,7 +45,6 @@ def unlikeness(detector: FeatureDetector, images: Images) -> np.ndarray:
       ValueError: images of another size; a detector without the kind "nearest".
     """
     reference, size = detector.references[FEATURES], detector.image_size
-
     draw = functools.partial(_draw, detector.backbone.apply, detector.backbone.weights, reference)
     return np.moveaxis(collect(draw, padded_batches(images, size=size)), -1, 0).astype(np.float32)
 

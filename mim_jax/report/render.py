@@ -78,10 +78,7 @@ def environment(markdown: bool) -> Environment:
         "leading": leading,
         "method_name": method_name,
     }
-    made.globals |= {
-        "METHOD_CLAUSES": METHOD_CLAUSES,
-        "SHORT_NOTICE": formats.SHORT_NOTICE,
-    }
+    made.globals |= {"METHOD_CLAUSES": METHOD_CLAUSES, "SHORT_NOTICE": formats.SHORT_NOTICE}
     return made
 
 

@@ -56,15 +56,9 @@ def resampled_operating_points(
         own = np.unique(fold.groups[positive], return_inverse=True)[1]
         other = np.unique(fold.groups[~positive], return_inverse=True)[1]
         true, false = _counts_above(scores, positive, own, other)
-        sizes = np.bincount(own).astype(np.float32), np.bincount(other).astype(np.float32)
-        found.append(
-            _read(
-                positive_draws @ true,
-                draws_of_others @ false,
-                positive_draws @ sizes[0],
-                draws_of_others @ sizes[1],
-            )
-        )
+        positives = positive_draws @ np.bincount(own).astype(np.float32)
+        negatives = draws_of_others @ np.bincount(other).astype(np.float32)
+        found.append(_read(positive_draws @ true, draws_of_others @ false, positives, negatives))
     return OperatingPoints(*(np.stack(arrays) for arrays in zip(*found, strict=True)))
 
 

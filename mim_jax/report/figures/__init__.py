@@ -60,12 +60,11 @@ def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
     series, images = _scores_by_group(results, methods[reference_of(results)])
     if series:
         every = [*results["decision"]["thresholds"], *results["decision"]["upper"]]
-        thresholds = [value for value in every if value is not None]
         pngs["histograms"] = charts.histogram_figure(
             series,
             images,
-            thresholds,
-            [results["decision"][name] for name in ("pooled", "pooled_upper")],
+            [value for value in every if value is not None],
+            [results["decision"]["pooled"], results["decision"]["pooled_upper"]],
             xlabel=f"{SCORE_NAMES[metric]}, high = mpox-like",
             notice=notice,
         )
@@ -83,11 +82,9 @@ def draw(found: Evaluated, *, notice: str = "") -> dict[str, bytes]:
             pngs[name] = pictures.panel_figure(panels, rows, cell=cell, notice=notice)
         pngs["strip"] = pictures.strip_figure(panels, notice=notice)
     if found.unlike:
-        for name, own in (
-            ("unlike_training", found.unlike.positive),
-            ("unlike_others", ~found.unlike.positive),
-        ):
-            pngs[name] = pictures.unlike_figure(found.unlike, np.flatnonzero(own), notice=notice)
+        for name, side in (("unlike_training", True), ("unlike_others", False)):
+            rows = np.flatnonzero(found.unlike.positive == side)
+            pngs[name] = pictures.unlike_figure(found.unlike, rows, notice=notice)
     epochs = [row for row in found.history if row.get("event") == "epoch"]
     if epochs:
         for name, (ylabel, columns) in TRAINING_CURVES.items():

@@ -171,9 +171,7 @@ def reliability_figure(rows: Sequence[Mapping[str, Any]], *, positive: str, noti
         figure = canvas.blank(3.6, notice)
         axes = figure.add_subplot(xlabel="guaranteed rate", ylabel="observed rate")
         axes.plot([0, max(rates)], [0, max(rates)], color="#999999", linewidth=0.8)
-        low, value, high = (
-            np.array([row["missed"][name] for row in rows]) for name in ("low", "value", "high")
-        )
+        low, value, high = (np.array([row["missed"][k] for row in rows]) for k in ("low", "value", "high"))
         label = f"{canvas.drawable(positive, 18)} missed"
         axes.errorbar(
             rates, value, (value - low, high - value), label=label, lw=2, capsize=2, **canvas.series(0)
