@@ -190,10 +190,9 @@ def reliability(
     found = []
     for rate in rates:
         rule = Rule(miss_rate=rate, false_alarm_rate=rate)
-        options: dict[str, Any] = {"positive": positive, "class_groups": class_groups}
-        cutoffs = calibrate(scored, metric=metric, rule=rule, **options).folds
-        if all(each.lower is not None and each.upper is not None for each in cutoffs):
-            found.append({"rate": rate, **_observed(scored, cutoffs, metric, class_groups)})
+        made = calibrate(scored, metric=metric, rule=rule, positive=positive, class_groups=class_groups)
+        if all(each.lower is not None and each.upper is not None for each in made.folds):
+            found.append({"rate": rate, **_observed(scored, made.folds, metric, class_groups)})
     return found
 
 

@@ -1,8 +1,8 @@
 """The score table: one layout for the scored test images of a fold, in memory and in scores.csv."""
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class ScoredImages:
         for name, empty in (("decisions", np.full(len(self), "")), ("seen", np.zeros(len(self), bool))):
             if not len(getattr(self, name)):
                 object.__setattr__(self, name, empty)
-        for name, column in [*self._columns(), *self.similarities.items()]:
+        for name, column in (self._columns() | self.similarities).items():
             if len(column) != len(self.names):
                 raise ValueError(
                     f"{name} has {len(column)} entries for {len(self.names)} images: one per image is needed"
@@ -67,14 +67,12 @@ class ScoredImages:
     def __len__(self) -> int:
         return len(self.names)
 
-    def _columns(self) -> Iterator[tuple[str, np.ndarray]]:
-        for item in fields(self):
-            if item.name != "similarities":
-                yield item.name, getattr(self, item.name)
+    def _columns(self) -> dict[str, np.ndarray]:
+        return {name: getattr(self, name) for name in COLUMNS}
 
     def select(self, mask: np.ndarray) -> "ScoredImages":
         """Select the images at `mask` (bool `[n]`, or indices)."""
-        columns = {name: column[mask] for name, column in self._columns()}
+        columns = {name: column[mask] for name, column in self._columns().items()}
         similarities = {metric: scores[mask] for metric, scores in self.similarities.items()}
         return replace(self, **columns, similarities=similarities)
 

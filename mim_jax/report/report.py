@@ -12,7 +12,6 @@ from mim_jax.data.dataset import printable
 from mim_jax.decide.decision import SCORE_NAMES
 from mim_jax.evaluate.method_names import ordered
 from mim_jax.evaluate.mim import Evaluated
-from mim_jax.evaluate.panels import Panels
 from mim_jax.evaluate.statistics.summary import summarize_seeds
 from mim_jax.report import figures
 from mim_jax.report.figures import charts, pictures
@@ -34,18 +33,14 @@ def write_report(workdir: str | Path, found: Evaluated) -> Path:
         "report.html.j2",
         figures.draw(found, notice=notice),
         **sections(results),
-        panels=_described(panels),
+        panels=[
+            {"name": name, "positive": panels.positive[rows[0]], "kind": str(panels.kind[rows[0]])}
+            for name, rows in pictures.arrange(panels).items()
+        ],
         inpainted=panels.inpainted is not None,
         difference_scale=pictures.DIFFERENCE_SCALE,
         training_curves={name: axis for name, (axis, _) in figures.TRAINING_CURVES.items()},
     )
-
-
-def _described(panels: Panels) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "positive": panels.positive[rows[0]], "kind": str(panels.kind[rows[0]])}
-        for name, rows in pictures.arrange(panels).items()
-    ]
 
 
 def write_page(path: Path, template: str, pngs: Mapping[str, bytes], **values: Any) -> Path:
