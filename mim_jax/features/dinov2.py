@@ -46,11 +46,8 @@ def load(path: str) -> Backbone:
 def features(weights: Any, images: jax.Array) -> dict[str, jax.Array]:
     """Compute patch features after each block, `block_00` to `block_11`: `[B, 16, 16, 384]`.
 
-    Those of the last block include the final layer norm, as in the authors' output.
-
-    Args:
-      weights: weights of the network, as loaded by `load`.
-      images: float32 `[B, 224, 224, 3]` in [0, 1], RGB.
+    Those of the last block include the final layer norm, as in the authors' output. `weights` are as loaded
+    by `load`; images are float32 `[B, 224, 224, 3]` in [0, 1], RGB.
     """
     batch, side = images.shape[0], images.shape[1] // PATCH
     x = normalize(images).reshape(batch, side, PATCH, side, PATCH, 3)

@@ -19,19 +19,13 @@ def channel_histograms(backbone: Backbone, images: jax.Array) -> dict[str, jax.A
     """Compute each layer's histogram over channels: the spread of each channel as a share of their sum.
 
     The spread is the standard deviation over positions, averaged over the image and its three mirror images
-    (left-right, upside down, both), because skin has no upright orientation.
+    (left-right, upside down, both), because skin has no upright orientation. Images are uint8, or float in
+    [0, 1], `[B, S, S, 3]`. Returns layer -> float32 `[B, C]`; each row sums to 1.
 
     >>> halves = Backbone("mine", lambda weights, images: {"halves": images[:, ::2, ::2]}, image_size=8)
     >>> images = jax.random.uniform(jax.random.key(0), (1, 8, 8, 3))
     >>> float(channel_histograms(halves, images)["halves"].sum().round(5))
     1.0
-
-    Args:
-      backbone: the frozen network.
-      images: uint8, or float in [0, 1], `[B, S, S, 3]`.
-
-    Returns:
-      layer -> float32 `[B, C]`; each row sums to 1.
     """
     # One mirror image at a time, to use the memory of one.
     spreads = jax.lax.map(
@@ -49,20 +43,14 @@ def feature_hbd(backbone: Backbone, x: jax.Array, y: jax.Array) -> jax.Array:
     """Similarity of two images in a network: the mean over layers of `1 + ln BC` (Eq. 14).
 
     A sixth similarity of MIM, between an image and its inpainting. Histograms are of the image itself,
-    without mirror images. Images that are not of the network's input size are resized to it.
+    without mirror images. Images that are not of the network's input size are resized to it. Both are uint8,
+    or float in [0, 1], `[B, S, S, 3]`. Returns float32 `[B]`: 1 for equal images; at least -26.6, when the
+    histograms of no layer overlap.
 
     >>> halves = Backbone("mine", lambda weights, images: {"halves": images[:, ::2, ::2]}, image_size=8)
     >>> images = jax.random.uniform(jax.random.key(0), (1, 8, 8, 3))
     >>> feature_hbd(halves, images, images)
     Array([1.], dtype=float32)
-
-    Args:
-      backbone: the frozen network.
-      x: images, uint8 or float in [0, 1], `[B, S, S, 3]`.
-      y: images of the same shape, to compare with `x`.
-
-    Returns:
-      float32 `[B]`, 1 for equal images; at least -26.6, when the histograms of no layer overlap.
     """
     size = backbone.image_size
 
@@ -78,11 +66,10 @@ def feature_hbd(backbone: Backbone, x: jax.Array, y: jax.Array) -> jax.Array:
 def color_histogram(images: jax.Array) -> jax.Array:
     """Compute the joint histogram of R, G and B in 6x6x6 bins: float32 `[B, 216]`, each row sums to 1.
 
+    Images are uint8, or float in [0, 1], `[B, S, S, 3]`.
+
     >>> color_histogram(jnp.zeros((1, 4, 4, 3)))[0, :2]
     Array([1., 0.], dtype=float32)
-
-    Args:
-      images: uint8, or float in [0, 1], `[B, S, S, 3]`.
     """
     levels = jnp.round(255 * as_float(images)).astype(jnp.int32) * COLOR_BINS // 256
     digits = jnp.arange(COLOR_BINS, dtype=jnp.int32).reshape(1, 1, 1, 1, COLOR_BINS)

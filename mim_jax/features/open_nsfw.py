@@ -42,9 +42,7 @@ def load(path: str = "") -> Backbone:
 def features(weights: Any, images: jax.Array) -> dict[str, jax.Array]:
     """Compute the features of the pooled first convolution and of the sixteen blocks: seventeen layers.
 
-    Args:
-      weights: weights of the network, as loaded by `load`.
-      images: float32 `[B, 224, 224, 3]` in [0, 1], RGB.
+    `weights` are as loaded by `load`; images are float32 `[B, 224, 224, 3]` in [0, 1], RGB.
     """
     x = images[..., ::-1] * 255 - jnp.asarray(MEAN_BGR, jnp.float32).reshape(1, 1, 1, 3)
     x = jax.nn.relu(_convolve(weights["conv_1"], x, stride=2))

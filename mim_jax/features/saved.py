@@ -28,8 +28,7 @@ def save(root: Path, detector: FeatureDetector, *, weights: str) -> None:
 def load(root: Path, *, fold: int | None = None) -> FeatureDetector:
     """Load the detector of a workdir, all folds or one; it is not calibrated.
 
-    Raises:
-      ValueError: nothing was saved, or the network's weights are not those used for fitting.
+    ValueError if nothing was saved, or if the network's weights are not those used for fitting.
     """
     if not (root / ABOUT).exists():
         raise ValueError(

@@ -136,12 +136,8 @@ def fold_half_width(values: np.ndarray, shared_variance: float) -> float | None:
     one cross-validation (Bengio and Grandvalet, Journal of Machine Learning Research, 2004): the interval
     is for models trained like these, and other training images may shift the mean further.
 
-    Args:
-      values: one value per fold, `[k]`.
-      shared_variance: V, the variance of the mean due to the shared negatives.
-
-    Returns:
-      The half-width, or None for a single fold, which does not show how folds vary.
+    `values` are those of the folds, `[k]`, and `shared_variance` is V. None for a single fold, which does not
+    show how folds vary.
     """
     count = len(values)
     if count < 2:
