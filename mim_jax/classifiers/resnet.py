@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from mim_jax.inpaint.layers import BatchNorm, Conv, kaiming_normal
+from mim_jax.inpaint.layers import BatchNorm, Conv, kaiming_normal, uniform
 from mim_jax.inpaint.recomputing import recomputed
 
 _conv = functools.partial(Conv, use_bias=False, kernel_init=kaiming_normal)
@@ -47,14 +47,9 @@ class ResNet50(nn.Module):
                 name = f"layer{stage + 1}_{block}"
                 x = block_of(w * 2**stage, stride, project=not block, train=train, dtype=dtype, name=name)(x)
         features = jnp.mean(x.astype(jnp.float32), (1, 2))
-        # `torch.nn.Linear`: weights and biases are uniform within +-1 / sqrt(fan in).
-        uniform = _uniform(features.shape[-1] ** -0.5)
+        init = uniform(features.shape[-1])
         dense = nn.Dense(
-            self.classes,
-            kernel_init=uniform,
-            bias_init=uniform,
-            precision=jax.lax.Precision.HIGHEST,
-            name="fc",
+            self.classes, kernel_init=init, bias_init=init, precision=lax.Precision.HIGHEST, name="fc"
         )
         return dense(features), features
 
@@ -83,13 +78,6 @@ class Bottleneck(nn.Module):
         if self.project:
             x = normed(x, 4 * self.features, 1, self.stride, "downsample_0", "downsample_1")
         return nn.relu(x + y)
-
-
-def _uniform(bound: float) -> nn.initializers.Initializer:
-    def draw(key: jax.Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return draw
 
 
 def max_pool(x: jax.Array) -> jax.Array:

@@ -44,65 +44,54 @@ class ClassifierConfig:
     flips: bool  # mirror training images left to right and upside down, each at random
 
     def init(self, key: jax.Array) -> ClassifierState:
-        return init_state(key, self)
+        images = jnp.zeros((1, self.image_size, self.image_size, 3))
+        return self.start_from(self.network.init(key, images, train=False))
+
+    def start_from(self, variables: Any) -> ClassifierState:
+        """Make the initial state from given variables, such as published weights."""
+        return ClassifierState(
+            step=jnp.zeros((), jnp.int32),
+            params=variables["params"],
+            batch_stats=variables.get("batch_stats", {}),
+            opt=self.optimizer.init(variables["params"]),
+        )
 
     def step(
         self, state: ClassifierState, batch: Mapping[str, jax.Array], key: jax.Array
     ) -> tuple[ClassifierState, Metrics]:
-        """Update on `batch["images"]` and `batch["labels"]`."""
-        return classification_step(self, state, batch["images"], batch["labels"], key)
+        """Update the network once, by the mean cross-entropy.
+
+        `batch` holds `images` `[B, S, S, 3]` and int32 `labels` `[B]`. `key` is the run's; it is folded with
+        the step here, so pass the same key for every update. Returns the state after the update and scalar
+        float32 metrics: loss, accuracy, learning rate.
+        """
+        images, labels = batch["images"], batch["labels"]
+        flip_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+        inputs = normalize(flip_at_random(flip_key, images) if self.flips else images)
+
+        def loss_of(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
+            (logits, _), changed = self.network.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                inputs,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": dropout_key},
+            )
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return jnp.mean(losses), (changed.get("batch_stats", {}), logits)
+
+        (loss, (batch_stats, logits)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        updates, opt = self.optimizer.update(grads, state.opt, state.params)
+        metrics = {
+            "loss": loss,
+            "accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == labels),
+            "learning_rate": jnp.asarray(self.schedule(state.step), jnp.float32),
+        }
+        params = optax.apply_updates(state.params, updates)
+        return ClassifierState(step=state.step + 1, params=params, batch_stats=batch_stats, opt=opt), metrics
 
 
 def normalize(images: jax.Array) -> jax.Array:
     """Normalise uint8 or [0, 1] images to float32 by ImageNet's mean and standard deviation per channel."""
     mean, deviation = (jnp.array(values)[(None,) * (images.ndim - 1)] for values in (MEAN, DEVIATION))
     return (as_float(images) - mean) / deviation
-
-
-def init_state(key: jax.Array, config: ClassifierConfig) -> ClassifierState:
-    """Draw a fresh network and optimiser state."""
-    images = jnp.zeros((1, config.image_size, config.image_size, 3))
-    return start_from(config, config.network.init(key, images, train=False))
-
-
-def start_from(config: ClassifierConfig, variables: Any) -> ClassifierState:
-    """Make the initial state from given variables, such as published weights."""
-    return ClassifierState(
-        step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
-        opt=config.optimizer.init(variables["params"]),
-    )
-
-
-def classification_step(
-    config: ClassifierConfig, state: ClassifierState, images: jax.Array, labels: jax.Array, key: jax.Array
-) -> tuple[ClassifierState, Metrics]:
-    """Update the network once, on images `[B, S, S, 3]` and int32 labels `[B]`, by the mean cross-entropy.
-
-    `key` is the run's; it is folded with the step here, so pass the same key for every update. Returns the
-    state after the update and scalar float32 metrics: loss, accuracy, learning rate.
-    """
-    flip_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-    inputs = normalize(flip_at_random(flip_key, images) if config.flips else images)
-
-    def loss_of(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
-        (logits, _), changed = config.network.apply(
-            {"params": params, "batch_stats": state.batch_stats},
-            inputs,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": dropout_key},
-        )
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return jnp.mean(losses), (changed.get("batch_stats", {}), logits)
-
-    (loss, (batch_stats, logits)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    updates, opt = config.optimizer.update(grads, state.opt, state.params)
-    metrics = {
-        "loss": loss,
-        "accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == labels),
-        "learning_rate": jnp.asarray(config.schedule(state.step), jnp.float32),
-    }
-    params = optax.apply_updates(state.params, updates)
-    return ClassifierState(step=state.step + 1, params=params, batch_stats=batch_stats, opt=opt), metrics

@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from mim_jax.inpaint.convolution import precision, product
+from mim_jax.inpaint.layers import uniform
 
 PATCH = 4  # pixels
 WINDOW = 7  # patches
@@ -86,10 +87,9 @@ class PatchEmbedding(nn.Module):
         batch, height, width, channels = x.shape
         rows, columns = height // PATCH, width // PATCH
         inputs = PATCH * PATCH * channels
-        kernel = self.param(
-            "kernel", _uniform_init(inputs), (PATCH, PATCH, channels, self.features), jnp.float32
-        )
-        bias = self.param("bias", _uniform_init(inputs), (self.features,), jnp.float32)
+        shape = (PATCH, PATCH, channels, self.features)
+        kernel = self.param("kernel", uniform(inputs), shape, jnp.float32)
+        bias = self.param("bias", uniform(inputs), (self.features,), jnp.float32)
         x = x[:, : rows * PATCH, : columns * PATCH].reshape(batch, rows, PATCH, columns, PATCH, channels)
         x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, inputs)
         x = jnp.dot(x, kernel.reshape(inputs, -1).astype(self.dtype), precision=precision(self.dtype))
@@ -227,8 +227,3 @@ class Dense(nn.Module):
 def _layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
     # E[(x - mean)^2]: the faster E[x^2] - mean^2 loses precision if the mean is large.
     return nn.LayerNorm(epsilon=1e-5, dtype=dtype, use_fast_variance=False, name=name)
-
-
-def _uniform_init(inputs: int) -> nn.initializers.Initializer:
-    """Uniform within +-1 / sqrt(inputs), as `torch.nn.Conv2d` draws kernel and bias."""
-    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -(inputs**-0.5), inputs**-0.5)

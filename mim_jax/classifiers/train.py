@@ -11,7 +11,7 @@ import numpy as np
 
 from mim_jax.classifiers import make_classifier
 from mim_jax.classifiers.pretrained import load_pretrained
-from mim_jax.classifiers.step import ClassifierConfig, ClassifierState, init_state, start_from
+from mim_jax.classifiers.step import ClassifierConfig, ClassifierState
 from mim_jax.data.dataset import Dataset
 from mim_jax.data.folds import Split, make_folds
 from mim_jax.train.config import Experiment, compute_dtype
@@ -116,7 +116,7 @@ def trainings(experiment: Experiment, path: Path) -> list[Training]:
         config = make(updates * settings.training.epochs)
 
         def start(config: ClassifierConfig = config) -> ClassifierState:
-            return start_from(config, load_start(settings))
+            return config.start_from(load_start(settings))
 
         found.append(
             Training(
@@ -174,8 +174,7 @@ def load_start(settings: Settings) -> Mapping[str, Any]:
     own = classifier_settings(settings)
     key = jax.random.fold_in(jax.random.key(settings.seed), settings.data.folds)  # not the key of any fold
     loaded = load_pretrained(own.name, own.pretrained, classes=len(class_names(settings)), key=key)
-    config = make_config(settings, steps=1)
-    wanted = jax.eval_shape(lambda key: init_state(key, config), key).params
+    wanted = jax.eval_shape(make_config(settings, steps=1).init, key).params
     shapes = [jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (wanted, loaded["params"])]
     if shapes[0] != shapes[1]:
         raise ValueError(

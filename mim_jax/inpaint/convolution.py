@@ -40,7 +40,7 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int
 
 def depthwise(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
     """Depthwise cross-correlation: `[B, H, W, C]` with `[k, k, 1, C]`; output sizes as for `conv`."""
-    forms: dict[str, Callable[..., jax.Array]] = {"cpu": _depthwise_sums, "default": _depthwise_lax}
+    forms: dict[str, Callable[..., jax.Array]] = {"cpu": _depthwise_sums, "default": _conv_lax}
     return lax.platform_dependent(x, kernel, **_bind(forms, stride, padding))
 
 
@@ -85,9 +85,15 @@ def _bind(
 
 
 def _conv_lax(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    pads = ((padding, padding), (padding, padding))
+    """Convolution, also a depthwise one, whose kernel is `[k, k, 1, C]`."""
     return lax.conv_general_dilated(
-        x, kernel, (stride, stride), pads, dimension_numbers=_DIMENSIONS, precision=precision(x.dtype)
+        x,
+        kernel,
+        (stride, stride),
+        ((padding, padding), (padding, padding)),
+        dimension_numbers=_DIMENSIONS,
+        feature_group_count=x.shape[-1] // kernel.shape[2],
+        precision=precision(x.dtype),
     )
 
 
@@ -238,29 +244,14 @@ def _sum_of_products(x: jax.Array, kernel: jax.Array, stride: int, padding: int)
     return full[:, padding : padding + out_height, padding : padding + out_width]
 
 
-def _depthwise_lax(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    pads = ((padding, padding), (padding, padding))
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        pads,
-        dimension_numbers=_DIMENSIONS,
-        feature_group_count=x.shape[-1],
-        precision=precision(x.dtype),
-    )
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _depthwise_sums(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    return _sum_taps(x, kernel, stride, padding)
-
-
 def _sum_taps(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     taps = kernel.shape[0]
     weights = kernel.reshape(taps * taps, 1, 1, 1, x.shape[-1])
     terms = [window * w for window, w in zip(_windows(x, taps, stride, padding), weights, strict=True)]
     return sum(terms[1:], start=terms[0])
+
+
+_depthwise_sums = jax.custom_vjp(_sum_taps, nondiff_argnums=(2, 3))
 
 
 def _depthwise_forward(

@@ -17,6 +17,15 @@ from mim_jax.inpaint.recomputing import lean
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
+def uniform(fan_in: int) -> nn.initializers.Initializer:
+    """Uniform within +-1 / sqrt(fan_in), as PyTorch draws kernels and biases."""
+
+    def draw(key: jax.Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
+
+    return draw
+
+
 class Conv(nn.Module):
     """Convolution; by default the kernel is drawn from N(0, 0.02) and the bias is 0 (context encoder)."""
 
@@ -60,18 +69,14 @@ class DepthwiseConv(nn.Module):
     """Depthwise convolution, taps x taps, padded to keep the size before the stride; no bias."""
 
     taps: int
-    stride: int = 1
-    kernel_init: nn.initializers.Initializer = kaiming_normal
+    stride: int
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.taps, self.taps, 1, x.shape[-1])
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        padding = self.taps // 2
-        return convolution.depthwise(
-            x.astype(self.dtype), kernel.astype(self.dtype), stride=self.stride, padding=padding
-        )
+        kernel = self.param("kernel", kaiming_normal, shape, jnp.float32).astype(self.dtype)
+        return convolution.depthwise(x.astype(self.dtype), kernel, stride=self.stride, padding=self.taps // 2)
 
 
 Activation = Callable[[jax.Array], jax.Array]

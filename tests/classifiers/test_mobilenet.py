@@ -112,7 +112,5 @@ def test_depthwise_convolution_as_sums(side, taps, stride):
 
         return jax.jit(run)(x, kernel)
 
-    for a, b in zip(
-        everything(convolution._depthwise_lax), everything(convolution._depthwise_sums), strict=True
-    ):
+    for a, b in zip(everything(convolution._conv_lax), everything(convolution._depthwise_sums), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)

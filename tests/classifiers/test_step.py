@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import linen as nn
 
-from mim_jax.classifiers.step import ClassifierConfig, classification_step
+from mim_jax.classifiers.step import ClassifierConfig
 from mim_jax.train.epochs import init_state, run_epochs
 
 KEY = jax.random.key(0)
@@ -37,7 +37,9 @@ def make_config(rate=0.0, flips=False):
     )
 
 
-step = jax.jit(classification_step, static_argnames="config")
+@functools.partial(jax.jit, static_argnames="config")
+def step(config, state, images, labels, key):
+    return config.step(state, {"images": images, "labels": labels}, key)
 
 
 def run(config, state, images, labels, epochs):

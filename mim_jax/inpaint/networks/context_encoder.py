@@ -49,10 +49,8 @@ class ContextEncoder(nn.Module):
                 f"unknown bottleneck {self.bottleneck!r}: choose one of {', '.join(BOTTLENECKS)}"
             )
         w = self.width
-        conv, norm = (
-            functools.partial(Conv, dtype=self.dtype),
-            functools.partial(BatchNorm, train, dtype=self.dtype),
-        )
+        conv = functools.partial(Conv, dtype=self.dtype)
+        norm = functools.partial(BatchNorm, train, dtype=self.dtype)
         x = masked.astype(self.dtype)
         for layer, features in enumerate((w, w, 2 * w, 4 * w, 8 * w)):
             x = conv(features, 4, stride=2, padding=1, name=f"encoder_{layer}")(x)

@@ -28,19 +28,17 @@ class UNet(nn.Module):
     def __call__(self, masked: jax.Array, *, train: bool) -> jax.Array:
         check_image_size("unet", masked.shape[1], 16)
         w = self.width
+        conv = functools.partial(Conv, dtype=self.dtype)
+        norm = functools.partial(BatchNorm, train, dtype=self.dtype)
         x = masked.astype(self.dtype)
         skips = []
         for layer, features in enumerate((w, 2 * w, 4 * w, 8 * w)):
-            x = Conv(features, 4, stride=2, padding=1, dtype=self.dtype, name=f"encoder_{layer}")(x)
-            norm = functools.partial(BatchNorm, train, activation=leaky_relu, dtype=self.dtype)
-            x = norm(name=f"encoder_norm_{layer}")(x) if layer else leaky_relu(x)
+            x = conv(features, 4, stride=2, padding=1, name=f"encoder_{layer}")(x)
+            x = norm(name=f"encoder_norm_{layer}", activation=leaky_relu)(x) if layer else leaky_relu(x)
             skips.append(x)
         for layer, features in enumerate((4 * w, 2 * w, w)):
-            x = Conv(
-                features, 4, stride=2, padding=1, transpose=True, dtype=self.dtype, name=f"decoder_{layer}"
-            )(x)
-            norm = functools.partial(BatchNorm, train, activation=nn.relu, dtype=self.dtype)
-            x = norm(name=f"decoder_norm_{layer}")(x)
+            x = conv(features, 4, stride=2, padding=1, transpose=True, name=f"decoder_{layer}")(x)
+            x = norm(name=f"decoder_norm_{layer}", activation=nn.relu)(x)
             x = jnp.concatenate((x, skips[2 - layer]), axis=-1)
-        x = Conv(3, 3, padding=1, dtype=self.dtype, name="to_rgb")(x)
+        x = conv(3, 3, padding=1, name="to_rgb")(x)
         return jnp.tanh(x.astype(jnp.float32))
