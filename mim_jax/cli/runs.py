@@ -92,7 +92,6 @@ def _claim(
     """Claim the folders, which the first process locks against other runs, and load the images."""
     from mim_jax.train import workdir as folders
     from mim_jax.train.metric_writer import merge_events
-    from mim_jax.train.trainer import find_device_groups
 
     def claim(settings: Settings, workdir: str, held: contextlib.ExitStack) -> Claimed:
         first = devices.is_first()
@@ -123,7 +122,7 @@ def _claim(
             with devices.barrier():
                 method.check(settings)
                 if training:
-                    find_device_groups(settings.training)
+                    devices.find_groups(settings.training)
             one = functools.partial(claim, settings, workdir, held)
             claimed.append(devices.one_process_at_a_time(one))
         yield claimed

@@ -16,7 +16,6 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import jax
@@ -91,9 +90,7 @@ class FoldCheckpoints:
     def __enter__(self) -> "FoldCheckpoints":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         try:
             self._manager.close()
         except Exception as failure:

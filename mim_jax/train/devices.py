@@ -26,6 +26,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
+from mim_jax.train.settings import TrainingSettings
+
 T = TypeVar("T")
 
 
@@ -60,17 +62,17 @@ class DeviceGroup:
         return jax.device_put(tree, self.whole)
 
 
-def find_groups(*, devices: int, shards: int, batch_size: int) -> list[DeviceGroup]:
-    """Divide `devices` devices of this process (0 = all) into groups of `shards` for batches of `batch_size`.
+def find_groups(settings: TrainingSettings) -> list[DeviceGroup]:
+    """Divide `devices` devices of this process (0 = all) into groups of `shards`.
 
     Raises:
       ValueError: there are fewer devices, or `shards` does not divide their number or the batch size.
     """
     here = jax.local_devices()
-    used = devices or len(here)
+    used, shards, batch_size = settings.devices or len(here), settings.shards, settings.batch_size
     if used > len(here):
         raise ValueError(
-            f"config.training.devices (={devices}) exceeds the number available ({len(here)} of "
+            f"config.training.devices (={used}) exceeds the number available ({len(here)} of "
             f"platform {here[0].platform}): set --config.training.devices=0 to use all"
         )
     if used % shards:

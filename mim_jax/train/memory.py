@@ -98,17 +98,15 @@ def held(tree: Any) -> int:
 def check_fits(
     needed: float, free: float | None, *, what: str, ways: str, say: Callable[[str], None]
 ) -> None:
-    """Check whether a program fits in memory; warn when it is close.
+    """Check whether a program called `what` fits in memory; the message says `ways` to need less.
 
     Args:
       needed: memory the program needs in addition to what is already allocated, in bytes.
       free: result of `free_memory`; None = unknown, no check.
-      what: name of the program, for the message.
-      ways: advice on how to need less, for the message.
       say: called with a one-line warning if more than `CLOSE` of the free memory is needed.
 
     Raises:
-      ValueError: more is needed than is free; the message has both figures and `ways`.
+      ValueError: more is needed than is free.
     """
     if free is None or needed <= CLOSE * free:
         return
@@ -127,23 +125,11 @@ def check_program(
     smaller: Sequence[str],
     say: Callable[[str], None],
 ) -> float:
-    """Compile a training's program and check with `check_fits` that this machine has the memory for it.
+    """Compile a training's `mim_jax.train.epochs.Program`, and check that this machine has memory for it.
 
-    The call that follows reuses the compiled program.
-
-    Args:
-      program: the training's `mim_jax.train.epochs.Program`.
-      state: training state to run it on.
-      epochs: epoch numbers of the dispatch.
-      what: name of the training, for messages.
-      smaller: names of the options that reduce the memory needed.
-      say: as in `check_fits`.
-
-    Returns:
-      Memory needed in addition to the arguments, from `estimate`; 0 if unknown.
-
-    Raises:
-      ValueError: as in `check_fits`.
+    The call that follows, with the same arguments, reuses the compiled program. `smaller` names the options
+    that reduce the memory needed; `what`, `say` and errors are those of `check_fits`. Returns the memory
+    needed in addition to the arguments, from `estimate`; 0 if unknown.
     """
     needed = estimate(program.lower(state, epochs).compile())
     if needed is None:

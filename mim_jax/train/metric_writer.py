@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -55,24 +54,20 @@ class Recorder:
     def __enter__(self) -> "Recorder":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.finish()
 
     def rewind(self, role: str, fold: int, epoch: int, step: int) -> None:
         """Delete records of this training of `fold` after `epoch`, whose last update is `step`."""
-        where = self._tensorboard / _title(role, fold)
-        self._events[role, fold] = Events(where, purge_step=step + 1)
-        if not self.path.exists():
-            return
+        name = f"fold_{fold}" if role == "mim" else f"fold_{fold}_{role}"
+        self._events[role, fold] = Events(self._tensorboard / name, purge_step=step + 1)
 
-        def later(event: Mapping[str, Any]) -> bool:
-            own = event.get("role") == role and event.get("fold") == fold
-            return own and event.get("epoch", 0) > epoch
+        def kept(event: Mapping[str, Any]) -> bool:
+            other = (event.get("role"), event.get("fold")) != (role, fold)
+            return other or event.get("epoch", 0) <= epoch
 
-        kept = [event for event in read_events(self.path) if not later(event)]
-        _write_events(self.path, kept)
+        if self.path.exists():
+            _write_events(self.path, filter(kept, read_events(self.path)))
 
     def epoch(self, role: str, fold: int, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
         """Record the mean metrics of one epoch."""
@@ -154,10 +149,6 @@ class Events:
         event.wall_time, event.step = time.time(), step
         with self._path.open("ab") as file:
             RecordWriter(file).write(event.SerializeToString())
-
-
-def _title(role: str, fold: int) -> str:
-    return f"fold_{fold}" if role == "mim" else f"fold_{fold}_{role}"
 
 
 def merge_events(workdir: Path) -> None:

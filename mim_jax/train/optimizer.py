@@ -6,6 +6,8 @@ import optax
 
 from mim_jax.train.settings import OptimizerSettings
 
+# The paper says only that the rate decays: here to 0 by default ("cosine"), to 1 % in "exponential", and to a
+# tenth twice in "step".
 DECAYS: dict[str, Callable[[float, int], optax.Schedule]] = {
     "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
     "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
@@ -17,20 +19,9 @@ DECAYS: dict[str, Callable[[float, int], optax.Schedule]] = {
 }
 
 
-def make_schedule(decay: str, *, learning_rate: float, steps: int) -> optax.Schedule:
-    """Learning rate after n of `steps` updates; the paper says only that it decays.
-
-    "cosine", the default, ends at 0, "exponential" at 1 % of the initial rate; "step" divides it by ten at
-    half and at three quarters of the steps.
-    """
-    if decay not in DECAYS:
-        raise ValueError(f"unknown learning-rate decay {decay!r}: choose one of {', '.join(DECAYS)}")
-    return DECAYS[decay](learning_rate, steps)
-
-
 def make_optimizer(
     rates: OptimizerSettings, *, steps: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Build Adam, and its learning rate, for a training of `steps` updates."""
-    schedule = make_schedule(rates.decay, learning_rate=rates.learning_rate, steps=steps)
+    """Build Adam, and its learning rate after n updates, for a training of `steps` updates."""
+    schedule = DECAYS[rates.decay](rates.learning_rate, steps)
     return optax.adam(schedule, b1=rates.b1, b2=rates.b2), schedule

@@ -104,7 +104,7 @@ def train(
       NonFiniteLoss: a loss or a parameter is infinite or NaN; the last good checkpoint is kept.
       ValueError: as in `devices.find_groups` and `memory.check_program`.
     """
-    groups = deque(find_device_groups(settings))
+    groups = deque(find_groups(settings))
     waiting = deque(shard(trainings))
     recorder.start("training", total=len(waiting) * settings.epochs)
     running: deque[tuple[DeviceGroup, Generator[None, None, str | None]]] = deque()
@@ -131,11 +131,6 @@ def train(
         where = f"after {' and '.join(stopped)} and saved" if stopped else "between two trainings"
         raise Interrupted(f"stopped {where}: {preemption.GOES_ON}", stop.number)
     recorder.finish()
-
-
-def find_device_groups(settings: TrainingSettings) -> list[DeviceGroup]:
-    """Group the devices as the settings ask; errors as in `devices.find_groups`."""
-    return find_groups(devices=settings.devices, shards=settings.shards, batch_size=settings.batch_size)
 
 
 def restore(folder: Path, *, updates: int, init: Callable[[], Any]) -> Any:

@@ -16,16 +16,8 @@ from mim_jax.data.dataset import NOTICE
 # Fields that may change in a workdir: sections that do not affect training, so that a finished run can be
 # evaluated again with others; the location of the images, identified by their digest; and the devices.
 FREE = (
-    *(
-        "evaluation",
-        "decision",
-        "detector",
-        "features",
-        "data.source_column",
-        "data.root",
-        "data.sources",
-        "data.data_dir",
-    ),
+    *("evaluation", "decision", "detector", "features", "data.source_column"),
+    *("data.root", "data.sources", "data.data_dir"),
     "data.gate",  # the images it excludes change the digest
     *("training.devices", "training.shards"),
 )

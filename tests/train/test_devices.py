@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -208,7 +207,7 @@ def test_an_epoch_that_another_process_records_anew_replaces_the_old(tmp_path):
 @pytest.fixture
 def two_groups(monkeypatch):
     group = DeviceGroup((jax.devices()[0],))
-    monkeypatch.setattr(trainer, "find_device_groups", lambda settings: [group, group])
+    monkeypatch.setattr(trainer, "find_groups", lambda settings: [group, group])
 
 
 def test_all_that_are_under_way_are_saved_when_asked_to_stop(two_groups, tmp_path):
@@ -254,7 +253,7 @@ def test_seeds_train_at_once_where_there_is_more_than_one_device(monkeypatch, tm
     monkeypatch.setattr(metric_writer, "Recorder", Record)
     monkeypatch.setattr(jax, "device_count", lambda: 4)
     group = DeviceGroup((jax.devices()[0],))
-    monkeypatch.setattr(trainer, "find_device_groups", lambda settings: [group] * 4)
+    monkeypatch.setattr(trainer, "find_groups", lambda settings: [group] * 4)
     monkeypatch.setattr(mim, "trainings", lambda experiment, path: [counting(path, k) for k in range(2)])
     config = configuration(seeds=(5, 7), **{"training.batch_size": 1, "training.epochs_per_dispatch": 1})
     given = {"config": config, "workdir": str(tmp_path), "device": "auto", "paths": []}
@@ -268,7 +267,10 @@ def test_seeds_train_at_once_where_there_is_more_than_one_device(monkeypatch, tm
 def test_groups_share_out_the_devices(monkeypatch):
     here = [SimpleNamespace(platform="gpu", id=i) for i in range(8)]
     monkeypatch.setattr(jax, "local_devices", lambda: here)
-    find = partial(devices.find_groups, batch_size=12)
+
+    def find(**options):
+        return devices.find_groups(replace(SETTINGS, batch_size=12, **options))
+
     assert [group.devices for group in find(devices=0, shards=1)] == [(device,) for device in here]
     assert [group.devices for group in find(devices=4, shards=2)] == [tuple(here[:2]), tuple(here[2:4])]
     for options, sentence in (
