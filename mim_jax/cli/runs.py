@@ -235,7 +235,7 @@ def check_data(settings: Settings) -> int:
         how: dict[str, Any] = {"seed": settings.seed, "grouped": settings.data.grouped}
         folds = make_folds(groups, folds=settings.data.folds, **how)
     finally:  # with too few images for the folds, the rest comes before the error
-        say(inspection.format_inspection(inspection.inspect(dataset, positive=dataset.positive, folds=folds)))
+        say(inspection.format_inspection(inspection.inspect(dataset, folds)))
         for sentence in dataset.remarks:
             say(sentence)
     return UNUSABLE_FILES if dataset.unusable else 0

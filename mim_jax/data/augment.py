@@ -3,17 +3,12 @@
 The copies of one image are not independent: intervals must treat them as one cluster (see `origin`).
 """
 
-from collections.abc import Callable
-
 import dm_pix as pix
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 COPIES = 5
-
-# For each of the five copies: flip left to right (bool), flip upside down (bool), saturation factor (float).
-Plan = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def augment_test(
@@ -33,24 +28,22 @@ def augment_test(
       Copies, uint8 `[5N, S, S, 3]`; `origin`, int `[5N]`, index of each copy's source image; `copy`, int
       `[5N]`: 0 to 4 in "fixed", where 0 is the unchanged original; 1 to 5 in "random", without an original.
     """
-    if mode not in _MODES:
-        raise ValueError(f"unknown augmentation mode {mode!r}: choose one of {', '.join(_MODES)}")
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
         raise ValueError(f"images must be uint8 [N, S, S, 3], but are {images.dtype} {list(images.shape)}")
-    draw_plan, first_copy = _MODES[mode]
     key = jax.random.key(seed)
     augmented = np.empty((len(images), COPIES, *images.shape[1:]), dtype=np.uint8)
     # One image at a time, so that no more than five copies are ever held in floating point.
     for i, image in enumerate(images):
-        augmented[i] = _apply(image, *draw_plan(jax.random.fold_in(key, i)))
+        augmented[i] = _apply(image, *_plan(mode, jax.random.fold_in(key, i)))
     origin = np.repeat(np.arange(len(images)), COPIES)
+    first_copy = 1 if mode == "random" else 0
     copy = np.tile(np.arange(first_copy, first_copy + COPIES), len(images))
     return augmented.reshape(-1, *images.shape[1:]), origin, copy
 
 
 @jax.jit
 def _apply(image: jax.Array, mirrored: jax.Array, upside_down: jax.Array, saturation: jax.Array) -> jax.Array:
-    """Augment one image, uint8 `[S, S, 3]`, with all rows of a plan: uint8 `[5, S, S, 3]`."""
+    """Augment one image, uint8 `[S, S, 3]`, with all rows of `_plan`: uint8 `[5, S, S, 3]`."""
 
     def one(mirrored: jax.Array, upside_down: jax.Array, saturation: jax.Array) -> jax.Array:
         flipped = jnp.where(mirrored, pix.flip_left_right(image), image)
@@ -62,24 +55,17 @@ def _apply(image: jax.Array, mirrored: jax.Array, upside_down: jax.Array, satura
     return jax.vmap(one)(mirrored, upside_down, saturation)
 
 
-def _fixed_plan(key: jax.Array) -> Plan:
-    del key  # Nothing is drawn.
-    mirrored = jnp.array([False, True, False, False, False])
-    upside_down = jnp.array([False, False, True, False, False])
-    return mirrored, upside_down, jnp.array([1, 1, 1, 0.7, 1.3], dtype=jnp.float32)
-
-
-def _random_plan(key: jax.Array) -> Plan:
-    mirrored, upside_down, saturation = jax.random.split(key, 3)
+def _plan(mode: str, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """For each copy: flip left to right, flip upside down, both bool `[5]`; saturation, float `[5]`."""
+    if mode == "random":
+        mirrored, upside_down, saturation = jax.random.split(key, 3)
+        return (
+            jax.random.bernoulli(mirrored, 0.5, (COPIES,)),
+            jax.random.bernoulli(upside_down, 0.5, (COPIES,)),
+            jax.random.uniform(saturation, (COPIES,), jnp.float32, 0.5, 1.5),
+        )
     return (
-        jax.random.bernoulli(mirrored, 0.5, (COPIES,)),
-        jax.random.bernoulli(upside_down, 0.5, (COPIES,)),
-        jax.random.uniform(saturation, (COPIES,), jnp.float32, 0.5, 1.5),
+        jnp.array([False, True, False, False, False]),
+        jnp.array([False, False, True, False, False]),
+        jnp.array([1, 1, 1, 0.7, 1.3], dtype=jnp.float32),
     )
-
-
-# Mode -> (plan, number of the first copy).
-_MODES: dict[str, tuple[Callable[[jax.Array], Plan], int]] = {
-    "fixed": (_fixed_plan, 0),
-    "random": (_random_plan, 1),
-}

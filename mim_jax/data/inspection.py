@@ -7,7 +7,7 @@ not mirroring, rotation or cropping. It is meaningless, and not used, for images
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -30,70 +30,60 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class FoldCounts:
-    """Numbers of images and groups of the positive class on both sides of one fold."""
-
-    index: int
-    train_images: int
-    train_groups: int
-    test_images: int
-    test_groups: int
-
-
-@dataclass(frozen=True)
 class Inspection:
-    """Counts by class, positive first, and the problems found; `flat` counts the images without a hash."""
+    """Counts by class, positive first, and the problems found; `flat` counts the images without a hash.
+
+    A row of `folds` has the fold's index, and the numbers of images and groups of the positive class that it
+    trains on and tests on.
+    """
 
     source: str
     size: int
     positive: str
     images: dict[str, int]
     groups: dict[str, int]
-    folds: tuple[FoldCounts, ...]
+    folds: tuple[tuple[int, ...], ...]
     flat: int
     findings: tuple[Finding, ...]
 
 
-def inspect(
-    dataset: Dataset,
-    *,
-    positive: str,
-    folds: Sequence[Fold] | None,
-    hash_distance: int = HASH_DISTANCE,
-) -> Inspection:
+def inspect(dataset: Dataset, folds: Sequence[Fold] | None) -> Inspection:
     """Count classes and groups, and look for problems that would distort results.
 
-    `folds` split the images of the class `positive`, in their order in `dataset`; None = no folds.
-    Hashes of near-duplicates differ in at most `hash_distance` of 63 bits.
+    `folds` split the images of the positive class, in their order in `dataset`; None = no folds.
     """
+    positive = dataset.positive
     images = {positive: 0} | dataset.class_counts()
     contents = _contents(dataset.images)
     hashes, flat = perceptual_hashes(dataset.images)
-    near = _near_pairs(hashes, flat, hash_distance)
+    near = _near_pairs(hashes, flat)
     first, second = near.T
     # Images of one group may look alike: that is what groups are for.
     near = near[(contents[first] != contents[second]) & (dataset.groups[first] != dataset.groups[second])]
-    groups = dataset.groups[dataset.labels == positive]
+    groups = dataset.groups[dataset.positives]
+
+    def counts(side: np.ndarray) -> tuple[int, int]:
+        return len(side), len(np.unique(groups[side]))
+
     return Inspection(
         source=dataset.source,
         size=dataset.images.shape[1],
         positive=positive,
         images=images,
         groups={label: len(np.unique(dataset.groups[dataset.labels == label])) for label in images},
-        folds=tuple(_count_fold(fold, groups) for fold in folds or ()),
+        folds=tuple((fold.index, *counts(fold.train), *counts(fold.test)) for fold in folds or ()),
         flat=int(flat.sum()),
         findings=(
-            *_about_pairs(dataset, positive, _identical_pairs(contents), "exact", "Identical images"),
-            *_about_pairs(dataset, positive, near, "near", "Near-duplicates"),
-            *_about_the_rest(dataset, positive),
+            *_about_pairs(dataset, _identical_pairs(contents), "exact", "Identical images"),
+            *_about_pairs(dataset, near, "near", "Near-duplicates"),
+            *_about_the_rest(dataset),
         ),
     )
 
 
-def near_duplicate_clusters(images: np.ndarray, *, hash_distance: int = HASH_DISTANCE) -> np.ndarray:
+def near_duplicate_clusters(images: np.ndarray) -> np.ndarray:
     """Cluster identical and near-identical images: uint8 `[N, S, S, 3]` -> int `[N]`, cluster of each."""
-    hashes, flat = perceptual_hashes(images)
-    pairs = [_identical_pairs(_contents(images)), _near_pairs(hashes, flat, hash_distance)]
+    pairs = [_identical_pairs(_contents(images)), _near_pairs(*perceptual_hashes(images))]
     return connected(np.concatenate(pairs), len(images))
 
 
@@ -124,7 +114,7 @@ def format_inspection(inspection: Inspection, *, shown: int = 10) -> str:
     lines += _table(("class", "images", "groups", ""), [*rows, ("total", str(total), "", "")])
     if inspection.folds:
         header = ("fold", "train images", "train groups", "test images", "test groups")
-        lines += ["", *_table(header, [tuple(map(str, astuple(fold))) for fold in inspection.folds])]
+        lines += ["", *_table(header, [tuple(map(str, fold)) for fold in inspection.folds])]
     for finding in inspection.findings:
         lines += ["", finding.title + (f": {len(finding.items)}" if finding.items else "")]
         lines += [f"  {item}" for item in finding.items[:shown]]
@@ -149,10 +139,10 @@ def _identical_pairs(contents: np.ndarray) -> np.ndarray:
     return _pairs(len(contents), lambda rows: contents[rows, None] == contents[None, :])
 
 
-def _near_pairs(hashes: np.ndarray, flat: np.ndarray, distance: int) -> np.ndarray:
+def _near_pairs(hashes: np.ndarray, flat: np.ndarray) -> np.ndarray:
     def near(rows: np.ndarray) -> np.ndarray:
         differing = np.bitwise_count(hashes[rows, None] ^ hashes[None, :])
-        return (differing <= distance) & ~flat[rows, None] & ~flat[None, :]
+        return (differing <= HASH_DISTANCE) & ~flat[rows, None] & ~flat[None, :]
 
     return _pairs(len(hashes), near)
 
@@ -177,11 +167,12 @@ def connected(pairs: np.ndarray, count: int) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
-def _about_pairs(dataset: Dataset, positive: str, pairs: np.ndarray, kind: str, what: str) -> list[Finding]:
+def _about_pairs(dataset: Dataset, pairs: np.ndarray, kind: str, what: str) -> list[Finding]:
     """Sort pairs by the harm they do; within each kind, connected pairs form one item."""
     first, second = pairs.T
-    across = dataset.labels[first] != dataset.labels[second]
-    leak = ~across & (dataset.labels[first] == positive) & (dataset.groups[first] != dataset.groups[second])
+    positive, labels, groups = dataset.positive, dataset.labels, dataset.groups
+    across = labels[first] != labels[second]
+    leak = ~across & (labels[first] == positive) & (groups[first] != groups[second])
     sorts = (
         (
             across,
@@ -218,7 +209,7 @@ def _members(pairs: np.ndarray, count: int) -> list[np.ndarray]:
     return [involved[clusters[involved] == cluster] for cluster in np.unique(clusters[involved])]
 
 
-def _about_the_rest(dataset: Dataset, positive: str) -> list[Finding]:
+def _about_the_rest(dataset: Dataset) -> list[Finding]:
     """Findings on groups, files and classes."""
     labels_of: dict[str, Counter[str]] = {}
     for group, label in zip(dataset.groups.tolist(), dataset.labels.tolist(), strict=True):
@@ -271,15 +262,11 @@ def _about_the_rest(dataset: Dataset, positive: str) -> list[Finding]:
         if named:
             items = tuple(f"{name}: {words}" for name, words in named)
             findings.append(Finding(kind, title, items, advice))
-    if not np.any(dataset.labels != positive):
+    if not dataset.negatives.size:
+        title = f"There is no class other than {dataset.positive}"
         advice = "add images of other conditions; without them a network can be trained but not evaluated."
-        findings.append(Finding("no_negatives", f"There is no class other than {positive}", (), advice))
+        findings.append(Finding("no_negatives", title, (), advice))
     return findings
-
-
-def _count_fold(fold: Fold, groups: np.ndarray) -> FoldCounts:
-    train, test = len(np.unique(groups[fold.train])), len(np.unique(groups[fold.test]))
-    return FoldCounts(fold.index, len(fold.train), train, len(fold.test), test)
 
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -151,15 +151,13 @@ def screen(dataset: "Dataset", gate: Gate, mode: str, *, strict: bool = False) -
     Args:
       dataset: the images, at the size they were read at.
       gate: the checks to make.
-      mode: "list" lists images that fail in `doubtful`; "refuse" moves them to `unusable`; "off" does
-        nothing.
+      mode: one of `MODES`: "list" lists images that fail in `doubtful`; "refuse" moves them to `unusable`;
+        "off" does nothing.
       strict: with "refuse", raise an error if an image fails.
 
     Raises:
-      ValueError: unknown mode; an image fails and `strict` is set; no image of the positive class passes.
+      ValueError: an image fails and `strict` is set; no image of the positive class passes.
     """
-    if mode not in MODES:
-        raise ValueError(f"unknown config.data.gate.training {mode!r}: choose one of {', '.join(MODES)}")
     if mode == "off":
         return dataset
     faults = [find_faults(image, gate) for image in dataset.images]

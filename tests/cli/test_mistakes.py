@@ -26,6 +26,8 @@ MISTAKES = {
     "paper_rule": ({"decision.rule": "paper", "evaluation.metric": "hbd"}, "rule=calibrated"),
     "decay": ({"optimizer.decay": "none"}, "cosine, linear"),
     "duplicates": ({"data.duplicates": "drop"}, "choose one of group, error, ignore"),
+    "gate": ({"data.gate.training": "drop"}, "choose one of list, refuse, off"),
+    "augmentation": ({"evaluation.augmentation": "other"}, "choose one of fixed, random"),
     "margin": ({"mask.margin": 20}, "does not fit the image"),
     "holes": ({"evaluation.holes": 2}, "holes must be 1, 4, 5, 9, got 2"),
     "reduce": ({"evaluation.reduce": "max"}, "choose one of mean, min"),

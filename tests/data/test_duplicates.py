@@ -39,5 +39,3 @@ def test_error_and_ignore():
     with pytest.raises(ValueError, match=r"1 sets of near-duplicates .*mpox/0.png ~ mpox/1.png"):
         duplicates.settle(data, "error")
     assert duplicates.settle(data, "ignore") is data
-    with pytest.raises(ValueError, match=r"unknown config\.data\.duplicates 'drop'"):
-        duplicates.settle(data, "drop")

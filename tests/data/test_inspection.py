@@ -2,6 +2,7 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dct
 
+from mim_jax.data import inspection
 from mim_jax.data.dataset import Dataset
 from mim_jax.data.folds import make_folds
 from mim_jax.data.inspection import (
@@ -38,10 +39,8 @@ def dataset(images, labels, groups=None, **options):
     )
 
 
-def findings(data, **options):
-    return {
-        finding.kind: finding for finding in inspect(data, positive="mpox", folds=None, **options).findings
-    }
+def findings(data):
+    return {finding.kind: finding for finding in inspect(data, folds=None).findings}
 
 
 def test_hash_agrees_with_its_definition_image_by_image():
@@ -61,13 +60,13 @@ def test_counts_by_class_and_fold():
     groups = ["m", *"aabbccdef", "m", "o"]
     data = dataset([scene(i) for i in range(12)], labels, groups)
     folds = make_folds(data.groups[data.positives], folds=3, seed=0)
-    inspection = inspect(data, positive="mpox", folds=folds)
-    assert list(inspection.images.items()) == [("mpox", 9), ("measles", 2), ("other", 1)]
-    assert inspection.groups == {"mpox": 6, "measles": 1, "other": 1}
-    assert [(row.train_images, row.test_images) for row in inspection.folds] == [(6, 3)] * 3
-    assert [row.train_groups + row.test_groups for row in inspection.folds] == [6] * 3
-    assert inspection.findings == ()
-    text = format_inspection(inspection)
+    found = inspect(data, folds=folds)
+    assert list(found.images.items()) == [("mpox", 9), ("measles", 2), ("other", 1)]
+    assert found.groups == {"mpox": 6, "measles": 1, "other": 1}
+    assert [(row[0], row[1], row[3]) for row in found.folds] == [(0, 6, 3), (1, 6, 3), (2, 6, 3)]
+    assert [row[2] + row[4] for row in found.folds] == [6] * 3
+    assert found.findings == ()
+    text = format_inspection(found)
     assert "No problems found." in text and "trained on" in text
     assert "12 images, 64x64 pixels, from a test" in text
 
@@ -98,7 +97,7 @@ def test_duplicates_are_sorted_by_what_they_spoil():
         "near_within_class": ("other/5.jpg ~ other/13.jpg",),
     }
     assert "mpox/0.jpg = mpox/8.jpg\n  What to do: give them one group" in format_inspection(
-        inspect(data, positive="mpox", folds=None)
+        inspect(data, folds=None)
     )
 
 
@@ -111,12 +110,13 @@ def test_images_of_one_group_may_look_alike_but_not_be_the_same():
     assert found["exact_within_class"].items == ("mpox/0.jpg = mpox/2.jpg",)
 
 
-def test_flat_images_are_only_compared_for_identity():
+def test_flat_images_are_only_compared_for_identity(monkeypatch):
+    monkeypatch.setattr(inspection, "HASH_DISTANCE", 63)
     wall = np.full((64, 64, 3), 120, dtype=np.uint8)
     other_wall = wall + np.random.default_rng(0).integers(0, 3, wall.shape, dtype=np.uint8)
     data = dataset([wall, other_wall, wall, scene(1)], ["mpox", "mpox", "mpox", "other"], list("abcd"))
-    assert set(findings(data, hash_distance=63)) == {"exact_across_groups"}
-    assert "3 images with almost no contrast" in format_inspection(inspect(data, positive="mpox", folds=None))
+    assert set(findings(data)) == {"exact_across_groups"}
+    assert "3 images with almost no contrast" in format_inspection(inspect(data, folds=None))
 
 
 def test_clusters_are_transitive():
@@ -130,10 +130,11 @@ def test_clusters_are_transitive():
     assert len(set(clusters.tolist())) == 4
 
 
-def test_pairs_are_found_across_the_chunks_of_the_comparison():
+def test_pairs_are_found_across_the_chunks_of_the_comparison(monkeypatch):
+    monkeypatch.setattr(inspection, "HASH_DISTANCE", 0)
     images = np.stack([scene(seed, size=32) for seed in range(600)])
     images[590] = images[3]
-    clusters = near_duplicate_clusters(images, hash_distance=0)
+    clusters = near_duplicate_clusters(images)
     assert clusters[590] == clusters[3] and len(set(clusters.tolist())) == 599
 
 
@@ -160,9 +161,9 @@ def test_groups_files_and_missing_classes():
 def test_long_findings_are_cut_in_print_only():
     unusable = tuple((f"mpox/{i}.jpg", "an empty file (0 bytes)") for i in range(14))
     data = dataset([scene(0), scene(1)], ["mpox", "other"], ["a", "b"], unusable=unusable)
-    inspection = inspect(data, positive="mpox", folds=None)
-    assert len(inspection.findings[0].items) == 14
-    text = format_inspection(inspection)
+    found = inspect(data, folds=None)
+    assert len(found.findings[0].items) == 14
+    text = format_inspection(found)
     assert "Unusable files: 14" in text and "mpox/9.jpg" in text and "mpox/10.jpg" not in text
     assert "... and 4 more" in text
 

@@ -220,8 +220,6 @@ def test_data_are_listed_by_default_and_left_out_on_demand():
         quality.screen(data, Gate(), "refuse", strict=True)
     with pytest.raises(ValueError, match=r"every image of 'mpox' .*mpox/3.png"):
         quality.screen(data.select(np.array([1, 2])), Gate(), "refuse")
-    with pytest.raises(ValueError, match=r"'drop': choose one of list, refuse, off"):
-        quality.screen(data, Gate(), "drop")
 
 
 def test_the_configuration_reaches_the_data(tmp_path):

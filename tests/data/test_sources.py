@@ -189,16 +189,13 @@ def test_counts_are_compared_with_those_of_the_paper():
 
 
 def test_every_builder_says_where_its_data_come_from(joined):
-    from mim_jax.data.sources.tfds import BUILDERS
+    from mim_jax.data.sources.tfds import ABOUT, BUILDERS
 
     for name, builder_class in BUILDERS.items():
         assert builder_class.name == name
-        for text in (
-            builder_class.LICENCE,
-            builder_class.CITATION,
-            builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS,
-        ):
-            assert len(text) > 40
+        assert ABOUT[name]["instructions"] == builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS
+        for key in ("licence", "citation", "instructions"):
+            assert len(ABOUT[name][key]) > 40
     written = json.loads(next(joined[0].glob("msld/*/1.1.0/dataset_info.json")).read_text())
     assert "Mpox Skin Lesion Dataset" in written["description"] and written["fileFormat"] == "array_record"
     assert "10.1016/j.bspc.2024.106742" in written["citation"]

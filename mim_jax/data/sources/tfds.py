@@ -29,7 +29,7 @@ from mim_jax.data.images import MIN_SIDE, UnusableImage, load_image
 from mim_jax.data.sources.folders import Entry, draw, read_layout
 
 SPLIT = "images"
-_ABOUT = tomllib.loads(Path(__file__).with_name("sources.toml").read_text(encoding="utf-8"))
+ABOUT = tomllib.loads(Path(__file__).with_name("sources.toml").read_text(encoding="utf-8"))
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -65,19 +65,12 @@ class Source(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
     VERSION = tfds.core.Version("1.1.0")  # changes with the decoder: older preparations are not read
     RELEASE_NOTES = {"1.1.0": "Corrects PNG and TIFF layouts that were decoded wrongly."}  # noqa: RUF012
 
-    HOMEPAGE: str
-    LICENCE: str
-    CITATION: str
-    MANUAL_DOWNLOAD_INSTRUCTIONS: str
-
     # Called from the preparing thread after each image, usable or not.
     on_image: Callable[[], None] | None = None
 
     def __init_subclass__(cls, **options: Any):
-        """Set homepage, licence, citation and instructions from sources.toml."""
-        about = _ABOUT[cls.__name__.lower()]
-        cls.HOMEPAGE, cls.LICENCE, cls.CITATION = (about[key] for key in ("homepage", "licence", "citation"))
-        cls.MANUAL_DOWNLOAD_INSTRUCTIONS = about["instructions"]
+        """Set the instructions, which TFDS requires in the class, from sources.toml."""
+        cls.MANUAL_DOWNLOAD_INSTRUCTIONS = ABOUT[cls.__name__.lower()]["instructions"]
         super().__init_subclass__(**options)
 
     def __init__(self, *, config: Preparation, **options: Any):
@@ -85,7 +78,7 @@ class Source(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
         self.unusable: list[tuple[str, str]] = []  # (name, reason); filled by the preparation
 
     def _info(self) -> tfds.core.DatasetInfo:
-        size = self.builder_config.size
+        size, about = self.builder_config.size, ABOUT[self.name]
         return tfds.core.DatasetInfo(
             builder=self,
             description=inspect.getdoc(type(self)),
@@ -97,9 +90,9 @@ class Source(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
                     "name": tfds.features.Text(),
                 }
             ),
-            homepage=self.HOMEPAGE,
-            license=self.LICENCE,
-            citation=self.CITATION,
+            homepage=about["homepage"],
+            license=about["licence"],
+            citation=about["citation"],
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
@@ -185,10 +178,5 @@ class Clinical(Source):
     """
 
 
-# Data source -> its builder; the names are those of `folders.LAYOUTS` and of TFDS.
-BUILDERS: dict[str, type[Source]] = {
-    "msld": Msld,
-    "isic2018": Isic2018,
-    "dermnet": Dermnet,
-    "clinical": Clinical,
-}
+# Data source -> its builder; TFDS makes the names, which are those of `folders.LAYOUTS`.
+BUILDERS: dict[str, type[Source]] = {one.name: one for one in (Msld, Isic2018, Dermnet, Clinical)}
