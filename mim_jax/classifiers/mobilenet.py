@@ -58,7 +58,7 @@ class MobileNetV3Large(nn.Module):
         for number, (taps, expanded, out, squeeze, swish, stride) in enumerate(_BLOCKS, 1):
             block = functools.partial(InvertedResidual, dtype=self.dtype, name=f"features_{number}")
             x = block(taps, features(expanded), features(out), squeeze, swish, stride)(x, train)
-        x = _pointwise(6 * x.shape[-1], self.dtype, "features_16_0")(x)
+        x = _conv(6 * x.shape[-1], 1, dtype=self.dtype, name="features_16_0")(x)
         x = nn.hard_swish(_norm(train, self.dtype, "features_16_1")(x))
         self.sow("intermediates", "features_16", x)
         x = jnp.mean(x.astype(jnp.float32), (1, 2))
@@ -87,7 +87,7 @@ class InvertedResidual(nn.Module):
         activation = nn.hard_swish if self.swish else nn.relu
         y, part = x, 0
         if self.expanded != x.shape[-1]:
-            y = _pointwise(self.expanded, self.dtype, "block_0_0")(y)
+            y = _conv(self.expanded, 1, dtype=self.dtype, name="block_0_0")(y)
             y = activation(_norm(train, self.dtype, "block_0_1")(y))
             part = 1
         y = DepthwiseConv(self.taps, self.stride, dtype=self.dtype, name=f"block_{part}_0")(y)
@@ -96,11 +96,11 @@ class InvertedResidual(nn.Module):
             part += 1
             squeezed = round_to_eight(self.expanded // 4)
             means = jnp.mean(y.astype(jnp.float32), (1, 2), keepdims=True)
-            weights = _pointwise(squeezed, self.dtype, f"block_{part}_fc1", use_bias=True)(means)
-            weights = nn.relu(weights)
-            weights = _pointwise(self.expanded, self.dtype, f"block_{part}_fc2", use_bias=True)(weights)
+            dense = functools.partial(_conv, taps=1, use_bias=True, dtype=self.dtype)
+            weights = nn.relu(dense(squeezed, name=f"block_{part}_fc1")(means))
+            weights = dense(self.expanded, name=f"block_{part}_fc2")(weights)
             y = y * nn.hard_sigmoid(weights)
-        y = _pointwise(self.features, self.dtype, f"block_{part + 1}_0")(y)
+        y = _conv(self.features, 1, dtype=self.dtype, name=f"block_{part + 1}_0")(y)
         y = _norm(train, self.dtype, f"block_{part + 1}_1")(y)
         return x + y if x.shape == y.shape else y
 
@@ -109,10 +109,6 @@ def round_to_eight(features: float) -> int:
     """Round to the nearest multiple of 8, at least 8; to the next one if that is over a tenth less."""
     rounded = max(8, int(features + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * features else rounded
-
-
-def _pointwise(features: int, dtype: Any, name: str, use_bias: bool = False) -> Conv:
-    return _conv(features, 1, use_bias=use_bias, dtype=dtype, name=name)
 
 
 def _norm(train: bool, dtype: Any, name: str) -> BatchNorm:

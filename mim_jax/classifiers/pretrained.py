@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from mim_jax.classifiers import CLASSIFIERS
 from mim_jax.data import weight_files
@@ -73,7 +72,10 @@ def load_pretrained(
         if key is None:
             has = f"no last layer {head}" if backbone else f"{found} classes, not {classes}"
             raise ValueError(f"{path} has {has}: give a key to draw a new last layer with")
-        variables["params"][layer] = _fresh_layer(CLASSIFIERS[name](classes=classes), layer)(key)
+        network, images = CLASSIFIERS[name](classes=classes), jnp.zeros((1, 32, 32, 3))
+        # As one program, from which XLA removes the other layers.
+        draw = jax.jit(lambda key: network.init(key, images, train=False)["params"][layer])
+        variables["params"][layer] = draw(key)
     return variables
 
 
@@ -116,16 +118,6 @@ def _shapes(name: str, classes: int) -> dict[str, Any]:
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     shapes = jax.eval_shape(functools.partial(network.init, train=False), jax.random.key(0), images)
     return {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
-
-
-def _fresh_layer(network: nn.Module, layer: str) -> Callable[[jax.Array], dict[str, jax.Array]]:
-    """Return a function that draws a layer as `init` does; compiled, so that other layers are not drawn."""
-
-    @jax.jit
-    def draw(key: jax.Array) -> dict[str, jax.Array]:
-        return network.init(key, jnp.zeros((1, 32, 32, 3)), train=False)["params"][layer]
-
-    return draw
 
 
 def _as_torchvision(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:

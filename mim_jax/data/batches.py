@@ -100,12 +100,9 @@ def collect(score: Callable[[jax.Array], Any], batches: Iterable[tuple[np.ndarra
 def in_pieces(score: Callable[[Any], Any], images: Any, progress: Callable[[int], None]) -> Any:
     """Score images piece by piece and join the results, reporting progress after each piece.
 
-    A piece is a whole number of batches, so that the scores equal those of a single call.
-
-    Args:
-      score: function of images `[N, S, S, 3]` that returns a tree of arrays `[..., N]`.
-      images: array `[N, S, S, 3]`.
-      progress: called after each piece with its number of images.
+    A piece is a whole number of batches, so that the scores equal those of a single call: of `score`, a
+    function of images `[N, S, S, 3]` that returns a tree of arrays `[..., N]`. `progress` is called with the
+    number of images of each piece.
     """
     step, parts = PIECE * batch_size(), []
     for start in range(0, max(len(images), 1), step):

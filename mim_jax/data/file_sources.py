@@ -11,13 +11,8 @@ from mim_jax.data.folder import read_csv, spelled
 def read_sources(path: Path, column: str, names: Sequence[str]) -> np.ndarray:
     """Read the source of each file: str `[N]`, "" if the manifest does not give it.
 
-    Args:
-      path: manifest, a CSV file with a column `file` of paths relative to the data folder.
-      column: name of the column with the sources.
-      names: paths of the files, relative to the data folder.
-
-    Raises:
-      ValueError: the file or the column does not exist, or none of the names has a source.
+    The manifest has columns `file`, a path relative to the data folder like those in `names`, and `column`.
+    ValueError if it or a column does not exist, or none of the names has a source.
     """
     if not path.exists():
         raise ValueError(

@@ -126,8 +126,11 @@ def list_images(folder: str | os.PathLike[str]) -> Listing:
     refused: list[tuple[str, str]] = []
     passed_over: list[tuple[str, str]] = []
 
+    def place(path: str | Path) -> str:
+        return Path(path).relative_to(root).as_posix()
+
     def unreadable(error: OSError) -> None:
-        refused.append((_relative(Path(error.filename), root), "a folder that cannot be read"))
+        refused.append((place(error.filename), "a folder that cannot be read"))
 
     for here, folders, files in os.walk(root, onerror=unreadable):
         for name in list(folders):
@@ -135,22 +138,21 @@ def list_images(folder: str | os.PathLike[str]) -> Listing:
             if is_leftover(name):
                 folders.remove(name)
                 count = sum(len(files) for _, _, files in os.walk(path))
-                reason = f"a hidden or system folder; files in it: {count}"
-                passed_over.append((_relative(path, root), reason))
+                passed_over.append((place(path), f"a hidden or system folder; files in it: {count}"))
             elif path.is_symlink():
                 reason = "a link to a folder, which is not followed; put the folder itself here"
-                refused.append((_relative(path, root), reason))
+                refused.append((place(path), reason))
         for name in files:
             path = Path(here, name)
             if name.startswith("."):
-                passed_over.append((_relative(path, root), "a hidden file"))
+                passed_over.append((place(path), "a hidden file"))
             elif not is_image(name):
-                passed_over.append((_relative(path, root), "no image suffix"))
+                passed_over.append((place(path), "no image suffix"))
             elif path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
                 reason = "a link out of the data folder, which is not followed; put the file itself here"
-                refused.append((_relative(path, root), reason))
+                refused.append((place(path), reason))
             else:
-                names.append(_relative(path, root))
+                names.append(place(path))
     # Manifests, licences and the like are expected beside the class folders.
     inside = [item for item in passed_over if "/" in item[0] or (root / item[0]).is_dir()]
     return Listing(sorted(names), sorted(refused), sorted(inside))
@@ -180,14 +182,11 @@ def _by_name(found: Sequence[str]) -> dict[str, str]:
 
 
 def _check_root(root: Path) -> Path:
+    way_out = "give --config.data.root=FOLDER with one folder per class"
     if not root.exists():
-        raise ValueError(
-            f"the data folder {root} does not exist: give --config.data.root=FOLDER with one folder per class"
-        )
+        raise ValueError(f"the data folder {root} does not exist: {way_out}")
     if not root.is_dir():
-        raise ValueError(
-            f"the data root {root} is not a folder: give --config.data.root=FOLDER with one folder per class"
-        )
+        raise ValueError(f"the data root {root} is not a folder: {way_out}")
     if not os.access(root, os.R_OK | os.X_OK):
         raise ValueError(f"the data folder {root} cannot be read: allow this user to read it")
     return root.resolve()
@@ -336,7 +335,3 @@ def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 def spelled(name: str) -> str:
     r"""Normalise a file name: systems differ in "/" or "\\" and in how they compose accents."""
     return unicodedata.normalize("NFC", PurePosixPath(name.replace("\\", "/")).as_posix())
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()

@@ -148,15 +148,8 @@ def screen(dataset: "Dataset", gate: Gate, mode: str, *, strict: bool = False) -
     Training sets may contain unusual images on purpose, and a gate that changed the training set would
     change results. Image size and frames are checked by the image loader.
 
-    Args:
-      dataset: the images, at the size they were read at.
-      gate: the checks to make.
-      mode: one of `MODES`: "list" lists images that fail in `doubtful`; "refuse" moves them to `unusable`;
-        "off" does nothing.
-      strict: with "refuse", raise an error if an image fails.
-
-    Raises:
-      ValueError: an image fails and `strict` is set; no image of the positive class passes.
+    Mode "list" lists images that fail in `doubtful`; "refuse" moves them to `unusable`, and raises a
+    ValueError if `strict` or if no image of the positive class passes; "off" does nothing.
     """
     if mode == "off":
         return dataset

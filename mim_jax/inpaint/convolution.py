@@ -171,6 +171,11 @@ def _rows_of_windows(x: jax.Array, taps: int, stride: int, padding: int) -> list
     ]
 
 
+def _saving(form: Callable[..., jax.Array]) -> Callable[..., tuple[jax.Array, tuple[jax.Array, jax.Array]]]:
+    """Forward pass of a form whose gradients are computed from its input and kernel."""
+    return lambda x, kernel, *sizes: (form(x, kernel, *sizes), (x, kernel))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _conv_by_sums(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     """Convolution of stride 1 with few output features: multiply first, then shift and add k*k thin images.
@@ -191,12 +196,6 @@ def _conv_by_sums(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     return sum(shifted[1:], start=shifted[0])
 
 
-def _sums_forward(
-    x: jax.Array, kernel: jax.Array, padding: int
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _conv_by_sums(x, kernel, padding), (x, kernel)
-
-
 def _sums_backward(
     padding: int, saved: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -211,7 +210,7 @@ def _sums_backward(
     return dx, dkernel.transpose(1, 2, 0, 3)[::-1, ::-1]
 
 
-_conv_by_sums.defvjp(_sums_forward, _sums_backward)
+_conv_by_sums.defvjp(_saving(_conv_by_sums), _sums_backward)
 
 
 def _conv_transpose_matrix(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -254,12 +253,6 @@ def _sum_taps(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax
 _depthwise_sums = jax.custom_vjp(_sum_taps, nondiff_argnums=(2, 3))
 
 
-def _depthwise_forward(
-    x: jax.Array, kernel: jax.Array, stride: int, padding: int
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _sum_taps(x, kernel, stride, padding), (x, kernel)
-
-
 def _depthwise_backward(
     stride: int, padding: int, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -276,7 +269,7 @@ def _depthwise_backward(
     return to_x, jnp.stack(to_kernel).reshape(kernel.shape).astype(kernel.dtype)
 
 
-_depthwise_sums.defvjp(_depthwise_forward, _depthwise_backward)
+_depthwise_sums.defvjp(_saving(_sum_taps), _depthwise_backward)
 
 
 @jax.custom_vjp
@@ -290,17 +283,13 @@ def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.dot(x, kernel, precision=precision(x.dtype))
 
 
-def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return product(x, kernel), (x, kernel)
-
-
 def _backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     dx = lax.dot_general(dy, kernel, (((1,), (1,)), ((), ())), precision=precision(x.dtype))
     return dx, _product_of_columns(x, dy)
 
 
-product.defvjp(_forward, _backward)
+product.defvjp(_saving(product), _backward)
 
 
 def _product_of_columns(x: jax.Array, y: jax.Array) -> jax.Array:

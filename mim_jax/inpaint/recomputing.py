@@ -69,17 +69,10 @@ def with_large_matrix(
     elements: int,
     stored: bool,
 ) -> jax.Array:
-    """Return `form(x, kernel)`, for a convolution that writes out a matrix for the whole batch.
+    """Return `form(x, kernel)`, for a convolution of images `[B, ...]` that writes out a matrix.
 
-    If the matrix is large, gradients recompute it instead of storing it. A matrix of more than `LARGEST`
-    bytes is written out for one part of the batch after the other.
-
-    Args:
-      form: convolution of images `[B, ...]`, each on its own.
-      x: its input.
-      kernel: its kernel.
-      elements: size of the matrix.
-      stored: whether gradients need the matrix.
+    If the matrix, of so many `elements`, is large and `stored` for gradients, they recompute it instead. A
+    matrix of more than `LARGEST` bytes is written out for one part of the batch after the other.
     """
     if _any_size(x):
         return form(x, kernel)
@@ -155,10 +148,7 @@ def again(fn: Callable[..., Any]) -> Callable[..., Any]:
 def _hidden(tree: Any, after: Any, take: Callable[[jax.Array], jax.Array] = lambda x: x) -> Any:
     """Return `take` of the arrays of `tree`, once `after` is available, in a way that XLA cannot see through.
 
-    Args:
-      tree: arrays; those of integers are returned as they are.
-      after: arrays that are computed before.
-      take: function of an array.
+    Arrays of integers are returned as they are.
     """
     known = [leaf for leaf in jax.tree.leaves(after) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     first = sum(leaf.reshape(-1)[0].astype(jnp.float32) for leaf in known)

@@ -101,13 +101,9 @@ def shard(items: Sequence[T]) -> list[T]:
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
     """Connect the processes of a run if there are several; call it before any computation.
 
-    Args:
-      coordinator: HOST:PORT where process 0 listens; None = from the scheduler, or a single process.
-      processes: number of processes; None as above.
-      process: index of this process; None as above.
-
-    Raises:
-      ValueError: only some of the three are given, or the processes cannot connect to each other.
+    `coordinator` is the HOST:PORT where process 0 listens, `process` the index of this one of `processes`;
+    None = from the scheduler, or a single process. ValueError if only some of the three are given, or the
+    processes cannot connect to each other.
     """
     given = [value is not None for value in (coordinator, processes, process)]
     if any(given) and not all(given):

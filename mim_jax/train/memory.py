@@ -14,10 +14,9 @@ _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 def free_memory(device: jax.Device | None = None) -> float | None:
-    """Return the memory that is still available, in bytes; None if unknown.
+    """Return the memory that a device (None = CPU) still has, in bytes; None if unknown.
 
-    Args:
-      device: device to ask; None = CPU. On a GPU, what JAX may allocate minus what it has allocated.
+    On a GPU it is what JAX may allocate minus what it has allocated.
     """
     if device is not None and device.platform != "cpu":
         stats = device.memory_stats() or {}

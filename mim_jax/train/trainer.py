@@ -4,6 +4,7 @@ It handles states, epochs and files, whatever the network. Each training is a ge
 epochs are dispatched, so that one thread keeps every device group busy; on one group they train in turn.
 """
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -93,11 +94,8 @@ def train(
 ) -> None:
     """Run every unfinished training of this process, from its newest checkpoint.
 
-    Args:
-      trainings: trainings of all processes, in the order in which they begin.
-      settings: settings of the loop.
-      recorder: recorder of metrics and progress.
-      wrap: wrapper for each function that runs epochs, such as a profiler.
+    `trainings` are those of all processes, in the order in which they begin; `wrap` may replace each function
+    that runs epochs, as a profiler does.
 
     Raises:
       Interrupted: on SIGINT or SIGTERM, after saving.
@@ -162,90 +160,76 @@ def _train_one(
     # Orbax takes a second to import; errors in the settings should not wait for it.
     from mim_jax.train.checkpoints import FoldCheckpoints
 
-    with FoldCheckpoints(training.folder, keep=settings.keep) as checkpoints:
-        try:
-            return (yield from _run_epochs(training, group, settings, checkpoints, bar, stop, wrap))
-        finally:
-            stop.rescues.pop(training, None)
-
-
-def _run_epochs(
-    training: Training,
-    group: DeviceGroup,
-    settings: TrainingSettings,
-    checkpoints: Any,
-    bar: Recorder,
-    stop: preemption.Request,
-    wrap: Callable[[RunEpochs], RunEpochs],
-) -> Generator[None, None, str | None]:
     updates, fold, recorder = training.updates, training.fold, training.recorder or bar
-    latest = checkpoints.latest_step()
-    epoch = 0 if latest is None else latest // updates
-    bar.describe(training.title)
-    bar.skip(epoch)
-    if epoch == settings.epochs:
-        return None
-    recorder.rewind(training.role, fold, epoch, epoch * updates)
-    # Resume from a checkpoint, or make a fresh network, on this group's device because that one is idle.
-    if latest is None:
-        with jax.default_device(group.devices[0]):
-            state = group.put(training.init())
-    else:
-        state = checkpoints.restore(jax.eval_shape(training.init), group.whole)
-    program = training.begin(group, settings)
-    run = wrap(program)
-
-    def rescue(state: Any, epoch: int) -> Callable[[], str]:
-        """Return a function that saves `state` after `epoch`, or waits for the pending save if it is None."""
-
-        def save() -> str:
-            if state is not None:
-                _check_state(state, fold, epoch, checkpoints)
-                checkpoints.save(state, training.model)
-            checkpoints.wait()
-            return f"epoch {(checkpoints.latest_step() or 0) // updates} of fold {fold}"
-
-        return save
-
-    saved, lasted, needed = epoch, 0.0, None
-    while epoch < settings.epochs:
-        count = _epochs_to_dispatch(settings, training.panel_every, epoch)
-        # Made on the host: a range made on the first device would wait for the training there.
-        numbers = group.put(np.arange(epoch, epoch + count, dtype=np.int32))
-        if needed is None:
-            needed = memory.check_program(
-                program, state, numbers, what=training.title, smaller=training.smaller, say=recorder.say
-            )
-        # The dispatch donates the state. Keep a copy if the dispatch may outlast the grace period.
-        at_risk = lasted > preemption.GRACE / 2 and epoch > saved
-        stop.rescues[training] = rescue(jax.tree.map(jnp.copy, state) if at_risk else None, epoch)
-        began = time.perf_counter()
-        heap.make_room(needed)
-        state, metrics = run(state, numbers)
-        yield  # to the other trainings; waiting for them counts in this one's seconds
-        values = {name: np.asarray(column, np.float64) for name, column in metrics.items()}
-        lasted = time.perf_counter() - began
-        seconds = lasted / count
-        timing = {"images_per_s": training.count / seconds, "seconds": seconds}
-        for i in range(count):
-            means = {name: float(column[i]) for name, column in values.items()}
-            _check_finite(means, fold, epoch + i + 1, (epoch + i + 1) * updates, checkpoints)
-            recorder.epoch(training.role, fold, epoch + i + 1, (epoch + i + 1) * updates, {**means, **timing})
-        epoch += count
-        stop.rescues[training] = rescue(state, epoch)
+    with FoldCheckpoints(training.folder, keep=settings.keep) as checkpoints, contextlib.ExitStack() as over:
+        over.callback(stop.rescues.pop, training, None)
+        latest = checkpoints.latest_step()
+        epoch = 0 if latest is None else latest // updates
         bar.describe(training.title)
-        bar.advance(count, **{name: values[name][-1] for name in training.shown})
-        if training.panel and training.panel_every and epoch % training.panel_every == 0:
-            recorder.panel(training.role, fold, epoch * updates, training.panel(state))
-        asked = stop.number is not None
-        if epoch % settings.checkpoint_every == 0 or epoch == settings.epochs or asked:
-            _check_state(state, fold, epoch, checkpoints)
-            with stop.lock:
-                checkpoints.save(state, training.model)
-            saved = epoch
-        if asked:
-            return f"epoch {epoch} of fold {fold}"
-    return None
+        bar.skip(epoch)
+        if epoch == settings.epochs:
+            return None
+        recorder.rewind(training.role, fold, epoch, epoch * updates)
+        # Resume from a checkpoint, or make a fresh network, on this group's device because that one is idle.
+        if latest is None:
+            with jax.default_device(group.devices[0]):
+                state = group.put(training.init())
+        else:
+            state = checkpoints.restore(jax.eval_shape(training.init), group.whole)
+        program = training.begin(group, settings)
+        run = wrap(program)
+
+        def rescue(state: Any, epoch: int) -> Callable[[], str]:
+            """Return a function that saves `state`, from `epoch`; if None, it waits for the pending save."""
+
+            def save() -> str:
+                if state is not None:
+                    _check_state(state, fold, epoch, checkpoints)
+                    checkpoints.save(state, training.model)
+                checkpoints.wait()
+                return f"epoch {(checkpoints.latest_step() or 0) // updates} of fold {fold}"
+
+            return save
+
+        saved, lasted, needed = epoch, 0.0, None
+        while epoch < settings.epochs:
+            count = _epochs_to_dispatch(settings, training.panel_every, epoch)
+            # Made on the host: a range made on the first device would wait for the training there.
+            numbers = group.put(np.arange(epoch, epoch + count, dtype=np.int32))
+            if needed is None:
+                needed = memory.check_program(
+                    program, state, numbers, what=training.title, smaller=training.smaller, say=recorder.say
+                )
+            # The dispatch donates the state. Keep a copy if the dispatch may outlast the grace period.
+            at_risk = lasted > preemption.GRACE / 2 and epoch > saved
+            stop.rescues[training] = rescue(jax.tree.map(jnp.copy, state) if at_risk else None, epoch)
+            began = time.perf_counter()
+            heap.make_room(needed)
+            state, metrics = run(state, numbers)
+            yield  # to the other trainings; waiting for them counts in this one's seconds
+            values = {name: np.asarray(column, np.float64) for name, column in metrics.items()}
+            lasted = time.perf_counter() - began
+            seconds = lasted / count
+            timing = {"images_per_s": training.count / seconds, "seconds": seconds}
+            for i, done in enumerate(range(epoch + 1, epoch + count + 1)):
+                means = {name: float(column[i]) for name, column in values.items()}
+                _check_finite(means, fold, done, done * updates, checkpoints)
+                recorder.epoch(training.role, fold, done, done * updates, {**means, **timing})
+            epoch += count
+            stop.rescues[training] = rescue(state, epoch)
+            bar.describe(training.title)
+            bar.advance(count, **{name: values[name][-1] for name in training.shown})
+            if training.panel and training.panel_every and epoch % training.panel_every == 0:
+                recorder.panel(training.role, fold, epoch * updates, training.panel(state))
+            asked = stop.number is not None
+            if epoch % settings.checkpoint_every == 0 or epoch == settings.epochs or asked:
+                _check_state(state, fold, epoch, checkpoints)
+                with stop.lock:
+                    checkpoints.save(state, training.model)
+                saved = epoch
+            if asked:
+                return f"epoch {epoch} of fold {fold}"
+        return None
 
 
 def _epochs_to_dispatch(settings: TrainingSettings, panel_every: int, epoch: int) -> int:
