@@ -94,12 +94,10 @@ def from_lesions(*, size: int, positives: int, negatives: int, seed: int) -> Dat
     from mim_jax.data.synthetic import lesions
 
     counts = lesions.quick_counts(positives, negatives)
-    images, labels, groups, names = lesions.lesion_images(counts, size=size, seed=seed)
+    images, *columns = lesions.lesion_images(counts, size=size, seed=seed)
+    labels, groups, names = (np.array(column, dtype=str) for column in columns)
     return Dataset(
-        images=images,
-        labels=np.array(labels, dtype=str),
-        groups=np.array(groups, dtype=str),
-        names=np.array(names, dtype=str),
+        *(images, labels, groups, names),
         source="procedural lesions",
         positive=lesions.CLASS_GROUPS["training"][0],
         grouped=True,

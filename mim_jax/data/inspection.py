@@ -19,6 +19,28 @@ HASH_DISTANCE = 4  # Bits, of 63.
 FLAT_STD = 4.0  # Grey levels, of 255; below this, compression determines the bits of the hash.
 
 
+# Kind, which is the name of a field of the data set except for the first -> title and advice.
+_LISTED = {
+    "groups_across_classes": (
+        "Groups in more than one class",
+        "check the labels of these patients; if only the name is reused, prefix it with the class.",
+    ),
+    "group_problems": (
+        "Files that do not match the manifest or group pattern",
+        "correct the manifest or the group pattern.",
+    ),
+    "unusable": ("Unusable files", "fix or remove them; they are left out of training and results."),
+    "passed_over": (
+        "Files and folders skipped",
+        "rename or convert those that are photographs of the class; leave the others.",
+    ),
+    "doubtful": (
+        "Images that are not usable photographs of skin",
+        "--config.data.gate.training=refuse leaves them out; --mode=score will refuse them.",
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Finding:
     """One kind of problem: machine-readable name, title, instances and advice."""
@@ -227,38 +249,8 @@ def _about_the_rest(dataset: Dataset) -> list[Finding]:
             "--config.data.group_pattern; otherwise the results are too optimistic."
         )
         findings.append(Finding("ungrouped", title, (), advice))
-    for kind, title, named, advice in (
-        (
-            "groups_across_classes",
-            "Groups in more than one class",
-            crossing,
-            "check the labels of these patients; if only the name is reused, prefix it with the class.",
-        ),
-        (
-            "group_problems",
-            "Files that do not match the manifest or group pattern",
-            dataset.group_problems,
-            "correct the manifest or the group pattern.",
-        ),
-        (
-            "unusable",
-            "Unusable files",
-            dataset.unusable,
-            "fix or remove them; they are left out of training and results.",
-        ),
-        (
-            "passed_over",
-            "Files and folders skipped",
-            dataset.passed_over,
-            "rename or convert those that are photographs of the class; leave the others.",
-        ),
-        (
-            "doubtful",
-            "Images that are not usable photographs of skin",
-            dataset.doubtful,
-            "--config.data.gate.training=refuse leaves them out; --mode=score will refuse them.",
-        ),
-    ):
+    for kind, (title, advice) in _LISTED.items():
+        named = crossing if kind == "groups_across_classes" else getattr(dataset, kind)
         if named:
             items = tuple(f"{name}: {words}" for name, words in named)
             findings.append(Finding(kind, title, items, advice))

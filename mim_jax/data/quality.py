@@ -30,13 +30,11 @@ photographs of skin, without using any network's scores; `benchmarks/gate.py` co
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-if TYPE_CHECKING:
-    from mim_jax.data.dataset import Dataset
+from mim_jax.data.dataset import Dataset
 
 SIDE = 128  # side of the measured square, in pixels
 
@@ -142,7 +140,7 @@ def find_faults(image: np.ndarray, gate: Gate) -> dict[str, str]:
     return {name: words for name, (wrong, words) in faults.items() if wrong and getattr(gate, name)}
 
 
-def screen(dataset: "Dataset", gate: Gate, mode: str, *, strict: bool = False) -> "Dataset":
+def screen(dataset: Dataset, gate: Gate, mode: str, *, strict: bool = False) -> Dataset:
     """Run the gate on the images of a data set; by default only list those that fail.
 
     Training sets may contain unusual images on purpose, and a gate that changed the training set would

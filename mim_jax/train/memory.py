@@ -89,32 +89,6 @@ def estimate(compiled: Any) -> float | None:
     return float(sizes.temp_size_in_bytes + max(results, 0))
 
 
-def held(tree: Any) -> int:
-    """Return the total size of a tree's arrays, in bytes."""
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree) if hasattr(leaf, "nbytes"))
-
-
-def check_fits(
-    needed: float, free: float | None, *, what: str, ways: str, say: Callable[[str], None]
-) -> None:
-    """Check whether a program called `what` fits in memory; the message says `ways` to need less.
-
-    Args:
-      needed: memory the program needs in addition to what is already allocated, in bytes.
-      free: result of `free_memory`; None = unknown, no check.
-      say: called with a one-line warning if more than `CLOSE` of the free memory is needed.
-
-    Raises:
-      ValueError: more is needed than is free.
-    """
-    if free is None or needed <= CLOSE * free:
-        return
-    figures = f"{what} needs {needed / 2**30:.1f} GiB of memory, and {max(free, 0) / 2**30:.1f} GiB are free"
-    if needed > free:
-        raise ValueError(f"{figures}: {ways}")
-    say(f"memory: {figures}, which is close; if the run is killed, {ways}")
-
-
 def check_program(
     program: Any,
     state: Any,
@@ -126,18 +100,32 @@ def check_program(
 ) -> float:
     """Compile a training's `mim_jax.train.epochs.Program`, and check that this machine has memory for it.
 
-    The call that follows, with the same arguments, reuses the compiled program. `smaller` names the options
-    that reduce the memory needed; `what`, `say` and errors are those of `check_fits`. Returns the memory
-    needed in addition to the arguments, from `estimate`; 0 if unknown.
+    The call that follows, with the same arguments, reuses the compiled program. Returns the memory needed in
+    addition to the arguments, from `estimate`; 0 if unknown.
+
+    Args:
+      what: name of the training, for messages.
+      smaller: names of the options that reduce the memory needed.
+      say: called with a one-line warning if more than `CLOSE` of the free memory is needed.
+
+    Raises:
+      ValueError: more is needed than is free; the message has both figures and the options.
     """
     needed = estimate(program.lower(state, epochs).compile())
     if needed is None:
         return 0.0
     device = next(iter(epochs.devices()))
+    free = free_memory(device)
     # A checkpoint, or a state kept back for one, is a copy.
-    copies = held(state) if device.platform == "cpu" else 0
+    copies = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) if device.platform == "cpu" else 0
+    whole = needed + copies
+    if free is None or whole <= CLOSE * free:
+        return needed
     elsewhere = "a GPU" if device.platform == "cpu" else "a larger GPU or several (--config.training.shards)"
     fields = [f"--config.{name}" for name in smaller]
     ways = f"lower {', '.join(fields[:-1])} or {fields[-1]} in a new --workdir, or use {elsewhere}"
-    check_fits(needed + copies, free_memory(device), what=what, ways=ways, say=say)
+    figures = f"{what} needs {whole / 2**30:.1f} GiB of memory, and {max(free, 0) / 2**30:.1f} GiB are free"
+    if whole > free:
+        raise ValueError(f"{figures}: {ways}")
+    say(f"memory: {figures}, which is close; if the run is killed, {ways}")
     return needed

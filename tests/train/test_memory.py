@@ -67,22 +67,33 @@ def test_a_gpu_says_what_it_may_hold():
     assert memory.free_memory(Card(None)) is None
 
 
-def told(needed, free):
-    said = []
-    memory.check_fits(needed * GIB, free * GIB, what="the training", ways="lower it", say=said.append)
-    return said
+@pytest.fixture
+def told(monkeypatch):
+    """Function of a program's needs and of free memory, in GiB, that returns the warnings."""
+
+    def told(needed, free):
+        monkeypatch.setattr(memory, "estimate", lambda compiled: needed * GIB)
+        monkeypatch.setattr(memory, "free_memory", lambda device: free * GIB)
+        program, said = jax.jit(lambda state, epochs: epochs), []
+        given = {"what": "the training", "smaller": ("batch", "width"), "say": said.append}
+        assert memory.check_program(program, None, jnp.arange(1), **given) == needed * GIB
+        return said
+
+    return told
 
 
-def test_a_program_that_barely_fits_is_warned_about():
+def test_a_program_that_barely_fits_is_warned_about(told):
     assert told(7.9, 10) == []
     assert told(9, 10) == [
-        "memory: the training needs 9.0 GiB of memory, and 10.0 GiB are free, which is close; "
-        "if the run is killed, lower it"
+        "memory: the training needs 9.0 GiB of memory, and 10.0 GiB are free, which is close; if the run is "
+        "killed, lower --config.batch or --config.width in a new --workdir, or use a GPU"
     ]
 
 
-def test_what_does_not_fit_is_refused_with_both_figures():
-    with pytest.raises(ValueError, match=r"^the training needs 11\.0 GiB .* 10\.0 GiB are free: lower it$"):
+def test_what_does_not_fit_is_refused_with_both_figures(told):
+    with pytest.raises(
+        ValueError, match=r"^the training needs 11\.0 GiB .* 10\.0 GiB are free: lower --conf"
+    ):
         told(11, 10)
 
 

@@ -7,12 +7,13 @@ does not match is refused, never repaired.
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +163,10 @@ def _count_images(plans: list[_Plan], progress: Callable[[int, int], None]) -> C
         for plan in plans
         for count in Counter(entry.label for entry in plan.contents.entries).values()
     )
-    done = 0
+    counter = itertools.count(1)
 
     def report() -> None:
-        nonlocal done
-        done += 1
+        done = next(counter)
         progress(done, max(total, done))
 
     return report
@@ -287,8 +287,7 @@ def _join(parts: list[Dataset]) -> Dataset:
         name: tuple(sorted(item for part in parts for item in getattr(part, name)))
         for name in ("unusable", "passed_over", "group_problems")
     }
-    source = ", ".join(part.source for part in parts)
-    return Dataset(**arrays, source=source, positive=parts[0].positive, grouped=True, **lists)
+    return replace(parts[0], **arrays, **lists, source=", ".join(part.source for part in parts))
 
 
 def _number(count: int) -> str:
