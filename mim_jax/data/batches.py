@@ -75,11 +75,8 @@ def on_device(batch: Any) -> Any:
 def collect(score: Callable[[jax.Array], Any], batches: Iterable[tuple[np.ndarray, int]]) -> Any:
     """Score padded batches and join the results, as float64, along the last axis (the images).
 
-    The next batch is read while the device computes the current one.
-
-    Args:
-      score: function of one padded batch, on the device, that returns a tree of arrays `[..., B]`.
-      batches: batches as `padded_batches` yields them, at least one.
+    The next batch is read while the device computes the current one. `score` takes one padded batch on the
+    device and returns a tree of arrays `[..., B]`; `batches`, at least one, are those of `padded_batches`.
     """
     parts = []
     waiting: tuple[Any, int] | None = None

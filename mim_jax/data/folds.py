@@ -52,10 +52,9 @@ def make_folds(
       ValueError: `folds` is below 2, there are fewer images or groups than folds, or a group name is
         missing (NaN, None or empty).
     """
-    names = group_names(groups) if grouped else [str(group) for group in groups]
-    units = names if grouped else [str(i) for i in range(len(names))]
+    units = group_names(groups) if grouped else [str(i) for i in range(len(groups))]
     sizes = Counter(units)
-    _check_counts(len(names), len(sizes), folds, grouped)
+    _check_counts(len(units), len(sizes), folds, grouped)
 
     unique = sorted(sizes)
     rng = np.random.default_rng(seed)

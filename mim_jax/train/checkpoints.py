@@ -42,7 +42,7 @@ class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged, or belongs to another network."""
 
 
-class FoldCheckpoints:
+class FoldCheckpoints(contextlib.AbstractContextManager["FoldCheckpoints"]):
     """The checkpoints in one directory, newest last.
 
     Saving is asynchronous; leaving the `with` block waits for it. Until then Orbax's log lines are dropped;
@@ -86,9 +86,6 @@ class FoldCheckpoints:
         }
         handlers["model"] = ocp.JsonCheckpointHandler(multiprocessing_options=alone)
         return ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
-
-    def __enter__(self) -> "FoldCheckpoints":
-        return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         try:

@@ -1,15 +1,17 @@
 """Load the images of a run: from a folder, from the paper's sources, or generated."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mim_jax.data import dataset as datasets
 from mim_jax.data import duplicates, folder, quality
 from mim_jax.data.dataset import Dataset
-from mim_jax.data.file_sources import read_sources
+from mim_jax.data.folder import read_csv, spelled
 from mim_jax.data.resize import reduce
 from mim_jax.data.sources import load as sources
 from mim_jax.train.settings import Settings
@@ -78,6 +80,32 @@ def _load_dataset(settings: Settings, size: int, progress: Callable[[int, int], 
         dataset = replace(dataset, sources=read_sources(manifest, data.source_column, dataset.names.tolist()))
     dataset = quality.screen(dataset, data.gate, data.gate_training, strict=data.strict)
     return duplicates.settle(dataset, data.duplicates)
+
+
+def read_sources(path: Path, column: str, names: Sequence[str]) -> np.ndarray:
+    """Read the source of each file (repository, clinic or camera): str `[N]`, "" if it is not given.
+
+    The manifest has columns `file`, a path relative to the data folder like those in `names`, and `column`.
+    ValueError if it or a column does not exist, or none of the names has a source.
+    """
+    if not path.exists():
+        raise ValueError(
+            f"config.data.source_column={column} needs a manifest, and there is no {path}: "
+            "leave it out, or name the manifest with --config.data.manifest"
+        )
+    columns, rows = read_csv(path)
+    if not {"file", column.lower()} <= set(columns):
+        raise ValueError(
+            f"the manifest {path} needs columns file and {column}; found {', '.join(columns) or 'nothing'}"
+        )
+    known = {spelled(row["file"]): row[column.lower()] for row in rows}
+    found = np.array([known.get(spelled(name), "") for name in names], dtype=str)
+    if not np.any(found != ""):
+        raise ValueError(
+            f"the manifest {path} gives a {column} for none of the {len(names)} images: its column 'file' "
+            f"must be relative to the data folder, such as {names[0]!r}"
+        )
+    return found
 
 
 def load_clinical(settings: Settings) -> Dataset | None:

@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class _Lines:
         sys.stderr.flush()
 
 
-class Recorder:
+class Recorder(AbstractContextManager["Recorder"]):
     """Writer of `workdir/metrics.jsonl` (one line per event), TensorBoard events and the progress bar.
 
     Every process but the first writes its events to a file of its own until `merge_events`.
@@ -50,9 +51,6 @@ class Recorder:
         self._tensorboard = workdir / "tensorboard"
         self._events: dict[tuple[str, int], Events] = {}
         self._bar: tqdm | None = None
-
-    def __enter__(self) -> "Recorder":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.finish()

@@ -6,9 +6,9 @@ from skimage.color import rgb2lab
 from sklearn.metrics import roc_auc_score
 
 from mim_jax.data.dataset import Dataset
-from mim_jax.data.file_sources import read_sources
 from mim_jax.evaluate.controls import OTHER, SAME, TONES, same_sources, skin_tone, tones
 from mim_jax.evaluate.scores import ScoredImages
+from mim_jax.train.images import read_sources
 
 NAMES = np.array([f"{i}.png" for i in range(24)])
 POSITIVE = np.arange(24) < 8

@@ -128,7 +128,7 @@ class _Plan:
     folder: Path
     contents: Contents
     data_dir: Path
-    options: dict[str, int]  # of `mim_jax.data.sources.tfds.configuration`
+    options: dict[str, int]  # of `mim_jax.data.sources.tfds.Preparation`
 
 
 def _plan(
@@ -177,7 +177,7 @@ def _load(plan: _Plan, positive: str, report: Callable[[], None] | None) -> Data
     from mim_jax.data.sources import tfds as builders
 
     builder_class = builders.BUILDERS[plan.source]
-    config = builders.configuration(**plan.options)
+    config = builders.Preparation(**plan.options)
     where = plan.data_dir / plan.source / config.name / str(builder_class.VERSION)
     mark = fingerprint(plan.folder, plan.contents.entries)
     with _quiet():

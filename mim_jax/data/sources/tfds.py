@@ -4,7 +4,7 @@ Nothing is downloaded: the user accepts the licence, downloads and unpacks the d
 Each builder decodes the images it needs to one size and writes them as array_record. The entry point is
 `mim_jax.data.sources.load`, which also verifies prepared data.
 
-    builder = Msld(data_dir="prepared", config=configuration(size=224, per_class=0))
+    builder = Msld(data_dir="prepared", config=Preparation(size=224, per_class=0))
     builder.download_and_prepare(
         file_format="array_record",
         download_config=tfds.download.DownloadConfig(manual_dir="downloads/msld"),
@@ -34,24 +34,17 @@ ABOUT = tomllib.loads(Path(__file__).with_name("sources.toml").read_text(encodin
 
 @dataclasses.dataclass(kw_only=True)
 class Preparation(tfds.core.BuilderConfig):
-    """Options of a preparation; `configuration` creates one with a unique name."""
+    """Options of a preparation; its name contains all of them, so that each has its own folder."""
 
+    name: str = dataclasses.field(init=False)
     size: int  # side of the square images, in pixels
-    min_side: int  # images with a shorter side, in pixels, are unusable
-    per_class: int  # images drawn from each class; 0 takes all
-    seed: int  # seed of the draw
+    min_side: int = MIN_SIDE  # images with a shorter side, in pixels, are unusable
+    per_class: int = 100  # images drawn from each class; 0 takes all
+    seed: int = 0  # seed of the draw
 
-
-def configuration(*, size: int, min_side: int = MIN_SIDE, per_class: int = 100, seed: int = 0) -> Preparation:
-    """Make a preparation whose name contains all of its options, so that each has its own folder."""
-    drawn = f"{per_class}_of_seed_{seed}" if per_class else "all"
-    return Preparation(
-        name=f"{size}px_from_{min_side}px_{drawn}",
-        size=size,
-        min_side=min_side,
-        per_class=per_class,
-        seed=seed,
-    )
+    def __post_init__(self) -> None:
+        drawn = f"{self.per_class}_of_seed_{self.seed}" if self.per_class else "all"
+        self.name = f"{self.size}px_from_{self.min_side}px_{drawn}"
 
 
 # This argument is public in TFDS, but mypy sees no types there.
