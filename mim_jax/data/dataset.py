@@ -4,6 +4,7 @@ import hashlib
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -66,15 +67,9 @@ class Dataset:
 
     def select(self, indices: np.ndarray) -> "Dataset":
         """Dataset of the images at `indices` (int, or bool `[N]`), in that order."""
-        return replace(
-            self,
-            images=self.images[indices],
-            large=None if self.large is None else self.large[indices],
-            sources=None if self.sources is None else self.sources[indices],
-            labels=self.labels[indices],
-            groups=self.groups[indices],
-            names=self.names[indices],
-        )
+        names = ("images", "labels", "groups", "names", "large", "sources")
+        found: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: array[indices] for name, array in found.items() if array is not None})
 
     def class_counts(self) -> dict[str, int]:
         """Number of images of each class, sorted by class name."""

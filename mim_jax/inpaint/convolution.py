@@ -56,12 +56,8 @@ def pointwise_then_transpose(
 
     With kernel V, bias c of the first and W, b of the second, W * (V x + c) + b = (W V) * x + (W * c + b).
     W * c varies over positions: at the border fewer taps see c. W V costs the same for any number of images.
-    `stride` and `padding` are those of the transposed convolution.
-
-    Args:
-      x: input `[B, H, W, I]`.
-      first: kernel `[1, 1, I, M]` and bias `[M]`.
-      second: kernel `[k, k, M, O]` and bias `[O]`.
+    `x` is `[B, H, W, I]`, `first` holds `[1, 1, I, M]` and `[M]`, `second` `[k, k, M, O]` and `[O]`; `stride`
+    and `padding` are those of the transposed convolution.
     """
     (inner, constant), (kernel, bias) = first, second
     einsum = functools.partial(jnp.einsum, precision=precision(x.dtype))

@@ -69,7 +69,9 @@ class Recorder(AbstractContextManager["Recorder"]):
 
     def epoch(self, role: str, fold: int, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
         """Record the mean metrics of one epoch."""
-        self._write({"event": "epoch", "role": role, "fold": fold, "epoch": epoch, "step": step, **metrics})
+        event = {"event": "epoch", "role": role, "fold": fold, "epoch": epoch, "step": step, **metrics}
+        with self.path.open("a") as file:
+            file.write(json.dumps(event) + "\n")
         self._events[role, fold].scalars(metrics, step)
 
     def panel(self, role: str, fold: int, step: int, image: np.ndarray) -> None:
@@ -108,10 +110,6 @@ class Recorder(AbstractContextManager["Recorder"]):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-    def _write(self, event: Mapping[str, Any]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(event) + "\n")
 
 
 class Events:

@@ -5,6 +5,7 @@ epochs are dispatched, so that one thread keeps every device group busy; on one 
 """
 
 import contextlib
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -179,17 +180,13 @@ def _train_one(
         program = training.begin(group, settings)
         run = wrap(program)
 
-        def rescue(state: Any, epoch: int) -> Callable[[], str]:
-            """Return a function that saves `state`, from `epoch`; if None, it waits for the pending save."""
-
-            def save() -> str:
-                if state is not None:
-                    _check_state(state, fold, epoch, checkpoints)
-                    checkpoints.save(state, training.model)
-                checkpoints.wait()
-                return f"epoch {(checkpoints.latest_step() or 0) // updates} of fold {fold}"
-
-            return save
+        def rescue(state: Any, epoch: int) -> str:
+            """Save `state`, from `epoch`, unless it is None; wait for pending saves; say what is saved."""
+            if state is not None:
+                _check_state(state, fold, epoch, checkpoints)
+                checkpoints.save(state, training.model)
+            checkpoints.wait()
+            return f"epoch {(checkpoints.latest_step() or 0) // updates} of fold {fold}"
 
         saved, lasted, needed = epoch, 0.0, None
         while epoch < settings.epochs:
@@ -202,7 +199,8 @@ def _train_one(
                 )
             # The dispatch donates the state. Keep a copy if the dispatch may outlast the grace period.
             at_risk = lasted > preemption.GRACE / 2 and epoch > saved
-            stop.rescues[training] = rescue(jax.tree.map(jnp.copy, state) if at_risk else None, epoch)
+            kept = jax.tree.map(jnp.copy, state) if at_risk else None
+            stop.rescues[training] = functools.partial(rescue, kept, epoch)
             began = time.perf_counter()
             heap.make_room(needed)
             state, metrics = run(state, numbers)
@@ -216,7 +214,7 @@ def _train_one(
                 _check_finite(means, fold, done, done * updates, checkpoints)
                 recorder.epoch(training.role, fold, done, done * updates, {**means, **timing})
             epoch += count
-            stop.rescues[training] = rescue(state, epoch)
+            stop.rescues[training] = functools.partial(rescue, state, epoch)
             bar.describe(training.title)
             bar.advance(count, **{name: values[name][-1] for name in training.shown})
             if training.panel and training.panel_every and epoch % training.panel_every == 0:

@@ -46,11 +46,9 @@ def load_sources(
     Args:
       folders: source ("msld", "isic2018", "dermnet", "clinical") -> downloaded folder.
       data_dir: folder of prepared images; several runs may share it.
-      size: side of the square images, in pixels.
-      per_class: images drawn from each class of isic2018 and dermnet; 0 = all, as always for the others.
-      seed: seed of the draw.
-      positive: the class the network is trained on.
-      min_side: images with a shorter side, in pixels, are unusable.
+      size, positive, min_side: as in `mim_jax.data.folder.from_folder`.
+      per_class: images drawn, by `seed`, from each class of isic2018 and dermnet; 0 = all, as always for the
+        others.
       progress: called with (images done, images in all) while images are prepared.
 
     Raises:

@@ -58,17 +58,13 @@ class Source(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
     VERSION = tfds.core.Version("1.1.0")  # changes with the decoder: older preparations are not read
     RELEASE_NOTES = {"1.1.0": "Corrects PNG and TIFF layouts that were decoded wrongly."}  # noqa: RUF012
 
-    # Called from the preparing thread after each image, usable or not.
-    on_image: Callable[[], None] | None = None
+    on_image: Callable[[], None] | None = None  # called after each image, usable or not
+    unusable: list[tuple[str, str]]  # (name, reason); filled by the preparation
 
     def __init_subclass__(cls, **options: Any):
         """Set the instructions, which TFDS requires in the class, from sources.toml."""
         cls.MANUAL_DOWNLOAD_INSTRUCTIONS = ABOUT[cls.__name__.lower()]["instructions"]
         super().__init_subclass__(**options)
-
-    def __init__(self, *, config: Preparation, **options: Any):
-        super().__init__(config=config, **options)
-        self.unusable: list[tuple[str, str]] = []  # (name, reason); filled by the preparation
 
     def _info(self) -> tfds.core.DatasetInfo:
         size, about = self.builder_config.size, ABOUT[self.name]
@@ -93,7 +89,7 @@ class Source(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
 
     def _generate_examples(self, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         """Draw the wanted number from each class; an unusable image is replaced by the next."""
-        used = 0
+        used, self.unusable = 0, []
         config = self.builder_config
         classes = draw(read_layout(self.name, folder).entries, seed=config.seed)
 
@@ -132,8 +128,7 @@ class Source(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
     def _log_download_bytes(self) -> None:
         pass
 
-    def _log_download_done(self) -> None:
-        pass
+    _log_download_done = _log_download_bytes
 
 
 class Msld(Source):
