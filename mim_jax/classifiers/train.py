@@ -141,8 +141,9 @@ def make_config(settings: Settings, *, steps: int) -> ClassifierConfig:
     """Build network and optimiser for a training of `steps` updates."""
     optimizer, schedule = make_optimizer(settings.optimizer, steps=steps)
     network = make_network(settings, dtype=compute_dtype(settings))
-    if hasattr(network, "recompute") and _is_large(settings):
-        network = network.clone(recompute=True)
+    if hasattr(network, "recompute") and jax.default_backend() == "cpu":
+        size = settings.training.batch_size * settings.data.image_size**2 * network.width
+        network = network.clone(recompute=size >= LARGE)
     return ClassifierConfig(
         network=network,
         optimizer=optimizer,
@@ -150,13 +151,6 @@ def make_config(settings: Settings, *, steps: int) -> ClassifierConfig:
         image_size=settings.data.image_size,
         flips=settings.training.flips,
     )
-
-
-def _is_large(settings: Settings) -> bool:
-    """Whether training runs on a CPU and is large enough to recompute layers to save memory."""
-    side, width = settings.data.image_size, classifier_settings(settings).options["width"]
-    large = settings.training.batch_size * side**2 * width >= LARGE
-    return jax.default_backend() == "cpu" and large
 
 
 def make_network(settings: Settings, *, dtype: Any = jnp.float32) -> Any:
@@ -168,8 +162,7 @@ def make_network(settings: Settings, *, dtype: Any = jnp.float32) -> Any:
 def load_start(settings: Settings) -> Mapping[str, Any]:
     """Load the published variables that `config.classifier.pretrained` names, with a fresh last layer.
 
-    Raises:
-      ValueError: as in `load_pretrained`, or the network has another width than the published one.
+    Errors as in `load_pretrained`; also if the network has another width than the published one.
     """
     own = classifier_settings(settings)
     key = jax.random.fold_in(jax.random.key(settings.seed), settings.data.folds)  # not the key of any fold

@@ -65,8 +65,7 @@ class DeviceGroup:
 def find_groups(settings: TrainingSettings) -> list[DeviceGroup]:
     """Divide `devices` devices of this process (0 = all) into groups of `shards`.
 
-    Raises:
-      ValueError: there are fewer devices, or `shards` does not divide their number or the batch size.
+    ValueError if there are fewer devices, or `shards` does not divide their number or the batch size.
     """
     here = jax.local_devices()
     used, shards, batch_size = settings.devices or len(here), settings.shards, settings.batch_size

@@ -49,11 +49,6 @@ class Training:
     recorder: Recorder | None = None
     smaller: tuple[str, ...] = ("training.batch_size", "data.image_size")  # options that reduce memory
 
-    @property
-    def count(self) -> int:
-        """Number of examples."""
-        return len(next(iter(self.examples.values())))
-
     def init(self) -> Any:
         """Make the initial state."""
         return self.start() if self.start else init_state(self.task, self.key)
@@ -133,11 +128,7 @@ def train(
 
 
 def restore(folder: Path, *, updates: int, init: Callable[[], Any]) -> Any:
-    """Restore the state at the end of a training of `updates` updates.
-
-    Raises:
-      ValueError: the training is not finished, or its checkpoint is missing or damaged.
-    """
+    """Restore the state after all `updates` of a training; ValueError if it is not finished, or damaged."""
     from mim_jax.train.checkpoints import FoldCheckpoints
 
     with FoldCheckpoints(folder, read_only=True) as checkpoints:
@@ -171,6 +162,7 @@ def _train_one(
         if epoch == settings.epochs:
             return None
         recorder.rewind(training.role, fold, epoch, epoch * updates)
+        examples = len(next(iter(training.examples.values())))
         # Resume from a checkpoint, or make a fresh network, on this group's device because that one is idle.
         if latest is None:
             with jax.default_device(group.devices[0]):
@@ -207,8 +199,7 @@ def _train_one(
             yield  # to the other trainings; waiting for them counts in this one's seconds
             values = {name: np.asarray(column, np.float64) for name, column in metrics.items()}
             lasted = time.perf_counter() - began
-            seconds = lasted / count
-            timing = {"images_per_s": training.count / seconds, "seconds": seconds}
+            timing = {"images_per_s": count * examples / lasted, "seconds": lasted / count}
             for i, done in enumerate(range(epoch + 1, epoch + count + 1)):
                 means = {name: float(column[i]) for name, column in values.items()}
                 _check_finite(means, fold, done, done * updates, checkpoints)
