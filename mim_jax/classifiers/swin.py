@@ -124,15 +124,12 @@ class Block(nn.Module):
         features = x.shape[-1]
         # One draw per image: the branch is kept with probability 1 - p, and then divided by 1 - p.
         drop = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3), deterministic=not train)
-        branch = WindowAttention(self.shift, dtype=self.dtype, name="attn")(
-            _layer_norm(self.dtype, "norm1")(x)
-        )
-        x = x + drop(branch)
+        dense = functools.partial(Dense, dtype=self.dtype)
+        branch = _layer_norm(self.dtype, "norm1")(x)
+        x = x + drop(WindowAttention(self.shift, dtype=self.dtype, name="attn")(branch))
         branch = _layer_norm(self.dtype, "norm2")(x)
-        branch = nn.gelu(
-            Dense(MLP_RATIO * features, dtype=self.dtype, name="mlp_0")(branch), approximate=False
-        )
-        return x + drop(Dense(features, dtype=self.dtype, name="mlp_3")(branch))
+        branch = nn.gelu(dense(MLP_RATIO * features, name="mlp_0")(branch), approximate=False)
+        return x + drop(dense(features, name="mlp_3")(branch))
 
 
 class WindowAttention(nn.Module):
@@ -172,9 +169,8 @@ class WindowAttention(nn.Module):
             scores = scores + _shift_mask(rows, columns, shifts)[None, :, None]
         weights = nn.softmax(scores, axis=-1).astype(self.dtype)
         x = jnp.einsum("bwhqk,bwkhd->bwqhd", weights, value, precision=precision(self.dtype))
-        x = Dense(features, dtype=self.dtype, name="proj")(
-            x.reshape(batch, rows * columns, patches, features)
-        )
+        x = x.reshape(batch, rows * columns, patches, features)
+        x = Dense(features, dtype=self.dtype, name="proj")(x)
 
         x = x.reshape(batch, rows, columns, WINDOW, WINDOW, features).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(batch, rows * WINDOW, columns * WINDOW, features)

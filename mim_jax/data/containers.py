@@ -159,10 +159,7 @@ def _check_tiff(data: bytes) -> None:
 def essential_png(data: bytes) -> bytes:
     """Return the PNG with only the chunks that determine its pixels; other chunks may be long or damaged.
 
-    As in libpng, an ancillary chunk with a wrong checksum is skipped.
-
-    Raises:
-      TooManyParts: more chunks than any encoder writes.
+    As in libpng, an ancillary chunk with a wrong checksum is skipped. Raises `TooManyParts`.
     """
     parts, place = [data[:_PNG_HEAD]], _PNG_HEAD
     for _ in range(MAX_READS):

@@ -103,8 +103,7 @@ class Method(Protocol):
 def parse(config: Mapping[str, Any]) -> Settings:
     """Parse a configuration, a plain dict as from `get_config` of a file in configs/, into settings.
 
-    Raises:
-      ValueError: a field is missing, unknown, or out of range; the message names it.
+    ValueError names a field that is missing, unknown, or out of range.
     """
     try:
         return _parse(config)
@@ -257,10 +256,8 @@ def build(
 ) -> Experiment:
     """Load the images of a run and split them; `progress` is called with (images done, total images).
 
-    The images of the clinical test are loaded only if `clinical` is true.
-
-    Raises:
-      ValueError: the images cannot be read, or there are too few for the folds.
+    The images of the clinical test are loaded only if `clinical` is true. ValueError if the images cannot be
+    read, or there are too few for the folds.
     """
     dataset = images.load_dataset(settings, progress)
     splits = tuple(method.split(settings, dataset))

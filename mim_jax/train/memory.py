@@ -103,13 +103,8 @@ def check_program(
     The call that follows, with the same arguments, reuses the compiled program. Returns the memory needed in
     addition to the arguments, from `estimate`; 0 if unknown.
 
-    Args:
-      what: name of the training, for messages.
-      smaller: names of the options that reduce the memory needed.
-      say: called with a one-line warning if more than `CLOSE` of the free memory is needed.
-
-    Raises:
-      ValueError: more is needed than is free; the message has both figures and the options.
+    ValueError if more is needed than is free; `say` gets a warning if it is more than `CLOSE` of that. Both
+    name the training, `what`, with both figures, and the options in `smaller`, which reduce the need.
     """
     needed = estimate(program.lower(state, epochs).compile())
     if needed is None:

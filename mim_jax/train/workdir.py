@@ -33,11 +33,8 @@ CALIBRATION, CALIBRATION_FORMAT = "calibration.json", 2  # written by an evaluat
 def claim(path: str | os.PathLike[str], config: Mapping[str, Any], data: Mapping[str, Any]) -> Path:
     """Claim `path` as workdir for `config` and the images described by `data`; return its absolute path.
 
-    Both are stored in it, as `config.json` and `data.json`.
-
-    Raises:
-      ValueError: as in `check`, or the images differ from those the workdir began with: new folds would test
-        on images that the old ones trained on.
+    Both are stored in it, as `config.json` and `data.json`. Errors as in `check`; also if the images differ
+    from those the workdir began with: new folds would test on images that the old ones trained on.
     """
     workdir = check(path, config)
     saved = workdir / "data.json"
@@ -55,8 +52,7 @@ def claim(path: str | os.PathLike[str], config: Mapping[str, Any], data: Mapping
 def share(path: str | os.PathLike[str], data: Mapping[str, Any]) -> Path:
     """Find the workdir that this run's first process has claimed, from another process.
 
-    Raises:
-      ValueError: it is not visible to this process, or the images here differ from those there.
+    ValueError if it is not visible to this process, or the images here differ from those there.
     """
     workdir = Path(path).expanduser().resolve()
     if not (workdir / "data.json").exists():
@@ -136,10 +132,7 @@ def hold(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
     """Lock an existing workdir, named by `flag`, against other runs while the `with` block lasts.
 
     The kernel holds the lock and releases it however this process dies, so no lock is ever stale. If the file
-    system does not support locks, a warning says so.
-
-    Raises:
-      ValueError: a live run holds the lock; the message names its process.
+    system does not support locks, a warning says so. ValueError names the process of a run that holds it.
     """
     import fcntl  # POSIX only: detectors, which lock nothing, also load on other platforms
 
