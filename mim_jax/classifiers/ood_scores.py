@@ -67,11 +67,8 @@ def fit(features: np.ndarray, labels: np.ndarray, classes: int) -> Fitted:
     With few images and many features it is given by the singular vectors of X: its variances are
     (1 - a) s^2 / N + a m along them, and a m in every other direction. No F x F matrix is inverted.
 
-    `features` are float `[N, F]`, `labels` int `[N]`, 0 to `classes` - 1.
-
-    Raises:
-      ValueError: lengths differ, a class has no images, a label is out of range, or features are not finite
-        or do not vary within any class.
+    `features` are float `[N, F]`, `labels` int `[N]`, 0 to `classes` - 1. ValueError if lengths differ, a
+    class has no images, a label is out of range, or features are not finite or do not vary within any class.
     """
     features, labels = _checked(features, "training features"), np.asarray(labels)
     if labels.shape != (len(features),):

@@ -58,11 +58,8 @@ def split(settings: Settings, dataset: Dataset) -> list[Split]:
     """Split the images into the folds of Table 3.
 
     The positives are split as for MIM. The known negatives are split like them, by group; those that share a
-    group with a positive are used neither for training nor for testing.
-
-    Raises:
-      ValueError: there is nothing to test against, or a known class is not in the data or has no training
-        image in some fold.
+    group with a positive are used neither for training nor for testing. ValueError if there is nothing to
+    test against, or a known class is not in the data or has no training image in some fold.
     """
     check_negatives(dataset)
     data, merged = settings.data, classifier_settings(settings).merged

@@ -32,9 +32,7 @@ def padded_batches(images: Images, *, size: int) -> Iterator[tuple[np.ndarray, i
 
     Holds at most one batch of an iterable, so a generator may read any number of files. If there are no
     images, one batch of zeros shows the shape of a result. `size` is the side that the images must have.
-
-    Raises:
-      ValueError: wrong shape or dtype, two dtypes in one iterable, or floats outside [0, 1].
+    ValueError for a wrong shape or dtype, two dtypes in one iterable, or floats outside [0, 1].
     """
     most = batch_size()
     images = at_the_door(images)

@@ -174,8 +174,7 @@ def _pairs(count: int, related: Callable[[np.ndarray], np.ndarray]) -> np.ndarra
     found = [np.empty((0, 2), dtype=np.int64)]
     for start in range(0, count, 256):
         rows = np.arange(start, min(start + 256, count))
-        first, second = np.nonzero(related(rows))
-        pairs = np.stack([rows[first], second], axis=1)
+        pairs = np.argwhere(related(rows)) + np.array([start, 0])
         found.append(pairs[pairs[:, 0] < pairs[:, 1]])
     return np.concatenate(found)
 

@@ -34,9 +34,7 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None
 def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read a safetensors file: arrays by name, sorted by name.
 
-    Raises:
-      ValueError: the file has another format, is truncated, has gaps or overlaps, an unknown dtype or an
-        impossible shape.
+    ValueError for another format, a truncated file, gaps, overlaps, an unknown dtype or an impossible shape.
     """
     data = Path(path).read_bytes()
     try:

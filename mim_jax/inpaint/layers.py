@@ -41,11 +41,9 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.taps, self.taps, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
         operation = convolution.conv_transpose if self.transpose else convolution.conv
-        y = operation(
-            x.astype(self.dtype), kernel.astype(self.dtype), stride=self.stride, padding=self.padding
-        )
+        y = operation(x.astype(self.dtype), kernel, stride=self.stride, padding=self.padding)
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)

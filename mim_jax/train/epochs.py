@@ -49,11 +49,9 @@ def run_epochs(
     drop_last: bool,
     split: NamedSharding | None = None,
 ) -> tuple[Any, Metrics]:
-    """Run whole epochs in one dispatch.
+    """Run whole epochs of a task in one dispatch; `state`, from before them, is donated.
 
     Args:
-      task: network to train.
-      state: state before the first of these epochs; donated.
       epochs: int32 `[E]`, the epoch numbers to run.
       examples: arrays `[N, ...]` by name, all on the device; a batch takes rows of each.
       scalars: additional values of every batch.

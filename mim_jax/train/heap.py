@@ -28,13 +28,10 @@ _kept: ctypes.CDLL | None = None  # the C library, once it keeps freed memory
 def keep_freed_memory(largest: int = LARGEST, *, any_thread: bool = False) -> bool:
     """Make this process reuse freed memory permanently; return whether it does.
 
-    Call it before JAX has a device: threads started earlier may have heaps of their own.
-
-    Args:
-      largest: largest block to keep, in bytes.
-      any_thread: whether other threads than the main one call JAX's programs, as a server's do; then all
-        threads share one heap. Otherwise programs on the CPU whose inputs are ready run in the thread that
-        calls them.
+    Call it before JAX has a device: threads started earlier may have heaps of their own. Blocks of up to
+    `largest` bytes are kept. With `any_thread` all threads share one heap, for a server, in which other
+    threads than the main one call JAX's programs. Otherwise programs on the CPU whose inputs are ready run in
+    the thread that calls them.
     """
     global _kept
     if platform.libc_ver()[0] != "glibc":

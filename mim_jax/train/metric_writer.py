@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +170,6 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     """Read a metrics.jsonl, skipping lines that a crash cut short."""
     events = []
     for line in path.read_text().splitlines() if path.exists() else []:
-        try:
+        with suppress(json.JSONDecodeError):
             events.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
     return events

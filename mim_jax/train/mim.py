@@ -89,11 +89,11 @@ def trainings(experiment: Experiment, path: Path) -> list[Training]:
     The list is empty if a frozen network decides alone.
     """
     settings, splits = experiment.settings, experiment.splits
+    if settings.detector == "features":
+        return []
     make = functools.cache(lambda steps: make_gan(settings, steps=steps))
     images = [experiment.dataset.images[one.train] for one in splits]
-    found: list[Training] = []
-    if settings.detector == "features":
-        return found
+    found = []
     for role in [role for role in ROLES if role == "mim" or settings.training.autoencoder]:
         folder, adversary = ROLES[role]
         for one, own in zip(splits, images, strict=True):
