@@ -19,7 +19,7 @@ from mim_jax.data.folder import is_leftover, list_images, read_csv
 _MSLD = {"monkeypox": "mpox", "chickenpox": "chickenpox", "measles": "measles", "hfmd": "hfmd"}
 # v1.0 has one class for chickenpox and measles together; nothing in it distinguishes them.
 _MSLD_V1 = {"monkeypox": "mpox", "others": "others"}
-_ISIC = {name.lower(): name.lower() for name in ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")}
+_ISIC = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")
 # The eight of 23 folders that the paper names, by name prefix.
 _DERMNET = {
     "bullous": "bullous",
@@ -34,7 +34,7 @@ _DERMNET = {
 
 # Classes of the sources whose set of classes is fixed.
 CLASSES: dict[str, tuple[str, ...]] = {
-    "isic2018": tuple(sorted(_ISIC.values())),
+    "isic2018": tuple(sorted(_ISIC)),
     "dermnet": tuple(sorted(_DERMNET.values())),
 }
 
@@ -214,7 +214,7 @@ def _isic2018(folder: Path, names: list[str]) -> Contents:
             f"{lesion_path} has no lesion for {len(lost)} images of the ground truth, such as {lost[0]}: "
             "download it again"
         )
-    _check_classes("isic2018", folder, set(labels.values()), _ISIC.values())
+    _check_classes("isic2018", folder, set(labels.values()), _ISIC)
     entries = tuple(Entry(paths[image.upper()], label, lesion_of[image]) for image, label in labels.items())
     return Contents("ISIC 2018 task 3", entries)
 
