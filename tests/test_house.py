@@ -32,6 +32,19 @@ FLOORS = (
 )
 # Third-party packages that these layers may import besides the standard library.
 LIGHT = {"measure": {"jax", "numpy"}, "decide": {"numpy", "scipy"}}
+# What was added to the design's 16,500 lines and 100 modules: lines and modules of each capability.
+ADDED = {
+    "memory estimates and bounds": (400, 4),
+    "the scorer's derivatives under vmap, masks, MS-SSIM, PSNR and range checks": (500, 2),
+    "correct pixels or a reason for every PNG and TIFF, and a reason for every unreadable file": (350, 4),
+    "detectors on frozen features: backbones, scores, map, evaluation, exports and app": (2400, 21),
+    "one-line messages for mistakes on the command line, and the command from any folder": (500, 4),
+    "counts by bit planes": (50, 1),
+    "a table of backbones apart from their type": (0, 1),
+    "bulk scoring: inputs, buckets, rows, parts that survive kills, Ray, summary and drift": (1800, 9),
+    "initial weights drawn in one loop": (110, 1),
+    "large matrices in parts of the batch, and programs that run in the main thread": (100, 0),
+}
 
 
 def imported(path):
@@ -68,18 +81,10 @@ def test_the_package_stays_small():
     long = [path.name for path in paths if len(path.read_text().splitlines()) > 350]
     assert long == []
     assert len({name.split("/")[0] for name in lines} - {"__init__.py"}) <= 14
-    # The design says 16,500 lines and 100 modules; restructured, the package had 17,100 and 104. Added since
-    # (lines and modules): memory estimates and bounds, 400 and 4; the scorer's derivatives under vmap, masks,
-    # MS-SSIM, PSNR and range checks, 500 and 2; correct pixels or a reason for every PNG and TIFF, whatever
-    # other code sets in Pillow, and a reason for every unreadable file, 350 and 4; detectors on frozen
-    # features (five backbones, scores, map, evaluation, exports and app), 2,400 and 21; one-line messages for
-    # mistakes on the command line, and the command from any folder, 500 and 4; counts by bit planes, 50 and
-    # 1; a table of backbones apart from their type, 0 and 1; bulk scoring (inputs, buckets, rows, parts that
-    # survive kills, this process or Ray, summary and drift), 1,800 and 9; initial weights drawn in one loop,
-    # 110 and 1; large matrices in parts of the batch, and programs that run in the main thread, 100 and 0.
-    assert sum(lines.values()) <= 23_630
+    spare_lines, spare_modules = (sum(column) for column in zip(*ADDED.values(), strict=True))
+    assert sum(lines.values()) <= 16_500 + spare_lines
     with_code = [path for path in PATHS if len(ast.parse(path.read_text()).body) > 1]  # not just a docstring
-    assert len(with_code) <= 143
+    assert len(with_code) <= 100 + spare_modules
 
 
 def test_only_one_module_reads_a_configuration():

@@ -1,5 +1,6 @@
 """Array files in the safetensors format, which cannot execute code; unreadable ones raise ValueError."""
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,6 +47,12 @@ def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{path} is not a safetensors file, or is damaged ({error}): fetch it again"
         ) from error
+
+
+def digest(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def flatten(tree: Any) -> dict[str, Any]:

@@ -8,7 +8,6 @@ golden.safetensors  test images, and their scores at the time of export
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -105,10 +104,10 @@ def write(
         ) from error
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
     weight_files.save(folder / WEIGHTS, arrays)
-    files = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+    files = {path.name: weight_files.digest(path) for path in sorted(folder.iterdir())}
     manifest = json.dumps({"format": FORMAT, **facts, "files": files}, indent=2) + "\n"
     (folder / MANIFEST).write_text(manifest, encoding="utf-8")
-    return _sha256(folder / MANIFEST)
+    return weight_files.digest(folder / MANIFEST)
 
 
 def verify(path: str | os.PathLike[str], *, digest: str | None = None) -> dict[str, Any]:
@@ -124,7 +123,7 @@ def verify(path: str | os.PathLike[str], *, digest: str | None = None) -> dict[s
         raise ValueError(
             f"{root} is not an export, it has no {MANIFEST}: make one with launch.py --mode=export"
         )
-    found = _sha256(root / MANIFEST)
+    found = weight_files.digest(root / MANIFEST)
     if digest is not None and not re.fullmatch("[0-9a-f]{64}", digest):
         raise ValueError(
             f"digest must be the 64 hexadecimal digits that the export printed, or None to accept any, got "
@@ -149,7 +148,7 @@ def verify(path: str | os.PathLike[str], *, digest: str | None = None) -> dict[s
     for name, expected in files.items():
         if not (root / name).is_file():
             raise ValueError(f"{root} lacks {name}: fetch the whole folder again")
-        if _sha256(root / name) != expected:
+        if weight_files.digest(root / name) != expected:
             raise ValueError(
                 f"{root / name} is not the file that was exported (its SHA-256 differs): fetch it again"
             )
@@ -158,7 +157,7 @@ def verify(path: str | os.PathLike[str], *, digest: str | None = None) -> dict[s
 
 def digest(path: str | os.PathLike[str]) -> str:
     """Return the digest of an export: SHA-256 of its manifest, against which `verify` checks all files."""
-    return _sha256(Path(path).expanduser() / MANIFEST)
+    return weight_files.digest(Path(path).expanduser() / MANIFEST)
 
 
 def read(path: str | os.PathLike[str], *, digest: str | None = None) -> ExportContents:
@@ -314,8 +313,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{value!r:.60} is not JSON")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

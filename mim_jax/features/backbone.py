@@ -4,7 +4,6 @@ A backbone returns one feature map per layer. Its weights come from a file of ar
 initialisers of an ONNX graph), never from a pickle; its digest identifies that file.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,9 +58,3 @@ def weights_file(name: str, path: str, wanted: str) -> Path:
     if not found.is_file():
         raise ValueError(f"no weights of {name} at {found}: give {wanted}")
     return found
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,7 +16,7 @@ from jax import lax
 
 from mim_jax.classifiers.step import normalize
 from mim_jax.data import weight_files
-from mim_jax.features.backbone import Backbone, file_digest, weights_file
+from mim_jax.features.backbone import Backbone, weights_file
 
 NAME = "dinov2_small"
 IMAGE_SIZE = 224
@@ -40,7 +40,7 @@ def load(path: str) -> Backbone:
     ValueError if the file is missing, damaged or of another network.
     """
     file = weights_file(NAME, path, FILE)
-    return Backbone(NAME, features, IMAGE_SIZE, _read(file), file_digest(file), SOURCE)
+    return Backbone(NAME, features, IMAGE_SIZE, _read(file), weight_files.digest(file), SOURCE)
 
 
 def features(weights: Any, images: jax.Array) -> dict[str, jax.Array]:

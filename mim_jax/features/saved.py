@@ -37,7 +37,11 @@ def load(root: Path, *, fold: int | None = None) -> FeatureDetector:
         )
     about = workdir.read_json(root / ABOUT)
     backbone = load_backbone(about["backbone"], about["weights"])
-    check_digest(backbone, about["digest"], root)
+    if backbone.digest != about["digest"]:
+        raise ValueError(
+            f"{root} was fitted with {backbone.name} weights of SHA-256 {about['digest'][:16]}..., but those "
+            f"found have {backbone.digest[:16]}...: restore the original weights, or evaluate again"
+        )
     loaded = FeatureDetector(backbone, unflatten(weight_files.load(root / ARRAYS)), about["metric"])
     return loaded if fold is None else loaded.of_fold(fold)
 
@@ -45,15 +49,6 @@ def load(root: Path, *, fold: int | None = None) -> FeatureDetector:
 def describe_backbone(backbone: Backbone) -> dict[str, Any]:
     """Describe a detector's network in JSON-compatible values."""
     return {"backbone": backbone.name, "digest": backbone.digest, "image_size": backbone.image_size}
-
-
-def check_digest(backbone: Backbone, digest: str, where: Path) -> None:
-    """Raise ValueError unless the network has the weights that the detector was fitted with."""
-    if backbone.digest != digest:
-        raise ValueError(
-            f"{where} was fitted with {backbone.name} weights of SHA-256 {digest[:16]}..., but those found "
-            f"have {backbone.digest[:16]}...: restore the original weights, or evaluate again"
-        )
 
 
 def unflatten(arrays: Mapping[str, Any]) -> dict[str, Reference]:

@@ -15,7 +15,8 @@ from mim_jax.classifiers.pretrained import load_pretrained
 from mim_jax.classifiers.resnet import Bottleneck
 from mim_jax.classifiers.step import normalize
 from mim_jax.classifiers.swin import Block
-from mim_jax.features.backbone import Apply, Backbone, file_digest, weights_file
+from mim_jax.data import weight_files
+from mim_jax.features.backbone import Apply, Backbone, weights_file
 
 IMAGE_SIZE = 224
 BLOCKS = (Bottleneck, InvertedResidual, Block)
@@ -30,7 +31,7 @@ def load(name: str, path: str) -> Backbone:
     # The logits are not used: one class keeps their layer small.
     weights = load_pretrained(name, file, classes=1, key=jax.random.key(0))
     source = f"torchvision's network {name}; its weights are the user's file, and so is their licence"
-    return Backbone(name, apply_of(name), IMAGE_SIZE, weights, file_digest(file), source)
+    return Backbone(name, apply_of(name), IMAGE_SIZE, weights, weight_files.digest(file), source)
 
 
 def apply_of(name: str) -> Apply:
