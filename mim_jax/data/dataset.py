@@ -92,7 +92,10 @@ def from_lesions(*, size: int, positives: int, negatives: int, seed: int) -> Dat
     images, *columns = lesions.lesion_images(counts, size=size, seed=seed)
     labels, groups, names = (np.array(column, dtype=str) for column in columns)
     return Dataset(
-        *(images, labels, groups, names),
+        images=images,
+        labels=labels,
+        groups=groups,
+        names=names,
         source="procedural lesions",
         positive=lesions.CLASS_GROUPS["training"][0],
         grouped=True,

@@ -121,7 +121,8 @@ def adversarial_step(
     """Update both networks once, on one batch.
 
     Args:
-      config, state: what is trained, and its state before the update.
+      config: networks, optimiser, losses.
+      state: state before the update.
       images: uint8 or float32 in [0, 1], `[B, S, S, 3]`.
       key: the run's key; folded with the step here, so pass the same key for every update.
       adversary: 1, or 0 to train the generator as an autoencoder, ignoring the adversary; a number, not a
