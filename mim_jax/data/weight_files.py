@@ -55,7 +55,7 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def flatten(tree: Any) -> dict[str, Any]:
+def flatten_arrays(tree: Any) -> dict[str, Any]:
     """Flatten a tree to arrays by name, such as "0/params/down_0/kernel" for a list of folds."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

@@ -52,7 +52,7 @@ def export(detector: NoveltyDetector, path: str | os.PathLike[str]) -> str:
     with format.new_folder(path) as folder:
         config = described(detector)
         fn, variables = detector.pure(each_fold=True)  # type: ignore[attr-defined] # every described kind has it
-        named = weight_files.flatten(variables)
+        named = weight_files.flatten_arrays(variables)
         scorer = _trace(fn, variables, detector.metrics, detector.image_size)
         (folder / format.SCORER).write_bytes(scorer.serialize())
         images = golden_images(detector.image_size)
@@ -86,7 +86,7 @@ def _trace(
     # In tree order.
     shapes = {
         name: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype)
-        for name, leaf in weight_files.flatten(variables).items()
+        for name, leaf in weight_files.flatten_arrays(variables).items()
     }
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.uint8)

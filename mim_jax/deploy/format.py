@@ -131,7 +131,7 @@ def verify(path: str | os.PathLike[str], *, digest: str | None = None) -> dict[s
         )
     if digest is not None and digest != found:
         raise ValueError(f"{root / MANIFEST} has the digest {found}, not {digest}: this is another export")
-    manifest = read_json(root / MANIFEST)
+    manifest = read_object(root / MANIFEST)
     if manifest.get("format") not in READABLE:
         raise ValueError(
             f"{root} has format {manifest.get('format')!r}, but this mim_jax reads "
@@ -168,7 +168,7 @@ def read(path: str | os.PathLike[str], *, digest: str | None = None) -> ExportCo
     manifest = verify(path, digest=digest)
     root = Path(path).expanduser()
     where = root / CONFIG
-    content = read_json(where)
+    content = read_object(where)
 
     def said(name: str, *kinds: type) -> Any:
         return field(content, name, *kinds, path=where)
@@ -270,7 +270,7 @@ def faults_named(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} cannot be used with jax {jax.__version__}: {reason}") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

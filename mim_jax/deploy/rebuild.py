@@ -169,7 +169,7 @@ def _build_features(
 def _check_weights(named: dict[str, np.ndarray], wanted: list[Any]) -> None:
     """Raise ValueError unless the arrays are those of `wanted`, a tree of shapes and dtypes for each fold."""
     found = {name: (array.shape, array.dtype) for name, array in named.items()}
-    expected = {name: (leaf.shape, leaf.dtype) for name, leaf in weight_files.flatten(wanted).items()}
+    expected = {name: (leaf.shape, leaf.dtype) for name, leaf in weight_files.flatten_arrays(wanted).items()}
     differ = sorted(name for name in expected | found if expected.get(name) != found.get(name))
     if differ:
         raise ValueError(

@@ -19,7 +19,7 @@ ARRAYS, ABOUT = "features.safetensors", "features.json"
 
 def save(root: Path, detector: FeatureDetector, *, weights: str) -> None:
     """Write a detector's reference data to a workdir; `weights` is the file with its network's weights."""
-    arrays = weight_files.flatten(detector.references)
+    arrays = weight_files.flatten_arrays(detector.references)
     weight_files.save(root / ARRAYS, {name: np.asarray(leaf, np.float32) for name, leaf in arrays.items()})
     about = {"weights": weights, **describe_backbone(detector.backbone), "metric": detector.metric}
     workdir.write_json(root / ABOUT, about, sealed=True)

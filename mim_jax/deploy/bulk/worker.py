@@ -133,12 +133,12 @@ def is_export(path: str) -> bool:
 
 def digest_of(detector: Any) -> str:
     """Compute the SHA-256 of the description and arrays of a detector that is not exported."""
-    from mim_jax.data.weight_files import flatten
+    from mim_jax.data.weight_files import flatten_arrays
     from mim_jax.deploy.rebuild import describe
 
     found = hashlib.sha256(json.dumps(describe(detector), sort_keys=True, default=float).encode())
     _, variables = detector.pure(each_fold=True)
-    for name, leaf in sorted(flatten(variables).items()):
+    for name, leaf in sorted(flatten_arrays(variables).items()):
         array = np.asarray(leaf)
         found.update(f"{name} {array.dtype} {array.shape}".encode())
         found.update(array.tobytes())
