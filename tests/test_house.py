@@ -43,6 +43,7 @@ ADDED = {
     "a table of backbones apart from their type": (0, 1),
     "bulk scoring: inputs, buckets, rows, parts that survive kills, Ray, summary and drift": (1800, 9),
     "initial weights drawn in one loop": (110, 1),
+    "help and mistakes on the command line without waiting for JAX": (10, 1),
     "large matrices in parts of the batch, and programs that run in the main thread": (100, 0),
 }
 
@@ -112,6 +113,10 @@ def loaded(name):
 @pytest.mark.parametrize("module", UNUSED)
 def test_importing_a_module_imports_no_slow_package_that_it_does_not_use(module):
     assert not UNUSED[module] & (loaded(module) - loaded("jax"))
+
+
+def test_the_command_line_is_read_without_jax():
+    assert "jax" not in loaded("mim_jax.cli.command")
 
 
 @pytest.mark.parametrize("variant", sorted(mim.VARIANTS))

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mim_jax.cli.runtime import prepare, say
+from mim_jax.cli.console import say
+from mim_jax.cli.runtime import prepare
 from mim_jax.decide.decision import Calibration
 from mim_jax.deploy.bulk import engines, run, storage, summary
 from mim_jax.deploy.bulk import output as outputs

@@ -19,7 +19,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 
 import mim_jax
-from mim_jax.cli.runtime import say
+from mim_jax.cli.console import say
 from mim_jax.data.quality import Gate
 from mim_jax.train import workdir as folders
 

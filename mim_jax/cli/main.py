@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mim_jax.cli import runs
-from mim_jax.cli.runtime import INTERRUPTED, prepare, say
+from mim_jax.cli.console import INTERRUPTED, say
+from mim_jax.cli.runtime import prepare
 from mim_jax.train import config as configuration
 from mim_jax.train import devices
 from mim_jax.train.preemption import Terminated, terminable

@@ -16,7 +16,8 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from mim_jax.cli.runtime import UNUSABLE_FILES, Profile, say
+from mim_jax.cli.console import UNUSABLE_FILES, say
+from mim_jax.cli.runtime import Profile
 from mim_jax.data.dataset import Dataset
 from mim_jax.train import config, devices, images
 from mim_jax.train.config import Experiment

@@ -3,31 +3,15 @@
 The library does none of this on its own; `mim_jax.cli.main` and the benchmarks do.
 """
 
-import contextlib
 import gc
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 
 from mim_jax.train.heap import keep_freed_memory
-
-UNUSABLE_FILES, INTERRUPTED = 2, 130  # exit statuses: some images cannot be used; stopped by Ctrl-C
-
-
-def say(text: str, stream: TextIO | None = None) -> None:
-    """Print a line, to stdout by default; a full, closed or non-Unicode console is no error."""
-    stream = stream or sys.stdout
-    encoding = stream.encoding or "utf-8"
-    try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
-    except (OSError, ValueError):
-        # Otherwise what is left in the buffer would fail again at exit.
-        with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def prepare(device: str, *, any_thread: bool = False) -> None:

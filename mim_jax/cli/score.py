@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mim_jax.cli.runtime import UNUSABLE_FILES, say
+from mim_jax.cli.console import UNUSABLE_FILES, say
 from mim_jax.data.dataset import printable
 from mim_jax.decide.novelty_detector import NoveltyDetector
 from mim_jax.deploy.bulk.inputs import find_files
