@@ -71,7 +71,7 @@ def with_large_matrix(
 ) -> jax.Array:
     """Return `form(x, kernel)`, for a convolution of images `[B, ...]` that writes out a matrix.
 
-    If the matrix, of so many `elements`, is large and `stored` for gradients, they recompute it instead. A
+    The matrix has `elements` numbers. If it is large and gradients need it (`stored`), they recompute it. A
     matrix of more than `LARGEST` bytes is written out for one part of the batch after the other.
     """
     if _any_size(x):
