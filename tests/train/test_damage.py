@@ -4,6 +4,7 @@ Loading the run then gives the original content or an error that names the workd
 """
 
 import functools
+import gc
 import json
 import os
 import shutil
@@ -55,6 +56,13 @@ def seen_by_a_detector(path):
     found = Detector.load(path)
     described = (found.image_size, found.mask_size, found.measure, found.model, found.calibration)
     return jax.tree.leaves(jax.tree.map(np.asarray, list(found.variables))), repr(described)
+
+
+@pytest.fixture(autouse=True)
+def abandoned_readers_are_collected():
+    """Python warns of what Orbax left behind here, where that is expected, and not in some later test."""
+    yield
+    gc.collect()
 
 
 @functools.cache
