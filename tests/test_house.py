@@ -44,6 +44,7 @@ ADDED = {
     "bulk scoring: inputs, buckets, rows, parts that survive kills, Ray, summary and drift": (1800, 9),
     "initial weights drawn in one loop": (110, 1),
     "help and mistakes on the command line without waiting for JAX": (10, 1),
+    "corrupted images of all conditions in shared batches, colours for all folds at once": (30, 0),
     "large matrices in parts of the batch, and programs that run in the main thread": (100, 0),
 }
 

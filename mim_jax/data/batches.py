@@ -27,14 +27,15 @@ def batch_size() -> int:
     return 8 if jax.default_backend() == "cpu" else 32
 
 
-def padded_batches(images: Images, *, size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield batches of `batch_size()`, the last padded with zeros, each with its number of real images.
+def padded_batches(images: Images, *, size: int, most: int | None = None) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield batches of `most` images, the last padded with zeros, each with its number of real images.
 
-    Holds at most one batch of an iterable, so a generator may read any number of files. If there are no
-    images, one batch of zeros shows the shape of a result. `size` is the side that the images must have.
-    ValueError for a wrong shape or dtype, two dtypes in one iterable, or floats outside [0, 1].
+    `most` is `batch_size()` if not given. Holds at most one batch of an iterable, so a generator may read any
+    number of files. If there are no images, one batch of zeros shows the shape of a result. `size` is the
+    side that the images must have. ValueError for a wrong shape or dtype, two dtypes in one iterable, or
+    floats outside [0, 1].
     """
-    most = batch_size()
+    most = most or batch_size()
     images = at_the_door(images)
     if isinstance(images, np.ndarray):
         array = images[None] if images.ndim == 3 else images

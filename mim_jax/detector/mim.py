@@ -150,12 +150,12 @@ class Detector(NoveltyDetector):
         return self._every_hole(images, (self.measure,))[0]._asdict()
 
     def _every_hole(self, images: Images, measures: tuple[Measure, ...]) -> tuple[Similarities, ...]:
-        def score(batch: jax.Array) -> tuple[Similarities, ...]:
+        def score(batch: jax.Array) -> list[tuple[Similarities, ...]]:
             settings = self.mask_size, self.margin, measures
-            folds = [_hole_similarities(self.generator, v, batch, *settings) for v in self.variables]
-            return jax.tree.map(lambda *scores: jnp.stack(scores, axis=1), *folds)
+            return [_hole_similarities(self.generator, v, batch, *settings) for v in self.variables]
 
-        return collect(score, padded_batches(images, size=self.image_size))
+        folds = collect(score, padded_batches(images, size=self.image_size))
+        return jax.tree.map(lambda *scores: np.stack(scores, axis=1), *folds)
 
     def inpaint(self, images: Any, *, fold: int = 0) -> np.ndarray:
         """Inpaint the centre of images by one fold's generator: float32 in [0, 1], `[N, S, S, 3]`.
@@ -187,10 +187,13 @@ def measure_filled(
 
     def score(batch: jax.Array) -> Similarities:
         offset = mask.center_offset(batch.shape[1], mask_size)
-        patches = fill(pixels.as_float(batch), offset, mask_size)
+        patches = fill(_as_float(batch), offset, mask_size)
         return _patch_similarities(batch, patches, mask_size, measure)
 
     return collect(score, padded_batches(images, size=images.shape[1]))._asdict()
+
+
+_as_float = jax.jit(pixels.as_float)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4, 5))

@@ -98,7 +98,6 @@ def load_networks(root: Path, *, fold: int | None = None) -> Detector:
             if "generator" not in model:
                 raise ValueError(f"{root} is a classifier's workdir: scoring needs a MIM workdir")
             generator = make_generator(model["generator"], model["options"], dtype=jnp.float32)
-            variables.append(
-                checkpoints.generator_variables(abstract_variables(generator, model["image_size"]))
-            )
+            abstract = abstract_variables(generator, model["image_size"])
+            variables.append(checkpoints.network("generator", abstract))
     return Detector(generator, variables, model["image_size"], model["mask_size"], model=model)

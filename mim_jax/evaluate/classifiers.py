@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -98,8 +99,11 @@ def load_folds(experiment: Experiment, path: Path) -> list[TrainedClassifier]:
     network, folds = make_network(settings, dtype=jnp.float32), []
     for training, split in zip(trainings(experiment, path), experiment.splits, strict=True):
         updates = training.updates * settings.training.epochs
-        state = trainer.restore(training.folder, updates=updates, init=training.init)
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        state = jax.eval_shape(training.init)
+        abstract = {"params": state.params, "batch_stats": state.batch_stats}
+        variables = trainer.restore_network(
+            training.folder, updates=updates, name="classifier", abstract=abstract
+        )
         classifier = Classifier(network, variables, settings.data.image_size)
         _, features = classifier.outputs(training.examples["images"])
         fitted = ood_scores.fit(features, split.labels, len(class_names(settings)))

@@ -20,6 +20,8 @@ from mim_jax.evaluate.folds import TrainedFold
 from mim_jax.evaluate.test_set import TestSet
 from mim_jax.measure import similarity
 from mim_jax.train.config import Experiment
+from mim_jax.train.mim import make_gan
+from mim_jax.train.settings import Settings
 
 # Table 2 of the paper: mean and population standard deviation over five folds, on its own images.
 PAPER_AUROC = {
@@ -132,6 +134,14 @@ def describe_clinical(clinical: Dataset) -> dict[str, Any]:
 def count_parameters(params: Any) -> int:
     """Count the elements of a tree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def describe_parameters(settings: Settings) -> dict[str, int]:
+    """Count the parameters of both networks of a MIM training."""
+    state = jax.eval_shape(make_gan(settings, steps=1).init, jax.random.key(0))
+    return {
+        name: count_parameters(getattr(state, f"{name}_params")) for name in ("generator", "discriminator")
+    }
 
 
 def wall_time(

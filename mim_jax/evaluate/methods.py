@@ -87,14 +87,12 @@ def score_statistics(
     dataset: Dataset, test_set: TestSet, splits: Sequence[Split]
 ) -> dict[str, list[ScoredImages]]:
     """Score each fold's test images by the baselines without inpainting: name -> one entry per fold."""
-    train = [dataset.images[split.train] for split in splits]
-    return {
-        name: test_set.scored(
-            {"score": statistic(test_set.images[part], own)}
-            for part, own in zip(test_set.parts, train, strict=True)
-        )
-        for name, statistic in STATISTICS.items()
-    }
+    trains = [dataset.images[split.train] for split in splits]
+    methods = {}
+    for name, statistic in STATISTICS.items():
+        scores = zip(statistic(test_set.images, trains), test_set.parts, strict=True)
+        methods[name] = test_set.scored({"score": own[part]} for own, part in scores)
+    return methods
 
 
 def _several_holes(

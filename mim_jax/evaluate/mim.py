@@ -100,11 +100,7 @@ def evaluate(experiment: Experiment, path: Path, recorder: Recorder, *, began: f
         "paper": {name: list(values) for name, values in metadata.PAPER_AUROC.items()},
         "training": {
             "epochs": settings.training.epochs if folds else 0,
-            "parameters": {
-                name: metadata.count_parameters(getattr(fold.state, f"{name}_params"))
-                for fold in folds[:1]  # none if nothing is trained
-                for name in ("generator", "discriminator")
-            },
+            "parameters": metadata.describe_parameters(settings) if folds else {},
             "parameter_hash": hashes,
         },
         **summary,

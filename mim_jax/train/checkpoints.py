@@ -151,9 +151,9 @@ class FoldCheckpoints(contextlib.AbstractContextManager["FoldCheckpoints"]):
         """Read the description of the model saved with the newest step."""
         return self._restore()["model"]
 
-    def generator_variables(self, abstract: Any) -> Any:
-        """Restore only the generator of the newest step: {"params", "batch_stats"} as in `abstract`."""
-        return self._restore(generator=ocp.args.StandardRestore(_on_device(abstract)))["generator"]
+    def network(self, name: str, abstract: Any) -> Any:
+        """Restore only the network that scores images: {"params", "batch_stats"} as in `abstract`."""
+        return self._restore(**{name: ocp.args.StandardRestore(_on_device(abstract))})[name]
 
     def _check_space(self, size: float) -> None:
         """Raise before writing if the disk is too full, because Orbax's background tasks would fail late.

@@ -127,8 +127,11 @@ def train(
     recorder.finish()
 
 
-def restore(folder: Path, *, updates: int, init: Callable[[], Any]) -> Any:
-    """Restore the state after all `updates` of a training; ValueError if it is not finished, or damaged."""
+def restore_network(folder: Path, *, updates: int, name: str, abstract: Any) -> Any:
+    """Restore the network of a training as `FoldCheckpoints.network` does.
+
+    ValueError if the training has not made all `updates`, or the checkpoint is damaged.
+    """
     from mim_jax.train.checkpoints import FoldCheckpoints
 
     with FoldCheckpoints(folder, read_only=True) as checkpoints:
@@ -137,7 +140,7 @@ def restore(folder: Path, *, updates: int, init: Callable[[], Any]) -> Any:
             raise ValueError(
                 f"{folder} is trained for {done} of {updates} updates: finish it with --mode=train"
             )
-        return checkpoints.restore(jax.eval_shape(init))
+        return checkpoints.network(name, abstract)
 
 
 def _train_one(

@@ -65,7 +65,7 @@ def test_color_mahalanobis_is_the_distance_under_the_shrunk_covariance():
     covariance = (1 - share) * sample + share * m * np.eye(6)
     away = moments(images) - known.mean(axis=0)
     expected = -np.sqrt(np.sum(away * np.linalg.solve(covariance, away.T).T, axis=1))
-    np.testing.assert_allclose(color_mahalanobis(images, train), expected, rtol=1e-4)
+    np.testing.assert_allclose(color_mahalanobis(images, [train])[0], expected, rtol=1e-4)
 
 
 def test_color_neighbors_is_that_of_scikit_learn():
@@ -78,17 +78,17 @@ def test_color_neighbors_is_that_of_scikit_learn():
         return np.sqrt(np.stack(counts) / (20 * 20))
 
     distances, _ = NearestNeighbors(n_neighbors=3).fit(roots(train)).kneighbors(roots(images))
-    np.testing.assert_allclose(color_neighbors(images, train), -distances.mean(axis=1), atol=1e-7)
-    np.testing.assert_allclose(color_neighbors(images, train, k=1), -distances[:, 0], atol=1e-7)
+    np.testing.assert_allclose(color_neighbors(images, [train])[0], -distances.mean(axis=1), atol=1e-7)
+    np.testing.assert_allclose(color_neighbors(images, [train], k=1)[0], -distances[:, 0], atol=1e-7)
 
 
 def test_color_neighbors_sees_colours_and_not_places():
     train = photographs(7, 4)
     places = np.random.default_rng(8).permutation(400)
     shuffled = train.reshape(4, 400, 3)[:, places].reshape(train.shape)
-    np.testing.assert_array_equal(color_neighbors(shuffled, train, k=1), 0)
+    np.testing.assert_array_equal(color_neighbors(shuffled, [train], k=1)[0], 0)
     dark, bright = np.zeros((1, 8, 8, 3), np.uint8), np.full((3, 8, 8, 3), 255, np.uint8)
-    np.testing.assert_allclose(color_neighbors(dark, bright), -np.sqrt(2))
+    np.testing.assert_allclose(color_neighbors(dark, [bright])[0], -np.sqrt(2))
 
 
 @pytest.mark.parametrize("name", ["color_mahalanobis", "color_neighbors"])
@@ -96,39 +96,40 @@ def test_images_like_the_training_images_score_high(name):
     red = photographs(9, 40)
     red[..., 1:] //= 3
     green = red[..., [1, 0, 2]]
-    scores = STATISTICS[name](np.concatenate([red[20:], green[20:]]), red[:20])
+    scores = STATISTICS[name](np.concatenate([red[20:], green[20:]]), [red[:20]])[0]
     assert np.mean(scores[:20, None] > scores[None, 20:]) > 0.95  # the AUROC
 
 
 @pytest.mark.parametrize("name", sorted(STATISTICS))
-def test_a_score_depends_on_its_own_image_alone(name):
+def test_a_score_depends_on_its_own_image_and_training_set_alone(name):
     images, train = photographs(10, 37), photographs(11, 9)
-    scores = STATISTICS[name](images, train)
+    scores = STATISTICS[name](images, [train])[0]
     assert scores.dtype == np.float64
     assert np.all(np.isfinite(scores))
     order = np.random.default_rng(12).permutation(37)
-    np.testing.assert_array_equal(STATISTICS[name](images[order], train), scores[order])
-    np.testing.assert_array_equal(STATISTICS[name](images[20:21], train), scores[20:21])
-    assert STATISTICS[name](images[:0], train).shape == (0,)
+    np.testing.assert_array_equal(STATISTICS[name](images[order], [train])[0], scores[order])
+    np.testing.assert_array_equal(STATISTICS[name](images[20:21], [train])[0], scores[20:21])
+    assert STATISTICS[name](images[:0], [train])[0].shape == (0,)
+    np.testing.assert_array_equal(STATISTICS[name](images, [train[:5], train])[1], scores)
 
 
 @pytest.mark.parametrize("name", sorted(STATISTICS))
 def test_images_of_one_colour_have_finite_scores(name):
     flat = np.full((4, 8, 8, 3), 120, np.uint8)
-    assert np.all(np.isfinite(STATISTICS[name](np.concatenate([flat, photographs(13, 2, 8)]), flat)))
+    assert np.all(np.isfinite(STATISTICS[name](np.concatenate([flat, photographs(13, 2, 8)]), [flat])[0]))
 
 
 def test_errors_name_what_is_wrong():
     images = photographs(14, 4)
     for name, score in STATISTICS.items():
         with pytest.raises(ValueError, match=r"images must be uint8 .* got float32 \[4, 20, 20, 3\]"):
-            score(images.astype(np.float32), images)
+            score(images.astype(np.float32), [images])
         with pytest.raises(ValueError, match=r"images must be uint8 .* got uint8 \[20, 20, 3\]"):
-            score(images[0], images)
+            score(images[0], [images])
         if name.startswith("color"):
             with pytest.raises(ValueError, match="train must be uint8"):
-                score(images, images / 255)
+                score(images, [images / 255])
             with pytest.raises(ValueError, match="train holds 1 images, but this score needs at least"):
-                score(images, images[:1])
+                score(images, [images[:1]])
     with pytest.raises(ValueError, match="k must be at least 1"):
-        color_neighbors(images, images, k=0)
+        color_neighbors(images, [images], k=0)

@@ -40,8 +40,9 @@ def saved(path):
     """Arrays of each fold's last checkpoint; its description of the model is checked."""
     folds = []
     for one in mim.trainings(build(), path):
-        folds.append(jax.tree.leaves(trainer.restore(one.folder, updates=one.updates * 4, init=one.init)))
         with FoldCheckpoints(one.folder, read_only=True) as checkpoints:
+            assert checkpoints.latest_step() == one.updates * 4
+            folds.append(jax.tree.leaves(checkpoints.restore(jax.eval_shape(one.init))))
             assert checkpoints.model() == {"format": FORMAT, **one.model}
     return folds
 

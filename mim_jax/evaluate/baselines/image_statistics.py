@@ -6,7 +6,7 @@ the training images. **High means mpox-like.** Every sign was fixed before any t
 AUROC below one half stays below one half.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -41,34 +41,39 @@ def brightness(images: np.ndarray) -> np.ndarray:
     return -means / (1000 * 255)
 
 
-def color_mahalanobis(images: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Minus the Mahalanobis distance of each channel's mean and standard deviation to the training images.
+def color_mahalanobis(images: np.ndarray, trains: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Minus the Mahalanobis distance of each channel's mean and standard deviation to training images.
 
-    One Gaussian over the six numbers (pixels in [0, 1]) is fitted on at least two training images, with its
-    covariance shrunk towards a multiple of the identity (Ledoit and Wolf, "A well-conditioned estimator for
-    large-dimensional covariance matrices", Journal of Multivariate Analysis, 2004). 1e-9 on the diagonal of
-    the covariance keeps the distance defined if the training images do not differ.
+    Returns the scores for each of several training sets. One Gaussian over the six numbers (pixels in [0, 1])
+    is fitted on at least two training images, with its covariance shrunk towards a multiple of the identity
+    (Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", Journal of
+    Multivariate Analysis, 2004). 1e-9 on the diagonal of the covariance keeps the distance defined if the
+    training images do not differ.
     """
     # scikit-learn takes a second to import, and only this score needs it.
     from sklearn.covariance import ledoit_wolf
 
     _check_images(images, "images")
-    _check_images(train, "train", least=2)
-    known = _by_block(_color_moments, train, 6)
-    covariance = ledoit_wolf(known)[0] + 1e-9 * np.eye(known.shape[1])
-    away = _by_block(_color_moments, images, 6) - known.mean(axis=0)
-    # With the covariance L L', the distance is the length of L^-1 x. It is computed per image, so that the
-    # last bit of a score does not depend on the other images.
-    whiten = np.linalg.inv(np.linalg.cholesky(covariance))
-    return -np.linalg.norm(np.sum(away[:, None, :] * whiten[None], axis=-1), axis=-1)
+    moments, scores = _by_block(_color_moments, images, 6), []
+    for train in trains:
+        _check_images(train, "train", least=2)
+        known = _by_block(_color_moments, train, 6)
+        covariance = ledoit_wolf(known)[0] + 1e-9 * np.eye(known.shape[1])
+        away = moments - known.mean(axis=0)
+        # With the covariance L L', the distance is the length of L^-1 x. It is computed per image, so that
+        # the last bit of a score does not depend on the other images.
+        whiten = np.linalg.inv(np.linalg.cholesky(covariance))
+        scores.append(-np.linalg.norm(np.sum(away[:, None, :] * whiten[None], axis=-1), axis=-1))
+    return scores
 
 
-def color_neighbors(images: np.ndarray, train: np.ndarray, k: int = 3) -> np.ndarray:
+def color_neighbors(images: np.ndarray, trains: Sequence[np.ndarray], k: int = 3) -> list[np.ndarray]:
     """Minus the mean distance to the `k` training images with the nearest colours, from -sqrt(2) to 0.
 
-    Distances are Euclidean between square roots of joint histograms, 6x6x6 bins of RGB that sum to 1, which
-    makes them sqrt(2) times the Hellinger distance: 0 for the same colours, sqrt(2) for no shared colour. A
-    training image would count as its own neighbour: score held-out images only.
+    Returns the scores for each of several training sets. Distances are Euclidean between square roots of
+    joint histograms, 6x6x6 bins of RGB that sum to 1, which makes them sqrt(2) times the Hellinger distance:
+    0 for the same colours, sqrt(2) for no shared colour. A training image would count as its own neighbour:
+    score held-out images only.
     """
     # SciPy takes a while to import, and only this score needs it.
     from scipy.spatial.distance import cdist
@@ -76,14 +81,18 @@ def color_neighbors(images: np.ndarray, train: np.ndarray, k: int = 3) -> np.nda
     if k < 1:
         raise ValueError(f"k must be at least 1 neighbour, got {k}")
     _check_images(images, "images")
-    _check_images(train, "train", least=k)
-    distances = cdist(*(_by_block(_color_roots, each, BINS**3) for each in (images, train)))
-    return -np.partition(distances, k - 1, axis=1)[:, :k].mean(axis=1)
+    roots, scores = _by_block(_color_roots, images, BINS**3), []
+    for train in trains:
+        _check_images(train, "train", least=k)
+        distances = cdist(roots, _by_block(_color_roots, train, BINS**3))
+        scores.append(-np.partition(distances, k - 1, axis=1)[:, :k].mean(axis=1))
+    return scores
 
 
-STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "laplacian_variance": lambda images, train: laplacian_variance(images),
-    "brightness": lambda images, train: brightness(images),
+# name -> function of images and several training sets: the scores for each of these
+STATISTICS: dict[str, Callable[[np.ndarray, Sequence[np.ndarray]], list[np.ndarray]]] = {
+    "laplacian_variance": lambda images, trains: [laplacian_variance(images)] * len(trains),
+    "brightness": lambda images, trains: [brightness(images)] * len(trains),
     "color_mahalanobis": color_mahalanobis,
     "color_neighbors": color_neighbors,
 }

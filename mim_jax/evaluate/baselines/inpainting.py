@@ -82,12 +82,13 @@ def telea_fill(images: jax.Array, offset: tuple[int, int], mask_size: int) -> ja
     levels = np.round(65535 * np.clip(np.asarray(images, np.float32), 0, 1)).astype(np.uint16)
     channels = np.ascontiguousarray(np.moveaxis(levels, -1, 1))
     patches = np.zeros((*channels.shape[:2], mask_size, mask_size), np.float32)
-    with ThreadPoolExecutor() as pool:  # OpenCV releases the GIL
-        done = pool.map(paint, channels.reshape(-1, size, size))
-        for patch, painted in zip(patches.reshape(-1, mask_size, mask_size), done, strict=True):
-            patch[:] = painted / np.float32(65535)
+    done = _threads().map(paint, channels.reshape(-1, size, size))
+    for patch, painted in zip(patches.reshape(-1, mask_size, mask_size), done, strict=True):
+        patch[:] = painted / np.float32(65535)
     return on_device(np.moveaxis(patches, 1, -1))
 
+
+_threads = functools.cache(ThreadPoolExecutor)  # they call OpenCV, which releases the GIL
 
 FILLS: dict[str, Callable[[jax.Array, tuple[int, int], int], jax.Array]] = {
     "mean_fill": mean_fill,

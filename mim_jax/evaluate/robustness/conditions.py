@@ -6,7 +6,7 @@ Pillow (JPEG) are made on the host.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ import numpy as np
 from flax import linen as nn
 
 from mim_jax import mask
-from mim_jax.data.batches import on_device
+from mim_jax.data.batches import collect, on_device, padded_batches
 from mim_jax.detector import Detector
 from mim_jax.evaluate.robustness.corruptions import CORRUPTIONS
 from mim_jax.evaluate.scores import two_sides
@@ -75,36 +75,39 @@ def score_conditions(
       like: detector whose compiled program is reused for detectors other than MIM; None = the first model.
     """
     score = _scorer(models, like or models[0])
-    parts: list[Scores] = []  # metric -> [conditions, models, images]
-    for part, index, real in _batches(images, first):
-        here = on_device(part)  # once for all conditions
-        rows = []
-        for condition in conditions:
-            name, strength = condition.corruption, condition.strength
-            if CORRUPTIONS[name].on_host:
-                made = on_device(_as_float(CORRUPTIONS[name](key, part, strength, index=index)))
-            else:
-                made = _corrupted(key, here, np.float32(strength), index, name=name)
-            rows.append(score(made, condition))
-        parts.append({m: np.stack([np.asarray(r[m], np.float64)[:, :real] for r in rows]) for m in rows[0]})
+    holes: dict[tuple[float, float], list[int]] = {}  # position and side -> the conditions with that hole
+    for i, condition in enumerate(conditions):
+        holes.setdefault((condition.position, condition.side), []).append(i)
+    found: list[Scores] = [{} for _ in models]
+    for start in range(0, len(images), BATCH):
+        chunk = np.asarray(images[start : start + BATCH])
+        corrupt = _corrupter(key, chunk, first + start)
+        for hole, rows in holes.items():
+            # The images of all conditions share batches, of which only the last is padded.
+            made = (image for i in rows for image in corrupt(conditions[i]))
+            batches = padded_batches(made, size=chunk.shape[1], most=BATCH)
+            every = collect(functools.partial(score, hole=hole), batches)
+            for metric, by_model in every.items():
+                for scores, own in zip(found, by_model, strict=True):
+                    whole = scores.setdefault(metric, np.empty((len(conditions), len(images))))
+                    whole[rows, start : start + len(chunk)] = own.reshape(len(rows), len(chunk))
         if progress:
-            progress(real * len(models))
-    every = {m: np.concatenate([part[m] for part in parts], axis=-1) for m in parts[0]}
-    return [{m: scores[:, k] for m, scores in every.items()} for k in range(len(models))]
+            progress(len(chunk) * len(models))
+    return found
 
 
-def _scorer(models: Sequence[Any], like: Any) -> Callable[[jax.Array, Condition], Mapping[str, Any]]:
-    """Return a function of images and a condition: each metric `[models, B]`."""
+def _scorer(models: Sequence[Any], like: Any) -> Callable[..., Mapping[str, Any]]:
+    """Return a function of images and `hole`, a position and a side: each metric, `[B]` for each model."""
     if not isinstance(like, Detector):
         program = like.program[0]
         _, variables = models[0].join(models).pure(each_fold=True)
-        return lambda images, condition: program(variables, images)
+        return lambda images, hole: {m: list(own) for m, own in program(variables, images).items()}
     size, centre = like.mask_size, mask.center_offset(like.image_size, like.mask_size)[0]
     sizes = {"mask_size": size, "margin": like.margin}
 
-    def score(images: jax.Array, condition: Condition) -> Mapping[str, Any]:
-        start = round(centre * (1 - condition.position))
-        offset, side = np.full(2, start, np.int32), np.int32(max(1, round(size * condition.side)))
+    def score(images: jax.Array, hole: tuple[float, float]) -> Mapping[str, Any]:
+        start = round(centre * (1 - hole[0]))
+        offset, side = np.full(2, start, np.int32), np.int32(max(1, round(size * hole[1])))
         every = [
             _similarities(m.generator, m.variables[0], images, offset, side, measure=m.measure, **sizes)
             for m in models
@@ -112,6 +115,23 @@ def _scorer(models: Sequence[Any], like: Any) -> Callable[[jax.Array, Condition]
         return {metric: [getattr(scores, metric) for scores in every] for metric in METRICS}
 
     return score
+
+
+def _corrupter(key: jax.Array, images: np.ndarray, first: int) -> Callable[[Condition], np.ndarray]:
+    """Return a function of a condition: at most `BATCH` images corrupted, float32 in [0, 1]."""
+    count = len(images)
+    padded = np.concatenate((images, np.zeros((BATCH - count, *images.shape[1:]), images.dtype)))
+    here, index = on_device(padded), np.arange(first, first + BATCH, dtype=np.int32)
+
+    def corrupt(condition: Condition) -> np.ndarray:
+        name, strength = condition.corruption, condition.strength
+        if CORRUPTIONS[name].on_host:
+            changed = _as_float(CORRUPTIONS[name](key, padded, strength, index=index))
+        else:
+            changed = _corrupted(key, here, np.float32(strength), index, name=name)
+        return np.asarray(changed)[:count]
+
+    return corrupt
 
 
 _as_float = jax.jit(pixels.as_float)
@@ -198,12 +218,3 @@ def _similarities(
     inside = (at >= start) & (at < start + side)
     patches = jnp.where((inside[:, None] & inside[None, :])[None, :, :, None], painted, own)
     return measure.compare(images, patches, offset)
-
-
-def _batches(images: np.ndarray, first: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Yield batches padded with zeros to `BATCH`, the image numbers, and the number of real images."""
-    for start in range(0, len(images), BATCH):
-        part = images[start : start + BATCH]
-        padding = np.zeros((BATCH - len(part), *part.shape[1:]), part.dtype)
-        index = np.arange(first + start, first + start + BATCH, dtype=np.int32)
-        yield np.concatenate((part, padding)), index, len(part)

@@ -126,14 +126,15 @@ def clinical_test(
     """
     count = len(negatives.images)
     drawn = draw_clinical(positives, count, seed=seed)
-    conditions = [Condition("noise", strength) for strength in (sigma, *SIGMAS)]
+    sigmas = list(dict.fromkeys((*SIGMAS, sigma)))
+    conditions = [Condition("noise", strength) for strength in sigmas]
     upper, lower = score_folds(models, drawn, negatives, conditions, seed=seed, progress=progress)
-    clean, swept = 1 + SIGMAS.index(0.0), list(range(1, 1 + len(SIGMAS)))
+    noisy, clean, swept = sigmas.index(sigma), SIGMAS.index(0.0), list(range(len(SIGMAS)))
 
-    def compare(metric: str, noisy: list[int], against: list[int]) -> list[dict[str, Any]]:
-        """AUROCs of mpox in the conditions `noisy` against clinical images in the conditions `against`."""
+    def compare(metric: str, rows: list[int], against: list[int]) -> list[dict[str, Any]]:
+        """AUROCs of mpox in the conditions `rows` against clinical images in the conditions `against`."""
         return areas(
-            [fold[metric][noisy] for fold in upper],
+            [fold[metric][rows] for fold in upper],
             [fold[metric][against] for fold in lower],
             drawn,
             negatives,
@@ -144,7 +145,7 @@ def clinical_test(
     metric, metrics = models[0].metric, models[0].metrics
     scored = [
         two_sides(
-            {name: np.concatenate((own[name][0], other[name][clean])) for name in metrics},
+            {name: np.concatenate((own[name][noisy], other[name][clean])) for name in metrics},
             images.groups,
             negatives.groups,
         )
@@ -153,7 +154,7 @@ def clinical_test(
     values = {
         **describe_clinical(positives, count, sigma=sigma, seed=seed),
         "metric": metric,
-        "auroc": {name: compare(name, [0], [clean])[0] for name in metrics},
+        "auroc": {name: compare(name, [noisy], [clean])[0] for name in metrics},
         "noise_sweep": {
             "sigmas": list(SIGMAS),
             "positives": compare(metric, swept, [clean] * len(swept)),
