@@ -84,17 +84,18 @@ def measure(image: np.ndarray) -> Measures:
         raise ValueError(f"image must have at least 4x4 pixels, got {image.shape[0]}x{image.shape[1]}")
     if image.shape[0] > SIDE:
         image = np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-    red, green, blue = np.moveaxis(image.astype(np.float64), -1, 0)
+    planes = np.ascontiguousarray(np.moveaxis(image, -1, 0))  # NumPy reads whole planes faster
+    red, green, blue = planes.astype(np.float64)
     luma = (299 * red + 587 * green + 114 * blue) / 1000
     cb = 128 - 0.168736 * red - 0.331264 * green + 0.5 * blue
     cr = 128 + 0.5 * red - 0.418688 * green - 0.081312 * blue
     edge = len(image) // 4
-    middle = image[edge : len(image) - edge, edge : len(image) - edge]
-    here = image[:-1, :-1]
-    flat = (here == image[:-1, 1:]).all(axis=-1) & (here == image[1:, :-1]).all(axis=-1)
+    middle = planes[:, edge : len(image) - edge, edge : len(image) - edge]
+    here = planes[:, :-1, :-1]
+    flat = ((here == planes[:, :-1, 1:]) & (here == planes[:, 1:, :-1])).all(axis=0)
     return Measures(
         lit=float(np.mean(luma > LIGHT)),
-        burnt=float(np.mean(middle.min(axis=-1) >= WHITE)),
+        burnt=float(np.mean(middle.min(axis=0) >= WHITE)),
         sharpness=float(_laplacian(luma).var() / (luma.var() + 1)),
         skin=float(np.mean((cb >= CB[0]) & (cb <= CB[1]) & (cr >= CR[0]) & (cr <= CR[1]))),
         flat=float(flat.mean()),
