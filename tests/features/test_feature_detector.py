@@ -68,9 +68,11 @@ def test_a_score_does_not_depend_on_the_batch():
     every = detector().similarities(images)
     order = np.random.default_rng(0).permutation(11)
     shuffled, single = detector().similarities(images[order]), detector().similarities(images[3])
+    # Up to rounding: on CPUs without AVX-512 a product rounds the rows of a batch differently by their place,
+    # which changed scores, in interquartile ranges, by 4e-5. With AVX-512 they are equal.
     for name, scores in every.items():
-        np.testing.assert_array_equal(shuffled[name], scores[:, order])
-        np.testing.assert_array_equal(single[name][:, 0], scores[:, 3])
+        np.testing.assert_allclose(shuffled[name], scores[:, order], rtol=0, atol=2e-4)
+        np.testing.assert_allclose(single[name][:, 0], scores[:, 3], rtol=0, atol=2e-4)
     streamed = detector().score_samples(iter(images))
     np.testing.assert_array_equal(streamed, every[detector().metric].mean(axis=0))
 
