@@ -119,8 +119,7 @@ def _scorer(models: Sequence[Any], like: Any) -> Callable[..., Mapping[str, Any]
 
 def _corrupter(key: jax.Array, images: np.ndarray, first: int) -> Callable[[Condition], np.ndarray]:
     """Return a function of a condition: at most `BATCH` images corrupted, float32 in [0, 1]."""
-    count = len(images)
-    padded = np.concatenate((images, np.zeros((BATCH - count, *images.shape[1:]), images.dtype)))
+    padded, count = next(padded_batches(images, size=images.shape[1], most=BATCH))
     here, index = on_device(padded), np.arange(first, first + BATCH, dtype=np.int32)
 
     def corrupt(condition: Condition) -> np.ndarray:
