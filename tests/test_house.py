@@ -45,6 +45,7 @@ ADDED = {
     "initial weights drawn in one loop": (110, 1),
     "help and mistakes on the command line without waiting for JAX": (10, 1),
     "corrupted images of all conditions in shared batches, colours for all folds at once": (30, 0),
+    "traced trainings stored between runs, and shapes of networks computed once": (220, 1),
     "large matrices in parts of the batch, and programs that run in the main thread": (100, 0),
 }
 

@@ -129,6 +129,7 @@ def trainings(experiment: Experiment, path: Path) -> list[Training]:
                 model=describe_model(settings),
                 shown=("loss", "accuracy"),
                 start=start if own.pretrained else None,
+                recipe=_recipe(settings, updates),
             )
         )
     return found
@@ -148,6 +149,12 @@ def make_config(settings: Settings, *, steps: int) -> ClassifierConfig:
         image_size=settings.data.image_size,
         flips=settings.training.flips,
     )
+
+
+def _recipe(settings: Settings, updates: int) -> str:
+    """All settings that `make_config` reads; the number of classes shows in the shapes of the state."""
+    size, steps = settings.data.image_size, updates * settings.training.epochs
+    return repr((classifier_settings(settings), size, settings.optimizer, settings.training, steps))
 
 
 def make_network(settings: Settings, *, dtype: Any = jnp.float32) -> Any:

@@ -112,7 +112,8 @@ def main() -> int:
     from mim_jax.cli.main import execute
 
     logging.set_verbosity(logging.FATAL)  # other packages log attempts, and errors that we report
-    return execute(mode, config=config, paths=paths, **given)
+    code = [str(find_file(file))] if file else []
+    return execute(mode, config=config, paths=paths, code=code, **given)
 
 
 def split(arguments: Sequence[str]) -> tuple[str, list[Override], list[str]]:
@@ -177,13 +178,18 @@ def _recorded(run: Path, mode: str) -> dict[str, Any] | None:
     return None
 
 
+def find_file(name: str) -> Path:
+    """Find the file of `FILE.py:variant`, in the current folder or the one with the package and configs/."""
+    path = name.partition(":")[0]
+    for place in (Path(path).expanduser(), Path(mim_jax.__file__).parents[1] / path):
+        if place.is_file():
+            return place.resolve()
+    raise ValueError(f"there is no configuration file {path}: name one with --config=FILE.py:variant")
+
+
 def load_file(name: str) -> dict[str, Any]:
-    """Load `FILE.py:variant`, relative to the current folder or to the one with the package and configs/."""
-    path, _, variant = name.partition(":")
-    places = [Path(path).expanduser(), Path(mim_jax.__file__).parents[1] / path]
-    file = next((place.resolve() for place in places if place.is_file()), None)
-    if file is None:
-        raise ValueError(f"there is no configuration file {path}: name one with --config=FILE.py:variant")
+    """Load `FILE.py:variant`."""
+    file, variant = find_file(name), name.partition(":")[2]
     sys.path.insert(0, str(file.parents[1]))  # one file in configs/ builds on another
     try:
         get_config = runpy.run_path(str(file))["get_config"]

@@ -14,7 +14,7 @@ from typing import Any
 
 from mim_jax.cli import runs
 from mim_jax.cli.console import INTERRUPTED, say
-from mim_jax.cli.runtime import prepare
+from mim_jax.cli.runtime import prepare, stored_programs
 from mim_jax.train import config as configuration
 from mim_jax.train import devices
 from mim_jax.train.preemption import Terminated, terminable
@@ -29,6 +29,7 @@ def execute(
     workdir: str | None,
     device: str,
     paths: Sequence[str],
+    code: Sequence[str] | None = None,
     coordinator: str | None = None,
     processes: int | None = None,
     process: int | None = None,
@@ -42,6 +43,7 @@ def execute(
 ) -> int:
     """Run one mode and return the exit status.
 
+    `code`: files besides modules that can change a training, see `StoredPrograms`; None = store no programs;
     `coordinator`, `processes` and `process`: see `devices.join`; `profile` records one training dispatch;
     `fold`: see `export_app`; `app`, `host`, `port`: see `serve`; `output`: see `score`; the rest: see `bulk`.
     """
@@ -78,12 +80,13 @@ def execute(
             with terminable(stopped):
                 return bulk.bulk(config, output=output or "", on_ray=on_ray, device=device, **of_bulk)
         settings, folder = configuration.parse(config), workdir or ""
+        programs = None if code is None else stored_programs(code)
         with terminable(stopped) if mode in RESUMABLE else contextlib.nullcontext():
             match mode:
                 case "run":
-                    return runs.run(settings, folder, profile=profile)
+                    return runs.run(settings, folder, profile=profile, programs=programs)
                 case "train":
-                    return runs.run(settings, folder, evaluation=False, profile=profile)
+                    return runs.run(settings, folder, evaluation=False, profile=profile, programs=programs)
                 case "evaluate":
                     return runs.run(settings, folder, training=False)
                 case "check_data":

@@ -22,17 +22,25 @@ from mim_jax.data.dataset import Dataset
 from mim_jax.train import config, devices, images
 from mim_jax.train.config import Experiment
 from mim_jax.train.settings import Settings
+from mim_jax.train.stored_programs import StoredPrograms
 from mim_jax.train.workdir import check_empty
 
 Claimed = tuple[Experiment, Path]  # a run whose images are loaded, and its claimed folder
 
 
 def run(
-    settings: Settings, workdir: str, *, training: bool = True, evaluation: bool = True, profile: bool = False
+    settings: Settings,
+    workdir: str,
+    *,
+    training: bool = True,
+    evaluation: bool = True,
+    profile: bool = False,
+    programs: StoredPrograms | None = None,
 ) -> int:
     """Train the unfinished folds, then evaluate and write the report; or do only one of the two."""
+    of_training: dict[str, Any] = {"profile": profile, "programs": programs}
     if settings.seeds:
-        return _run_seeds(settings, workdir, training=training, evaluation=evaluation, profile=profile)
+        return _run_seeds(settings, workdir, training=training, evaluation=evaluation, **of_training)
     began = time.perf_counter()
     method = _method(settings)
     with _claim([settings], [workdir], method, training=training, evaluation=evaluation) as (claimed,):
@@ -43,7 +51,7 @@ def run(
             if sentence := advice(experiment):  # before hours are spent
                 say(f"mim_jax: {sentence}", sys.stderr)
         if training:
-            _train([claimed], method, profile=profile)
+            _train([claimed], method, **of_training)
         with devices.barrier():
             if not evaluation and devices.is_first():
                 say(f"trained: {path}; evaluate it with --mode=evaluate")
@@ -129,7 +137,9 @@ def _claim(
         yield claimed
 
 
-def _train(runs: Sequence[Claimed], method: config.Method, *, profile: bool) -> None:
+def _train(
+    runs: Sequence[Claimed], method: config.Method, *, profile: bool, programs: StoredPrograms | None
+) -> None:
     """Train the unfinished folds of several runs at once."""
     from mim_jax.train import trainer
     from mim_jax.train.metric_writer import Recorder, merge_events
@@ -148,7 +158,7 @@ def _train(runs: Sequence[Claimed], method: config.Method, *, profile: bool) -> 
         if devices.is_first():
             _say_resumed(trainings, first.settings.training.epochs)
         wrap: dict[str, Callable[..., Any]] = {"wrap": record.wrap} if profile else {}
-        trainer.train(trainings, first.settings.training, recorders[0], **wrap)
+        trainer.train(trainings, first.settings.training, recorders[0], programs=programs, **wrap)
         if profile:
             few = "none, because no program was dispatched twice: train more epochs or use a new workdir"
             say(f"profile: {record.folder if record.done else few}")
@@ -167,7 +177,9 @@ def _say_resumed(trainings: Sequence[Any], epochs: int) -> None:
         say(f"already trained: {finished} of {len(done)} trainings", sys.stderr)
 
 
-def _run_seeds(settings: Settings, workdir: str, *, training: bool, evaluation: bool, profile: bool) -> int:
+def _run_seeds(
+    settings: Settings, workdir: str, *, training: bool, evaluation: bool, **of_training: Any
+) -> int:
     """Run each seed in `workdir/seed_K`, and write a page with the spread over seeds.
 
     If several can train at once, all are trained before the first is evaluated.
@@ -178,10 +190,10 @@ def _run_seeds(settings: Settings, workdir: str, *, training: bool, evaluation: 
     if training and jax.device_count() > 1:
         method = _method(settings)
         with _claim(runs, list(map(str, folders)), method, training=True, evaluation=evaluation) as claimed:
-            _train(claimed, method, profile=profile)
+            _train(claimed, method, **of_training)
     for one, folder in zip(runs, folders, strict=True):
         say(f"seed {one.seed}: {folder}", sys.stderr)
-        run(one, str(folder), training=training, evaluation=evaluation, profile=profile)
+        run(one, str(folder), training=training, evaluation=evaluation, **of_training)
     if evaluation and devices.is_first():
         from mim_jax.report.report import write_seeds
         from mim_jax.train.workdir import read_json

@@ -5,13 +5,14 @@ The library does none of this on its own; `mim_jax.cli.main` and the benchmarks 
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from mim_jax.train.heap import keep_freed_memory
+from mim_jax.train.stored_programs import StoredPrograms
 
 
 def prepare(device: str, *, any_thread: bool = False) -> None:
@@ -56,6 +57,13 @@ def use_compilation_cache() -> None:
     except (OSError, RuntimeError):
         return  # without a writable home only time is lost
     jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def stored_programs(code: Sequence[str]) -> StoredPrograms | None:
+    """Store traced trainings beside the compiled programs, if those are stored; `code` as in the class."""
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    enabled = folder and jax.config.values["jax_enable_compilation_cache"]
+    return StoredPrograms(Path(folder) / "traced", code) if enabled else None
 
 
 class Profile:

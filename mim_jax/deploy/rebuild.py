@@ -117,7 +117,7 @@ def _build_mim(found: format.ExportContents, named: dict[str, np.ndarray], **dec
         measure = Measure(**found.measure)
         generator = make_generator(found.model["generator"], found.model["options"], dtype=jnp.float32)
         wanted = abstract_variables(generator, size)
-        painted = abstract_patch(generator, wanted, size)
+        painted = abstract_patch(generator, size)
         found_folds = unflatten_dict(named, sep="/")
         # A network that has no statistics has no arrays of them.
         folds = [{"params": {}, "batch_stats": {}} | found_folds[k] for k in sorted(found_folds, key=int)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import mim_jax
@@ -18,6 +19,7 @@ from mim_jax.data.folds import Split
 from mim_jax.data.synthetic.lesions import CLASS_GROUPS
 from mim_jax.evaluate.folds import TrainedFold
 from mim_jax.evaluate.test_set import TestSet
+from mim_jax.inpaint.inference import abstract_patch, abstract_variables
 from mim_jax.measure import similarity
 from mim_jax.train.config import Experiment
 from mim_jax.train.mim import make_gan
@@ -138,9 +140,12 @@ def count_parameters(params: Any) -> int:
 
 def describe_parameters(settings: Settings) -> dict[str, int]:
     """Count the parameters of both networks of a MIM training."""
-    state = jax.eval_shape(make_gan(settings, steps=1).init, jax.random.key(0))
+    gan = make_gan(settings, steps=1)
+    patch = jax.ShapeDtypeStruct(abstract_patch(gan.generator, gan.image_size), jnp.float32)
+    critic = jax.eval_shape(gan.discriminator.init, jax.random.key(0), patch)
     return {
-        name: count_parameters(getattr(state, f"{name}_params")) for name in ("generator", "discriminator")
+        "generator": count_parameters(abstract_variables(gan.generator, gan.image_size)["params"]),
+        "discriminator": count_parameters(critic["params"]),
     }
 
 

@@ -17,7 +17,7 @@ from flax import struct
 
 from mim_jax import mask
 from mim_jax.inpaint import initial, losses
-from mim_jax.inpaint.inference import to_network_range
+from mim_jax.inpaint.inference import abstract_patch, to_network_range
 from mim_jax.measure.images import flip_at_random
 
 REAL_INPUTS = ("patch", "masked_image")
@@ -79,13 +79,11 @@ class GanConfig:
 
 def check_patch(config: GanConfig) -> None:
     """Raise ValueError unless the generator's patches have size `config.mask_size`."""
-    images = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
-    key = jax.random.key(0)
-    patch = jax.eval_shape(lambda x: config.generator.init_with_output(key, x, train=True)[0], images)
-    if patch.shape[1] != config.mask_size:
+    side = abstract_patch(config.generator, config.image_size)[1]
+    if side != config.mask_size:
         raise ValueError(
-            f"this generator paints {patch.shape[1]} pixels a side for images of {config.image_size}, but "
-            f"mask_size is {config.mask_size}: set mask_size={patch.shape[1]} (--config.mask.size)"
+            f"this generator paints {side} pixels a side for images of {config.image_size}, but "
+            f"mask_size is {config.mask_size}: set mask_size={side} (--config.mask.size)"
         )
 
 

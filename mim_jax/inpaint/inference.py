@@ -76,17 +76,20 @@ def inpaint_all(
 
 def abstract_variables(generator: nn.Module, image_size: int) -> Any:
     """Shapes and dtypes of the generator's variables, as `jax.eval_shape` gives them."""
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    variables = jax.eval_shape(lambda key, x: generator.init(key, x, train=True), key, images)
-    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+    return _abstract(generator, image_size)[0]
 
 
-def abstract_patch(generator: nn.Module, variables: Any, image_size: int) -> tuple[int, ...]:
-    """Shape of the patch for one image; `variables` may be abstract (shapes only)."""
+def abstract_patch(generator: nn.Module, image_size: int) -> tuple[int, ...]:
+    """Shape of the patch that the generator fills in for one image."""
+    return _abstract(generator, image_size)[1]
+
+
+@functools.lru_cache(maxsize=8)
+def _abstract(generator: nn.Module, image_size: int) -> tuple[Any, tuple[int, ...]]:
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    patch: Any = jax.eval_shape(lambda v, x: generator.apply(v, x, train=False), variables, images)
-    return patch.shape
+    init = functools.partial(generator.init_with_output, train=True)
+    patch, variables = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)), images)
+    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}, patch.shape
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4))

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from mim_jax.train.stored_programs import StoredPrograms
+
 Metrics = dict[str, jax.Array]
 
 
@@ -112,13 +114,43 @@ def _whole(split: NamedSharding) -> NamedSharding:
 class Program:
     """`run_epochs` for one training on one device group; it can be compiled ahead of time."""
 
-    def __init__(self, task: Task, **given: Any):
-        """`given` are the fixed arguments of `run_epochs`."""
-        self._task, self._given = task, given
+    def __init__(
+        self,
+        task: Task,
+        *,
+        examples: Mapping[str, jax.Array],
+        scalars: Mapping[str, jax.Array],
+        key: jax.Array,
+        programs: StoredPrograms | None = None,
+        recipe: str = "",
+        **static: Any,
+    ):
+        """Take the arguments of `run_epochs`; `static` are those that it is traced with.
+
+        The traced program comes from `programs`, if given, where `recipe` is a text that determines `task`.
+        """
+        self._task, self._static = task, static
+        self._arrays = {"examples": examples, "scalars": scalars, "key": key}
+        self._programs, self._recipe = programs, f"{recipe} {static}"
+        self._found = dict[int, Any]()  # number of epochs -> program
 
     def __call__(self, state: Any, epochs: jax.Array) -> tuple[Any, Metrics]:
-        return run_epochs(self._task, state, epochs, **self._given)
+        function, positional, named = self._bind(state, epochs)
+        return function(*positional, **named)
 
     def lower(self, state: Any, epochs: jax.Array) -> Any:
         """Lower the program without compiling it, like `lower` of a jitted function."""
-        return run_epochs.lower(self._task, state, epochs, **self._given)
+        function, positional, named = self._bind(state, epochs)
+        return function.lower(*positional, **named)
+
+    def _bind(self, state: Any, epochs: jax.Array) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+        """Return the jitted function and its arguments."""
+        if self._programs is None:
+            return run_epochs, (self._task, state, epochs), {**self._arrays, **self._static}
+        arguments = (state, epochs, self._arrays)
+        if len(epochs) not in self._found:
+            self._found[len(epochs)] = self._programs.find(self._recipe, self._trace, *arguments)
+        return self._found[len(epochs)], arguments, {}
+
+    def _trace(self, state: Any, epochs: jax.Array, arrays: Any) -> tuple[Any, Metrics]:
+        return run_epochs(self._task, state, epochs, **arrays, **self._static)

@@ -12,7 +12,7 @@ from mim_jax import mask
 from mim_jax.data.dataset import Dataset
 from mim_jax.data.folds import Split, make_folds
 from mim_jax.inpaint import gan, inference
-from mim_jax.inpaint.networks import PatchDiscriminator, make_generator
+from mim_jax.inpaint.networks import PatchDiscriminator, is_own, make_generator
 from mim_jax.measure.similarity import Measure
 from mim_jax.train.config import Experiment, compute_dtype
 from mim_jax.train.epochs import steps_per_epoch
@@ -116,6 +116,7 @@ def trainings(experiment: Experiment, path: Path) -> list[Training]:
                     panel=functools.partial(_panel, config, images=own[:4]),
                     panel_every=settings.training.panel_every,
                     smaller=("training.batch_size", "generator.width", "data.image_size"),
+                    recipe=_recipe(settings, updates),
                 )
             )
     return found
@@ -159,6 +160,13 @@ def describe_model(settings: Settings) -> dict[str, Any]:
         "mask_size": own.mask.size,
         "margin": own.mask.margin,
     }
+
+
+def _recipe(settings: Settings, updates: int) -> str:
+    """All settings that `make_gan` reads; "" for a user's own generator, whose code may be anywhere."""
+    own = mim_settings(settings)
+    size, steps = settings.data.image_size, updates * settings.training.epochs
+    return repr((own, size, settings.optimizer, settings.training, steps)) if is_own(own.generator) else ""
 
 
 def _panel(config: gan.GanConfig, state: gan.AdversarialState, *, images: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from mim_jax.train.devices import DeviceGroup, find_groups, shard
 from mim_jax.train.epochs import Metrics, Program, Task, init_state
 from mim_jax.train.metric_writer import Recorder
 from mim_jax.train.settings import TrainingSettings
+from mim_jax.train.stored_programs import StoredPrograms
 
 # State and epoch numbers, int32 [E] -> the state after those epochs, and metrics, [E] each.
 RunEpochs = Callable[[Any, jax.Array], tuple[Any, Metrics]]
@@ -48,6 +49,7 @@ class Training:
     # recorder of this training's run if several runs train together; None = the one given to `train`
     recorder: Recorder | None = None
     smaller: tuple[str, ...] = ("training.batch_size", "data.image_size")  # options that reduce memory
+    recipe: str = ""  # text that, with the code, determines `task`; "" = its program is not stored
 
     def init(self) -> Any:
         """Make the initial state."""
@@ -58,11 +60,18 @@ class Training:
         steps = [int(path.name) for path in self.folder.glob("*") if path.name.isdecimal()]  # complete ones
         return max(steps, default=0) // self.updates
 
-    def begin(self, group: DeviceGroup, settings: TrainingSettings) -> Program:
-        """Copy the examples to a device group, and return the program that runs epochs there."""
+    def begin(
+        self, group: DeviceGroup, settings: TrainingSettings, programs: StoredPrograms | None = None
+    ) -> Program:
+        """Copy the examples to a device group, and return the program that runs epochs there.
+
+        It comes from `programs` if the training has a recipe and the group a single device.
+        """
         return Program(
             self.task,
             **group.put({"examples": self.examples, "scalars": self.scalars, "key": self.key}),
+            programs=programs if self.recipe and group.split is None else None,
+            recipe=self.recipe,
             batch_size=settings.batch_size,
             drop_last=settings.drop_last,
             split=group.split,
@@ -87,11 +96,12 @@ def train(
     recorder: Recorder,
     *,
     wrap: Callable[[RunEpochs], RunEpochs] = lambda run: run,
+    programs: StoredPrograms | None = None,
 ) -> None:
     """Run every unfinished training of this process, from its newest checkpoint.
 
     `trainings` are those of all processes, in the order in which they begin; `wrap` may replace each function
-    that runs epochs, as a profiler does.
+    that runs epochs, as a profiler does; `programs` spares the tracing of trainings with a recipe.
 
     Raises:
       Interrupted: on SIGINT or SIGTERM, after saving.
@@ -109,7 +119,10 @@ def train(
                 while waiting and groups and stop.number is None:
                     group = groups.popleft()
                     running.append(
-                        (group, _train_one(waiting.popleft(), group, settings, recorder, stop, wrap))
+                        (
+                            group,
+                            _train_one(waiting.popleft(), group, settings, recorder, stop, wrap, programs),
+                        )
                     )
                 group, one = running.popleft()
                 try:
@@ -150,6 +163,7 @@ def _train_one(
     bar: Recorder,
     stop: preemption.Request,
     wrap: Callable[[RunEpochs], RunEpochs],
+    programs: StoredPrograms | None,
 ) -> Generator[None, None, str | None]:
     """Train to the end, yielding while the device is busy; return where it was stopped, if it was."""
     # Orbax takes a second to import; errors in the settings should not wait for it.
@@ -172,7 +186,7 @@ def _train_one(
                 state = group.put(training.init())
         else:
             state = checkpoints.restore(jax.eval_shape(training.init), group.whole)
-        program = training.begin(group, settings)
+        program = training.begin(group, settings, programs)
         run = wrap(program)
 
         def rescue(state: Any, epoch: int) -> str:

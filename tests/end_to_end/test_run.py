@@ -113,7 +113,8 @@ def test_every_auroc_follows_from_scores_csv(finished):
 
 
 def test_a_run_stopped_in_an_epoch_and_killed_in_a_save_ends_as_an_uninterrupted_one(finished, tmp_path):
-    workdir = tmp_path / "run"
+    workdir, cache = tmp_path / "run", tmp_path / "cache"
+    environment = {**QUICKLY, "JAX_COMPILATION_CACHE_DIR": str(cache)}
     metrics = workdir / "metrics.jsonl"
 
     def events():
@@ -127,14 +128,15 @@ def test_a_run_stopped_in_an_epoch_and_killed_in_a_save_ends_as_an_uninterrupted
 
     for number, status, moment in ((signal.SIGTERM, 0, recorded), (signal.SIGKILL, -signal.SIGKILL, saving)):
         before = events()
-        process = start("launch.py", *tiny(workdir, "--mode=train"), **QUICKLY)
+        process = start("launch.py", *tiny(workdir, "--mode=train"), **environment)
         while process.poll() is None and not moment(before):
             time.sleep(0.0005)
         process.send_signal(number)
         ((_, said),) = finish(process, expect=status)
         if status >= 0:
             assert "and saved: the same command with the same --workdir resumes" in said
-    launch(*tiny(workdir, "--mode=train"), **QUICKLY)
+    launch(*tiny(workdir, "--mode=train"), **environment)
+    assert len(list((cache / "traced").iterdir())) == 1  # by the first start, for every training of all three
     assert events_without_times(workdir) == events_without_times(finished)
     hashes = json.loads((finished / "results.json").read_text())["training"]["parameter_hash"]
     assert [parameter_hash(each) for each in load_networks(workdir).variables] == hashes
@@ -271,7 +273,7 @@ def test_an_export_of_a_run_scores_as_the_run(finished, tmp_path, capsys):
 def test_several_seeds_are_runs_of_their_own_and_one_page(finished, tmp_path, monkeypatch):
     started = []
 
-    def pretend(settings, workdir, *, training, evaluation, profile):
+    def pretend(settings, workdir, *, training, evaluation, profile, programs):
         started.append((settings.seed, settings.seeds, settings.given["seed"], training, evaluation, profile))
         results = read_json(finished / "results.json") | {"seed": settings.seed}
         Path(workdir).mkdir(parents=True)

@@ -33,8 +33,8 @@ def training(fold):
         return jax.lax.fori_loop(0, count, lambda _, y: y * 0.5, jnp.outer(x, jnp.arange(5000.0))).sum()
 
     class Working(trainer.Training):
-        def begin(self, group, settings):
-            run = super().begin(group, settings)
+        def begin(self, group, settings, programs=None):
+            run = super().begin(group, settings, programs)
 
             def dispatch(state, numbers):
                 work(rows, 2).block_until_ready()

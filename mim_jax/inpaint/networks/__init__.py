@@ -19,12 +19,18 @@ __all__ = [
     "ContextEncoder",
     "PatchDiscriminator",
     "UNet",
+    "is_own",
     "make_generator",
     "register_generator",
 ]
 
 GENERATORS: dict[str, Callable[..., nn.Module]] = {"context_encoder": ContextEncoder, "unet": UNet}
 _OWN = frozenset(GENERATORS)
+
+
+def is_own(name: str) -> bool:
+    """Whether a generator is this package's, not a user's."""
+    return name in _OWN
 
 
 def register_generator(name: str, generator: type[nn.Module]) -> None:
@@ -54,7 +60,7 @@ def register_generator(name: str, generator: type[nn.Module]) -> None:
     Raises:
       ValueError: the name is one of this package's, or the class has no field `dtype`.
     """
-    if name in _OWN:
+    if is_own(name):
         raise ValueError(f"the generator {name!r} is this package's own: register yours under another name")
     if "dtype" not in getattr(generator, "__dataclass_fields__", {}):
         raise ValueError(
