@@ -45,7 +45,7 @@ class StoredPrograms:
         types = map(jax.typeof, leaves)
         shapes = [(each.shape, str(each.dtype), getattr(each, "weak_type", False)) for each in types]
         settings = sorted(jax.config.values.items())
-        made_from = (recipe, shapes, str(tree), jax.default_backend(), settings, self._code)
+        made_from = (recipe, shapes, str(tree), jax.export.default_export_platform(), settings, self._code)
         name = _digest(repr(made_from).encode()).hex()
         if name not in self._runs:
             inner = jax.tree.structure(state)  # leaves are exported: `jax.export` knows no type of ours
@@ -86,7 +86,7 @@ def _export(run: Run, tree: Any, *arguments: Any) -> jax.export.Exported:
         return jax.tree.leaves(state), metrics
 
     jitted = jax.jit(run_epochs, donate_argnums=0)
-    return jax.export.export(jitted, platforms=[jax.default_backend()])(jax.tree.leaves(state), epochs, rest)
+    return jax.export.export(jitted)(jax.tree.leaves(state), epochs, rest)
 
 
 def _jitted(exported: jax.export.Exported, tree: Any) -> Any:
