@@ -1,7 +1,7 @@
 """Traced trainings, stored in a folder so that a later start neither traces nor lowers them again.
 
-JAX's compilation cache spares a warm start XLA's compiler, but not Python's tracing, which then takes longer
-than all the rest. So the traced program is stored too, as `jax.export` serializes it.
+JAX's compilation cache spares a warm start XLA's compiler, but not tracing and lowering in Python, which then
+take longest. So the traced program is stored too, as `jax.export` serializes it.
 
 A stale program would silently train another network. So its name is a digest of all that it is made from: the
 recipe of the task, the arguments' shapes and dtypes, JAX's settings, and the path, size and modification time
