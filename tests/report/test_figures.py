@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import auc, roc_auc_score
 
 from mim_jax.report import figures
-from mim_jax.report.figures import charts
+from mim_jax.report.figures import canvas, charts
 from mim_jax.report.sections import shown_methods
 from tests.invented import evaluated, panels_of
 
@@ -52,3 +52,14 @@ def test_few_methods_are_shown_the_best_baseline_among_them():
     assert shown_methods(results) == ["mim", "mean_fill", "harmonic_fill", "autoencoder"]
     aurocs["brightness"]["score"]["mean"] = 0.985
     assert shown_methods(results) == ["mim", "mean_fill", "autoencoder", "brightness"]
+
+
+def test_a_legend_of_long_names_fits_into_the_figure():
+    figure = canvas.blank(4.7, "")
+    axes = figure.add_subplot(aspect="equal")
+    for name in ("first", "second"):
+        axes.plot([0, 1], [0, 1], label=f"MIM (width 0.25, 96 px) ({name})")
+    canvas.legend_above(axes)
+    figure.draw_without_rendering()
+    legend = axes.get_legend().get_window_extent()
+    assert legend.x0 >= 0 and legend.x1 <= figure.bbox.width

@@ -55,13 +55,15 @@ def blank(height: float, notice: str) -> Figure:
 
 
 def legend_above(axes: Any) -> None:
-    """Put the legend in rows above the axes, unless it has a single entry."""
+    """Put the legend in rows above the axes, not wider than the figure, unless it has a single entry."""
     _, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
         longest = max(map(len, labels))
         columns = 5 if longest <= 6 else 3 if longest <= 18 else 2
         anchor = {"loc": "lower right", "bbox_to_anchor": (1, 1.01)}
-        axes.legend(**anchor, ncols=columns, columnspacing=1, handlelength=1.6)
+        legend = axes.legend(**anchor, ncols=columns, columnspacing=1, handlelength=1.6)
+        if legend.get_window_extent().width > axes.figure.bbox.width:
+            axes.legend(**anchor, ncols=1, handlelength=1.6)
 
 
 def png(figure: Figure) -> bytes:
