@@ -11,8 +11,8 @@ of every file of this package and of every other module that this process has lo
 import contextlib
 import functools
 import hashlib
+import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,14 @@ class StoredPrograms:
 
     def _save(self, name: str, program: bytes | bytearray) -> None:
         """Store a program, complete or not at all; without a writable folder only time is lost."""
-        with contextlib.suppress(OSError):
+        unfinished = self._folder / f"{name}.{os.getpid()}"
+        try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
-                file.write(_digest(program) + program)
-            Path(file.name).replace(self._folder / f"{name}.stablehlo")
+            unfinished.write_bytes(_digest(program) + program)
+            unfinished.replace(unfinished.with_suffix(".stablehlo"))
+        except OSError:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
 
 
 def _export(run: Run, tree: Any, *arguments: Any) -> jax.export.Exported:

@@ -1,6 +1,7 @@
 """Stored programs: the bits of a traced training, and traced anew if anything they are made from changes."""
 
 import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -157,6 +158,9 @@ def test_a_damaged_program_is_traced_anew_and_replaced(tmp_path):
         assert is_stored(tmp_path)
 
 
-def test_a_folder_that_cannot_be_written_only_costs_time(tmp_path):
+def test_a_program_that_cannot_be_stored_only_costs_time(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     jax.tree.map(np.testing.assert_array_equal, train(), train(StoredPrograms(tmp_path / "file" / "traced")))
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+    jax.tree.map(np.testing.assert_array_equal, train(), train(StoredPrograms(tmp_path / "traced")))
+    assert list((tmp_path / "traced").iterdir()) == []
