@@ -14,7 +14,7 @@ from mim_jax.classifiers.pretrained import load_pretrained
 from mim_jax.classifiers.step import ClassifierConfig, ClassifierState
 from mim_jax.data.dataset import Dataset
 from mim_jax.data.folds import Split, make_folds
-from mim_jax.train.config import Experiment, compute_dtype
+from mim_jax.train.config import Experiment, compute_dtype, recipe
 from mim_jax.train.images import check_negatives
 from mim_jax.train.mim import fold_key, fold_updates
 from mim_jax.train.optimizer import make_optimizer
@@ -110,7 +110,8 @@ def trainings(experiment: Experiment, path: Path) -> list[Training]:
     found = []
     for one in splits:
         updates = fold_updates(settings, one)
-        config = make(updates * settings.training.epochs)
+        steps = updates * settings.training.epochs
+        config = make(steps)
 
         def start(config: ClassifierConfig = config) -> ClassifierState:
             return config.start_from(load_start(settings))
@@ -129,7 +130,7 @@ def trainings(experiment: Experiment, path: Path) -> list[Training]:
                 model=describe_model(settings),
                 shown=("loss", "accuracy"),
                 start=start if own.pretrained else None,
-                recipe=_recipe(settings, updates),
+                recipe=recipe(settings, steps=steps),
             )
         )
     return found
@@ -149,12 +150,6 @@ def make_config(settings: Settings, *, steps: int) -> ClassifierConfig:
         image_size=settings.data.image_size,
         flips=settings.training.flips,
     )
-
-
-def _recipe(settings: Settings, updates: int) -> str:
-    """All settings that `make_config` reads; the number of classes shows in the shapes of the state."""
-    size, steps = settings.data.image_size, updates * settings.training.epochs
-    return repr((classifier_settings(settings), size, settings.optimizer, settings.training, steps))
 
 
 def make_network(settings: Settings, *, dtype: Any = jnp.float32) -> Any:

@@ -271,6 +271,15 @@ def build(
     return Experiment(settings, dataset, splits, images.load_clinical(settings) if clinical else None)
 
 
+def recipe(settings: Settings, *, steps: int) -> str:
+    """Return all settings that networks, optimiser and losses of a training of `steps` updates are made from.
+
+    Class names are not among them: their number shows in the shapes of the state.
+    """
+    networks = settings.mim or settings.classifier
+    return repr((networks, settings.data.image_size, settings.optimizer, settings.training, steps))
+
+
 def compute_dtype(settings: Settings) -> Any:
     """Data type of convolutions and matrix products."""
     precision = settings.training.precision

@@ -14,7 +14,7 @@ from mim_jax.data.folds import Split, make_folds
 from mim_jax.inpaint import gan, inference
 from mim_jax.inpaint.networks import PatchDiscriminator, is_own, make_generator
 from mim_jax.measure.similarity import Measure
-from mim_jax.train.config import Experiment, compute_dtype
+from mim_jax.train.config import Experiment, compute_dtype, recipe
 from mim_jax.train.epochs import steps_per_epoch
 from mim_jax.train.optimizer import make_optimizer
 from mim_jax.train.settings import MimSettings, Settings
@@ -98,7 +98,8 @@ def trainings(experiment: Experiment, path: Path) -> list[Training]:
         folder, adversary = ROLES[role]
         for one, own in zip(splits, images, strict=True):
             updates = fold_updates(settings, one)
-            config = make(updates * settings.training.epochs)
+            steps = updates * settings.training.epochs
+            config = make(steps)
             found.append(
                 Training(
                     role=role,
@@ -116,7 +117,8 @@ def trainings(experiment: Experiment, path: Path) -> list[Training]:
                     panel=functools.partial(_panel, config, images=own[:4]),
                     panel_every=settings.training.panel_every,
                     smaller=("training.batch_size", "generator.width", "data.image_size"),
-                    recipe=_recipe(settings, updates),
+                    # The code of a user's own generator may be anywhere.
+                    recipe=recipe(settings, steps=steps) if is_own(mim_settings(settings).generator) else "",
                 )
             )
     return found
@@ -160,13 +162,6 @@ def describe_model(settings: Settings) -> dict[str, Any]:
         "mask_size": own.mask.size,
         "margin": own.mask.margin,
     }
-
-
-def _recipe(settings: Settings, updates: int) -> str:
-    """All settings that `make_gan` reads; "" for a user's own generator, whose code may be anywhere."""
-    own = mim_settings(settings)
-    size, steps = settings.data.image_size, updates * settings.training.epochs
-    return repr((own, size, settings.optimizer, settings.training, steps)) if is_own(own.generator) else ""
 
 
 def _panel(config: gan.GanConfig, state: gan.AdversarialState, *, images: np.ndarray) -> np.ndarray:

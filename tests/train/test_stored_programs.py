@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_training import CONFIG, Painter
+from small_training import CONFIG, Painter, build
 
 from configs.classifiers import get_config as get_classifiers
 from configs.mim import get_config as get_mim
-from mim_jax.classifiers import train as classifiers
 from mim_jax.inpaint.networks import GENERATORS
 from mim_jax.train import mim
-from mim_jax.train.config import parse
+from mim_jax.train.config import parse, recipe
 from mim_jax.train.epochs import Program, init_state
 from mim_jax.train.stored_programs import StoredPrograms
 from mim_jax.train.workdir import flatten
@@ -92,13 +91,11 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(
-    ("method", "config"),
-    [(mim, get_mim()), (classifiers, get_classifiers("mobilenet_v3_large"))],
-    ids=["mim", "classifier"],
+    "config", [get_mim(), get_classifiers("mobilenet_v3_large")], ids=["mim", "classifier"]
 )
-def test_every_setting_of_a_training_is_in_its_recipe(method, config):
+def test_every_setting_of_a_training_is_in_its_recipe(config):
     given = flatten(config.to_dict())
-    recipes = {method._recipe(parse(given_as(config)), 3), method._recipe(parse(given_as(config)), 4)}
+    recipes = {recipe(parse(given_as(config)), steps=steps) for steps in (3, 4)}
     sections = ("mask", "generator", "discriminator", "loss", "classifier", "optimizer", "training")
     changed = ["data.image_size", *(name for name in given if name.split(".")[0] in sections)]
     for name in changed:
@@ -109,8 +106,8 @@ def test_every_setting_of_a_training_is_in_its_recipe(method, config):
             other = (
                 OTHERS[name] if isinstance(value, str) else value + 1 if isinstance(value, int) else value / 2
             )
-        recipes.add(method._recipe(parse(given_as(config, {name: other})), 3))
-    assert len(recipes) == 2 + len(changed) and "" not in recipes
+        recipes.add(recipe(parse(given_as(config, {name: other})), steps=3))
+    assert len(recipes) == 2 + len(changed)
 
 
 def given_as(config, fields=()):
@@ -120,9 +117,10 @@ def given_as(config, fields=()):
     return copy.to_dict()
 
 
-def test_a_generator_of_a_user_has_no_recipe(monkeypatch):
+def test_only_trainings_of_our_own_networks_have_a_recipe(tmp_path, monkeypatch):
     monkeypatch.setitem(GENERATORS, "mine", Painter)
-    assert mim._recipe(parse(given_as(get_mim(), {"generator.name": "mine"})), 3) == ""
+    assert all(one.recipe for one in mim.trainings(build(), tmp_path))
+    assert not any(one.recipe for one in mim.trainings(build(**{"generator.name": "mine"}), tmp_path))
 
 
 def test_changed_code_and_settings_are_traced_anew(tmp_path, monkeypatch):
